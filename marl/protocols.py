@@ -1,0 +1,174 @@
+"""The five seams of the framework: environment, policy, algorithm, learner hook, attack.
+
+``marl`` calls these and knows no implementation by name. Implementations subclass nothing: they have the methods.
+No-op bases exist where most methods are usually empty: ``NoHook`` here, ``NoAttack`` in ``attacks/base.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn import Parameter
+
+from marl.types import Carry, Clock, EnvSpec, EpisodeBatch, Field, Metrics, Obs, Step
+
+if TYPE_CHECKING:
+    from marl.learner import Forward
+    from marl.replay import Replay
+
+
+class VectorEnv(Protocol):
+    """``n_envs`` independent games ("lanes") stepped together. ``envs.base.check_env`` enforces the contract:
+
+    1. No auto-reset: ``reset(mask=...)`` restarts the lanes that the caller names.
+    2. A finished lane may be stepped: reward 0, nobody alive, the no-op available, nothing changes.
+    3. Lane ``b`` draws from its own stream seeded by ``(seed, b)``: its trajectory does not depend on ``n_envs``.
+    4. Returned tensors may be overwritten by the next call; whoever keeps them copies.
+    5. An unavailable action raises ``ValueError`` with lane, agent, action and what was available.
+    6. The same seed and actions give the same tensors.
+    """
+
+    spec: EnvSpec
+    n_envs: int
+    device: torch.device
+    resumable: bool  # its random state can be saved and restored at an episode's edge
+
+    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs: ...
+
+    def step(self, actions: Tensor) -> Step: ...  # long [B, n]
+
+    def render(self, lane: int = 0) -> np.ndarray: ...  # uint8 [height, width, 3]
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Policy(Protocol):
+    """Chooses joint actions for all lanes; keeps nothing between calls but what is in ``carry``."""
+
+    def begin(self, n_envs: int, gen: Generator) -> Carry: ...
+
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        """Actions long [B, n], the next carry, and values for the fields that the algorithm declares."""
+        ...
+
+    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
+        """Called once the environment has acted; keeps the last action as input (executed or intended)."""
+        ...
+
+
+@runtime_checkable
+class Victim(Policy, Protocol):
+    """White-box view of a value-based policy, needed by attacks that use values or gradients."""
+
+    def q_values(self, obs: Tensor, carry: Carry) -> Tensor: ...  # [B, n, O] -> [B, n, A], differentiable in obs
+
+    def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor: ...  # [B, n], [B, S] -> [B, m]
+
+    def params(self) -> dict[str, Tensor]: ...
+
+    def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor: ...  # functional: vmap over lanes
+
+
+class Algorithm(Protocol):
+    """Whatever learns from episodes. ``marl.algorithm.ValueAlgorithm`` is the usual one."""
+
+    def fields(self) -> dict[str, Field]: ...
+
+    def policy(self, clock: Clock) -> Policy: ...
+
+    def annotate(self, fresh: EpisodeBatch) -> None: ...
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics: ...  # 0..k gradient steps
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class LearnerHook(Protocol):
+    """What a plug-in adds to the value learner."""
+
+    def fields(self) -> dict[str, Field]: ...
+
+    def annotate(self, fresh: EpisodeBatch) -> None: ...  # once per collected batch, vectorised over [B, T]
+
+    def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor | float: ...  # [M, T, 1 or m], added before targets
+
+    def loss(self, batch: EpisodeBatch, fwd: Forward) -> Tensor | float: ...  # 0-d, added to the TD loss
+
+    def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics: ...  # own networks, own optimizers
+
+    def parameters(self) -> Iterable[Parameter]: ...  # owned here; the TD optimizer leaves them out
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class NoHook:
+    """Empty versions of every hook method; subclass and override what the plug-in needs."""
+
+    def fields(self) -> dict[str, Field]:
+        return {}
+
+    def annotate(self, fresh: EpisodeBatch) -> None:
+        return None
+
+    def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor | float:
+        return 0.0
+
+    def loss(self, batch: EpisodeBatch, fwd: Forward) -> Tensor | float:
+        return 0.0
+
+    def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics:
+        return {}
+
+    def parameters(self) -> Iterable[Parameter]:
+        return ()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None
+
+
+@dataclass
+class View:
+    """What an attack sees at step ``t``."""
+
+    t: int
+    obs: Obs
+    carry: Carry
+    active: Tensor  # bool [B]: the lane runs and is under attack
+    victim: Policy
+
+
+class Attack(Protocol):
+    """Adversary on observations, actions or both. Inactive lanes come back unchanged; executed actions are available;
+    dead agents are not attacked; results do not depend on the order of lanes."""
+
+    def fields(self) -> dict[str, Field]: ...
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None: ...
+
+    def perturb_obs(self, view: View) -> Tensor: ...  # [B, n, O]
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]: ...  # executed [B, n]
+
+    def after_step(self, view: View, executed: Tensor, step: Step) -> None: ...
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
