@@ -1,1 +1,4 @@
-"""Core of the framework: types, networks, learner, collection, training loop. Knows no algorithm, attack or simulator by name."""
+"""Core of the framework: types, networks, learner, collection, training loop.
+
+It knows no algorithm, attack or simulator by name.
+"""

@@ -1,7 +1,7 @@
 """The five seams of the framework: environment, policy, algorithm, learner hook, attack.
 
 ``marl`` calls these and knows no implementation by name. Implementations subclass nothing: they have the methods.
-No-op bases exist where most methods are usually empty: ``NoHook`` here, ``NoAttack`` in ``attacks/base.py``.
+No-op bases exist where most methods are usually empty: ``NoHook`` and ``NoAttack``.
 """
 
 from __future__ import annotations
@@ -89,6 +89,8 @@ class Algorithm(Protocol):
 
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics: ...  # 0..k gradient steps
 
+    def networks(self) -> dict[str, torch.nn.Module]: ...  # by the names that messages use
+
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -172,3 +174,34 @@ class Attack(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class NoAttack:
+    """Leaves observations and actions as they are; base of every attack."""
+
+    def __init__(self, spec: EnvSpec, device: torch.device | str) -> None:
+        self.spec, self.device = spec, torch.device(device)
+
+    def fields(self) -> dict[str, Field]:
+        return {}
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        return None
+
+    def perturb_obs(self, view: View) -> Tensor:
+        return view.obs.obs
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return intended, {}
+
+    def after_step(self, view: View, executed: Tensor, step: Step) -> None:
+        return None
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Generator
 
-STREAMS = ("init", "env", "explore", "replay", "attack", "eval")
+STREAMS = ("explore", "replay", "attack", "eval", "eval_attack")
 
 
 def derive(seed: int, name: str) -> int:
@@ -21,27 +21,32 @@ def derive(seed: int, name: str) -> int:
 
 
 class Streams:
-    """One ``torch.Generator`` per name, all on ``device`` except ``replay`` and ``env``, which index CPU memory."""
+    """One ``torch.Generator`` per name, on ``device``; only ``replay``, which indexes CPU memory, is on the CPU.
 
-    def __init__(self, seed: int, device: torch.device | str = "cpu") -> None:
-        self.seed = seed
+    Under torchrun each ``rank`` draws its own, but for the initial weights, which all share.
+    """
+
+    def __init__(self, seed: int, device: torch.device | str = "cpu", rank: int = 0) -> None:
+        self.seed, self.rank = seed, rank
         self._gens: dict[str, Generator] = {}
         for name in STREAMS:
-            on_cpu = name in ("init", "env", "replay")
-            gen = Generator(device="cpu" if on_cpu else device)
-            gen.manual_seed(derive(seed, name))
+            gen = Generator(device="cpu" if name == "replay" else device)
+            gen.manual_seed(derive(seed, self._name(name)))
             self._gens[name] = gen
+
+    def _name(self, name: str) -> str:
+        return f"{name}/rank{self.rank}" if self.rank else name
 
     def __getitem__(self, name: str) -> Generator:
         return self._gens[name]
 
     def env_seed(self, name: str) -> int:
         """Seed for the environment of stream ``name`` ("env" or "eval"); fits in 31 bits as Gymnasium asks."""
-        return derive(self.seed, f"{name}/lanes") & 0x7FFFFFFF
+        return derive(self.seed, self._name(f"{name}/lanes")) & 0x7FFFFFFF
 
     @contextmanager
     def initializing(self) -> Iterator[None]:
-        """Inside, network initialisation draws from the ``init`` stream; the global generator is left as it was."""
+        """Inside, network initialisation draws from its own seed; the global generator is left as it was."""
         with torch.random.fork_rng():
             torch.manual_seed(derive(self.seed, "init/networks"))
             yield

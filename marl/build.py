@@ -1,0 +1,101 @@
+"""From a configuration to objects: the one place where factories meet runtime values."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import hydra
+import numba
+import torch
+from omegaconf import DictConfig
+
+from marl.config import pick_device
+from marl.distributed import world
+from marl.protocols import Algorithm, Attack, VectorEnv
+from marl.seeding import Streams
+from marl.types import ConfigError, EnvSpec, Field, core_fields
+
+
+@dataclass
+class Parts:
+    """What collecting and learning need."""
+
+    env: VectorEnv
+    algo: Algorithm
+    attack: Attack
+    fields: dict[str, Field]
+    streams: Streams
+    device: torch.device
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.env.spec
+
+
+def factory(node: DictConfig, section: str) -> Callable[..., Any]:
+    """The partial that a plug-in's YAML describes; ConfigError names the section whose target cannot be had."""
+    try:
+        return hydra.utils.instantiate(node)
+    except Exception as error:  # Hydra wraps whatever the target raised
+        cause = error.__cause__ or error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        raise ConfigError(f"{section}: {' '.join(str(cause).split())}") from error
+
+
+def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> Any:
+    """Call a factory; a key that its signature does not have is a ConfigError, not a TypeError."""
+    try:
+        inspect.signature(make).bind(*args, **kwargs)
+    except TypeError as error:
+        raise ConfigError(f"{section}: {error}") from error
+    return make(*args, **kwargs)
+
+
+def make_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
+    """The environment of ``cfg.env`` with ``n_envs`` lanes."""
+    return call(factory(cfg.env, "env"), "env", n_envs=n_envs, seed=seed)
+
+
+def use_threads(threads: int | None) -> None:
+    """Limit torch and the simulators to ``threads`` CPU threads; None leaves them all."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+        numba.set_num_threads(min(threads, os.cpu_count() or 1))
+
+
+def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Field]:
+    """Core fields and those that the plug-ins declare; two that declare the same name differently are refused."""
+    fields = core_fields(spec)
+    for owner in (algo, attack):
+        for name, field in owner.fields().items():
+            if fields.setdefault(name, field) != field:
+                raise ConfigError(
+                    f"field '{name}' is declared as {field} by {type(owner).__name__} and as {fields[name]}"
+                )
+    return fields
+
+
+def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
+    """Everything that ``cfg`` describes, with ``n_envs`` lanes seeded from the stream ``env_stream``."""
+    rank, _ = world()
+    use_threads(cfg.threads)
+    device = pick_device(cfg.device)
+    if cfg.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
+        torch.use_deterministic_algorithms(True)
+    streams = Streams(cfg.seed, device, rank)
+    make_algo, make_attack = factory(cfg.algo, "algo"), factory(cfg.attack, "attack")
+    env = make_env(cfg, n_envs, streams.env_seed(env_stream))
+    try:
+        with streams.initializing():
+            algo = call(make_algo, "algo", env.spec, device, streams["replay"])
+            attack = call(make_attack, "attack", env.spec, device)
+        return Parts(env, algo, attack, all_fields(env.spec, algo, attack), streams, device)
+    except BaseException:
+        env.close()
+        raise

@@ -1,0 +1,171 @@
+"""Checkpoints that survive crashes: written beside, flushed, renamed, verified by digest, read with weights_only.
+
+``checkpoints/step_000400000/{state.pt, replay.pt, meta.json}``. A folder exists whole or not at all; ``latest`` names
+the newest. A damaged one is skipped with a warning in favour of the one before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import random
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+log = logging.getLogger(__name__)
+MILESTONE = "MILESTONE"  # marker file: this checkpoint is kept for good
+
+
+class CheckpointError(RuntimeError):
+    """No usable checkpoint, or one that belongs to another configuration."""
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
+    return sha.hexdigest()
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace ``path`` in one step: readers see the old text or the new, never a part."""
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with beside.open("w", encoding="utf8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _save_tensor_file(value: dict[str, Any], path: Path) -> str:
+    with path.open("wb") as file:
+        torch.save(value, file)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest(path)
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def save(
+    root: Path,
+    step: int,
+    state: dict[str, Any],
+    replay: dict[str, Any] | None,
+    meta: dict[str, Any],
+    *,
+    keep: int,
+    milestone: bool,
+) -> Path:
+    """Write ``root/step_...`` and forget all but the newest ``keep`` and those saved as a ``milestone``.
+
+    Raises OSError where the disk is full; then nothing that was saved before is touched.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    final = root / f"step_{step:012d}"
+    hidden = root / f".{final.name}.{uuid.uuid4().hex[:8]}"
+    try:
+        hidden.mkdir()
+        digests = {"state.pt": _save_tensor_file(state, hidden / "state.pt")}
+        if replay is not None:
+            digests["replay.pt"] = _save_tensor_file(replay, hidden / "replay.pt")
+        if milestone:
+            (hidden / MILESTONE).touch()
+        write_atomic(hidden / "meta.json", json.dumps({**meta, "step": step, "digests": digests}, indent=1))
+        _sync_folder(hidden)
+        if final.exists():  # the same step saved again, by a resumed run: the newer one is complete by now
+            final.rename(root / f".old.{uuid.uuid4().hex[:8]}")
+        hidden.rename(final)
+        _sync_folder(root)
+        write_atomic(root / "latest", final.name)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
+    _rotate(root, keep)
+    return final
+
+
+def _rotate(root: Path, keep: int) -> None:
+    for leftover in [*root.glob(".step_*"), *root.glob(".old.*")]:
+        shutil.rmtree(leftover, ignore_errors=True)
+    for folder in folders(root)[keep:]:
+        if not (folder / MILESTONE).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def folders(root: Path) -> list[Path]:
+    """Checkpoint folders, newest first."""
+    return sorted(root.glob("step_*"), reverse=True)
+
+
+def verify(folder: Path) -> dict[str, Any]:
+    """The meta data of a checkpoint whose files are whole; CheckpointError otherwise."""
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf8"))
+        for name, expected in meta["digests"].items():
+            if digest(folder / name) != expected:
+                raise CheckpointError(f"{folder / name} is damaged (its digest differs)")
+    except (OSError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder} is damaged: {error}") from error
+    return meta
+
+
+def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint and its meta data; damaged ones are skipped with a warning; None if there is none."""
+    for folder in folders(root):
+        try:
+            return folder, verify(folder)
+        except CheckpointError as error:
+            log.warning("checkpoint skipped: %s", error)
+    return None
+
+
+def load(folder: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """(state, replay or None) of a verified checkpoint."""
+    state = torch.load(folder / "state.pt", map_location=device, weights_only=True)
+    replay_file = folder / "replay.pt"
+    replay = torch.load(replay_file, map_location="cpu", weights_only=True) if replay_file.exists() else None
+    return state, replay
+
+
+def global_rng_state() -> dict[str, Any]:
+    """Python's, NumPy's and torch's global generators, as tensors and builtins. The framework draws from none of them;
+    they are kept for plug-ins that do."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    words_np = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), words_np, int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_global_rng(state: dict[str, Any]) -> None:
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

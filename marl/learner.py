@@ -1,0 +1,218 @@
+"""The value-decomposition learner: TD(lambda) on mixed values with double Q-learning and target networks.
+
+IQL, VDN, QMIX and QPLEX differ only in the mixer that they pass in; plug-ins add rewards and losses through hooks.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from marl.agents import RecurrentAgent
+from marl.distributed import all_reduce_gradients, global_count
+from marl.mixers import Mixer
+from marl.protocols import LearnerHook
+from marl.returns import td_lambda as lambda_returns
+from marl.types import ConfigError, EnvSpec, EpisodeBatch, Metrics
+
+
+@dataclass
+class Forward:
+    """What one pass over a batch produced; hooks read it."""
+
+    q: Tensor  # [M, T+1, n, A] online values, with gradient
+    h: Tensor  # [M, T+1, n, H] hidden states, detached
+    target_v: Tensor  # [M, T+1, m] bootstrap values, no gradient
+    greedy: Tensor  # long [M, T+1, n] best available actions of the online network
+
+
+def best_available(q: Tensor, avail: Tensor) -> Tensor:
+    """Index of the largest available value: q [*, A], avail bool [*, A] -> long [*]. Rows without any give 0."""
+    return q.masked_fill(~avail, -torch.inf).argmax(-1)
+
+
+def gather_actions(q: Tensor, actions: Tensor) -> Tensor:
+    """q [*, A] at actions long [*] -> [*]."""
+    return q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+def previous_actions(actions: Tensor) -> Tensor:
+    """actions [M, T+1, n] -> long [M, T+1, n]: the action before each slot, -1 at the first."""
+    before = actions.long().roll(1, dims=1)
+    before[:, 0] = -1
+    return before
+
+
+def masked_td_loss(chosen: Tensor, target: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of squared errors and the number of errors: chosen, target [M, T, m], filled bool [M, T, 1]."""
+    error = torch.where(filled, chosen - target, 0.0)
+    return error.square().sum(), filled.sum() * chosen.shape[-1]
+
+
+def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
+    """Adam, or RMSprop with the smoothing 0.99 that the PyMARL line of work uses."""
+    if lr <= 0:
+        raise ConfigError(f"lr is {lr}; it must be positive")
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=lr, alpha=0.99, eps=eps)
+    raise ConfigError(f"optimizer is '{name}'; it must be adam or rmsprop")
+
+
+class ValueLearner:
+    """One ``update`` is one gradient step on a batch of whole episodes.
+
+    ``target_every`` copies the online weights to the target every so many updates (hard); ``tau`` moves the target by
+    that fraction after each (soft); exactly one of them is set. ``act_on`` says whether values are fitted at the
+    executed or at the intended actions (they differ under an attack); ``last_action`` says the same of the networks'
+    last-action input and must equal what the acting policy feeds.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        agent: RecurrentAgent,
+        mixer: Mixer,
+        hooks: Sequence[LearnerHook] = (),
+        *,
+        lr: float,
+        optimizer: str,
+        optimizer_eps: float,
+        gamma: float,
+        td_lambda: float,
+        double_q: bool,
+        grad_clip: float,
+        target_every: int | None,
+        tau: float | None,
+        act_on: Literal["executed", "intended"],
+        last_action: Literal["executed", "intended"],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if (target_every is None) == (tau is None):
+            raise ConfigError(
+                f"learner.target_every={target_every} and learner.tau={tau}: set exactly one, the other null"
+            )
+        if target_every is not None and target_every < 1:
+            raise ConfigError(f"learner.target_every is {target_every}; it must be at least 1 update")
+        if not (0 <= gamma <= 1 and 0 <= td_lambda <= 1):
+            raise ConfigError(f"learner.gamma={gamma} and learner.td_lambda={td_lambda} must be within [0, 1]")
+        if grad_clip <= 0:
+            raise ConfigError(f"learner.grad_clip is {grad_clip}; it must be positive")
+        for key, value in {"act_on": act_on, "last_action": last_action}.items():
+            if value not in ("executed", "intended"):
+                raise ConfigError(f"learner.{key} is '{value}'; it must be executed or intended")
+        self.spec, self.hooks, self.device = spec, list(hooks), torch.device(device)
+        self.agent, self.mixer = agent.to(device), mixer.to(device)
+        self.target_agent = copy.deepcopy(agent).requires_grad_(False)
+        self.target_mixer = copy.deepcopy(mixer).requires_grad_(False)
+        self.gamma, self.td_lambda, self.double_q, self.grad_clip = gamma, td_lambda, double_q, grad_clip
+        self.target_every, self.tau = target_every, tau
+        self.act_on, self.last_action = act_on, last_action
+        owned = {id(p) for hook in self.hooks for p in hook.parameters()}
+        online = itertools.chain(agent.parameters(), mixer.parameters())
+        self.parameters = [p for p in online if id(p) not in owned]
+        self.optimizer = make_optimizer(optimizer, self.parameters, lr, optimizer_eps)
+        self.updates = 0
+
+    def acted(self, batch: EpisodeBatch, which: str) -> Tensor:
+        """Executed or intended actions, long [M, T+1, n]."""
+        return (batch.actions if which == "executed" else batch.intended).long()
+
+    def forward(self, batch: EpisodeBatch) -> Forward:
+        """Unroll the online and the target networks once over all T+1 slots."""
+        x = self.agent.inputs(batch.policy_obs, previous_actions(self.acted(batch, self.last_action)))
+        q, h = self.agent.unroll(x)
+        with torch.no_grad():
+            target_q, _ = self.target_agent.unroll(x)
+            greedy = best_available(q.detach(), batch.avail)
+            best = best_available(target_q, batch.avail)
+            chosen = greedy if self.double_q else best
+            target_v = self.target_mixer(
+                gather_actions(target_q, chosen),
+                batch.state,
+                actions=chosen,
+                q_max=gather_actions(target_q, best),
+            )
+        return Forward(q, h.detach(), target_v, greedy)
+
+    def update(self, batch: EpisodeBatch) -> Metrics:
+        """Gradient step on ``batch`` [M episodes]; metrics are detached 0-d tensors."""
+        fwd = self.forward(batch)
+        filled = batch.filled[:, :-1, None]  # [M, T, 1]
+        reward = batch.reward[:, :-1, None] + sum(hook.reward(batch, fwd) for hook in self.hooks)
+        target = lambda_returns(
+            reward, batch.terminated[:, :-1, None], filled, fwd.target_v, self.gamma, self.td_lambda
+        )
+        actions = self.acted(batch, self.act_on)[:, :-1]
+        q_taken = gather_actions(fwd.q[:, :-1], actions)  # [M, T, n]
+        q_max = gather_actions(fwd.q.detach(), fwd.greedy)[:, :-1]
+        q_total = self.mixer(q_taken, batch.state[:, :-1], actions=actions, q_max=q_max)  # [M, T, m]
+        squared, count = masked_td_loss(q_total, target, filled)
+        # torchrun: ranks sum their gradients, so each divides by the errors of all of them
+        td_loss = squared / global_count(count)
+        loss = td_loss + sum(hook.loss(batch, fwd) for hook in self.hooks)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        all_reduce_gradients(self.parameters)
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        self.optimizer.step()
+        self.updates += 1
+        self._sync_targets()
+
+        metrics: Metrics = {}
+        for hook in self.hooks:
+            metrics |= hook.update(batch, fwd)
+        with torch.no_grad():
+            mean = 1.0 / count
+            metrics |= {
+                "loss/td": td_loss.detach(),
+                "optim/grad_norm": grad_norm.detach(),
+                "q/taken": torch.where(filled, q_total.detach(), 0.0).sum() * mean,
+                "q/target": target.sum() * mean,
+                "q/td_abs": torch.where(filled, (q_total - target).abs(), 0.0).sum() * mean,
+            }
+        return metrics
+
+    def _sync_targets(self) -> None:
+        pairs = ((self.agent, self.target_agent), (self.mixer, self.target_mixer))
+        if self.tau is not None:
+            with torch.no_grad():
+                for online, target in pairs:
+                    for p, t in zip(online.parameters(), target.parameters(), strict=True):
+                        t.lerp_(p, self.tau)
+        elif self.target_every is not None and self.updates % self.target_every == 0:
+            for online, target in pairs:
+                target.load_state_dict(online.state_dict())
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Every network by the name that messages and checkpoints use."""
+        return {
+            "agent": self.agent,
+            "mixer": self.mixer,
+            "target_agent": self.target_agent,
+            "target_mixer": self.target_mixer,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **{name: net.state_dict() for name, net in self.networks().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "hooks": [hook.state_dict() for hook in self.hooks],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, net in self.networks().items():
+            net.load_state_dict(state[name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = int(state["updates"])
+        for hook, saved in zip(self.hooks, state["hooks"], strict=True):
+            hook.load_state_dict(saved)

@@ -1,0 +1,37 @@
+"""Network parts that torch lacks: linear layers with one set of weights per group, applied in one call."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class StackedLinear(nn.Module):
+    """``groups`` linear layers side by side: x [*, groups, inputs] -> [*, groups, outputs].
+
+    Each group is initialised as its own ``nn.Linear`` would be.
+    """
+
+    def __init__(self, groups: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        bound = 1.0 / math.sqrt(inputs)
+        self.weight = nn.Parameter(torch.empty(groups, inputs, outputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(groups, 1, outputs).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, -3).transpose(0, 1)  # [groups, rows, inputs]
+        out = torch.baddbmm(self.bias, rows, self.weight)
+        return out.transpose(0, 1).reshape(*x.shape[:-1], -1)
+
+
+def stacked_mlp(groups: int, sizes: list[int]) -> nn.Sequential:
+    """``groups`` multilayer perceptrons with ReLU between layers, on x [*, groups, sizes[0]]."""
+    layers: list[nn.Module] = []
+    for i, (a, b) in enumerate(itertools.pairwise(sizes)):
+        if i:
+            layers.append(nn.ReLU())
+        layers.append(StackedLinear(groups, a, b))
+    return nn.Sequential(*layers)

@@ -1,0 +1,77 @@
+"""Learning curves with confidence bands over seeds, and their summary. matplotlib is imported only when drawing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from marl.evaluate import mean_interval
+
+Rows = list[dict[str, Any]]  # one run's eval.jsonl
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")  # Okabe & Ito
+
+
+def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """(env_steps, values) of one scalar, in order; a step tested twice counts once, the later row (the final test,
+    over more episodes) winning."""
+    points = {int(r["env_steps"]): float(r[key]) for r in rows if r.get(key) is not None}
+    steps = np.array(sorted(points), dtype=np.int64)
+    return steps, np.array([points[s] for s in steps])
+
+
+def on_grid(runs: list[Rows], key: str, points: int = 100) -> tuple[np.ndarray, np.ndarray]:
+    """Common x [points] and the runs interpolated on it [runs, points]; runs test at slightly different steps."""
+    curves = [c for c in (curve(rows, key) for rows in runs) if len(c[0])]
+    if not curves:
+        return np.zeros(0), np.zeros((0, 0))
+    grid = np.linspace(max(c[0][0] for c in curves), min(c[0][-1] for c in curves), points)
+    return grid, np.stack([np.interp(grid, *c) for c in curves])
+
+
+def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean and 95% interval over axis 0; a single run has no band."""
+    mean = values.mean(0)
+    if len(values) < 2:
+        return mean, mean, mean
+    intervals = [mean_interval(column) for column in values.T]
+    return mean, np.array([i.low for i in intervals]), np.array([i.high for i in intervals])
+
+
+def learning_curves(groups: dict[str, list[Rows]], path: Path, keys: tuple[str, ...] | None = None) -> Path | None:
+    """Draw one panel per scalar and one line per group; None where there is nothing to draw."""
+    present = {k for runs in groups.values() for rows in runs for row in rows for k in row if k.startswith("eval")}
+    wanted = keys or tuple(k for k in ("eval/win_rate", "eval/return") if k in present)
+    wanted = tuple(k for k in wanted if k in present)
+    if not wanted:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.2 * len(wanted), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axis, key in zip(figure.subplots(1, len(wanted), squeeze=False)[0], wanted, strict=True):
+        for i, (label, runs) in enumerate(sorted(groups.items())):
+            x, values = on_grid(runs, key)
+            if not len(x):
+                continue
+            mean, low, high = band(values)
+            colour = COLOURS[i % len(COLOURS)]
+            axis.plot(x, mean, color=colour, label=f"{label} ({len(values)} seed{'s' * (len(values) > 1)})")
+            if len(values) > 1:
+                axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+        axis.set_xlabel("environment steps")
+        axis.set_ylabel({"eval/win_rate": "test win rate", "eval/return": "test return"}.get(key, key))
+        if key.endswith("win_rate"):
+            axis.set_ylim(-0.02, 1.02)
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
+
+
+def final_values(runs: list[Rows], key: str) -> np.ndarray:
+    """The last value of each run that has one."""
+    return np.array([c[1][-1] for c in (curve(rows, key) for rows in runs) if len(c[0])])

@@ -1,0 +1,77 @@
+"""What a person watches: a rich bar on a terminal, a log line every 30 s elsewhere, nothing when switched off."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+log = logging.getLogger(__name__)
+LINE_EVERY_S = 30.0
+
+
+class ConsoleHandler(logging.StreamHandler):
+    """Log handler that looks up ``sys.stderr`` at each line, so that lines appear above a live progress bar."""
+
+    def __init__(self) -> None:
+        super().__init__(sys.stderr)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.stream = sys.stderr
+        super().emit(record)
+
+
+def clock_text(seconds: float) -> str:
+    """h:mm:ss."""
+    whole = int(seconds)
+    return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
+
+
+class TrainProgress:
+    """``mode``: auto, bar, lines or off. ``show`` is told the step and the newest scalars after every collection."""
+
+    def __init__(self, mode: str, total_steps: int, first_step: int) -> None:
+        console = Console(stderr=True)
+        self.mode = ("bar" if console.is_terminal else "lines") if mode == "auto" else mode
+        self.total, self.first, self.started = total_steps, first_step, time.monotonic()
+        self.last_line = self.started
+        self.bar: Progress | None = None
+        if self.mode == "bar":
+            self.bar = Progress(
+                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"),
+                TimeElapsedColumn(), console=console,
+            )  # fmt: skip
+            self.task = self.bar.add_task("training", total=total_steps, completed=first_step, status="")
+            self.bar.start()
+
+    def status(self, step: int, scalars: dict[str, float]) -> str:
+        elapsed = max(1e-9, time.monotonic() - self.started)
+        speed = (step - self.first) / elapsed
+        left = clock_text((self.total - step) / speed) if speed > 0 and step < self.total else "0:00:00"
+        parts = [f"{step:,}/{self.total:,} steps", f"{speed:,.0f} steps/s"]
+        for key, name in (("train/return", "return"), ("train/win_rate", "win"), ("eval/win_rate", "test win")):
+            if key in scalars:
+                parts.append(f"{name} {scalars[key]:.2f}")
+        return "  ".join([*parts, f"left {left}"])
+
+    def show(self, step: int, scalars: dict[str, float]) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=min(step, self.total), status=self.status(step, scalars))
+        elif self.mode == "lines" and time.monotonic() - self.last_line >= LINE_EVERY_S:
+            self.last_line = time.monotonic()
+            log.info(self.status(step, scalars))
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+    def __enter__(self) -> TrainProgress:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.close()
