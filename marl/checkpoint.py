@@ -137,12 +137,15 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def load(folder: Path, device: torch.device | str = "cpu") -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """(state, replay or None) of a verified checkpoint."""
-    state = torch.load(folder / "state.pt", map_location=device, weights_only=True)
-    replay_file = folder / "replay.pt"
-    replay = torch.load(replay_file, map_location="cpu", weights_only=True) if replay_file.exists() else None
-    return state, replay
+def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Everything but the replay of a verified checkpoint."""
+    return torch.load(folder / "state.pt", map_location=device, weights_only=True)
+
+
+def load_replay(folder: Path) -> dict[str, Any] | None:
+    """The replay of a verified checkpoint, on the CPU; None where it was not saved."""
+    path = folder / "replay.pt"
+    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
 def global_rng_state() -> dict[str, Any]:

@@ -72,6 +72,56 @@ class TrainConfig:
     log: LogSection = field(default_factory=LogSection)
 
 
+@dataclass
+class EvaluateConfig:
+    run: str = MISSING
+    checkpoint: int | None = None
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    out: str | None = None
+    env: Any = None
+    attack: Any = MISSING
+
+
+@dataclass
+class RecordConfig:
+    run: str = MISSING
+    checkpoint: int | None = None
+    episodes: int = MISSING
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    fps: float = MISSING
+    out: str | None = None
+    env: Any = None
+    attack: Any = MISSING
+
+
+@dataclass
+class PlotConfig:
+    runs: str = MISSING
+    out: str = MISSING
+    metrics: list[str] | None = None
+
+
+@dataclass
+class BenchConfig(TrainConfig):
+    only: str | None = None
+    seconds: float = MISSING
+    out: str | None = None
+
+
+SCHEMAS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "record": RecordConfig,
+    "plot": PlotConfig,
+    "bench": BenchConfig,
+}
+
 # keys that may differ between a checkpoint and the run that continues it
 FREE_ON_RESUME = (
     "name",
@@ -86,29 +136,28 @@ FREE_ON_RESUME = (
     "train.total_steps",
 )
 
-# task overrides that do not get a folder of their own, because the run folder names them or they change no result
-NOT_IN_PATH = ("name", "algo", "env", "attack", "seed", "launch", "experiment", *FREE_ON_RESUME)
-
-
-def _variant(overrides: list[str]) -> str:
-    """Folder prefix for overrides beyond algorithm, environment, attack and seed: sweeping lr makes a folder per lr."""
-    kept = []
-    for text in overrides:
-        key = text.lstrip("+~").split("=", 1)[0]
-        if not key.startswith("hydra") and key.split(".")[0] not in NOT_IN_PATH[:7] and not _is_free(key):
-            kept.append(text.lstrip("+").replace("/", "-"))
-        elif "." in key and key.split(".")[0] in ("algo", "env", "attack"):
-            kept.append(text.lstrip("+").replace("/", "-"))
-    return ",".join(sorted(kept)) + "-" if kept else ""
+# groups and keys that the rest of the run's path names already
+IN_PATH = ("name", "algo", "env", "attack", "seed", "launch", "experiment")
 
 
 def _is_free(key: str) -> bool:
     return any(key == free or key.startswith(free + ".") for free in FREE_ON_RESUME)
 
 
+def _variant(overrides: list[str]) -> str:
+    """Folder prefix of the overrides that the path does not name otherwise: a sweep over lr makes a folder per lr."""
+    kept = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in IN_PATH and not _is_free(key) and not key.startswith("hydra"):
+            kept.append(f"{key}={value}".replace("/", "-"))
+    return ",".join(sorted(kept)) + "-" if kept else ""
+
+
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; safe to call twice."""
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    for name, node in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=node)
     OmegaConf.register_new_resolver("variant", lambda overrides: _variant(list(overrides)), replace=True)
     OmegaConf.register_new_resolver("flat", lambda text: str(text).replace("/", "-"), replace=True)
 

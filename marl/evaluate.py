@@ -25,8 +25,10 @@ class Interval:
     high: float
     n: int
 
-    def as_dict(self) -> dict[str, float]:
-        return {"mean": self.mean, "low": self.low, "high": self.high, "n": self.n}
+    def as_dict(self) -> dict[str, float | None]:
+        """For JSON, which knows no infinity: an unbounded end is None."""
+        low, high = (end if math.isfinite(end) else None for end in (self.low, self.high))
+        return {"mean": self.mean, "low": low, "high": high, "n": self.n}
 
 
 def mean_interval(values: np.ndarray) -> Interval:

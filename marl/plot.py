@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from glob import glob
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from marl.evaluate import mean_interval
+from marl.metrics import read_rows
 
 Rows = list[dict[str, Any]]  # one run's eval.jsonl
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")  # Okabe & Ito
@@ -75,3 +78,43 @@ def learning_curves(groups: dict[str, list[Rows]], path: Path, keys: tuple[str, 
 def final_values(runs: list[Rows], key: str) -> np.ndarray:
     """The last value of each run that has one."""
     return np.array([c[1][-1] for c in (curve(rows, key) for rows in runs) if len(c[0])])
+
+
+Tasks = dict[str, dict[str, list[tuple[int, Rows]]]]  # environment -> group of runs -> (seed, rows)
+
+
+def find_runs(pattern: str) -> Tasks:
+    """Runs below every path that ``pattern`` (a glob, ** allowed) matches, by environment and, within it, by
+    everything but the seed."""
+    matches = [Path(p) for p in glob(pattern, recursive=True)]
+    files = {
+        f.resolve() for p in matches for f in ([p / "eval.jsonl"] if p.is_dir() else [p]) if f.name == "eval.jsonl"
+    }
+    files |= {f.resolve() for p in matches if p.is_dir() for f in p.rglob("eval.jsonl")}
+    tasks: Tasks = {}
+    for file in sorted(f for f in files if f.exists() and "previous" not in f.parts):
+        config = json.loads((file.parent / "config.json").read_text(encoding="utf8"))
+        name, task, team, leaf = ([""] * 4 + config["run_path"].split("/"))[-4:]
+        seed = int(config["seed"])
+        variant = leaf.removesuffix(f"seed{seed}").rstrip("-")
+        label = " ".join(
+            part for part in (name if name != "default" else "", team.removesuffix("-none"), variant) if part
+        )
+        tasks.setdefault(task, {}).setdefault(label, []).append((seed, read_rows(file)))
+    return tasks
+
+
+def summary(tasks: Tasks) -> list[dict[str, Any]]:
+    """Per group: seeds, and for each test scalar the mean of the runs' last values with its 95% interval."""
+    document = []
+    for task, groups in tasks.items():
+        for label, members in groups.items():
+            runs = [rows for _, rows in members]
+            keys = {key for rows in runs for row in rows for key in row if key.startswith("eval")}
+            metrics = {}
+            for key in sorted(k for k in keys if not k.endswith(("_low", "_high"))):
+                values = final_values(runs, key)
+                metrics[key] = {**mean_interval(values).as_dict(), "per_seed": values.tolist()}
+            seeds = [seed for seed, _ in members]
+            document.append({"task": task, "group": label, "seeds": seeds, "metrics": metrics})
+    return document

@@ -75,3 +75,26 @@ class TrainProgress:
 
     def __exit__(self, *_: Any) -> None:
         self.close()
+
+
+class EpisodeProgress:
+    """Counts test episodes: a bar on a terminal, nothing elsewhere."""
+
+    def __init__(self, episodes: int) -> None:
+        console = Console(stderr=True)
+        self.bar = Progress(console=console, transient=True) if console.is_terminal else None
+        self.episodes = episodes
+
+    def show(self, done: int) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=done)
+
+    def __enter__(self) -> EpisodeProgress:
+        if self.bar is not None:
+            self.task = self.bar.add_task("episodes", total=self.episodes)
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.stop()

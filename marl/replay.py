@@ -63,6 +63,11 @@ class Replay:
         """Size of the full ring, bytes."""
         return self.bytes_per_episode * self.capacity
 
+    @property
+    def longest(self) -> int:
+        """Steps of the longest stored episode."""
+        return int(self._lengths[: self._size].max()) if self._size else 0
+
     def __len__(self) -> int:
         return self._size
 
@@ -119,7 +124,7 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """Only what is filled, in storage order."""
-        horizon = int(self._lengths[: self._size].max()) if self._size else 0
+        horizon = self.longest
         data = {
             name: (self._data[name][: self._size, : horizon + 1] if f.per == "step" else self._data[name][: self._size])
             for name, f in self.fields.items()

@@ -87,10 +87,11 @@ def header(run_dir: Path, parts: Parts, replay: Replay, n_envs: int) -> None:
 
 def final_lines(final: dict[str, dict[str, Any]]) -> list[str]:
     """One line per test result."""
-    return [
-        f"{name:<9} {r['mean']:8.3f}   95% interval {r['low']:.3f} to {r['high']:.3f} over {r['n']} episodes"
-        for name, r in final.items()
-    ]
+    lines = []
+    for name, r in final.items():
+        bounds = "no interval" if r["low"] is None else f"95% interval {r['low']:.3f} to {r['high']:.3f}"
+        lines.append(f"{name:<9} {r['mean']:8.3f}   {bounds} over {r['n']} episodes")
+    return lines
 
 
 def finished(run_dir: Path, final: dict[str, Interval], clock: Clock) -> None:

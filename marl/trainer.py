@@ -110,7 +110,7 @@ class Run:
 
     def load(self, folder: Path) -> None:
         """Continue from a checkpoint folder."""
-        state, replay = checkpoint.load(folder, self.parts.device)
+        state, replay = checkpoint.load_state(folder, self.parts.device), checkpoint.load_replay(folder)
         p = self.parts
         p.algo.load_state_dict(state["algo"])
         p.attack.load_state_dict(state["attack"])

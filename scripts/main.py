@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import hydra
 from hydra.errors import HydraException
@@ -24,6 +25,18 @@ def one_line(error: BaseException) -> str:
 def fail(error: BaseException, code: int) -> None:
     print(f"error: {one_line(error)}", file=sys.stderr)
     sys.exit(code)
+
+
+def positive(cfg: DictConfig, *keys: str) -> None:
+    """Refuse values below one."""
+    for key in keys:
+        if cfg[key] < 1:
+            raise ConfigError(f"{key}={cfg[key]} is too small; it must be at least 1")
+
+
+def chosen(cfg: DictConfig) -> dict[str, Any]:
+    """What a command line changes of a stored run's configuration."""
+    return {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
 
 
 def run(task: Callable[[DictConfig], object], config_name: str) -> None:

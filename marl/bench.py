@@ -1,0 +1,129 @@
+"""What is measured: environment, rollout, update, whole training loop, memory. Each row is one dict."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from marl.build import make_env, use_threads
+from marl.config import resolved
+from marl.policy import random_available
+from marl.protocols import VectorEnv
+from marl.seeding import Streams
+from marl.trainer import Run, open_run
+from marl.types import ConfigError
+
+ROWS = ("env_random", "rollout", "update", "train", "memory")
+ENV_LANES = (1, 32, 1024)
+Row = dict[str, Any]  # name, lanes, threads, value, unit, and what the row adds
+
+
+def repeat(seconds: float, once: Callable[[], float]) -> tuple[float, float, float]:
+    """Call ``once``, which returns the work it did, for about ``seconds``: (work, wall seconds, CPU seconds)."""
+    work, wall, cpu = 0.0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < seconds:
+        work += once()
+    return work, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def env_steps_per_s(env: VectorEnv, seconds: float) -> float:
+    """Steps of all lanes per second of ``reset`` and ``step``, finished lanes restarting at once. Actions are uniform
+    over the available ones; drawing them is not counted."""
+    gen = torch.Generator().manual_seed(0)
+    now, steps, spent = env.reset(), 0, 0.0
+    warm_up = 3
+    while spent < seconds:
+        actions = random_available(now.avail, gen)
+        start = time.perf_counter()
+        step = env.step(actions)
+        now = step.next
+        done = step.terminated | step.truncated
+        if done.any():
+            now = env.reset(mask=done)
+        if warm_up:
+            warm_up -= 1
+        else:
+            spent += time.perf_counter() - start
+            steps += env.n_envs
+    return steps / spent
+
+
+def env_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
+    for lanes in ENV_LANES:
+        with closing(make_env(cfg, lanes, Streams(cfg.seed).env_seed("env"))) as env:
+            value = env_steps_per_s(env, cfg.seconds)
+        yield {"name": "env_random", "lanes": lanes, "threads": threads, "value": value, "unit": "steps/s"}
+
+
+def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iterator[Row]:
+    """rollout, update and train on one warm run."""
+    base = {"lanes": run.parts.env.n_envs, "threads": threads}
+
+    def collect_once() -> float:
+        fresh = run.collect()
+        run.count(fresh)
+        run.replay.add(fresh)
+        return float(fresh.length.sum())
+
+    def train_once() -> float:
+        fresh = run.collect()
+        run.count(fresh)
+        run.learn(fresh)
+        return float(fresh.length.sum())
+
+    batch_size = int(cfg.algo.get("batch_size", 32))
+    collect_once()
+    while len(run.replay) < batch_size:
+        collect_once()
+    if only in (None, "rollout"):
+        steps, wall, cpu = repeat(cfg.seconds, collect_once)
+        yield {"name": "rollout", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu}
+    learner = getattr(run.parts.algo, "learner", None)
+    if only in (None, "update") and learner is not None:
+        gen = torch.Generator().manual_seed(0)
+
+        def update_once() -> float:
+            learner.update(run.replay.sample(batch_size, gen, run.parts.device))
+            return 1.0
+
+        update_once()
+        updates, wall, cpu = repeat(cfg.seconds, update_once)
+        yield {"name": "update", **base, "value": updates / wall, "unit": "updates/s", "per_cpu_s": updates / cpu,
+               "episodes": batch_size, "horizon": int(run.replay.longest)}  # fmt: skip
+    if only in (None, "train"):
+        train_once()
+        before = run.clock.updates
+        steps, wall, cpu = repeat(2 * cfg.seconds, train_once)
+        updates = run.clock.updates - before
+        yield {"name": "train", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu,
+               "updates_per_s": updates / wall, "updates_per_cpu_s": updates / cpu}  # fmt: skip
+
+
+def rows(cfg: DictConfig) -> Iterator[Row]:
+    """Every row that ``cfg`` asks for, for one thread and for all, or for ``cfg.threads``."""
+    if cfg.only is not None and cfg.only not in ROWS:
+        raise ConfigError(f"only={cfg.only} is not a row; choose one of {', '.join(ROWS)}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for threads in dict.fromkeys([cfg.threads] if cfg.threads else [1, cores]):
+        use_threads(threads)
+        if cfg.only in (None, "env_random"):
+            yield from env_rows(cfg, threads)
+        if cfg.only in (None, "rollout", "update", "train"):
+            run_cfg = cfg.copy()
+            run_cfg.threads = threads
+            with tempfile.TemporaryDirectory() as folder:
+                run = open_run(run_cfg, Path(folder), resolved(run_cfg), None)
+                with closing(run):
+                    yield from loop_rows(run_cfg, run, threads, cfg.only)
+    if cfg.only in (None, "memory"):
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        yield {"name": "memory", "lanes": cfg.train.n_envs, "threads": threads, "value": peak, "unit": "MiB peak"}

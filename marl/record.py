@@ -1,0 +1,53 @@
+"""Filming episodes: frames of lane 0, written as an animated GIF with Pillow."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from marl.build import Parts
+from marl.collect import collect
+from marl.evaluate import episode_results
+from marl.protocols import Policy, VectorEnv
+
+LAST_FRAME_MS = 1500  # the outcome stays on screen
+
+
+def film(parts: Parts, policy: Policy, episodes: int) -> tuple[list[list[np.ndarray]], list[dict[str, Any]]]:
+    """Greedy episodes of lane 0: frames (uint8 [height, width, 3]) and results of each."""
+    films: list[list[np.ndarray]] = []
+    results = []
+    for _ in range(episodes):
+        frames: list[np.ndarray] = []
+
+        def keep(t: int, env: VectorEnv, actions: Tensor, running: Tensor, frames: list[np.ndarray] = frames) -> None:
+            if running[0]:
+                frames.append(env.render(0).copy())
+
+        batch = collect(
+            parts.env, policy, parts.attack, parts.fields, explore=False,
+            attacked=torch.ones(parts.env.n_envs, dtype=torch.bool), policy_gen=parts.streams["eval"],
+            attack_gen=parts.streams["eval_attack"], device=parts.device, watch=keep,
+        )  # fmt: skip
+        frames.append(parts.env.render(0).copy())
+        films.append(frames)
+        results.append({name: values[0].item() for name, values in episode_results(batch).items()})
+    return films, results
+
+
+def save_gif(films: list[list[np.ndarray]], path: Path, fps: float) -> None:
+    """All films one after the other, each ending on its last frame for a moment."""
+    images = [Image.fromarray(frame) for frames in films for frame in frames]
+    step_ms = round(1000 / fps)
+    durations = [step_ms] * len(images)
+    end = -1
+    for frames in films:
+        end += len(frames)
+        durations[end] = max(step_ms, LAST_FRAME_MS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)

@@ -1,0 +1,46 @@
+"""Speed and memory: ``python -m scripts.bench env=skirmish/2s3z [only=ROW] [threads=N] [out=FILE]``."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.table import Table
+
+from marl.bench import rows
+from marl.checkpoint import write_atomic
+from marl.config import validate
+from scripts.main import run
+
+
+def main(cfg: DictConfig) -> None:
+    validate(cfg)
+    logging.getLogger("marl").setLevel(logging.WARNING)
+    choices = HydraConfig.get().runtime.choices
+    table = Table(title=f"{choices['env']}, {choices['algo']}")
+    for column in ("row", "lanes", "threads", "value", "unit", "more"):
+        table.add_column(column, justify="right" if column in ("lanes", "threads", "value") else "left")
+    console, done = Console(), []
+    with console.status("measuring") as status:
+        for row in rows(cfg):
+            done.append({**row, "env": choices["env"], "algo": choices["algo"]})
+            more = ", ".join(
+                f"{k} {v:,.5g}" for k, v in row.items() if k not in ("name", "lanes", "threads", "value", "unit")
+            )
+            table.add_row(
+                row["name"], str(row["lanes"]), str(row["threads"]), f"{row['value']:,.1f}", row["unit"], more
+            )
+            status.update(f"measuring, {row['name']} done")
+    console.print(table)
+    if cfg.out is not None:
+        Path(cfg.out).parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(Path(cfg.out), json.dumps(done, indent=1))
+        print(f"written to {cfg.out}")
+
+
+if __name__ == "__main__":
+    run(main, "bench")
