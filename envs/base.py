@@ -89,7 +89,7 @@ def check_env(make: Callable[[int, int], VectorEnv], steps: int | None = None, s
         _same(played, play(second, steps, reset_seed=seed, provoke=True), "unavailable", "after refused actions")
         for env in others:
             _same(played, play(env, steps), "lanes", f"{env.n_envs} lanes instead of 5")
-        _check_own_streams(first)
+        _check_own_streams(first, seed)
         if first.resumable:
             _check_resume(first, second, steps)
         picture = first.render(0)
@@ -251,9 +251,9 @@ def _check_refusal(env: VectorEnv, actions: Tensor, avail: Tensor, running: Tens
         raise ContractError("unavailable", f"lane {lane}, agent {agent}: action {action} was accepted")
 
 
-def _check_own_streams(env: VectorEnv) -> None:
+def _check_own_streams(env: VectorEnv, seed: int) -> None:
     """If a lane's episodes begin differently, then lanes must not all begin alike: they would share one stream."""
-    starts = [_snapshot(env, env.reset())["state"] for _ in range(4)]
+    starts = [_snapshot(env, env.reset(seed=seed if episode == 0 else None))["state"] for episode in range(4)]
     random = any(not torch.equal(start[0], starts[0][0]) for start in starts)
     alike = all(torch.equal(start, start[:1].expand_as(start)) for start in starts)
     require(not (random and alike), "lanes", "episodes begin at random, but in every lane alike")
@@ -271,7 +271,8 @@ def _check_resume(env: VectorEnv, other: VectorEnv, steps: int) -> None:
     try:
         state = torch.load(stored, weights_only=True)
     except Exception as error:
-        raise ContractError("resume", f"the state is not made of tensors and builtins: {error}") from error
+        first_line = str(error).split("\n")[0]
+        raise ContractError("resume", f"the state is not made of tensors and builtins: {first_line}") from error
     other.load_state_dict(state)
     _same(play(env, steps), play(other, steps), "resume", "restored environment")
 

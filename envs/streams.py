@@ -61,4 +61,5 @@ def _mix(x: np.ndarray) -> np.ndarray:
 def lane_keys(n_envs: int, seed: int) -> np.ndarray:
     """uint64 [B]: one key per (seed, lane)."""
     with np.errstate(over="ignore"):
-        return _mix(_mix(np.full(1, seed % 2**64, np.uint64)) ^ _mix(np.arange(n_envs, dtype=np.uint64)))
+        # Not symmetric in the two, or lane 2 of seed 1 would be lane 1 of seed 2.
+        return _mix(_mix(np.full(1, seed % 2**64, np.uint64)) + np.arange(n_envs, dtype=np.uint64))

@@ -1,0 +1,95 @@
+"""From Gymnasium's spaces and lists to the padded arrays of a lane; used by the adapters, free of torch.
+
+Agents may have different sizes: shorter observations are padded with zeros, missing actions are unavailable.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+from gymnasium.spaces.utils import flatdim, flatten, flatten_space
+
+Pooling = Literal["sum", "mean", "shared"]
+WON_KEYS = ("won", "battle_won", "is_success")
+
+
+class TeamSpaces:
+    """The agents' action and observation spaces as one padded layout.
+
+    A dictionary observation with the keys ``observation`` and ``action_mask`` is taken apart. ``low``/``high`` f32 [O]
+    cover all agents, and zero, which stands for whatever is absent. ValueError for actions that are not Discrete.
+    """
+
+    def __init__(self, actions: Sequence[spaces.Space[Any]], observations: Sequence[spaces.Space[Any]]) -> None:
+        if len(actions) != len(observations) or not actions:
+            raise ValueError(f"{len(actions)} action spaces for {len(observations)} observation spaces")
+        for agent, space in enumerate(actions):
+            if not isinstance(space, spaces.Discrete):
+                raise ValueError(f"agent {agent} has the action space {space}; only Discrete actions are supported")
+        self.actions = [space for space in actions if isinstance(space, spaces.Discrete)]
+        self.observations = [
+            space["observation"] if isinstance(space, spaces.Dict) and "action_mask" in space.spaces else space
+            for space in observations
+        ]
+        self.n_agents = len(actions)
+        self.n_actions = max(int(space.n) for space in self.actions)
+        self.widths = [flatdim(space) for space in self.observations]
+        self.obs_dim = max(self.widths)
+        self.low, self.high = np.zeros(self.obs_dim, np.float32), np.zeros(self.obs_dim, np.float32)
+        for space, width in zip(self.observations, self.widths, strict=True):
+            box = flatten_space(space)
+            assert isinstance(box, spaces.Box)
+            self.low[:width] = np.minimum(self.low[:width], box.low.astype(np.float32))
+            self.high[:width] = np.maximum(self.high[:width], box.high.astype(np.float32))
+        self.legal = np.zeros((self.n_agents, self.n_actions), bool)  # [n, A] without any mask
+        for agent, space in enumerate(self.actions):
+            self.legal[agent, : int(space.n)] = True
+
+    def write(self, agent: int, observation: Any, row: np.ndarray) -> Any:
+        """Flatten into ``row`` f32 [O]; returns the action mask found inside the observation, or None."""
+        mask = None
+        if isinstance(observation, dict) and "action_mask" in observation:
+            observation, mask = observation["observation"], observation["action_mask"]
+        width = self.widths[agent]
+        row[:width], row[width:] = flatten(self.observations[agent], observation), 0.0
+        return mask
+
+    def allow(self, agent: int, mask: Any, row: np.ndarray) -> None:
+        """Write the available actions into ``row`` bool [A]; ``mask`` None means all that the agent has."""
+        row[:] = self.legal[agent]
+        if mask is not None:
+            size = int(self.actions[agent].n)
+            row[:size] &= np.asarray(mask, bool)[:size]
+
+    def native(self, agent: int, action: int) -> int:
+        """The action in the game's own numbering (Discrete spaces may start anywhere)."""
+        return int(action) + int(self.actions[agent].start)
+
+
+def pool_rewards(rewards: Sequence[float], how: Pooling, n_agents: int) -> float:
+    """The team's reward. ``mean`` divides by the full team; ``shared`` insists that all present agents get the same."""
+    values = [float(value) for value in rewards]
+    if how == "sum":
+        return sum(values)
+    if how == "mean":
+        return sum(values) / n_agents
+    if how != "shared":
+        raise ValueError(f"reward must be 'sum', 'mean' or 'shared', got '{how}'")
+    if any(value != values[0] for value in values):
+        raise ValueError(f"reward=shared, but the agents got {values}; choose reward=sum or reward=mean")
+    return values[0] if values else 0.0
+
+
+def find_won(info: dict[str, Any]) -> bool:
+    """Whether a game's info reports success under one of the usual names."""
+    return any(bool(info.get(key, False)) for key in WON_KEYS)
+
+
+def load_factory(path: str, default: str) -> Callable[..., Any]:
+    """The function behind "package.module:function"; without a colon it is called ``default``."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name or default)
