@@ -1,0 +1,31 @@
+"""Keeps numba's cache honest: it notices changes in a kernel's own file, but not in the files that the kernel calls."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+NOT_COMPILED = {"__init__.py", "env.py", "layout.py", "map_table.py", "maps.py", "render.py", "setup.py"}
+
+
+def forget_stale(kernel: Any) -> None:
+    """Drop what is compiled of the module of ``kernel`` (a cached dispatcher) if a file with compiled rules changed.
+
+    A stamp beside the compiled code holds the digest of the sources that it was compiled from.
+    """
+    sources = sorted(path for path in HERE.glob("*.py") if path.name not in NOT_COMPILED)
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
+    folder = Path(kernel.stats.cache_path)
+    module = kernel.py_func.__module__.rsplit(".", 1)[-1]
+    stamp = folder / f"{module}.sources"
+    if stamp.exists() and stamp.read_text() == digest:
+        return
+    try:
+        for compiled in folder.glob(f"{module}.*.nb[ic]"):
+            compiled.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        stamp.write_text(digest)
+    except OSError:  # a cache that we may not write is one that numba does not write either
+        pass

@@ -1,0 +1,164 @@
+"""Who is attacked and what a hit does: reach, damage, answers to attacks, choice of targets and patients.
+
+Units act in turn and hits count at once, so what one does in a loop is seen by the next. ``units`` is one lane's
+UNIT [N], agents first. Sources of the rules and constants: docs/skirmish.md.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from envs.skirmish.records import Record
+from envs.skirmish.units import BIOLOGICAL
+
+RANGE_SLOP = 1.0  # a started attack still hits a target that has gone this much too far
+HELP_RADIUS = 4.0  # idle friends this near answer an attack together
+LEAST_DAMAGE = 0.5
+SHORTEST_FLIGHT = 0.01  # loops; 0 would mean that nothing is under way
+HEAL_START, HEAL_SEARCH = 5.0, 6.0  # energy to begin unasked; how far a Medivac looks for patients by itself
+
+
+@njit
+def can_hit(kind: Record, victim_kind: Record) -> bool:
+    return (kind.targets & victim_kind.layers) != 0
+
+
+@njit
+def within(one: Record, two: Record, gap: float) -> bool:
+    dx, dy = two.x - one.x, two.y - one.y
+    return dx * dx + dy * dy <= gap * gap
+
+
+@njit
+def in_reach(types: np.ndarray, one: Record, two: Record, slop: float) -> bool:
+    """The weapon (or healing) of ``one`` reaches ``two``: range counts from edge to edge."""
+    kind = types[one.type]
+    return within(one, two, kind.range + slop + kind.radius + types[two.type].radius)
+
+
+@njit
+def answer_attack(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, victim: int) -> None:
+    """A scripted unit without a target turns on its attacker, and so do friends next to it that have none."""
+    n = rules.n_agents
+    first, last = (0, n) if victim < n else (n, rules.n_units)
+    for j in range(first, last):
+        friend = units[j]
+        free = friend.health > 0.0 and friend.scripted and friend.target < 0
+        if free and (j == victim or within(friend, units[victim], HELP_RADIUS)):
+            if can_hit(types[friend.type], types[units[attacker].type]):
+                friend.target = attacker
+
+
+@njit
+def strike(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, victim: int) -> None:
+    """One hit: shields take it whole, armour lessens what is left for life."""
+    unit, weapon, body = units[victim], types[units[attacker].type], types[units[victim].type]
+    damage = weapon.damage
+    if (weapon.bonus_against & body.attributes) != 0:
+        damage += weapon.bonus
+    absorbed = min(unit.shield, damage)
+    unit.shield -= absorbed
+    if damage > absorbed:
+        unit.health -= max(damage - absorbed - body.armor, LEAST_DAMAGE)
+    unit.quiet = 0
+    if unit.health <= 0.0:
+        unit.health = 0.0
+        unit.shield = 0.0
+        unit.target = -1
+        unit.windup = 0.0
+    elif unit.scripted and unit.target < 0 and units[attacker].health > 0.0:
+        answer_attack(rules, types, units, attacker, victim)
+
+
+@njit
+def land_hit(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
+    """A missile arrives, or the second blow falls; a missile does not need its shooter any more."""
+    unit = units[i]
+    unit.impact -= 1.0
+    if unit.impact > 0.0:
+        return
+    unit.impact = 0.0
+    if units[unit.struck].health > 0.0:
+        strike(rules, types, units, i, unit.struck)
+
+
+@njit
+def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
+    """The wind-up is over: hit, or let the missile fly. A target that died or fled makes the attack lapse."""
+    unit = units[i]
+    kind = types[unit.type]
+    unit.windup = 0.0
+    victim = unit.target
+    if victim < 0 or units[victim].health <= 0.0 or not in_reach(types, unit, units[victim], RANGE_SLOP):
+        unit.cooldown = 0.0
+        return
+    unit.struck = victim
+    if kind.missile_speed > 0.0:
+        other = units[victim]
+        gap = math.sqrt((other.x - unit.x) ** 2 + (other.y - unit.y) ** 2) - kind.radius - types[other.type].radius
+        unit.impact = max(gap / kind.missile_speed, SHORTEST_FLIGHT)
+        return
+    strike(rules, types, units, i, victim)
+    if kind.hits > 1:
+        unit.impact = kind.second_hit
+
+
+@njit
+def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
+    """The script's target: whoever aims at this unit comes first, then the nearest, within the scan radius.
+
+    With nobody in the scan radius it keeps the target that it has, wherever that has gone.
+    """
+    n = rules.n_agents
+    first, last = (n, rules.n_units) if i < n else (0, n)
+    me = units[i]
+    kind = types[me.type]
+    best, best_gap, best_aims = -1, 1e9, False
+    for j in range(first, last):
+        foe = units[j]
+        if foe.health <= 0.0:
+            continue
+        body = types[foe.type]
+        dx, dy, limit = foe.x - me.x, foe.y - me.y, kind.scan + kind.radius + body.radius
+        square = dx * dx + dy * dy
+        if square > limit * limit or not can_hit(kind, body):
+            continue
+        aims = foe.target == i
+        if best_aims and not aims:
+            continue
+        gap = math.sqrt(square) - body.radius
+        if gap < best_gap or (aims and not best_aims):
+            best, best_gap, best_aims = j, gap, aims
+    if best >= 0 or (me.target >= 0 and units[me.target].health <= 0.0):
+        me.target = best
+
+
+@njit
+def can_be_healed(types: np.ndarray, units: np.ndarray, i: int, j: int) -> bool:
+    patient = units[j]
+    kind = types[patient.type]
+    return j != i and 0.0 < patient.health < kind.health and (kind.attributes & BIOLOGICAL) != 0
+
+
+@njit
+def choose_patient(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
+    """A Medivac's own choice: stay with a patient until it is well, then the worst hurt one near by."""
+    me = units[i]
+    if me.target >= 0 and can_be_healed(types, units, i, me.target):
+        return
+    me.target = -1
+    if me.energy < HEAL_START:
+        return
+    n = rules.n_agents
+    first, last = (0, n) if i < n else (n, rules.n_units)
+    worst = 2.0
+    for j in range(first, last):
+        if not can_be_healed(types, units, i, j):
+            continue
+        patient, body = units[j], types[units[j].type]
+        ratio = patient.health / body.health
+        if ratio < worst and within(me, patient, HEAL_SEARCH + types[me.type].radius + body.radius):
+            me.target, worst = j, ratio

@@ -1,0 +1,222 @@
+"""``Skirmish``: many StarCraft-like battles at once behind ``marl.protocols.VectorEnv``.
+
+Observations, states, masks, rewards and endings follow SMAC; the battle itself is simulated here (docs/skirmish.md).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.base import refuse_unavailable
+from envs.skirmish.battle import find_unavailable, observe_only, reset_lanes, seed_lanes, step_lanes
+from envs.skirmish.layout import build_spec
+from envs.skirmish.maps import find_map, walkable_cells
+from envs.skirmish.records import ATTACK_MOVE, LANE, REWARD_MODES, UNIT, Lanes, Outputs, World
+from envs.skirmish.render import draw
+from envs.skirmish.setup import base_rules, check_options, line_up_template, map_types
+from envs.skirmish.units import TYPE_ID, UNIT_TYPES
+from marl.types import ConfigError, Obs, Step
+
+NUMBERS = ("x", "y", "health", "shield", "cooldown", "energy")  # fields that UnitView shares with the record
+FLAWLESS_RETURN = 20.0  # with reward_scale, the return of a win in which nothing regenerates
+
+
+@dataclass(frozen=True)
+class UnitView:
+    """One unit, outside the kernels: what can be read from a lane and put on it."""
+
+    owner: str  # "ally" or "enemy"
+    type: str  # a name in units.UNIT_TYPES
+    x: float
+    y: float
+    health: float
+    shield: float = 0.0
+    cooldown: float = 0.0  # game loops until the weapon is ready
+    energy: float = 0.0
+    facing: float = 0.0  # radians, 0 = east
+
+
+class Skirmish:
+    """``n_envs`` lanes of the SMAC map ``map``; see ``VectorEnv`` for the calls.
+
+    Action 0 (no-op) is all that a dead agent can do and nothing that a living one may. An attack that makes a living
+    agent absent gives it action 1 (stop): always available, and a stopped unit neither moves nor shoots.
+
+    reward: ``dense`` (damage, kills, win; never negative), ``dense_signed`` (own losses count half), ``death`` (kills
+    and losses only, and the win), ``win_loss`` (+1 or -1 at the end). reward_scale divides by max_reward / 20, so that
+    a flawless win returns 20; published sparse runs scale +-1 as well. abs_reward takes SMAC v1's absolute value in
+    ``dense`` (regeneration pays), which smacv2 replaced by a maximum with 0. enemy_type_swap: SMAC v1 exchanges
+    stalkers and zealots in the enemy's type bits of the stalkers_and_zealots maps. ally_health: the share of their
+    health that agents start with. terrain replaces the map's own ground. spawn_jitter: map units, uniform.
+    """
+
+    device = torch.device("cpu")
+    resumable = True
+
+    def __init__(
+        self,
+        map: str,
+        n_envs: int,
+        *,
+        seed: int = 0,
+        reward: str = "dense",
+        reward_scale: bool = True,
+        abs_reward: bool = True,
+        timeout_is_terminal: bool = False,
+        obs_last_action: bool = False,
+        obs_pathing_grid: bool = False,
+        obs_terrain_height: bool = False,
+        obs_timestep_number: bool = False,
+        state_last_action: bool = True,
+        state_timestep_number: bool = False,
+        obs_instead_of_state: bool = False,
+        enemy_type_swap: bool = True,
+        ally_health: float = 1.0,
+        spawn_jitter: float = 0.03,
+        terrain: str | None = None,
+    ) -> None:
+        self.map = find_map(map)
+        check_options(n_envs, reward, ally_health, spawn_jitter)
+        self.n_envs = n_envs
+        rules = base_rules(self.map)
+        flags = {
+            "reward_mode": REWARD_MODES[reward],
+            "reward_scale": FLAWLESS_RETURN if reward_scale else 0.0,
+            "abs_reward": abs_reward,
+            "timeout_is_terminal": timeout_is_terminal,
+            "obs_last_action": obs_last_action,
+            "obs_pathing_grid": obs_pathing_grid,
+            "obs_terrain_height": obs_terrain_height,
+            "obs_timestep": obs_timestep_number,
+            "state_last_action": state_last_action,
+            "state_timestep": state_timestep_number,
+            "obs_as_state": obs_instead_of_state,
+            "ally_health": ally_health,
+            "spawn_jitter": spawn_jitter,
+        }
+        for name, value in flags.items():
+            rules[0][name] = value
+        types = map_types(self.map, enemy_type_swap)
+        cells = walkable_cells(terrain or self.map.terrain)
+        self._world = World(rules, types, cells, cells.astype(np.float32), line_up_template(self.map))
+        self.spec = build_spec(rules[0])
+        self._lanes = Lanes(
+            np.zeros((n_envs, int(rules[0]["n_units"])), UNIT),
+            np.zeros(n_envs, LANE),
+            np.full((n_envs, self.spec.n_agents), -1, np.int32),
+        )
+        self._lanes.lanes["finished"] = 1
+        self._outputs = self._allocate()
+        self._obs = Obs(*(torch.from_numpy(getattr(self._outputs, k)) for k in ("obs", "state", "avail", "alive")))
+        self._info = {k: torch.from_numpy(getattr(self._outputs, k)) for k in ("won", "dead_allies", "dead_enemies")}
+        self._everywhere = np.ones(n_envs, np.bool_)
+        seed_lanes(self._lanes.lanes, np.uint64(seed % 2**64))
+        self._started = False
+
+    def _allocate(self) -> Outputs:
+        B, n = self.n_envs, self.spec.n_agents
+        return Outputs(
+            obs=np.zeros((B, n, self.spec.obs_dim), np.float32),
+            state=np.zeros((B, self.spec.state_dim), np.float32),
+            avail=np.zeros((B, n, self.spec.n_actions), np.bool_),
+            alive=np.zeros((B, n), np.bool_),
+            reward=np.zeros(B, np.float32),
+            terminated=np.zeros(B, np.bool_),
+            truncated=np.zeros(B, np.bool_),
+            won=np.zeros(B, np.bool_),
+            dead_allies=np.zeros(B, np.int32),
+            dead_enemies=np.zeros(B, np.int32),
+        )
+
+    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
+        """Restart all lanes, or those where ``mask`` bool [B]; a seed begins their random streams anew."""
+        self._started = True
+        where = self._everywhere if mask is None else mask.cpu().numpy()
+        reset_lanes(self._world, self._lanes, self._outputs, where, np.uint64((seed or 0) % 2**64), seed is not None)
+        return self._obs
+
+    def step(self, actions: Tensor) -> Step:
+        """Joint actions long [B, n]; eight game loops in every running lane."""
+        if not self._started:
+            raise RuntimeError("reset() the battle before the first step()")
+        given = actions.detach().cpu().numpy()
+        if given.shape != (self.n_envs, self.spec.n_agents) or given.dtype != np.int64:
+            expected = f"int64 [{self.n_envs}, {self.spec.n_agents}]"
+            raise ValueError(f"actions are {given.dtype} {list(given.shape)}, expected {expected}")
+        given = np.ascontiguousarray(given)
+        if find_unavailable(self._lanes.lanes, self._outputs.avail, given) >= 0:
+            running = torch.from_numpy(self._lanes.lanes["finished"] == 0)
+            refuse_unavailable(actions.cpu(), self._obs.avail, running, self.spec.action_names)
+        step_lanes(self._world, self._lanes, self._outputs, given)
+        out = self._outputs
+        reward, terminated, truncated = map(torch.from_numpy, (out.reward, out.terminated, out.truncated))
+        return Step(self._obs, reward, terminated, truncated, dict(self._info))
+
+    def units(self, lane: int = 0) -> list[UnitView]:
+        """All units of a lane, agents first; the dead have health 0."""
+        views = []
+        for index, unit in enumerate(self._lanes.units[lane]):
+            owner = "ally" if index < self.spec.n_agents else "enemy"
+            facing = math.atan2(unit["facing_y"], unit["facing_x"])
+            numbers = {name: float(unit[name]) for name in NUMBERS}
+            views.append(UnitView(owner, UNIT_TYPES[unit["type"]].name, **numbers, facing=facing))
+        return views
+
+    def place(self, units: Sequence[UnitView], lane: int = 0, last_action: Sequence[int] | None = None) -> Obs:
+        """Put exactly these units on a lane, each side in its index order, and recompute what is seen.
+
+        Slots that the list does not fill stay dead. Units have no orders, the enemy its attack-move if the map gives
+        one; ``last_action`` [n] is what the agents did last (None: nothing yet).
+        """
+        slots = {"ally": range(self.spec.n_agents), "enemy": range(self.spec.n_agents, len(self._world.template))}
+        lined_up = self._lanes.units[lane]
+        lined_up[:] = self._world.template
+        lined_up["health"] = lined_up["shield"] = 0.0
+        used = {"ally": 0, "enemy": 0}
+        for view in units:
+            if view.owner not in slots or view.type not in TYPE_ID or used[view.owner] >= len(slots[view.owner]):
+                room = f"{self.map.n_agents} against {self.map.n_enemies}"
+                raise ConfigError(f"{view} does not fit: {self.map.name} has room for {room}")
+            unit = lined_up[slots[view.owner][used[view.owner]]]
+            used[view.owner] += 1
+            unit["type"] = TYPE_ID[view.type]
+            for name in NUMBERS:
+                unit[name] = getattr(view, name)
+            unit["facing_x"], unit["facing_y"] = math.cos(view.facing), math.sin(view.facing)
+            if self.map.attack_move and unit["scripted"]:
+                unit["order"] = ATTACK_MOVE
+                unit["goal_x"], unit["goal_y"] = self.map.attack_move[0]
+        self._lanes.lanes[lane]["finished"] = 0
+        self._lanes.last_action[lane] = -1 if last_action is None else last_action
+        self._started = True
+        observe_only(self._world, self._lanes, self._outputs, lane)
+        return self._obs
+
+    def render(self, lane: int = 0) -> np.ndarray:
+        """Picture of a lane, uint8 [height, width, 3]."""
+        record = self._lanes.lanes[lane]
+        caption = f"{self.map.name}  step {record['t']}/{self.spec.episode_limit}"
+        return draw(self._lanes.units[lane], self._world, self.spec.n_agents, caption)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The lanes' random streams: all there is to save at an episode's edge."""
+        return {"rng": torch.from_numpy(self._lanes.lanes["rng"].view(np.int64).copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from saved streams; every lane must be reset next."""
+        if len(state["rng"]) != self.n_envs:
+            raise ValueError(f"saved with {len(state['rng'])} lanes, this environment has {self.n_envs}")
+        self._lanes.lanes["rng"] = state["rng"].numpy().view(np.uint64)
+        self._lanes.lanes["finished"] = 1
+        self._started = True
+
+    def close(self) -> None:
+        """Nothing to release."""
+        return None

@@ -1,0 +1,118 @@
+"""The 23 maps of SMAC v1 as data: who fights, where they start, what the enemy is ordered to do, where one can walk.
+
+Facts of the map archives (spawn groups, orders) and of the package's map registry (limits, types); terrain from the
+plateau heights of the archives. ``row: first-last`` spans list the walkable cells of each row; y points up.
+"""
+
+from __future__ import annotations
+
+WEST, EAST = (9.0, 16.0), (23.0, 16.0)  # where both sides start on most maps
+
+# map type -> unit types in the order of the allied one-hot code. The same order ranks agents at reset.
+TYPE_ORDER: dict[str, tuple[str, ...]] = {
+    "marines": (),
+    "stalkers": (),
+    "zealots": (),
+    "hydralisks": (),
+    "colossus": (),
+    "stalkers_and_zealots": ("stalker", "zealot"),
+    "colossi_stalkers_zealots": ("colossus", "stalker", "zealot"),
+    "MMM": ("marauder", "marine", "medivac"),
+    "bane": ("baneling", "zergling"),
+}
+
+# name: (allies, enemies, episode limit, ally race, enemy race, map type, terrain); groups are (type, count, spawn).
+_STANDARD = {
+    "3m": ("3 marine", "3 marine", 60, "marines"),
+    "8m": ("8 marine", "8 marine", 120, "marines"),
+    "25m": ("25 marine", "25 marine", 150, "marines"),
+    "5m_vs_6m": ("5 marine", "6 marine", 70, "marines"),
+    "8m_vs_9m": ("8 marine", "9 marine", 120, "marines"),
+    "10m_vs_11m": ("10 marine", "11 marine", 150, "marines"),
+    "27m_vs_30m": ("27 marine", "30 marine", 180, "marines"),
+    "MMM": ("7 marine, 2 marauder, 1 medivac", "7 marine, 2 marauder, 1 medivac", 150, "MMM"),
+    "MMM2": ("7 marine, 2 marauder, 1 medivac", "8 marine, 3 marauder, 1 medivac", 180, "MMM"),
+    "2s3z": ("2 stalker, 3 zealot", "2 stalker, 3 zealot", 120, "stalkers_and_zealots"),
+    "3s5z": ("3 stalker, 5 zealot", "3 stalker, 5 zealot", 150, "stalkers_and_zealots"),
+    "3s5z_vs_3s6z": ("3 stalker, 5 zealot", "3 stalker, 6 zealot", 170, "stalkers_and_zealots"),
+    "3s_vs_3z": ("3 stalker", "3 zealot", 150, "stalkers"),
+    "3s_vs_4z": ("3 stalker", "4 zealot", 200, "stalkers"),
+    "3s_vs_5z": ("3 stalker", "5 zealot", 250, "stalkers"),
+    "1c3s5z": ("1 colossus, 3 stalker, 5 zealot", "1 colossus, 3 stalker, 5 zealot", 180, "colossi_stalkers_zealots"),
+}
+
+
+def _groups(text: str, point: tuple[float, float]) -> list[tuple[str, int, tuple[float, float]]]:
+    return [(name, int(count), point) for count, name in (part.split() for part in text.split(", "))]
+
+
+MAPS: dict[str, dict] = {
+    name: {
+        "allies": _groups(allies, WEST),
+        "enemies": _groups(enemies, EAST),
+        "limit": limit,
+        "map_type": map_type,
+        "terrain": "flat" if map_type == "stalkers" else "bar",
+        "attack_move": [WEST],
+    }
+    for name, (allies, enemies, limit, map_type) in _STANDARD.items()
+}
+MAPS |= {
+    "2m_vs_1z": {
+        "allies": [("marine", 1, (13.0, 12.0)), ("marine", 1, (19.0, 12.0))],
+        "enemies": [("zealot", 1, (16.0, 19.0))],
+        "limit": 150, "map_type": "marines", "terrain": "octagon",
+        "attack_move": [(13.0, 12.0), (19.0, 12.0)],  # a random point on the segment between these
+    },
+    "corridor": {
+        "allies": [("zealot", 6, (19.0397, 19.1198))],
+        "enemies": [("zergling", 24, (27.91, 28.24))],
+        "limit": 400, "map_type": "zealots", "terrain": "corridor", "attack_move": [(4.47, 4.3298)],
+    },
+    "6h_vs_8z": {
+        "allies": [("hydralisk", 6, (14.5998, 9.49))],
+        "enemies": [("zealot", 8, (14.41, 16.7597))],
+        "limit": 150, "map_type": "hydralisks", "terrain": "arena6h", "attack_move": [(14.5998, 9.49)],
+    },
+    "2s_vs_1sc": {
+        "allies": [("stalker", 1, (11.1208, 10.338)), ("stalker", 1, (16.976, 10.3662))],
+        "enemies": [("spine_crawler", 1, (13.92, 20.0397))],
+        "limit": 300, "map_type": "stalkers", "terrain": "pentagon", "attack_move": [],
+    },
+    "so_many_baneling": {
+        "allies": [("zealot", 7, (11.469, 12.0234))],
+        "enemies": [("baneling", 32, (27.91, 28.24))],
+        "limit": 100, "map_type": "zealots", "terrain": "ramp", "attack_move": [(4.47, 4.3298)],
+    },
+    "bane_vs_bane": {
+        "allies": [("zergling", 20, (16.0, 11.0)), ("baneling", 4, (16.0, 8.0))],
+        "enemies": [("zergling", 20, (16.0, 21.0)), ("baneling", 4, (16.0, 24.0))],
+        "limit": 200, "map_type": "bane", "terrain": "octagon", "attack_move": [(16.0, 8.0)],
+    },
+    "2c_vs_64zg": {
+        "allies": [("colossus", 1, (16.0, 16.0)), ("colossus", 1, (16.0, 16.0))],
+        "enemies": [("zergling", 64, (16.0, 9.0))],
+        "limit": 400, "map_type": "colossus", "terrain": "ravine",
+        "attack_move": [],  # ordered to attack the allied units themselves, wherever they are
+        "hunt": True,
+    },
+}  # fmt: skip
+
+# "y: x-x x-x" or "y..y: x-x", separated by ";". Cells that are not listed are blocked.
+TERRAIN: dict[str, str] = {
+    "flat": "0..31: 0-31",
+    "bar": "8..23: 0-31",
+    "octagon": "5: 10-21; 6: 9-22; 7: 8-23; 8: 7-24; 9: 6-25; 10..21: 5-26; 22: 6-25; 23: 7-24; 24: 8-23; "
+    "25: 9-22; 26: 10-21",
+    "pentagon": "7: 8-19; 8..19: 7-20; 20: 8-19; 21: 9-18; 22: 10-17; 23: 11-16; 24: 12-15",
+    "arena6h": "7: 10-19; 8: 9-20; 9: 8-21; 10..17: 7-22; 18: 8-21; 19: 9-20; 20: 10-19",
+    "corridor": "2: 2-12; 3..10: 2-11; 11: 2-12; 12: 11-13; 13: 12-14; 14: 13-25; 15: 14-26; 16: 14-27; 17: 13-28; "
+    "18..21: 12-29; 22: 13-29; 23: 14-29; 24: 15-29; 25: 16-29; 26: 17-29; 27: 18-29; 28: 19-29; 29: 20-29",
+    "corridor_wide": "1: 2-13; 2: 1-13; 3..10: 1-12; 11: 1-13; 12: 2-14; 13: 11-25; 14: 12-26; 15: 13-27; 16: 13-28; "
+    "17: 12-29; 18..21: 11-30; 22: 12-30; 23: 13-30; 24: 14-30; 25: 15-30; 26: 16-30; 27: 17-30; 28: 18-30; "
+    "29: 19-30; 30: 20-29",
+    "ramp": "2: 2-7; 3: 2-8; 4..6: 2-11; 7: 2-12; 8: 3-15; 9..10: 4-15; 11: 4-16; 12: 7-19; 13..15: 8-19; 16: 9-19; "
+    "17: 10-20; 18: 13-25; 19..20: 14-25; 21: 14-26; 22: 15-29; 23: 16-29; 24: 19-29; 25..27: 20-29; 28: 21-29; "
+    "29: 22-29",
+    "ravine": "6: 3-28; 7: 2-29; 8: 1-30; 9..11: 0-31; 12: 0-3 28-31; 13..16: 0-31; 17: 1-30; 18: 2-29; 19: 3-28",
+}

@@ -1,0 +1,124 @@
+"""Where units go: straight, along walls, around opponents, and making room for friends.
+
+Distances are map units, one call moves one game loop. ``units`` is one lane's UNIT [N], agents first.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from envs.skirmish.observe import can_walk
+from envs.skirmish.records import FIGHTING, IDLE, MOVING, Record
+from envs.skirmish.units import WALKS
+
+EDGE = 0.01  # flyers keep this far from the map's border
+HEADINGS = 7  # detours tried on either side, in steps of 22.5 degrees
+COS = np.array([math.cos(math.radians(22.5 * k)) for k in range(HEADINGS + 1)])
+SIN = np.array([math.sin(math.radians(22.5 * k)) for k in range(HEADINGS + 1)])
+
+
+@njit
+def is_clear(rules: Record, types: np.ndarray, units: np.ndarray, i: int, x: float, y: float) -> bool:
+    """No opponent's body is in the way at (x, y); moving apart from one that overlaps already is allowed."""
+    n = rules.n_agents
+    first, last = (n, rules.n_units) if i < n else (0, n)
+    me = units[i]
+    kind = types[me.type]
+    for j in range(first, last):
+        other = units[j]
+        body = types[other.type]
+        gap = kind.inner_radius + body.inner_radius
+        dx, dy = other.x - x, other.y - y
+        square = dx * dx + dy * dy
+        if square < gap * gap and other.health > 0.0 and body.plane == kind.plane:
+            old_dx, old_dy = other.x - me.x, other.y - me.y
+            if square < old_dx * old_dx + old_dy * old_dy:
+                return False
+    return True
+
+
+@njit
+def fits(walkable: np.ndarray, kind: Record, x: float, y: float) -> bool:
+    """Flyers and striders go anywhere on the map, others on walkable cells."""
+    if kind.plane == WALKS:
+        return can_walk(walkable, x, y)
+    return EDGE <= x <= 32.0 - EDGE and EDGE <= y <= 32.0 - EDGE
+
+
+@njit
+def walk(
+    rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, i: int, goal_x: float, goal_y: float
+) -> None:
+    """One loop towards the goal: straight, else along the wall, else around whoever stands in the way."""
+    unit = units[i]
+    kind = types[unit.type]
+    dx, dy = goal_x - unit.x, goal_y - unit.y
+    far = math.sqrt(dx * dx + dy * dy)
+    if far < 1e-9 or kind.speed == 0.0:
+        unit.pose = IDLE
+        unit.speed = 0.0
+        return
+    speed = kind.speed
+    if kind.acceleration > 0.0:
+        unit.speed = min(unit.speed + kind.acceleration, kind.speed)
+        speed = unit.speed
+    stride = min(speed, far) / far
+    step_x, step_y = dx * stride, dy * stride
+    unit.pose = MOVING
+    side = unit.turn
+    for k in range(2 * HEADINGS + 1):
+        turn, sign = (k + 1) // 2, side if k % 2 == 1 else -side
+        x = unit.x + COS[turn] * step_x - sign * SIN[turn] * step_y
+        y = unit.y + sign * SIN[turn] * step_x + COS[turn] * step_y
+        if not fits(walkable, kind, x, y):
+            if fits(walkable, kind, x, unit.y):
+                y = unit.y
+            elif fits(walkable, kind, unit.x, y):
+                x = unit.x
+            else:
+                continue
+        if is_clear(rules, types, units, i, x, y):
+            unit.x = x
+            unit.y = y
+            if k > 0:
+                unit.turn = sign
+            return
+    unit.pose = IDLE
+
+
+@njit
+def shift(walkable: np.ndarray, kind: Record, unit: Record, dx: float, dy: float) -> None:
+    """Push a unit, unless the ground ends there."""
+    if fits(walkable, kind, unit.x + dx, unit.y + dy):
+        unit.x += dx
+        unit.y += dy
+
+
+@njit
+def separate(types: np.ndarray, walkable: np.ndarray, units: np.ndarray, first: int, last: int) -> None:
+    """Friends make room: movers push each other, idle units give way, nobody pushes a unit that fights."""
+    for i in range(first, last):
+        one = units[i]
+        if one.health <= 0.0 or one.pose == FIGHTING:
+            continue
+        kind = types[one.type]
+        for j in range(i + 1, last):
+            two = units[j]
+            body = types[two.type]
+            gap = kind.inner_radius + body.inner_radius
+            dx, dy = two.x - one.x, two.y - one.y
+            square = dx * dx + dy * dy
+            if square >= gap * gap or two.health <= 0.0 or two.pose == FIGHTING or body.plane != kind.plane:
+                continue
+            far = math.sqrt(square)
+            if far < 1e-6:
+                dx, dy, far = 1.0, 0.0, 1.0
+                overlap = gap
+            else:
+                overlap = gap - far
+            share = 0.5 if one.pose == two.pose else (1.0 if one.pose == IDLE else 0.0)
+            shift(walkable, kind, one, -dx / far * overlap * share, -dy / far * overlap * share)
+            shift(walkable, body, two, dx / far * overlap * (1.0 - share), dy / far * overlap * (1.0 - share))

@@ -1,0 +1,234 @@
+"""Kernels that write what the agents see: availability, observations and the state, in SMAC's layout.
+
+All functions look at one lane: ``units`` is UNIT [N], agents first, then enemies.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+
+from envs.skirmish.records import Record, World
+
+SIZE = 32
+NOOP, STOP_ACTION, NORTH, SOUTH, EAST, WEST = 0, 1, 2, 3, 4, 5
+CENTRE, SPAN, MAX_ENERGY = 16.0, 32.0, 200.0
+PROBES = np.array([[0, 4], [0, -4], [4, 0], [-4, 0], [2, 2], [-2, -2], [2, -2], [-2, 2], [0, 0]])
+
+
+@njit
+def distance(one: Record, two: Record) -> float:
+    return math.sqrt((two.x - one.x) * (two.x - one.x) + (two.y - one.y) * (two.y - one.y))
+
+
+@njit
+def can_walk(walkable: np.ndarray, x: float, y: float) -> bool:
+    """The cell that holds the point is on the map and walkable; asked the same way for flyers."""
+    column, row = int(x), int(y)
+    return x >= 0.0 and y >= 0.0 and column < SIZE and row < SIZE and walkable[row, column] != 0
+
+
+@njit
+def write_avail(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, avail: np.ndarray) -> None:
+    """Fill ``avail`` bool [n, A]: the dead do nothing, the living anything but nothing."""
+    n, first = rules.n_agents, rules.first_target
+    avail[:] = False
+    for i in range(n):
+        me = units[i]
+        if me.health <= 0.0:
+            avail[i, NOOP] = True
+            continue
+        for action in range(1, first):
+            avail[i, action] = True
+        avail[i, NORTH] = can_walk(walkable, me.x, me.y + 1.0)
+        avail[i, SOUTH] = can_walk(walkable, me.x, me.y - 1.0)
+        avail[i, EAST] = can_walk(walkable, me.x + 1.0, me.y)
+        avail[i, WEST] = can_walk(walkable, me.x - 1.0, me.y)
+        kind = types[me.type]
+        if kind.heals and rules.medivacs:
+            for j in range(n):
+                patient = units[j]
+                if j != i and patient.health > 0.0 and not types[patient.type].heals:
+                    avail[i, first + j] = distance(me, patient) <= kind.shoot
+        else:
+            for e in range(rules.n_enemies):
+                foe = units[n + e]
+                if foe.health > 0.0:
+                    avail[i, first + e] = distance(me, foe) <= kind.shoot
+
+
+@njit
+def write_unit(
+    row: np.ndarray,
+    at: int,
+    flag: float,
+    gap: float,
+    sight: float,
+    me: Record,
+    other: Record,
+    kind: Record,
+    shield: int,
+    bits: int,
+    bit: int,
+) -> int:
+    """Features of another unit from index ``at`` of ``row`` on; returns the index after them."""
+    row[at] = flag
+    row[at + 1] = gap / sight
+    row[at + 2] = (other.x - me.x) / sight
+    row[at + 3] = (other.y - me.y) / sight
+    row[at + 4] = other.health / kind.health
+    at += 5
+    if shield:
+        row[at] = other.shield / max(kind.shield, 1.0)
+        at += 1
+    if bits > 0:
+        row[at + bit] = 1.0
+    return at + bits
+
+
+@njit
+def write_surroundings(
+    rules: Record, walkable: np.ndarray, height: np.ndarray, me: Record, row: np.ndarray, at: int
+) -> int:
+    """The optional probes of the ground around an agent; outside the map everything reads 1."""
+    column, line = int(me.x), int(me.y)
+    if rules.obs_pathing_grid:
+        for k in range(8):
+            x, y = column + PROBES[k, 0], line + PROBES[k, 1]
+            inside = 0 <= x < SIZE and 0 <= y < SIZE
+            row[at + k] = walkable[y, x] if inside else 1.0
+        at += 8
+    if rules.obs_terrain_height:
+        for k in range(9):
+            x, y = column + PROBES[k, 0], line + PROBES[k, 1]
+            inside = 0 <= x < SIZE and 0 <= y < SIZE
+            row[at + k] = height[y, x] if inside else 1.0
+        at += 9
+    return at
+
+
+@njit
+def write_obs(
+    rules: Record,
+    types: np.ndarray,
+    walkable: np.ndarray,
+    height: np.ndarray,
+    units: np.ndarray,
+    last_action: np.ndarray,
+    t: int,
+    avail: np.ndarray,
+    obs: np.ndarray,
+) -> None:
+    """Fill ``obs`` f32 [n, O]; ``avail`` must be up to date. The dead see zeros."""
+    n, first, bits = rules.n_agents, rules.first_target, rules.type_bits
+    enemy_size, ally_size = 5 + rules.shield_enemy + bits, 5 + rules.shield_ally + bits
+    obs[:] = 0.0
+    for i in range(n):
+        me, row = units[i], obs[i]
+        if me.health <= 0.0:
+            continue
+        mine = types[me.type]
+        sight = mine.sight
+        for k in range(4):
+            row[k] = avail[i, NORTH + k]
+        at = write_surroundings(rules, walkable, height, me, row, 4)
+        for e in range(rules.n_enemies):
+            foe = units[n + e]
+            gap = distance(me, foe)
+            if foe.health > 0.0 and gap < sight:
+                kind = types[foe.type]
+                write_unit(row, at, avail[i, first + e], gap, sight, me, foe, kind, rules.shield_enemy, bits,
+                           kind.enemy_bit)  # fmt: skip
+            at += enemy_size
+        for j in range(n):
+            if j == i:
+                continue
+            friend = units[j]
+            gap = distance(me, friend)
+            visible = friend.health > 0.0 and gap < sight
+            if visible:
+                kind = types[friend.type]
+                write_unit(row, at, 1.0, gap, sight, me, friend, kind, rules.shield_ally, bits, kind.ally_bit)
+            at += ally_size
+            if rules.obs_last_action:
+                if visible and last_action[j] >= 0:
+                    row[at + last_action[j]] = 1.0
+                at += rules.n_actions
+        row[at] = me.health / mine.health
+        at += 1
+        if rules.shield_ally:
+            row[at] = me.shield / max(mine.shield, 1.0)
+            at += 1
+        if bits > 0:
+            row[at + mine.ally_bit] = 1.0
+        if rules.obs_timestep:
+            row[at + bits] = t / rules.episode_limit
+
+
+@njit
+def write_state(
+    rules: Record,
+    types: np.ndarray,
+    units: np.ndarray,
+    last_action: np.ndarray,
+    t: int,
+    obs: np.ndarray,
+    state: np.ndarray,
+) -> None:
+    """Fill ``state`` f32 [S]; ``obs`` [n, O] must be up to date (it can be the state)."""
+    n, bits = rules.n_agents, rules.type_bits
+    if rules.obs_as_state:
+        width = obs.shape[1]
+        for i in range(n):
+            state[i * width : (i + 1) * width] = obs[i]
+        return
+    state[:] = 0.0
+    at = 0
+    for i in range(rules.n_units):
+        unit, ally = units[i], i < n
+        shield = rules.shield_ally if ally else rules.shield_enemy
+        size = 3 + ally + shield + bits
+        if unit.health > 0.0:
+            kind, k = types[unit.type], at
+            state[k] = unit.health / kind.health
+            if ally:
+                state[k + 1] = unit.energy / MAX_ENERGY if kind.heals else unit.cooldown / kind.cooldown_norm
+                k += 1
+            state[k + 1] = (unit.x - CENTRE) / SPAN
+            state[k + 2] = (unit.y - CENTRE) / SPAN
+            k += 3
+            if shield:
+                state[k] = unit.shield / max(kind.shield, 1.0)
+                k += 1
+            if bits > 0:
+                state[k + (kind.ally_bit if ally else kind.enemy_bit)] = 1.0
+        at += size
+    if rules.state_last_action:
+        for i in range(n):
+            if last_action[i] >= 0:
+                state[at + last_action[i]] = 1.0
+            at += rules.n_actions
+    if rules.state_timestep:
+        state[at] = t / rules.episode_limit
+
+
+@njit
+def observe_lane(
+    rules: Record,
+    world: World,
+    units: np.ndarray,
+    last_action: np.ndarray,
+    t: int,
+    avail: np.ndarray,
+    obs: np.ndarray,
+    state: np.ndarray,
+    alive: np.ndarray,
+) -> None:
+    """Bring everything that the agents and the learner see up to date."""
+    write_avail(rules, world.types, world.walkable, units, avail)
+    write_obs(rules, world.types, world.walkable, world.height, units, last_action, t, avail, obs)
+    write_state(rules, world.types, units, last_action, t, obs, state)
+    for i in range(rules.n_agents):
+        alive[i] = units[i].health > 0.0

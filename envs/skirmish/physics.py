@@ -1,0 +1,131 @@
+"""The rules of the battle, one unit at a time and one game loop after another (16 loops are a game second).
+
+Every rule and constant, with its source, is in docs/skirmish.md. ``units`` is one lane's UNIT [N], agents first;
+functions change it in place.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from envs.skirmish.combat import can_be_healed, choose_patient, choose_target, in_reach, land_hit, release
+from envs.skirmish.movement import separate, walk
+from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Record
+from envs.skirmish.rng import uniform
+
+SHIELD_DELAY, SHIELD_RATE = 160, 2.0 / 16.0  # loops without damage before shields grow; points per loop
+ENERGY_RATE, MAX_ENERGY = 0.5625 / 16.0, 200.0
+HEAL_RATE, HEAL_COST = 9.0 / 16.0, 0.33  # life per loop, energy per life
+PERIOD_NOISE_LOW, PERIOD_NOISE_SPAN = -1.0, 3.0  # loops, uniform
+
+
+@njit
+def recover(unit: Record, kind: Record) -> None:
+    """Weapon, shield, life and energy come back a little."""
+    unit.cooldown = max(unit.cooldown - 1.0, 0.0)
+    unit.quiet += 1
+    if unit.shield < kind.shield and unit.quiet >= SHIELD_DELAY:
+        unit.shield = min(unit.shield + SHIELD_RATE, kind.shield)
+    if kind.regeneration > 0.0:
+        unit.health = min(unit.health + kind.regeneration, kind.health)
+    if kind.heals:
+        unit.energy = min(unit.energy + ENERGY_RATE, MAX_ENERGY)
+
+
+@njit
+def give_order(unit: Record, order: int, target: int, goal_x: float, goal_y: float) -> None:
+    """Replace the order. A new order breaks off an attack that is still winding up, unless it repeats it."""
+    if unit.windup > 0.0 and not (order == ATTACK and unit.target == target):
+        unit.windup = 0.0
+        unit.cooldown = 0.0
+    unit.order = order
+    unit.target = target
+    unit.goal_x = goal_x
+    unit.goal_y = goal_y
+
+
+@njit
+def fight(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, i: int) -> None:
+    """Attack the target: walk until the weapon reaches it, then fire whenever ready."""
+    unit = units[i]
+    foe = units[unit.target]
+    kind = types[unit.type]
+    if not in_reach(types, unit, foe, 0.0):
+        walk(rules, types, walkable, units, i, foe.x, foe.y)
+        return
+    unit.pose = FIGHTING
+    unit.speed = 0.0
+    if unit.cooldown <= 0.0:
+        unit.cooldown = max(kind.period + PERIOD_NOISE_LOW + PERIOD_NOISE_SPAN * uniform(lane), 0.0)
+        unit.windup = kind.damage_point
+        if unit.windup <= 0.0:
+            release(rules, types, units, i)
+
+
+@njit
+def treat(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, i: int) -> None:
+    """Heal the target until it is well or the energy is gone."""
+    unit = units[i]
+    patient = units[unit.target]
+    if not in_reach(types, unit, patient, 0.0):
+        walk(rules, types, walkable, units, i, patient.x, patient.y)
+        return
+    unit.pose = IDLE
+    unit.speed = 0.0
+    dose = min(HEAL_RATE, types[patient.type].health - patient.health, unit.energy / HEAL_COST)
+    patient.health += dose
+    unit.energy -= dose * HEAL_COST
+
+
+@njit
+def take_turn(
+    rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, i: int, choose: bool
+) -> None:
+    """Everything that unit ``i`` does in one loop; ``choose``: scripted units look for targets in this one."""
+    unit = units[i]
+    if unit.health <= 0.0:
+        if unit.impact > 0.0 and types[unit.type].missile_speed > 0.0:
+            land_hit(rules, types, units, i)
+        return
+    kind = types[unit.type]
+    recover(unit, kind)
+    if unit.impact > 0.0:
+        land_hit(rules, types, units, i)
+    if unit.windup > 0.0:
+        unit.windup -= 1.0
+        if unit.windup <= 0.0:
+            release(rules, types, units, i)
+        return
+    if unit.scripted:
+        if kind.heals:
+            choose_patient(rules, types, units, i)
+        elif choose or (unit.target >= 0 and units[unit.target].health <= 0.0):
+            choose_target(rules, types, units, i)
+    elif unit.target >= 0:
+        lost = units[unit.target].health <= 0.0
+        if lost or (unit.order == HEAL and not can_be_healed(types, units, i, unit.target)):
+            unit.order = STOP
+            unit.target = -1
+    if unit.target >= 0 and kind.heals:
+        treat(rules, types, walkable, units, i)
+    elif unit.target >= 0:
+        fight(rules, types, walkable, units, lane, i)
+    elif unit.order == MOVE or unit.order == ATTACK_MOVE:
+        walk(rules, types, walkable, units, i, unit.goal_x, unit.goal_y)
+    else:
+        unit.pose = IDLE
+        unit.speed = 0.0
+
+
+@njit
+def play_loop(
+    rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, start: int, choose: bool
+) -> None:
+    """One game loop: every unit once, beginning with unit ``start``, then friends make room for each other."""
+    N = rules.n_units
+    for k in range(N):
+        i = start + k
+        take_turn(rules, types, walkable, units, lane, i if i < N else i - N, choose)
+    separate(types, walkable, units, 0, rules.n_agents)
+    separate(types, walkable, units, rules.n_agents, N)

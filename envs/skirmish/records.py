@@ -1,0 +1,91 @@
+"""The records that the kernels read and write: one unit, one lane, one battle's rules.
+
+Records instead of one array per field: a rule reads ``unit.health``, and a call passes one pointer.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Record = Any  # a numpy record of one of the types below; its fields read as attributes in the kernels
+
+# What a unit was told to do.
+STOP, MOVE, ATTACK, HEAL, ATTACK_MOVE = 0, 1, 2, 3, 4
+# What it is doing in this loop; decides who makes room for whom.
+IDLE, MOVING, FIGHTING = 0, 1, 2
+
+UNIT = np.dtype(
+    [(name, np.float64) for name in (
+        "x", "y", "health", "shield", "energy",
+        "cooldown",  # loops until the weapon is ready
+        "windup",  # loops until the started attack is released; 0: none
+        "impact",  # loops until the hit under way lands (missile, second blow); 0: none
+        "speed",  # map units per loop, of units that accelerate
+        "goal_x", "goal_y",  # where it was ordered to go
+        "facing_x", "facing_y",
+        "before")]  # health + shield when the step began, 0 if it was dead
+    + [(name, np.int32) for name in (
+        "type", "order",
+        "target",  # unit under attack or being healed, -1: none
+        "struck",  # unit that the hit under way will meet
+        "quiet",  # loops since it was last damaged
+        "pose",
+        "turn",  # side on which it last went around an obstacle: +1 left, -1 right
+        "scripted")],  # 1: chooses targets by itself, as the enemy does
+    align=True,
+)  # fmt: skip
+
+LANE = np.dtype([("rng", np.uint64), ("max_reward", np.float64), ("t", np.int32), ("finished", np.int32)], align=True)
+
+RULES = np.dtype(
+    [(name, np.int32) for name in (
+        "n_agents", "n_enemies", "n_units", "n_actions",
+        "first_target",  # first action that names a target; the actions before it move or look
+        "episode_limit", "type_bits", "shield_ally", "shield_enemy",
+        "medivacs",  # map types on which Medivacs heal, and a team of Medivacs alone has lost
+        "obs_last_action", "obs_pathing_grid", "obs_terrain_height", "obs_timestep",
+        "state_last_action", "state_timestep", "obs_as_state",
+        "reward_mode", "abs_reward", "timeout_is_terminal", "order_points")]
+    + [(name, np.float64) for name in (
+        "reward_scale",  # 0: rewards stay as they are, otherwise the return of a flawless win
+        "spawn_jitter", "ally_health", "order_ax", "order_ay", "order_bx", "order_by")],
+    align=True,
+)  # fmt: skip
+
+DENSE, DENSE_SIGNED, DEATH, WIN_LOSS = 0, 1, 2, 3
+REWARD_MODES = {"dense": DENSE, "dense_signed": DENSE_SIGNED, "death": DEATH, "win_loss": WIN_LOSS}
+
+
+class World(NamedTuple):
+    """What does not change during a run; shared by all lanes."""
+
+    rules: np.ndarray  # RULES [1]
+    types: np.ndarray  # TYPE [number of unit types]
+    walkable: np.ndarray  # uint8 [32, 32], indexed [y, x]
+    height: np.ndarray  # f32 [32, 32]
+    template: np.ndarray  # UNIT [N]: the line-up at reset
+
+
+class Lanes(NamedTuple):
+    """The games under way. N = agents, then enemies."""
+
+    units: np.ndarray  # UNIT [B, N]
+    lanes: np.ndarray  # LANE [B]
+    last_action: np.ndarray  # int32 [B, n]; -1 before the first step
+
+
+class Outputs(NamedTuple):
+    """What a step returns; the tensors that the caller sees share this memory."""
+
+    obs: np.ndarray  # f32 [B, n, O]
+    state: np.ndarray  # f32 [B, S]
+    avail: np.ndarray  # bool [B, n, A]
+    alive: np.ndarray  # bool [B, n]
+    reward: np.ndarray  # f32 [B]
+    terminated: np.ndarray  # bool [B]
+    truncated: np.ndarray  # bool [B]
+    won: np.ndarray  # bool [B]
+    dead_allies: np.ndarray  # int32 [B]
+    dead_enemies: np.ndarray  # int32 [B]

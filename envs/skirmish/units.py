@@ -1,0 +1,136 @@
+"""Unit table: what the game data say about each unit type, with the values of the Liberty data set.
+
+All 23 SMAC maps depend on that data set alone, so the numbers of later expansions do not apply. Sources: the unit
+catalogue inside the map archives (life, speed, radii) and the stock weapon data; see docs/skirmish.md.
+Data are in game seconds; the table is in game loops, 16 to the second.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+LOOPS_PER_SECOND = 16.0
+
+GROUND, AIR = 1, 2  # bits of the layers on which a unit can be hit, and that a weapon reaches
+LIGHT, ARMORED, BIOLOGICAL, MECHANICAL, MASSIVE, STRUCTURE = 1, 2, 4, 8, 16, 32  # attribute bits
+WALKS, FLIES, STRIDES = 0, 1, 2  # bodies collide within a plane; a Colossus strides over everything but Colossi
+NO_SPLASH, LINE, BURST = 0, 1, 2
+
+MINIMUM_SCAN = 5.0  # every unit notices what comes this near, edge to edge ...
+SCAN_SLACK = 0.5  # ... and slightly more: units react just before they can fire (judgement)
+
+
+@dataclass(frozen=True)
+class UnitType:
+    """One row of the catalogue: distances in map units, rates per game second, times in game seconds."""
+
+    name: str
+    race: str
+    health: float
+    radius: float
+    inner_radius: float  # bodies may close up to this while passing
+    speed: float
+    sight: float
+    attributes: int
+    shield: float = 0.0
+    armor: float = 0.0
+    plane: int = WALKS
+    layers: int = GROUND
+    damage: float = 0.0
+    bonus: float = 0.0
+    bonus_against: int = 0
+    hits: int = 1
+    weapon_range: float = 0.0
+    period: float = 0.0
+    damage_point: float = 0.0
+    missile_speed: float = 0.0  # 0: the hit is immediate
+    second_hit: float = 0.0  # delay of the second of two hits
+    targets: int = 0  # layer bits that the weapon reaches
+    splash: int = NO_SPLASH
+    acceleration: float = 0.0  # 0: at full speed at once
+    life_regeneration: float = 0.0
+    cooldown_norm: float = 15.0  # loops; the published state divides the cooldown by it
+    heals: bool = False
+    unit_sight: float = 9.0  # SMACv2 with unit ranges: what an agent sees and may target, centre to centre
+    unit_shoot: float = 6.0
+
+
+ZERG_REGENERATION = 0.2734
+
+UNIT_TYPES: tuple[UnitType, ...] = (
+    UnitType("marine", "terran", 45, 0.375, 0.375, 2.25, 9, LIGHT | BIOLOGICAL, damage=6, weapon_range=5,
+             period=0.8608, damage_point=0.05, targets=GROUND | AIR, cooldown_norm=15, unit_sight=9, unit_shoot=5),
+    UnitType("marauder", "terran", 125, 0.5625, 0.375, 2.25, 10, ARMORED | BIOLOGICAL, armor=1, damage=10, bonus=10,
+             bonus_against=ARMORED, weapon_range=6, period=1.5, missile_speed=20, targets=GROUND, cooldown_norm=25,
+             unit_sight=10, unit_shoot=6),
+    UnitType("medivac", "terran", 150, 0.75, 0.75, 2.75, 11, ARMORED | MECHANICAL, armor=1, plane=FLIES, layers=AIR,
+             weapon_range=4, acceleration=2.3125, heals=True, unit_sight=11, unit_shoot=4),
+    UnitType("stalker", "protoss", 80, 0.625, 0.5, 2.9531, 10, ARMORED | MECHANICAL, shield=80, armor=1, damage=10,
+             bonus=4, bonus_against=ARMORED, weapon_range=6, period=1.44, damage_point=0.167, missile_speed=18.75,
+             targets=GROUND | AIR, cooldown_norm=35, unit_sight=10, unit_shoot=6),
+    UnitType("zealot", "protoss", 100, 0.5, 0.375, 2.25, 9, LIGHT | BIOLOGICAL, shield=50, armor=1, damage=8, hits=2,
+             weapon_range=0.1, period=1.2, second_hit=0.28, targets=GROUND, cooldown_norm=22, unit_sight=9,
+             unit_shoot=2),
+    UnitType("colossus", "protoss", 200, 1.0, 0.5625, 2.25, 10, ARMORED | MECHANICAL | MASSIVE, shield=150, armor=1,
+             plane=STRIDES, layers=GROUND | AIR, damage=20, hits=2, weapon_range=6, period=2.2, damage_point=0.083,
+             second_hit=0.375, targets=GROUND, splash=LINE, cooldown_norm=24, unit_sight=10, unit_shoot=7),
+    UnitType("zergling", "zerg", 35, 0.375, 0.375, 2.9531, 8, LIGHT | BIOLOGICAL, damage=5, weapon_range=0.1,
+             period=0.696, damage_point=0.167, targets=GROUND, life_regeneration=ZERG_REGENERATION, cooldown_norm=11,
+             unit_sight=8, unit_shoot=2),
+    UnitType("baneling", "zerg", 30, 0.375, 0.375, 2.5, 8, BIOLOGICAL, damage=20, bonus=15, bonus_against=LIGHT,
+             weapon_range=0.25, period=0.833, targets=GROUND, splash=BURST, life_regeneration=ZERG_REGENERATION,
+             cooldown_norm=1, unit_sight=8, unit_shoot=2),
+    UnitType("hydralisk", "zerg", 80, 0.625, 0.375, 2.25, 9, LIGHT | BIOLOGICAL, damage=12, weapon_range=5,
+             period=0.83, damage_point=0.208, missile_speed=40, targets=GROUND | AIR,
+             life_regeneration=ZERG_REGENERATION, cooldown_norm=10, unit_sight=9, unit_shoot=5),
+    UnitType("spine_crawler", "zerg", 300, 0.875, 0.875, 0.0, 11, ARMORED | BIOLOGICAL | STRUCTURE, armor=2,
+             damage=25, bonus=5, bonus_against=ARMORED, weapon_range=7, period=1.6, damage_point=0.333,
+             targets=GROUND, life_regeneration=ZERG_REGENERATION, unit_sight=11, unit_shoot=7),
+)  # fmt: skip
+
+TYPE_ID = {unit.name: index for index, unit in enumerate(UNIT_TYPES)}
+UNKNOWN_BIT = -1
+
+# One record per unit type, as the kernels read it: distances in map units, rates per loop, times in loops.
+TYPE = np.dtype(
+    [(name, np.float64) for name in (
+        "health", "shield", "armor", "damage", "bonus", "range", "period", "damage_point", "missile_speed",
+        "second_hit", "speed", "acceleration", "regeneration", "radius", "inner_radius", "scan", "sight", "shoot",
+        "cooldown_norm")]
+    + [(name, np.int32) for name in (
+        "attributes", "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals", "ally_bit",
+        "enemy_bit")],
+    align=True,
+)  # fmt: skip
+
+SAME = (
+    "health", "shield", "armor", "damage", "bonus", "radius", "inner_radius", "cooldown_norm", "attributes",
+    "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals",
+)  # fields that need no conversion  # fmt: skip
+
+
+def type_table(ally_order: tuple[str, ...], enemy_order: tuple[str, ...], unit_ranges: bool) -> np.ndarray:
+    """The catalogue as TYPE records [10], with the positions of the types in a map's one-hot codes.
+
+    ``unit_ranges`` gives agents the sight and targeting range of their type (SMACv2) instead of 9 and 6 for all.
+    """
+    table = np.zeros(len(UNIT_TYPES), TYPE)
+    for row, unit in zip(table, UNIT_TYPES, strict=True):
+        for name in SAME:
+            row[name] = getattr(unit, name)
+        row["range"] = unit.weapon_range
+        row["period"] = unit.period * LOOPS_PER_SECOND
+        row["damage_point"] = unit.damage_point * LOOPS_PER_SECOND
+        row["second_hit"] = unit.second_hit * LOOPS_PER_SECOND
+        row["missile_speed"] = unit.missile_speed / LOOPS_PER_SECOND
+        row["speed"] = unit.speed / LOOPS_PER_SECOND
+        row["acceleration"] = unit.acceleration / LOOPS_PER_SECOND**2
+        row["regeneration"] = unit.life_regeneration / LOOPS_PER_SECOND
+        row["scan"] = max(MINIMUM_SCAN, unit.weapon_range) + SCAN_SLACK
+        row["sight"] = unit.unit_sight if unit_ranges else 9.0
+        row["shoot"] = unit.unit_shoot if unit_ranges else 6.0
+        row["ally_bit"] = ally_order.index(unit.name) if unit.name in ally_order else UNKNOWN_BIT
+        row["enemy_bit"] = enemy_order.index(unit.name) if unit.name in enemy_order else UNKNOWN_BIT
+    return table
