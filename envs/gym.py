@@ -27,6 +27,7 @@ def Gym(
     reward: Pooling,
     episode_limit: int,
     noop_action: int | None,
+    rebuild: bool,
     workers: int | None,
     *,
     n_envs: int,
@@ -37,7 +38,8 @@ def Gym(
     ``env`` is a registered name such as "package:Name-v3" (the package is imported first), "package.module:function",
     or a picklable callable. ``reward`` pools per-agent rewards. Gymnasium's ``truncated`` is kept; episodes are also
     truncated at ``episode_limit``: give a game that calls time-outs terminations a later limit of its own. The state
-    is the padded observations side by side. ``info["action_mask"]``, one row per agent, masks actions.
+    is the padded observations side by side. ``info["action_mask"]``, one row per agent, masks actions. ``rebuild``
+    builds the game anew for every episode: for those whose ``reset(seed)`` remembers the episode before.
     Raises ConfigError for a missing package or a game that does not fit.
     """
     from envs.pool import Pool, require_package  # not above: workers import this module and must not pay for torch
@@ -45,7 +47,7 @@ def Gym(
     if isinstance(env, str) and ":" in env:
         require_package(env.split(":")[0])
     call = _MakeGym(env, dict(kwargs), reward, episode_limit, noop_action)
-    return Pool(call, n_envs=n_envs, seed=seed, workers=workers)
+    return Pool(call, n_envs=n_envs, seed=seed, workers=workers, rebuild=rebuild)
 
 
 @dataclass
@@ -100,11 +102,11 @@ class GymGame:
     def step(self, actions: np.ndarray, view: View) -> Outcome:
         joint = [self.team.native(i, action) for i, action in enumerate(actions)]
         whole = tuple(joint) if isinstance(self.env.action_space, spaces.Tuple) else np.array(joint)
-        observations, rewards, terminated, truncated, info = self.env.step(whole)
+        observations, reward, terminated, truncated, info = self.env.step(whole)
         self._write(view, observations, info)
-        single = np.ndim(rewards) == 0
-        reward = float(rewards) if single else pool_rewards(np.ravel(rewards).tolist(), self.reward, self.team.n_agents)
-        return Outcome(reward, bool(terminated), bool(truncated), find_won(info))
+        rewards = np.asarray(reward, np.float64)  # one number or [n]
+        team = pool_rewards(rewards.tolist(), self.reward, self.team.n_agents) if rewards.ndim else float(rewards)
+        return Outcome(team, bool(terminated), bool(truncated), find_won(info))
 
     def render(self) -> np.ndarray | None:
         picture = self.env.render() if self.env.render_mode == "rgb_array" else None

@@ -26,6 +26,7 @@ def PettingZoo(
     state: Literal["env", "concat"],
     episode_limit: int,
     noop_action: int | None,
+    rebuild: bool,
     workers: int | None,
     *,
     n_envs: int,
@@ -37,6 +38,7 @@ def PettingZoo(
     ``reward`` pools the agents' rewards (``mean`` over the full team). ``state`` is the game's own ``state()`` or the
     padded observations side by side. Episodes are truncated at ``episode_limit``; give the game a later limit of its
     own if it calls time-outs terminations. ``noop_action`` is the game's action for doing nothing, if it has one.
+    ``rebuild`` builds the game anew for every episode: for those whose ``reset(seed)`` remembers the episode before.
     Raises ConfigError for a missing package or a game that does not fit.
     """
     from envs.pool import Pool, require_package  # not above: workers import this module and must not pay for torch
@@ -44,7 +46,7 @@ def PettingZoo(
     if isinstance(env, str):
         require_package(env)
     make = _MakeParallel(env, dict(kwargs), reward, state, episode_limit, noop_action)
-    return Pool(make, n_envs=n_envs, seed=seed, workers=workers)
+    return Pool(make, n_envs=n_envs, seed=seed, workers=workers, rebuild=rebuild)
 
 
 @dataclass

@@ -75,7 +75,8 @@ class Pool:
     usable CPU, at most one per lane) play equal shares of the lanes. A worker silent for ``timeout`` seconds counts as
     failed. Raises ConfigError if a game cannot be built, WorkerError if one fails later; either closes the pool.
     Every episode starts from its own seed, drawn from (seed, lane, episode); with ``resumable`` that is all there is
-    to save.
+    to save. That is true of a game whose ``reset(seed)`` forgets the episode before; ``rebuild`` builds any other game
+    anew for every episode.
     """
 
     device = torch.device("cpu")
@@ -88,6 +89,7 @@ class Pool:
         seed: int = 0,
         workers: int | None = None,
         resumable: bool = True,
+        rebuild: bool = False,
         timeout: float = 300.0,
     ) -> None:
         if n_envs < 1 or (workers is not None and workers < 1):
@@ -103,7 +105,7 @@ class Pool:
         atexit.register(self._finalizer)  # registered after multiprocessing's own handler, so that it runs before it
         shares = np.array_split(np.arange(n_envs), min(workers or _usable_cpus(), n_envs))
         with _quiet_start():
-            self._handles += [_start(pickled, lanes.tolist(), n_envs) for lanes in shares]
+            self._handles += [_start(pickled, lanes.tolist(), n_envs, rebuild) for lanes in shares]
         try:
             specs: list[GameSpec] = self._ask("build")
         except WorkerError as error:
@@ -111,8 +113,7 @@ class Pool:
         if len({spec.sizes for spec in specs}) > 1:
             self.close()
             raise ConfigError(f"the lanes' games differ in size: {sorted({spec.sizes for spec in specs})}")
-        fields = vars(specs[0]).items()
-        self.spec = EnvSpec(**{key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in fields})
+        self.spec = _in_torch(specs[0])
         self._arrays = self._share_memory(specs[0])
         self._tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
 
@@ -214,6 +215,13 @@ class Pool:
         return rest[0]
 
 
+def _in_torch(spec: GameSpec) -> EnvSpec:
+    fields: dict[str, Any] = {}
+    for name, value in vars(spec).items():
+        fields[name] = torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+    return EnvSpec(**fields)
+
+
 def _usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -227,10 +235,10 @@ def _describe_end(exitcode: int | None) -> str:
     return f"the process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
 
 
-def _start(pickled: bytes, lanes: list[int], n_envs: int) -> _Handle:
+def _start(pickled: bytes, lanes: list[int], n_envs: int, rebuild: bool) -> _Handle:
     context = get_context("spawn")  # not fork: torch, OpenMP and numba have threads
     ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, pickled, lanes, n_envs), name=f"lanes-{lanes[0]}")
+    process = context.Process(target=serve, args=(theirs, pickled, lanes, n_envs, rebuild), name=f"lanes-{lanes[0]}")
     process.start()
     theirs.close()  # or its end would stay open when the worker dies
     return _Handle(process, ours, lanes)

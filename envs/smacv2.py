@@ -6,6 +6,7 @@ from unseeded generators: they are reseeded here every episode. The game engine 
 
 from __future__ import annotations
 
+import importlib
 import os
 import random
 import sys
@@ -80,9 +81,8 @@ class _MakeSMACv2:
         return SMACv2Game(self, self.timeout_is_terminal)
 
     def env(self, seed: int) -> Any:
-        from smacv2.env.starcraft2.wrapper import StarCraftCapabilityEnvWrapper
-
-        return StarCraftCapabilityEnvWrapper(
+        package = importlib.import_module("smacv2.env.starcraft2.wrapper")
+        return package.StarCraftCapabilityEnvWrapper(
             map_name=self.map_name,
             capability_config=deepcopy(self.capability_config),  # the package writes into it
             seed=seed,

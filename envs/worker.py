@@ -112,16 +112,21 @@ def share(descriptor: int, spec: GameSpec, n_envs: int) -> tuple[dict[str, np.nd
 
 
 class Worker:
-    """Builds the games of ``lanes``, then obeys: ``step``, ``reset``, ``render lane``, ``close``."""
+    """Builds the games of ``lanes``, then obeys: ``step``, ``reset``, ``render lane``, ``close``.
 
-    def __init__(self, connection: Connection, lanes: Sequence[int]) -> None:
-        self.connection, self.lanes = connection, lanes
+    With ``rebuild`` a lane's game is closed and built anew at every reset but the first.
+    """
+
+    def __init__(self, connection: Connection, lanes: Sequence[int], rebuild: bool) -> None:
+        self.connection, self.lanes, self.rebuild = connection, lanes, rebuild
         self.at = lanes[0]  # the lane being worked on, for the report of a failure
         self.games: dict[int, Game] = {}
         self.steps = dict.fromkeys(lanes, 0)
+        self.used: set[int] = set()  # lanes whose game has been reset before
         self.arrays: dict[str, np.ndarray] = {}
 
     def build(self, make_game: Callable[[], Game], n_envs: int) -> GameSpec:
+        self.make_game = make_game
         for lane in self.lanes:
             self.at = lane
             self.games[lane] = make_game()
@@ -138,6 +143,10 @@ class Worker:
         for lane in self.lanes:
             self.at = lane
             if shared["due"][lane]:
+                if self.rebuild and lane in self.used:
+                    self.games[lane].close()
+                    self.games[lane] = self.make_game()
+                self.used.add(lane)
                 self.games[lane].reset(int(shared["seed"][lane]), self._view(lane))
                 self._check(lane)
                 self.steps[lane] = 0
@@ -176,7 +185,7 @@ class Worker:
             raise ValueError("the game left an agent without an available action")
 
 
-def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: int) -> None:
+def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: int, rebuild: bool) -> None:
     """Body of a worker process, which ends with its parent.
 
     Every command is answered by ("done", result) or ("error", lane, last line, traceback).
@@ -185,7 +194,7 @@ def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: 
         signal.signal(number, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)  # the parent blocked them until they could be ignored
-    worker = Worker(connection, lanes)
+    worker = Worker(connection, lanes, rebuild)
     commands: dict[str, Callable[..., Any]] = {
         "build": lambda: worker.build(pickle.loads(pickled), n_envs),
         "attach": worker.attach,

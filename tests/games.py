@@ -89,10 +89,16 @@ class Countdown(ParallelEnv):
 
 
 class Pair(gymnasium.Env):
-    """Two agents see a random number each and are paid their actions; ends when both play 2."""
+    """Two agents see a random number and the time, and are paid their actions; ends when both play 2.
 
-    def __init__(self, joint: str = "tuple", shared: bool = False, render_mode: str | None = None):
-        self.joint, self.shared, self.render_mode = joint, shared, render_mode
+    With ``remembers`` the clock starts where the episode before stopped, modulo 2.
+    """
+
+    def __init__(
+        self, joint: str = "tuple", shared: bool = False, remembers: bool = False, render_mode: str | None = None
+    ):
+        self.joint, self.shared, self.remembers, self.render_mode = joint, shared, remembers, render_mode
+        self.t = 0
         if joint == "tuple":
             self.action_space = spaces.Tuple([spaces.Discrete(3), spaces.Discrete(4)])
             self.observation_space = spaces.Tuple([spaces.Box(0, 9, (2,)), spaces.Discrete(3)])
@@ -108,7 +114,7 @@ class Pair(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
         super().reset(seed=seed)
-        self.t = 0
+        self.t = self.t % 2 if self.remembers else 0
         return self.observe(), {"action_mask": [[1, 1, 1], [1, 1, 1, 0]]}
 
     def step(self, actions: Any) -> tuple[Any, Any, bool, bool, dict]:

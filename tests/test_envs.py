@@ -68,12 +68,12 @@ def test_streams_differ_by_seed_lane_episode_and_counter():
 # ----------------------------------------------------------------------------------------------------- adapters
 
 
-def countdown(n_envs, seed, reward="sum", state="env", limit=5, workers=1, **kwargs):
-    return PettingZoo("tests.games:Countdown", kwargs, reward, state, limit, None, workers, n_envs=n_envs, seed=seed)
+def countdown(n_envs, seed, reward="sum", state="env", limit=5, workers=1, env="tests.games:Countdown", **kwargs):
+    return PettingZoo(env, kwargs, reward, state, limit, None, False, workers, n_envs=n_envs, seed=seed)
 
 
-def pair(n_envs, seed, reward="sum", limit=6, **kwargs):
-    return Gym("tests.games:Pair", kwargs, reward, limit, 0, 1, n_envs=n_envs, seed=seed)
+def pair(n_envs, seed, reward="sum", workers=1, rebuild=False, env="tests.games:Pair", limit=6, **kwargs):
+    return Gym(env, kwargs, reward, limit, 0, rebuild, workers, n_envs=n_envs, seed=seed)
 
 
 def test_pettingzoo_contract():
@@ -81,7 +81,13 @@ def test_pettingzoo_contract():
 
 
 def test_gym_contract():
-    check_env(lambda n, s: Gym("tests.games:TestPair-v0", {}, "sum", 9, 0, 2, n_envs=n, seed=s))
+    check_env(lambda n, s: pair(n, s, workers=2, env="tests.games:TestPair-v0"))
+
+
+def test_rebuild_makes_a_game_forget():
+    with pytest.raises(ContractError, match="reset\\(seed\\) after some episodes"):
+        check_env(lambda n, s: pair(n, s, remembers=True))
+    check_env(lambda n, s: pair(n, s, remembers=True, rebuild=True))
 
 
 def test_pettingzoo_by_hand():
@@ -140,7 +146,7 @@ def test_gym_by_hand():
 
 
 def test_gymnasium_time_limit_is_a_truncation():
-    env = Gym("tests.games:TestPair-v0", {"shared": True}, "shared", 9, 0, 1, n_envs=1)
+    env = pair(1, 0, env="tests.games:TestPair-v0", shared=True)
     env.reset()
     for t in range(4):
         step = env.step(torch.tensor([[0, 1]]))
@@ -165,13 +171,13 @@ def test_nested_observations_are_flattened():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: PettingZoo("mpe2.x", {}, "sum", "env", 9, None, 1, n_envs=1), r"'mpe2'.*pip install -e .\[mpe\]"),
-        (lambda: Gym("lbforaging:F-v3", {}, "sum", 9, 0, 1, n_envs=1), r"'lbforaging'.*pip install -e .\[lbf\]"),
-        (lambda: PettingZoo("tests.games:Nope", {}, "sum", "env", 9, None, 1, n_envs=1), "no attribute 'Nope'"),
+        (lambda: countdown(1, 0, env="mpe2.x"), r"'mpe2'.*pip install -e .\[mpe\]"),
+        (lambda: pair(1, 0, env="lbforaging:F-v3"), r"'lbforaging'.*pip install -e .\[lbf\]"),
+        (lambda: countdown(1, 0, env="tests.games:Nope"), "no attribute 'Nope'"),
         (lambda: countdown(1, 0, reward="max"), "'sum', 'mean' or 'shared', got 'max'"),
         (lambda: countdown(1, 0, state="all"), "'env' or 'concat', got 'all'"),
         (lambda: countdown(1, 0, colour="red"), "unexpected keyword argument 'colour'"),
-        (lambda: Gym("CartPole-v1", {}, "sum", 9, 0, 1, n_envs=1), "expected one space per agent"),
+        (lambda: pair(1, 0, env="CartPole-v1"), "expected one space per agent"),
     ],
 )
 def test_bad_options_are_one_clear_line(make, message, monkeypatch):
@@ -185,13 +191,13 @@ def test_bad_options_are_one_clear_line(make, message, monkeypatch):
 @pytest.mark.skipif(importlib.util.find_spec("mpe2") is None, reason="needs mpe2: pip install -e .[mpe]")
 def test_real_mpe_contract():
     kwargs = {"N": 3, "max_cycles": 10, "render_mode": "rgb_array"}
-    check_env(lambda n, s: PettingZoo("mpe2.simple_spread_v3", kwargs, "mean", "env", 10, 0, 1, n_envs=n, seed=s))
+    check_env(lambda n, s: countdown(n, s, reward="mean", limit=10, env="mpe2.simple_spread_v3", **kwargs))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("lbforaging") is None, reason="needs lbforaging: pip install -e .[lbf]")
 def test_real_foraging_contract():
-    name, kwargs = "lbforaging:Foraging-8x8-2p-3f-v3", {"max_episode_steps": 100000}
-    check_env(lambda n, s: Gym(name, kwargs, "sum", 10, 0, 1, n_envs=n, seed=s))
+    name, limit = "lbforaging:Foraging-8x8-2p-3f-v3", {"limit": 10, "max_episode_steps": 100000}
+    check_env(lambda n, s: pair(n, s, rebuild=True, env=name, **limit))
 
 
 # -------------------------------------------------------------------------- SMACv2, with a stand-in for the package
