@@ -37,8 +37,9 @@ def Gym(
 
     ``env`` is a registered name such as "package:Name-v3" (the package is imported first), "package.module:function",
     or a picklable callable. ``reward`` pools per-agent rewards. Gymnasium's ``truncated`` is kept; episodes are also
-    truncated at ``episode_limit``: give a game that calls time-outs terminations a later limit of its own. The state
-    is the padded observations side by side. ``info["action_mask"]``, one row per agent, masks actions. ``rebuild``
+    truncated at ``episode_limit``: give a game that calls time-outs terminations a later limit of its own (by its
+    class: for a registered name, ``max_episode_steps`` goes to Gymnasium's wrapper). The state is the padded
+    observations side by side. ``info["action_mask"]``, one row per agent, masks actions. ``rebuild``
     builds the game anew for every episode: for those whose ``reset(seed)`` remembers the episode before.
     Raises ConfigError for a missing package or a game that does not fit.
     """
