@@ -6,6 +6,7 @@ masked resets, finished lanes and forbidden actions mixed in. Whatever it reject
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -78,26 +79,29 @@ def check_env(make: Callable[[int, int], VectorEnv], steps: int | None = None, s
 
     ``steps`` is the length of each of the eight passes; by default two whole episodes and a little more.
     """
-    first, second = make(5, seed), make(5, seed)
-    others = [make(1, seed), make(2, seed)]
-    try:
+    with contextlib.ExitStack() as stack:
+
+        def build(n_envs: int) -> VectorEnv:
+            env = make(n_envs, seed)
+            stack.callback(env.close)
+            return env
+
+        first = build(5)
         check_spec(first.spec)
         steps = steps or 2 * first.spec.episode_limit + 10
         played = play(first, steps)
         _same(played, play(first, steps, reset_seed=seed), "seed", "reset(seed) after some episodes")
+        second = build(5)
         _same(played, play(second, steps), "seed", "a second environment with the same seed")
         _same(played, play(second, steps, reset_seed=seed, provoke=True), "unavailable", "after refused actions")
-        for env in others:
-            _same(played, play(env, steps), "lanes", f"{env.n_envs} lanes instead of 5")
+        for n_envs in (1, 2):
+            _same(played, play(build(n_envs), steps), "lanes", f"{n_envs} lanes instead of 5")
         _check_own_streams(first, seed)
         if first.resumable:
             _check_resume(first, second, steps)
         picture = first.render(0)
         flat = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3
         require(flat and picture.shape[2] == 3, "render", f"got {type(picture)} {getattr(picture, 'shape', '')}")
-    finally:
-        for env in (first, second, *others):
-            env.close()
     try:
         first.close()
     except Exception as error:

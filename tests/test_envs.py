@@ -79,11 +79,11 @@ def pair(n_envs, seed, reward="sum", workers=1, rebuild=False, env="tests.games:
 
 
 def test_pettingzoo_contract():
-    check_env(lambda n, s: countdown(n, s, workers=2, masked="obs", ending="truncated", render_mode="rgb_array"))
+    check_env(lambda n, s: countdown(n, s, masked="obs", ending="truncated", render_mode="rgb_array"))
 
 
 def test_gym_contract():
-    check_env(lambda n, s: pair(n, s, workers=2, env="tests.games:TestPair-v0"))
+    check_env(lambda n, s: pair(n, s, env="tests.games:TestPair-v0"))
 
 
 def test_rebuild_makes_a_game_forget():
