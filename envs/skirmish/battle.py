@@ -31,8 +31,7 @@ from envs.skirmish.records import (
 from envs.skirmish.rng import below, mix, seed_lane, uniform
 
 LOOPS_PER_STEP = 8  # half a game second
-ORDER_LATENCY = 1  # loops until an order reaches the unit
-CHOOSE_EVERY = 2  # loops between two looks for a better target
+CHOOSE_EVERY = 4  # loops between two looks for a better target
 MOVE_AMOUNT = 2.0
 DEATH_VALUE, NEGATIVE_SCALE, WIN_VALUE = 10.0, 0.5, 200.0
 RUNNING, WON, LOST, DRAWN = 0, 1, 2, 3
@@ -219,9 +218,8 @@ def play_step(
     for i in range(rules.n_units):
         unit = units[i]
         unit.before = unit.health + unit.shield if unit.health > 0.0 else 0.0
+    issue_orders(rules, types, units, actions)
     for loop in range(LOOPS_PER_STEP):
-        if loop == ORDER_LATENCY:
-            issue_orders(rules, types, units, actions)
         start = below(lane, rules.n_units)  # a fixed order would favour one side
         play_loop(rules, types, walkable, units, lane, start, loop % CHOOSE_EVERY == 0)
     lane.t += 1

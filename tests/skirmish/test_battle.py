@@ -64,14 +64,14 @@ def test_marine_duel_takes_eight_shots() -> None:
 
 
 def test_orders_move_and_stop() -> None:
-    """A marine walks 2.25 / 16 a loop from the second loop on; a stopped one neither walks nor shoots."""
+    """A marine walks 2.25 / 16 a loop; a stopped one neither walks nor shoots."""
     env = Skirmish("3m", 1)
     obs = env.place([ally("marine", 10, 16), ally("marine", 20, 12), enemy("marine", 25, 12)])
     pacify(env)
     env.step(act(env, obs, [EAST, STOP, STOP]))
-    assert env.units(0)[0].x == pytest.approx(10 + 7 * 2.25 / 16)  # an order takes one loop to arrive
+    assert env.units(0)[0].x == pytest.approx(10 + 8 * 2.25 / 16)
     env.step(act(env, obs, [EAST, STOP, STOP]))
-    assert env.units(0)[0].x == pytest.approx(10 + 15 * 2.25 / 16)
+    assert env.units(0)[0].x == pytest.approx(10 + 16 * 2.25 / 16)
     assert env.units(0)[1].x == 20 and env.units(0)[3].health == 45
 
 
@@ -86,9 +86,9 @@ def test_attack_order_walks_into_range() -> None:
     assert 1.0 <= victim.x - zealot.x <= 1.1 + 1e-6 and victim.shield < 50
 
 
-@pytest.mark.parametrize(("gap", "steps"), [(4.0, 1), (5.0, 2)])
+@pytest.mark.parametrize(("gap", "steps"), [(5.0, 1), (6.0, 2)])
 def test_stalker_missile_takes_time(gap: float, steps: int) -> None:
-    """Order 1 loop, wind-up 3 (0.167 s), then (gap - 1.25) / 1.172 a loop: 7 loops for a gap of 4, 8 for 5."""
+    """Wind-up 3 loops (0.167 s), then (gap - 1.25) / 1.172: with the first loop 8 for a gap of 5, 9 for 6."""
     env = Skirmish("2s3z", 1)
     obs = env.place([ally("stalker", 10, 16), enemy("stalker", 10 + gap, 16)])
     pacify(env)
@@ -144,8 +144,8 @@ def test_medivac_heals_and_pays_energy() -> None:
     for _ in range(2):
         obs = env.step(act(env, obs, [STOP] * 9 + [FIRST_TARGET])).next
     patient, medivac = env.units(0)[0], env.units(0)[9]
-    assert patient.health == pytest.approx(100 + 15 * 9 / 16)
-    assert medivac.energy == pytest.approx(50 + 16 * 0.5625 / 16 - 0.33 * 15 * 9 / 16)
+    assert patient.health == pytest.approx(100 + 16 * 9 / 16)
+    assert medivac.energy == pytest.approx(50 + 16 * 0.5625 / 16 - 0.33 * 16 * 9 / 16)
 
 
 def test_spawn_lattice() -> None:
