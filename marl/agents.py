@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marl.networks import StackedLinear
-from marl.types import ConfigError, EnvSpec
+from marl.types import EnvSpec, require_positive
 
 
 class RecurrentAgent(nn.Module):
@@ -26,8 +26,7 @@ class RecurrentAgent(nn.Module):
         self, spec: EnvSpec, *, hidden_dim: int, share_parameters: bool, last_action: bool, agent_id: bool
     ) -> None:
         super().__init__()
-        if hidden_dim < 1:
-            raise ConfigError(f"agent.hidden_dim is {hidden_dim}; it must be at least 1")
+        require_positive("agent", hidden_dim=hidden_dim)
         self.n_agents, self.n_actions, self.hidden_dim = spec.n_agents, spec.n_actions, hidden_dim
         self.last_action, self.agent_id, self.shared = last_action, agent_id, share_parameters
         self.input_dim = spec.obs_dim + last_action * spec.n_actions + agent_id * spec.n_agents

@@ -17,7 +17,7 @@ from marl.mixers import Mixer
 from marl.policy import EpsilonGreedy, LinearSchedule
 from marl.protocols import LearnerHook
 from marl.replay import Replay
-from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
+from marl.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
 
 
 class ValueAlgorithm:
@@ -43,9 +43,7 @@ class ValueAlgorithm:
         warmup_episodes: int,
         updates_per_collect: int,
     ) -> None:
-        for name, value in {"batch_size": batch_size, "updates_per_collect": updates_per_collect}.items():
-            if value < 1:
-                raise ConfigError(f"algo.{name} is {value}; it must be at least 1")
+        require_positive("algo", batch_size=batch_size, updates_per_collect=updates_per_collect)
         self.hooks = [make(spec) for make in hooks.values()]
         self.learner = learner(spec, agent(spec), mixer(spec), self.hooks, device=device)
         self.epsilon, self.gen, self.device = epsilon, gen, torch.device(device)

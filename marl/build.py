@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from marl.distributed import world
 from marl.protocols import Algorithm, Attack, VectorEnv
 from marl.seeding import Streams
 from marl.types import ConfigError, EnvSpec, Field, core_fields
+
+RUNTIME = ("spec", "device", "gen", "n_envs", "seed")  # arguments that the framework passes, not the configuration
 
 
 @dataclass
@@ -37,18 +40,36 @@ class Parts:
 
 
 def factory(node: DictConfig, section: str) -> Callable[..., Any]:
-    """The partial that a plug-in's YAML describes; ConfigError names the section whose target cannot be had."""
+    """The partial that a plug-in's YAML describes. ConfigError names what is wrong with it: a target that cannot be
+    imported, or, at any depth, a key that the target's signature does not have."""
     try:
-        return hydra.utils.instantiate(node)
+        made = hydra.utils.instantiate(node)
     except Exception as error:  # Hydra wraps whatever the target raised
-        cause = error.__cause__ or error
+        cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
         raise ConfigError(f"{section}: {' '.join(str(cause).split())}") from error
+    _check_keywords(made, section)
+    return made
+
+
+def _check_keywords(made: Any, section: str) -> None:
+    if not isinstance(made, functools.partial):
+        return
+    takes = inspect.signature(made.func).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        for key in made.keywords:
+            if key not in takes:
+                options = ", ".join(name for name in takes if name not in RUNTIME)
+                raise ConfigError(f"{section}.{key} is not an option of {made.func.__name__}, which takes {options}")
+    for key, value in made.keywords.items():
+        nested = value.items() if isinstance(value, dict) else [("", value)]
+        for name, item in nested:
+            _check_keywords(item, f"{section}.{key}" + (f".{name}" if name else ""))
 
 
 def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> Any:
-    """Call a factory; a key that its signature does not have is a ConfigError, not a TypeError."""
+    """Call a factory; an option that is missing is a ConfigError, not a TypeError."""
     try:
         inspect.signature(make).bind(*args, **kwargs)
     except TypeError as error:

@@ -152,7 +152,7 @@ class ValueLearner:
         )
         actions = self.acted(batch, self.act_on)[:, :-1]
         q_taken = gather_actions(fwd.q[:, :-1], actions)  # [M, T, n]
-        q_max = gather_actions(fwd.q.detach(), fwd.greedy)[:, :-1]
+        q_max = gather_actions(fwd.q[:, :-1], fwd.greedy[:, :-1])
         q_total = self.mixer(q_taken, batch.state[:, :-1], actions=actions, q_max=q_max)  # [M, T, m]
         squared, count = masked_td_loss(q_total, target, filled)
         # torchrun: ranks sum their gradients, so each divides by the errors of all of them

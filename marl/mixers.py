@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marl.networks import stacked_mlp
-from marl.types import EnvSpec
+from marl.types import EnvSpec, require_positive
 
 
 class Mixer(nn.Module):
@@ -50,6 +50,7 @@ class QMix(Mixer):
 
     def __init__(self, spec: EnvSpec, *, embed_dim: int, hypernet_dim: int) -> None:
         super().__init__()
+        require_positive("mixer", embed_dim=embed_dim, hypernet_dim=hypernet_dim)
         self.n_agents, self.embed_dim, S = spec.n_agents, embed_dim, spec.state_dim
         self.hyper_w1 = nn.Sequential(
             nn.Linear(S, hypernet_dim), nn.ReLU(), nn.Linear(hypernet_dim, spec.n_agents * embed_dim)
@@ -71,15 +72,29 @@ class QPlex(Mixer):
     """Duplex dueling: Q_tot = sum_i v_i + sum_i lambda_i(s, a) (q_i - v_i) with q_i, v_i transformed by a positive
     weight and a bias from the state, and lambda_i > 0 a sum over ``n_kernels`` products of state-action networks.
 
-    As in the published code, the advantage that multiplies ``lambda`` carries no gradient to the agents, which learn
-    through the plain sum: Q_tot = sum_i q_i + sum_i stop(q_i - v_i) (lambda_i - 1).
+    Written as one call: Q_tot = sum_i q_i + sum_i (q_i - v_i) (lambda_i - 1). With ``stop_advantage``, as in the
+    published code, the advantage there carries no gradient and the agents learn through the plain sum alone.
+    ``transform`` false leaves out the positive weight and the bias: with them the weight can vanish on a one-step game
+    while lambda grows without bound; without them the non-monotonic game is solved to the last digit (tests).
     """
 
-    def __init__(self, spec: EnvSpec, *, hypernet_dim: int, n_kernels: int, kernel_dim: int) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        hypernet_dim: int,
+        n_kernels: int,
+        kernel_dim: int,
+        stop_advantage: bool,
+        transform: bool,
+    ) -> None:
         super().__init__()
+        require_positive("mixer", hypernet_dim=hypernet_dim, n_kernels=n_kernels, kernel_dim=kernel_dim)
+        self.stop_advantage, self.transform = stop_advantage, transform
         n, S, self.n_actions, self.n_kernels = spec.n_agents, spec.state_dim, spec.n_actions, n_kernels
-        self.hyper_w = nn.Sequential(nn.Linear(S, hypernet_dim), nn.ReLU(), nn.Linear(hypernet_dim, n))
-        self.hyper_b = nn.Sequential(nn.Linear(S, hypernet_dim), nn.ReLU(), nn.Linear(hypernet_dim, n))
+        if transform:
+            self.hyper_w = nn.Sequential(nn.Linear(S, hypernet_dim), nn.ReLU(), nn.Linear(hypernet_dim, n))
+            self.hyper_b = nn.Sequential(nn.Linear(S, hypernet_dim), nn.ReLU(), nn.Linear(hypernet_dim, n))
         with_actions = S + n * spec.n_actions
         self.keys = stacked_mlp(n_kernels, [S, kernel_dim, kernel_dim, 1])
         self.agents = stacked_mlp(n_kernels, [S, kernel_dim, kernel_dim, n])
@@ -100,7 +115,10 @@ class QPlex(Mixer):
     ) -> Tensor:
         if actions is None or q_max is None:
             raise ValueError("QPLEX needs the joint action and the best values: pass actions= and q_max=")
-        w, b = self.hyper_w(state).abs() + 1e-10, self.hyper_b(state)  # [*, n]
-        advantage = (w * (q - q_max)).detach()
-        total = (w * q + b).sum(-1, keepdim=True)
-        return total + (advantage * (self.importance(state, actions) - 1.0)).sum(-1, keepdim=True)
+        if self.transform:
+            w, b = self.hyper_w(state).abs() + 1e-10, self.hyper_b(state)  # [*, n]
+            q, q_max = w * q + b, w * q_max + b
+        advantage = q - q_max
+        if self.stop_advantage:
+            advantage = advantage.detach()
+        return q.sum(-1, keepdim=True) + (advantage * (self.importance(state, actions) - 1.0)).sum(-1, keepdim=True)

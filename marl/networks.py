@@ -22,7 +22,7 @@ class StackedLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(groups, 1, outputs).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.flatten(0, -3).transpose(0, 1)  # [groups, rows, inputs]
+        rows = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)  # [groups, rows, inputs]
         out = torch.baddbmm(self.bias, rows, self.weight)
         return out.transpose(0, 1).reshape(*x.shape[:-1], -1)
 

@@ -19,9 +19,9 @@ def td_lambda(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor, gam
     running = filled & ~terminated
     goes_on = torch.zeros_like(filled)
     goes_on[:, :-1] = filled[:, 1:]
-    weight = gamma * torch.where(goes_on, 1.0 - lam, 1.0) * running  # [M, T, 1] of the bootstrap value
+    weight = gamma * (1.0 - lam * goes_on.to(v.dtype)) * running  # [M, T, 1] of the bootstrap value
     local = torch.where(filled, reward + weight * v[:, 1:], 0.0)  # [M, T, m]
-    steps = torch.arange(local.shape[1], device=local.device)
+    steps = torch.arange(local.shape[1], device=local.device, dtype=local.dtype)
     distance = steps[None, :] - steps[:, None]  # [T, T]
-    decay = torch.where(distance >= 0, (gamma * lam) ** distance.clamp(min=0), 0.0).to(local.dtype)
+    decay = torch.where(distance >= 0, (gamma * lam) ** distance.clamp(min=0), 0.0)
     return torch.where(filled, decay @ local, 0.0)

@@ -21,6 +21,13 @@ class ConfigError(ValueError):
     """Bad input by the user: one line that names the value and what was allowed. Scripts exit with code 2."""
 
 
+def require_positive(section: str, **sizes: int) -> None:
+    """Refuse sizes below one; ConfigError names the first."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{section}.{name} is {size}; it must be at least 1")
+
+
 @dataclass(frozen=True)
 class EnvSpec:
     """Sizes and meaning of an environment's tensors; equal for all lanes.

@@ -2,29 +2,73 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+import envs.configs
+from envs.pool import WorkerError
 from marl.checkpoint import CheckpointError
 from marl.config import register
 from marl.metrics import NonFiniteError
 from marl.types import ConfigError
 
 
+def choices(group: str) -> list[str]:
+    """Names that ``group=NAME`` accepts, from files and from the config store; subgroups as ``folder/NAME``."""
+    folder = CONF / group
+    names = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")}
+    store = ConfigStore.instance()
+    for parent in {group, *(f"{group}/{Path(name).parent}" for name in names if "/" in name)}:
+        try:
+            stored = [node.removesuffix(".yaml") for node in store.list(parent) if node.endswith(".yaml")]
+        except OSError:  # the store's word for a group that it does not have
+            continue
+        names |= {f"{parent.removeprefix(group).strip('/')}/{node}".strip("/") for node in stored}
+    return sorted(names - {name for name in names if Path(name).name == "base"})
+
+
 def one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    """The error's own words on one line; a choice that does not exist gets its nearest neighbours."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).partition("/")
+        names = choices(group)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        return f"{group}={name} does not exist; {hint}there are {', '.join(names)}"
+    words = " ".join(str(error).split())
+    cause = error.__cause__
+    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
+        words = f"{words.removesuffix('.')}: {str(cause.msg or cause).splitlines()[0]}"
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
+            words += f"; there are {', '.join(map(str, cause.parent_node))}"
+    return words
 
 
-def fail(error: BaseException, code: int) -> None:
-    print(f"error: {one_line(error)}", file=sys.stderr)
-    sys.exit(code)
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Errors that a user can mend become one line and an exit code; others keep their traceback."""
+    try:
+        yield
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        sys.exit(2)
+    except (CheckpointError, NonFiniteError, WorkerError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
 def positive(cfg: DictConfig, *keys: str) -> None:
@@ -46,12 +90,11 @@ def run(task: Callable[[DictConfig], object], config_name: str) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     register()
-    main = hydra.main(version_base="1.3", config_path="../conf", config_name=config_name)(
-        lambda cfg: (task(cfg), None)[1]
-    )
-    try:
-        main()
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        fail(error, 2)
-    except (CheckpointError, NonFiniteError) as error:
-        fail(error, 1)
+    envs.configs.register()
+
+    def job(cfg: DictConfig) -> None:
+        with exit_codes():
+            task(cfg)
+
+    with exit_codes():
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()

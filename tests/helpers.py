@@ -1,0 +1,91 @@
+"""Small pieces that several tests share: specs, random batches, configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+import envs.configs
+from marl.agents import RecurrentAgent
+from marl.collect import empty_batch
+from marl.config import register
+from marl.learner import ValueLearner
+from marl.mixers import Mixer
+from marl.types import EnvSpec, EpisodeBatch, core_fields
+
+LEARNER: dict[str, Any] = {
+    "lr": 0.01, "optimizer": "adam", "optimizer_eps": 1e-5, "gamma": 0.9, "td_lambda": 0.6, "double_q": True,
+    "grad_clip": 10.0, "target_every": 10, "tau": None, "act_on": "intended", "last_action": "intended",
+}  # fmt: skip
+AGENT: dict[str, Any] = {"hidden_dim": 16, "share_parameters": True, "last_action": True, "agent_id": True}
+
+
+def make_spec(n: int = 3, A: int = 5, O: int = 7, S: int = 6, limit: int = 9) -> EnvSpec:  # noqa: E741
+    return EnvSpec(n, A, O, S, limit, torch.full((O,), -10.0), torch.full((O,), 10.0))
+
+
+def make_agent(spec: EnvSpec, **changes: Any) -> RecurrentAgent:
+    return RecurrentAgent(spec, **{**AGENT, **changes})
+
+
+def make_learner(spec: EnvSpec, mixer: Mixer, hooks: list[Any] | None = None, **changes: Any) -> ValueLearner:
+    return ValueLearner(spec, make_agent(spec), mixer, hooks or [], **{**LEARNER, **changes})
+
+
+def random_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
+    """Ragged episodes; half terminate, half are truncated; some actions are unavailable; padding is zero."""
+    gen = torch.Generator().manual_seed(seed)
+    T, n, A = spec.episode_limit, spec.n_agents, spec.n_actions
+    batch = empty_batch(core_fields(spec), episodes, T, torch.device("cpu"))
+    length = torch.randint(1, T + 1, (episodes,), generator=gen)
+    slots = torch.arange(T + 1)
+    filled = slots < length[:, None]
+    seen = slots <= length[:, None]
+    data = batch.data
+    data["obs"] = torch.randn(episodes, T + 1, n, spec.obs_dim, generator=gen) * seen[..., None, None]
+    data["state"] = torch.randn(episodes, T + 1, spec.state_dim, generator=gen) * seen[..., None]
+    avail = torch.rand(episodes, T + 1, n, A, generator=gen) < 0.7
+    avail[..., 0] = True
+    data["avail"] = avail & seen[..., None, None]
+    data["alive"] = seen[..., None].expand(-1, -1, n).clone()
+    noise = torch.rand(avail.shape, generator=gen).masked_fill(~avail, -1.0)
+    data["actions"] = (noise.argmax(-1) * filled[..., None]).to(torch.int16)
+    data["intended"] = data["actions"].clone()
+    data["reward"] = torch.randn(episodes, T + 1, generator=gen) * filled
+    ends = torch.arange(episodes) % 2 == 0
+    data["terminated"] = (slots == length[:, None] - 1) & ends[:, None]
+    data["filled"] = filled
+    data["length"] = length.to(torch.int16)
+    return batch
+
+
+def compose_train(runs_dir: Path, *overrides: str, config: str = "train") -> DictConfig:
+    """The configuration of a command line, with its run folder below ``runs_dir``."""
+    register()
+    envs.configs.register()
+    with initialize_config_module("conf", version_base="1.3"):
+        arguments = [*overrides, f"runs_dir={runs_dir}", "log.progress=off"]
+        cfg = compose(config, overrides=arguments, return_hydra_config=True)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            path = cfg.run_path
+            del cfg["hydra"]
+            cfg.run_path = path
+    return cfg
+
+
+TINY = (
+    "env=toy/corridor", "train.total_steps=400", "train.n_envs=8", "eval.every=200", "eval.episodes=8",
+    "eval.final_episodes=8", "eval.n_envs=8", "log.every=100", "checkpoint.every=200", "replay.capacity=64",
+    "algo.batch_size=8", "algo.warmup_episodes=8", "algo.updates_per_collect=2", "algo.epsilon.steps=300",
+    "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "algo.learner.target_every=5", "log.tensorboard=false",
+)  # fmt: skip
+
+
+def run_dir(cfg: DictConfig) -> Path:
+    return Path(cfg.runs_dir) / cfg.run_path
