@@ -10,8 +10,8 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from envs.skirmish.cache import forget_stale
 from envs.skirmish.combat import can_be_healed, can_hit
+from envs.skirmish.compiled import forget_stale, rule
 from envs.skirmish.observe import EAST, NOOP, NORTH, SIZE, SOUTH, STOP_ACTION, WEST, observe_lane
 from envs.skirmish.physics import give_order, play_loop
 from envs.skirmish.records import (
@@ -40,7 +40,7 @@ RUNNING, WON, LOST, DRAWN = 0, 1, 2, 3
 # --- the beginning ---------------------------------------------------------------------------------------------------
 
 
-@njit
+@rule
 def spawn(rules: Record, types: np.ndarray, template: np.ndarray, units: np.ndarray, lane: Record) -> None:
     """Put the line-up on the map with a little noise and give the enemy its order."""
     n = rules.n_agents
@@ -60,7 +60,7 @@ def spawn(rules: Record, types: np.ndarray, template: np.ndarray, units: np.ndar
     measure_reward(rules, types, units, lane)
 
 
-@njit
+@rule
 def measure_reward(rules: Record, types: np.ndarray, units: np.ndarray, lane: Record) -> None:
     """What can be earned from this enemy at most: its health and shields, its deaths, the win."""
     lane.max_reward = WIN_VALUE + DEATH_VALUE * rules.n_enemies
@@ -68,7 +68,7 @@ def measure_reward(rules: Record, types: np.ndarray, units: np.ndarray, lane: Re
         lane.max_reward += types[units[i].type].health + types[units[i].type].shield
 
 
-@njit
+@rule
 def order_attack_move(rules: Record, units: np.ndarray, lane: Record) -> None:
     """Send the enemy to a point; each unit keeps its place in the formation."""
     n = rules.n_agents
@@ -93,7 +93,7 @@ def seed_lanes(lanes: np.ndarray, seed: np.uint64) -> None:
         seed_lane(lanes[b], seed, b)
 
 
-@njit
+@rule
 def reset_lane(world: World, lanes: Lanes, outputs: Outputs, seed: np.uint64, reseed: bool, b: int) -> None:
     rules, lane, units = world.rules[0], lanes.lanes[b], lanes.units[b]
     if reseed:
@@ -123,7 +123,7 @@ def observe_only(world: World, lanes: Lanes, outputs: Outputs, b: int) -> None:
 # --- a step ----------------------------------------------------------------------------------------------------------
 
 
-@njit
+@rule
 def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, actions: np.ndarray) -> None:
     """Turn the agents' actions [n] into orders; what the game would refuse leaves the previous order standing."""
     n, first = rules.n_agents, rules.first_target
@@ -148,7 +148,7 @@ def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, actions: n
                 give_order(unit, ATTACK, target, unit.x, unit.y)
 
 
-@njit
+@rule
 def count_fallen(units: np.ndarray, first: int, last: int) -> int:
     dead = 0
     for i in range(first, last):
@@ -156,7 +156,7 @@ def count_fallen(units: np.ndarray, first: int, last: int) -> int:
     return dead
 
 
-@njit
+@rule
 def beaten(rules: Record, types: np.ndarray, units: np.ndarray, first: int, last: int) -> bool:
     """Nobody is left or, where there are Medivacs, nobody but them."""
     for i in range(first, last):
@@ -165,7 +165,7 @@ def beaten(rules: Record, types: np.ndarray, units: np.ndarray, first: int, last
     return True
 
 
-@njit
+@rule
 def outcome(rules: Record, types: np.ndarray, units: np.ndarray) -> int:
     """RUNNING, WON, LOST or DRAWN."""
     n, N = rules.n_agents, rules.n_units
@@ -178,7 +178,7 @@ def outcome(rules: Record, types: np.ndarray, units: np.ndarray) -> int:
     return RUNNING
 
 
-@njit
+@rule
 def team_reward(rules: Record, units: np.ndarray, lane: Record, result: int) -> float:
     """The team's reward for a step, from ``unit.before`` and what is left now (SMAC's shaping, four modes)."""
     n = rules.n_agents
@@ -210,7 +210,7 @@ def team_reward(rules: Record, units: np.ndarray, lane: Record, result: int) -> 
     return reward
 
 
-@njit
+@rule
 def play_step(
     rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, actions: np.ndarray
 ) -> None:
@@ -225,7 +225,7 @@ def play_step(
     lane.t += 1
 
 
-@njit
+@rule
 def rest(outputs: Outputs, b: int) -> None:
     """A finished lane: nothing happens any more."""
     outputs.reward[b] = 0.0
@@ -237,7 +237,7 @@ def rest(outputs: Outputs, b: int) -> None:
     outputs.avail[b, :, NOOP] = True
 
 
-@njit
+@rule
 def step_lane(world: World, lanes: Lanes, outputs: Outputs, actions: np.ndarray, b: int) -> None:
     rules, lane, units = world.rules[0], lanes.lanes[b], lanes.units[b]
     if lane.finished:

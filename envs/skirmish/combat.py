@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from envs.skirmish.compiled import rule
 from envs.skirmish.records import Record
 from envs.skirmish.units import BIOLOGICAL
 
@@ -21,25 +21,25 @@ SHORTEST_FLIGHT = 0.01  # loops; 0 would mean that nothing is under way
 HEAL_START, HEAL_SEARCH = 5.0, 6.0  # energy to begin unasked; how far a Medivac looks for patients by itself
 
 
-@njit
+@rule
 def can_hit(kind: Record, victim_kind: Record) -> bool:
     return (kind.targets & victim_kind.layers) != 0
 
 
-@njit
+@rule
 def within(one: Record, two: Record, gap: float) -> bool:
     dx, dy = two.x - one.x, two.y - one.y
     return dx * dx + dy * dy <= gap * gap
 
 
-@njit
+@rule
 def in_reach(types: np.ndarray, one: Record, two: Record, slop: float) -> bool:
     """The weapon (or healing) of ``one`` reaches ``two``: range counts from edge to edge."""
     kind = types[one.type]
     return within(one, two, kind.range + slop + kind.radius + types[two.type].radius)
 
 
-@njit
+@rule
 def answer_attack(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, victim: int) -> None:
     """A scripted unit without a target turns on its attacker, and so do friends next to it that have none."""
     n = rules.n_agents
@@ -52,7 +52,7 @@ def answer_attack(rules: Record, types: np.ndarray, units: np.ndarray, attacker:
                 friend.target = attacker
 
 
-@njit
+@rule
 def strike(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, victim: int) -> None:
     """One hit: shields take it whole, armour lessens what is left for life."""
     unit, weapon, body = units[victim], types[units[attacker].type], types[units[victim].type]
@@ -73,7 +73,7 @@ def strike(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, v
         answer_attack(rules, types, units, attacker, victim)
 
 
-@njit
+@rule
 def land_hit(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
     """A missile arrives, or the second blow falls; a missile does not need its shooter any more."""
     unit = units[i]
@@ -85,7 +85,7 @@ def land_hit(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> Non
         strike(rules, types, units, i, unit.struck)
 
 
-@njit
+@rule
 def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
     """The wind-up is over: hit, or let the missile fly. A target that died or fled makes the attack lapse."""
     unit = units[i]
@@ -106,7 +106,7 @@ def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None
         unit.impact = kind.second_hit
 
 
-@njit
+@rule
 def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
     """The script's target: whoever aims at this unit comes first, then the nearest, within the scan radius.
 
@@ -136,14 +136,14 @@ def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -
         me.target = best
 
 
-@njit
+@rule
 def can_be_healed(types: np.ndarray, units: np.ndarray, i: int, j: int) -> bool:
     patient = units[j]
     kind = types[patient.type]
     return j != i and 0.0 < patient.health < kind.health and (kind.attributes & BIOLOGICAL) != 0
 
 
-@njit
+@rule
 def choose_patient(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
     """A Medivac's own choice: stay with a patient until it is well, then the worst hurt one near by."""
     me = units[i]

@@ -8,19 +8,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from envs.skirmish.compiled import rule
 from envs.skirmish.observe import can_walk
 from envs.skirmish.records import FIGHTING, IDLE, MOVING, Record
-from envs.skirmish.units import WALKS
+from envs.skirmish.units import UNIT_TYPES, WALKS
 
 EDGE = 0.01  # flyers keep this far from the map's border
+WIDEST_GAP = 2.0 * max(unit.inner_radius for unit in UNIT_TYPES)  # bodies farther apart never touch
 HEADINGS = 7  # detours tried on either side, in steps of 22.5 degrees
 COS = np.array([math.cos(math.radians(22.5 * k)) for k in range(HEADINGS + 1)])
 SIN = np.array([math.sin(math.radians(22.5 * k)) for k in range(HEADINGS + 1)])
 
 
-@njit
+@rule
 def is_clear(rules: Record, types: np.ndarray, units: np.ndarray, i: int, x: float, y: float) -> bool:
     """No opponent's body is in the way at (x, y); moving apart from one that overlaps already is allowed."""
     n = rules.n_agents
@@ -29,10 +30,12 @@ def is_clear(rules: Record, types: np.ndarray, units: np.ndarray, i: int, x: flo
     kind = types[me.type]
     for j in range(first, last):
         other = units[j]
-        body = types[other.type]
-        gap = kind.inner_radius + body.inner_radius
         dx, dy = other.x - x, other.y - y
         square = dx * dx + dy * dy
+        if square >= WIDEST_GAP * WIDEST_GAP:
+            continue
+        body = types[other.type]
+        gap = kind.inner_radius + body.inner_radius
         if square < gap * gap and other.health > 0.0 and body.plane == kind.plane:
             old_dx, old_dy = other.x - me.x, other.y - me.y
             if square < old_dx * old_dx + old_dy * old_dy:
@@ -40,7 +43,7 @@ def is_clear(rules: Record, types: np.ndarray, units: np.ndarray, i: int, x: flo
     return True
 
 
-@njit
+@rule
 def fits(walkable: np.ndarray, kind: Record, x: float, y: float) -> bool:
     """Flyers and striders go anywhere on the map, others on walkable cells."""
     if kind.plane == WALKS:
@@ -48,7 +51,7 @@ def fits(walkable: np.ndarray, kind: Record, x: float, y: float) -> bool:
     return EDGE <= x <= 32.0 - EDGE and EDGE <= y <= 32.0 - EDGE
 
 
-@njit
+@rule
 def walk(
     rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, i: int, goal_x: float, goal_y: float
 ) -> None:
@@ -89,7 +92,7 @@ def walk(
     unit.pose = IDLE
 
 
-@njit
+@rule
 def shift(walkable: np.ndarray, kind: Record, unit: Record, dx: float, dy: float) -> None:
     """Push a unit, unless the ground ends there."""
     if fits(walkable, kind, unit.x + dx, unit.y + dy):
@@ -97,7 +100,7 @@ def shift(walkable: np.ndarray, kind: Record, unit: Record, dx: float, dy: float
         unit.y += dy
 
 
-@njit
+@rule
 def separate(types: np.ndarray, walkable: np.ndarray, units: np.ndarray, first: int, last: int) -> None:
     """Friends make room: movers push each other, idle units give way, nobody pushes a unit that fights."""
     for i in range(first, last):
@@ -107,10 +110,12 @@ def separate(types: np.ndarray, walkable: np.ndarray, units: np.ndarray, first: 
         kind = types[one.type]
         for j in range(i + 1, last):
             two = units[j]
-            body = types[two.type]
-            gap = kind.inner_radius + body.inner_radius
             dx, dy = two.x - one.x, two.y - one.y
             square = dx * dx + dy * dy
+            if square >= WIDEST_GAP * WIDEST_GAP:
+                continue
+            body = types[two.type]
+            gap = kind.inner_radius + body.inner_radius
             if square >= gap * gap or two.health <= 0.0 or two.pose == FIGHTING or body.plane != kind.plane:
                 continue
             far = math.sqrt(square)

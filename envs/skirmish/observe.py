@@ -8,8 +8,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit
 
+from envs.skirmish.compiled import rule
 from envs.skirmish.records import Record, World
 
 SIZE = 32
@@ -18,19 +18,19 @@ CENTRE, SPAN, MAX_ENERGY = 16.0, 32.0, 200.0
 PROBES = np.array([[0, 4], [0, -4], [4, 0], [-4, 0], [2, 2], [-2, -2], [2, -2], [-2, 2], [0, 0]])
 
 
-@njit
+@rule
 def distance(one: Record, two: Record) -> float:
     return math.sqrt((two.x - one.x) * (two.x - one.x) + (two.y - one.y) * (two.y - one.y))
 
 
-@njit
+@rule
 def can_walk(walkable: np.ndarray, x: float, y: float) -> bool:
     """The cell that holds the point is on the map and walkable; asked the same way for flyers."""
     column, row = int(x), int(y)
     return x >= 0.0 and y >= 0.0 and column < SIZE and row < SIZE and walkable[row, column] != 0
 
 
-@njit
+@rule
 def write_avail(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, avail: np.ndarray) -> None:
     """Fill ``avail`` bool [n, A]: the dead do nothing, the living anything but nothing."""
     n, first = rules.n_agents, rules.first_target
@@ -59,7 +59,7 @@ def write_avail(rules: Record, types: np.ndarray, walkable: np.ndarray, units: n
                     avail[i, first + e] = distance(me, foe) <= kind.shoot
 
 
-@njit
+@rule
 def write_unit(
     row: np.ndarray,
     at: int,
@@ -88,7 +88,7 @@ def write_unit(
     return at + bits
 
 
-@njit
+@rule
 def write_surroundings(
     rules: Record, walkable: np.ndarray, height: np.ndarray, me: Record, row: np.ndarray, at: int
 ) -> int:
@@ -109,7 +109,7 @@ def write_surroundings(
     return at
 
 
-@njit
+@rule
 def write_obs(
     rules: Record,
     types: np.ndarray,
@@ -167,7 +167,7 @@ def write_obs(
             row[at + bits] = t / rules.episode_limit
 
 
-@njit
+@rule
 def write_state(
     rules: Record,
     types: np.ndarray,
@@ -182,7 +182,8 @@ def write_state(
     if rules.obs_as_state:
         width = obs.shape[1]
         for i in range(n):
-            state[i * width : (i + 1) * width] = obs[i]
+            for k in range(width):
+                state[i * width + k] = obs[i, k]
         return
     state[:] = 0.0
     at = 0
@@ -214,7 +215,7 @@ def write_state(
         state[at] = t / rules.episode_limit
 
 
-@njit
+@rule
 def observe_lane(
     rules: Record,
     world: World,

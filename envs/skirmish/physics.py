@@ -7,9 +7,9 @@ functions change it in place.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from envs.skirmish.combat import can_be_healed, choose_patient, choose_target, in_reach, land_hit, release
+from envs.skirmish.compiled import rule
 from envs.skirmish.movement import separate, walk
 from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Record
 from envs.skirmish.rng import uniform
@@ -20,7 +20,7 @@ HEAL_RATE, HEAL_COST = 9.0 / 16.0, 0.33  # life per loop, energy per life
 PERIOD_NOISE_LOW, PERIOD_NOISE_SPAN = -1.0, 3.0  # loops, uniform
 
 
-@njit
+@rule
 def recover(unit: Record, kind: Record) -> None:
     """Weapon, shield, life and energy come back a little."""
     unit.cooldown = max(unit.cooldown - 1.0, 0.0)
@@ -33,7 +33,7 @@ def recover(unit: Record, kind: Record) -> None:
         unit.energy = min(unit.energy + ENERGY_RATE, MAX_ENERGY)
 
 
-@njit
+@rule
 def give_order(unit: Record, order: int, target: int, goal_x: float, goal_y: float) -> None:
     """Replace the order. A new order breaks off an attack that is still winding up, unless it repeats it."""
     if unit.windup > 0.0 and not (order == ATTACK and unit.target == target):
@@ -45,7 +45,7 @@ def give_order(unit: Record, order: int, target: int, goal_x: float, goal_y: flo
     unit.goal_y = goal_y
 
 
-@njit
+@rule
 def fight(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, i: int) -> None:
     """Attack the target: walk until the weapon reaches it, then fire whenever ready."""
     unit = units[i]
@@ -63,7 +63,7 @@ def fight(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndar
             release(rules, types, units, i)
 
 
-@njit
+@rule
 def treat(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, i: int) -> None:
     """Heal the target until it is well or the energy is gone."""
     unit = units[i]
@@ -78,7 +78,7 @@ def treat(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndar
     unit.energy -= dose * HEAL_COST
 
 
-@njit
+@rule
 def take_turn(
     rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, i: int, choose: bool
 ) -> None:
@@ -118,7 +118,7 @@ def take_turn(
         unit.speed = 0.0
 
 
-@njit
+@rule
 def play_loop(
     rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, start: int, choose: bool
 ) -> None:

@@ -6,8 +6,8 @@ A lane's numbers depend on (seed, lane) alone, so results change neither with th
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from envs.skirmish.compiled import rule
 from envs.skirmish.records import Record
 
 STRIDE = np.uint64(0x9E3779B97F4A7C15)
@@ -17,7 +17,7 @@ ONE = np.uint64(1)
 S11, S27, S30, S31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
 
 
-@njit
+@rule
 def mix(z: np.uint64) -> np.uint64:
     """Splitmix64's finaliser: a bijection of 64-bit words."""
     z = (z ^ (z >> S30)) * MIX_A
@@ -25,20 +25,20 @@ def mix(z: np.uint64) -> np.uint64:
     return z ^ (z >> S31)
 
 
-@njit
+@rule
 def seed_lane(lane: Record, seed: np.uint64, index: int) -> None:
     """Start the stream of lane ``index`` (its record ``lane``) for ``seed``."""
     lane.rng = mix(mix(np.uint64(seed) + STRIDE) + STRIDE * (np.uint64(index) + ONE))
 
 
-@njit
+@rule
 def uniform(lane: Record) -> float:
     """Next number in [0, 1)."""
     lane.rng = lane.rng + STRIDE
     return np.float64(mix(lane.rng) >> S11) * 1.1102230246251565e-16
 
 
-@njit
+@rule
 def below(lane: Record, limit: int) -> int:
     """Next integer in 0 .. limit - 1."""
     return int(uniform(lane) * limit)
