@@ -1,0 +1,48 @@
+# `make train` and `make test` need nothing but Python: they create .venv and install into it on first use.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+.PHONY: help install train test lint format bench tensorboard lock clean
+
+help:            ## say what there is
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[dev]
+	@touch $@
+
+install: $(VENV)/installed  ## create .venv and install everything that tests and training need
+
+train: install   ## train QMIX on the embedded battle 3m; other jobs: make train ARGS="algo=vdn env=skirmish/8m"
+	$(BIN)/python -m scripts.train $(ARGS)
+
+test: install    ## run the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: install    ## check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: install  ## rewrite to the house style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: install   ## measure speed and memory
+	$(BIN)/python -m scripts.bench $(ARGS)
+
+tensorboard: install  ## watch all runs in a browser
+	$(BIN)/tensorboard --logdir runs
+
+lock: install    ## write the versions that are installed now into constraints.txt
+	(head -1 constraints.txt; $(BIN)/python -m pip freeze --exclude-editable \
+		| sed -E 's/^(torch==[0-9.]+).*/\1/; s/$$/ ; python_version >= "3.11"/') > constraints.new
+	mv constraints.new constraints.txt
+
+clean:           ## remove caches; runs and .venv stay
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	rm -rf .pytest_cache .mypy_cache .ruff_cache
