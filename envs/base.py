@@ -117,8 +117,10 @@ def check_spec(spec: EnvSpec) -> None:
         bound = getattr(spec, name)
         require(bound.shape == (width,) and bound.dtype == torch.float32, "spec", f"{name} is not f32 [{width}]")
     require((spec.obs_low <= spec.obs_high).all(), "spec", "obs_low exceeds obs_high")
-    noop = spec.noop_action
-    require(noop is None or 0 <= noop < spec.n_actions, "spec", f"noop_action {noop} of {spec.n_actions} actions")
+    for name in ("noop_action", "idle_action"):
+        action = getattr(spec, name)
+        in_range = action is None or 0 <= action < spec.n_actions
+        require(in_range, "spec", f"{name} {action} of {spec.n_actions} actions")
     for name, size in (("obs_names", width), ("state_names", spec.state_dim), ("action_names", spec.n_actions)):
         given = len(getattr(spec, name))
         require(given in (0, size), "spec", f"{name} has {given} entries, expected none or {size}")
@@ -181,6 +183,9 @@ def _snapshot(env: VectorEnv, obs: Obs) -> Frame:
     if spec.noop_action is not None:
         noop = frame["avail"][..., spec.noop_action]
         require((noop | frame["alive"]).all(), "avail", "a dead agent may not do the no-op")
+    if spec.idle_action is not None:
+        idle = frame["avail"][..., spec.idle_action]
+        require((idle | ~frame["alive"]).all(), "avail", "a living agent may not do the idle action")
     low, high = spec.obs_low.cpu() - 1e-5, spec.obs_high.cpu() + 1e-5
     outside = (frame["obs"] < low) | (frame["obs"] > high)
     if outside.any():

@@ -93,7 +93,7 @@ class GymGame:
         self.team = team = TeamSpaces(per_agent(env.action_space), per_agent(env.observation_space))
         self.spec = GameSpec(
             team.n_agents, team.n_actions, team.obs_dim, team.n_agents * team.obs_dim, episode_limit,
-            team.low, team.high, noop_action,
+            team.low, team.high, noop_action, idle_action=noop_action,
         )  # fmt: skip
 
     def reset(self, seed: int, view: View) -> None:

@@ -85,8 +85,9 @@ class ParallelGame:
             state_dim = team.n_agents * team.obs_dim
         self.idle = noop_action or 0  # what the row of an absent agent offers
         self.spec = GameSpec(
-            team.n_agents, team.n_actions, team.obs_dim, state_dim, episode_limit, team.low, team.high, noop_action
-        )
+            team.n_agents, team.n_actions, team.obs_dim, state_dim, episode_limit, team.low, team.high, noop_action,
+            idle_action=noop_action,
+        )  # fmt: skip
 
     def reset(self, seed: int, view: View) -> None:
         observations, infos = self.env.reset(seed=seed)

@@ -103,6 +103,7 @@ class SMACv2Game:
         self.spec = GameSpec(
             n, info["n_actions"], width, state_dim, info["episode_limit"], -bound, bound,
             noop_action=0,
+            idle_action=1,  # stop
             about=_about(self.env, n, width),
             obs_names=tuple(obs_names) if len(obs_names) == width else (),
             state_names=tuple(state_names) if len(state_names) == state_dim else (),

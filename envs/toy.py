@@ -265,7 +265,7 @@ def _corridor_spec(n: int, episode_limit: int) -> EnvSpec:
             about[i, j, 1 + 2 * slot : 3 + 2 * slot] = True
     return EnvSpec(
         n, 4, width, 2 * n + 1, episode_limit, torch.zeros(width), torch.ones(width),
-        noop_action=Corridor.STAY, about=about,
+        noop_action=Corridor.STAY, idle_action=Corridor.STAY, about=about,
         obs_names=("own cell", *(f"other {k} {what}" for k in range(n - 1) for what in ("cell", "alive")), "time"),
         state_names=(*(f"agent {i} cell" for i in agents), *(f"agent {i} alive" for i in agents), "time"),
         action_names=("stay", "left", "right", "press"),

@@ -35,6 +35,7 @@ class GameSpec:
     obs_low: np.ndarray  # f32 [O]
     obs_high: np.ndarray  # f32 [O]
     noop_action: int | None = None
+    idle_action: int | None = None
     about: np.ndarray | None = None  # bool [n, n, O]
     obs_names: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()

@@ -34,7 +34,8 @@ class EnvSpec:
 
     ``obs_low``/``obs_high`` [O] bound legal observations (observation attacks clip to them). ``about`` bool [n, n, O]
     says that feature ``o`` of agent ``i``'s observation describes agent ``j``; None where nobody knows.
-    ``noop_action`` is what an absent agent does; None refuses agent-missing attacks.
+    ``noop_action`` is all that a dead agent can do; None where nobody dies. ``idle_action`` is what a living agent
+    does to do nothing, and always available to it; None refuses agent-missing attacks.
     """
 
     n_agents: int
@@ -45,6 +46,7 @@ class EnvSpec:
     obs_low: Tensor
     obs_high: Tensor
     noop_action: int | None = None
+    idle_action: int | None = None
     about: Tensor | None = None
     obs_names: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()

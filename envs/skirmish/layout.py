@@ -92,8 +92,7 @@ def subjects(features: list[Feature], n_agents: int) -> Tensor:
 def build_spec(rules: np.void) -> EnvSpec:
     """Sizes, names and bounds of the battle that ``rules`` (one RULES record) describes.
 
-    ``noop_action`` is 0: all that the dead can do, and nothing that the living may. Whoever makes a living agent
-    absent gives it ``action_names.index("stop")``, which is always available to the living.
+    ``noop_action`` is 0: all that the dead can do, and nothing that the living may; these idle by action 1 (stop).
     """
     first_target, n_actions = int(rules["first_target"]), int(rules["n_actions"])
     looks = tuple(f"look {index}" for index in range(first_target - 6))
@@ -111,6 +110,7 @@ def build_spec(rules: np.void) -> EnvSpec:
         obs_low=torch.tensor([float(feature.low) for feature in features]),
         obs_high=torch.tensor([float(feature.high) for feature in features]),
         noop_action=0,
+        idle_action=1,  # stop
         about=subjects(features, int(rules["n_agents"])),
         obs_names=names,
         state_names=states,
