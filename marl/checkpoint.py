@@ -87,7 +87,7 @@ def save(
         digests = {"state.pt": _save_tensor_file(state, hidden / "state.pt")}
         if replay is not None:
             digests["replay.pt"] = _save_tensor_file(replay, hidden / "replay.pt")
-        if milestone:
+        if milestone or (final / MILESTONE).exists():  # saving a step again does not unmark it
             (hidden / MILESTONE).touch()
         write_atomic(hidden / "meta.json", json.dumps({**meta, "step": step, "digests": digests}, indent=1))
         _sync_folder(hidden)
@@ -98,14 +98,16 @@ def save(
         write_atomic(root / "latest", final.name)
     finally:
         shutil.rmtree(hidden, ignore_errors=True)
-    _rotate(root, keep)
+    _rotate(root, final, keep)
     return final
 
 
-def _rotate(root: Path, keep: int) -> None:
+def _rotate(root: Path, saved: Path, keep: int) -> None:
+    """Remove leftovers and all but the ``keep`` newest up to ``saved``. Folders after it are damaged ones that a
+    resumed run fell back from: they must not push good ones out."""
     for leftover in [*root.glob(".step_*"), *root.glob(".old.*")]:
         shutil.rmtree(leftover, ignore_errors=True)
-    for folder in folders(root)[keep:]:
+    for folder in [f for f in folders(root) if f.name <= saved.name][keep:]:
         if not (folder / MILESTONE).exists():
             shutil.rmtree(folder, ignore_errors=True)
 
