@@ -1,6 +1,7 @@
 """Deliberately broken implementations, one per rule of a contract: each must fail the check that it breaks.
 
-Environments: every key of ``envs.base.RULES`` has at least one twin of the corridor in ``BROKEN_ENVS``.
+Learning: ``NanLoss``. Environments: every key of ``envs.base.RULES`` has at least one twin of the corridor in
+``BROKEN_ENVS``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,19 @@ from torch import Tensor
 from envs.base import refuse_unavailable
 from envs.streams import LaneStreams
 from envs.toy import Corridor
-from marl.types import Obs, Step
+from marl.protocols import NoHook
+from marl.types import EnvSpec, EpisodeBatch, Obs, Step
+
+
+class NanLoss(NoHook):
+    """A plug-in whose loss is not a number from its ``after``-th update on."""
+
+    def __init__(self, spec: EnvSpec, *, after: int) -> None:
+        self.left = after
+
+    def loss(self, batch: EpisodeBatch, fwd: Any) -> Tensor:
+        self.left -= 1
+        return fwd.q.sum() * (0.0 if self.left > 0 else float("nan"))
 
 
 class Sound(Corridor):

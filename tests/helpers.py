@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+import runpy
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,15 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 import envs.configs
+from marl import checkpoint
 from marl.agents import RecurrentAgent
 from marl.collect import empty_batch
 from marl.config import register
 from marl.learner import ValueLearner
+from marl.metrics import read_rows
 from marl.mixers import Mixer
+from marl.protocols import NoAttack, View
+from marl.trainer import fit
 from marl.types import EnvSpec, EpisodeBatch, core_fields
 
 LEARNER: dict[str, Any] = {
@@ -89,3 +96,61 @@ TINY = (
 
 def run_dir(cfg: DictConfig) -> Path:
     return Path(cfg.runs_dir) / cfg.run_path
+
+
+def train(folder: Path, *overrides: str) -> dict[str, Any]:
+    """A tiny run (``TINY``, then ``overrides``) in ``folder``; returns the final test results."""
+    return fit(compose_train(folder.parent, *TINY, *overrides), folder)
+
+
+def newest_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """Everything that the newest checkpoint of a run holds: (state, replay)."""
+    found = checkpoint.newest(folder / "checkpoints")
+    assert found is not None, f"{folder} has no whole checkpoint"
+    return checkpoint.load_state(found[0]), checkpoint.load_replay(found[0])
+
+
+def differences(a: Any, b: Any, where: str = "") -> list[str]:
+    """Paths at which two trees of tensors and builtins differ; bitwise, nan equals nan."""
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [d for key in a for d in differences(a[key], b[key], f"{where}/{key}")]
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
+        return [d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}/{i}")]
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        same = a.dtype == b.dtype and a.shape == b.shape and a.numpy().tobytes() == b.numpy().tobytes()
+        return [] if same else [where]
+    return [] if type(a) is type(b) and a == b else [where]
+
+
+def rows(folder: Path, file: str) -> list[dict[str, Any]]:
+    """Rows of ``metrics.jsonl`` or ``eval.jsonl`` without what the wall clock says."""
+    return [
+        {key: value for key, value in row.items() if not key.startswith("time/") or key == "time/lane_use"}
+        for row in read_rows(folder / f"{file}.jsonl")
+    ]
+
+
+def command(script: str, *arguments: str) -> None:
+    """``python -m scripts.<script> <arguments>`` in this process; raises what it raises, SystemExit included."""
+    root = logging.getLogger()
+    handlers, level, argv = root.handlers[:], root.level, sys.argv
+    sys.argv = [f"scripts/{script}.py", *arguments]
+    try:
+        runpy.run_module(f"scripts.{script}", run_name="__main__")
+    finally:
+        sys.argv = argv
+        for handler in set(root.handlers) - set(handlers):
+            handler.close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+
+
+class Bystander(NoAttack):
+    """Draws from the attack's stream at every step and changes nothing."""
+
+    def begin(self, n_envs: int, victim: Any, gen: torch.Generator) -> None:
+        self.gen = gen
+
+    def perturb_obs(self, view: View) -> torch.Tensor:
+        torch.rand(3, generator=self.gen)
+        return view.obs.obs
