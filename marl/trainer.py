@@ -190,8 +190,9 @@ def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
                 metrics |= run.learn(fresh)
 
             if crossed(before, clock.env_steps, cfg.log.every):
-                scalars |= report.training_row(run.window, timer, metrics, run.replay, clock.env_steps)
-                writer.write("metrics", scalars, clock)
+                row = report.training_row(run.window, timer, metrics, run.replay, clock.env_steps)
+                writer.write("metrics", row, clock)
+                scalars |= row
             if crossed(before, clock.env_steps, cfg.eval.every):
                 scalars |= writer.intervals("eval", run.evaluate(cfg.eval.episodes), clock)
             if crossed(before, clock.env_steps, cfg.checkpoint.every) and writer.active:
