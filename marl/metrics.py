@@ -119,7 +119,7 @@ class Writer:
         bounds = {f"{prefix}/{k}_{end}": getattr(i, end) for k, i in results.items() for end in ("low", "high")}
         finite = {key: value if math.isfinite(value) else None for key, value in bounds.items()}
         episodes = next(iter(results.values())).n
-        self.write("eval", means, clock, episodes=episodes, **finite, **extra)
+        self.write("eval", means, clock, test_episodes=episodes, **finite, **extra)
         return means
 
     def __enter__(self) -> Writer:
