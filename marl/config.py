@@ -136,6 +136,8 @@ FREE_ON_RESUME = (
     "train.total_steps",
 )
 
+LONGEST_VARIANT = 160  # file systems take 255 bytes; longer variants end in a digest
+
 # groups and keys that the rest of the run's path names already
 IN_PATH = ("name", "algo", "env", "attack", "seed", "launch", "experiment")
 
@@ -151,7 +153,10 @@ def _variant(overrides: list[str]) -> str:
         key, _, value = override.lstrip("+~").partition("=")
         if key not in IN_PATH and not _is_free(key) and not key.startswith("hydra"):
             kept.append(f"{key}={value}".replace("/", "-"))
-    return ",".join(sorted(kept)) + "-" if kept else ""
+    text = ",".join(sorted(kept))
+    if len(text) > LONGEST_VARIANT:
+        text = f"{text[: LONGEST_VARIANT - 13]}~{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{text}-" if text else ""
 
 
 def register() -> None:
