@@ -51,6 +51,7 @@ def learning_curves(groups: dict[str, list[Rows]], path: Path, keys: tuple[str, 
         return None
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
     figure = Figure(figsize=(5.2 * len(wanted), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
@@ -65,6 +66,8 @@ def learning_curves(groups: dict[str, list[Rows]], path: Path, keys: tuple[str, 
             if len(values) > 1:
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set_xlabel("environment steps")
+        axis.xaxis.set_major_locator(MaxNLocator(6))
+        axis.xaxis.set_major_formatter(EngFormatter(sep=""))
         axis.set_ylabel({"eval/win_rate": "test win rate", "eval/return": "test return"}.get(key, key))
         if key.endswith("win_rate"):
             axis.set_ylim(-0.02, 1.02)
