@@ -12,7 +12,7 @@ from numba import njit, prange
 
 from envs.skirmish.combat import can_be_healed, can_hit
 from envs.skirmish.compiled import forget_stale, rule
-from envs.skirmish.observe import EAST, NOOP, NORTH, SIZE, SOUTH, STOP_ACTION, WEST, observe_lane
+from envs.skirmish.observe import EAST, NOOP, NORTH, SOUTH, STOP_ACTION, WEST, observe_lane
 from envs.skirmish.physics import give_order, play_loop
 from envs.skirmish.records import (
     ATTACK,
@@ -20,15 +20,18 @@ from envs.skirmish.records import (
     DEATH,
     DENSE,
     HEAL,
+    HUNT_ON,
     MOVE,
     STOP,
     WIN_LOSS,
+    Ground,
     Lanes,
     Outputs,
     Record,
     World,
 )
 from envs.skirmish.rng import below, mix, seed_lane, uniform
+from envs.skirmish.terrain import SIZE
 
 LOOPS_PER_STEP = 8  # half a game second
 CHOOSE_EVERY = 4  # loops between two looks for a better target
@@ -57,6 +60,8 @@ def spawn(rules: Record, types: np.ndarray, template: np.ndarray, units: np.ndar
             unit.y += rules.spawn_jitter * (2.0 * uniform(lane) - 1.0)
     if rules.order_points > 0:
         order_attack_move(rules, units, lane)
+    if rules.hunt:
+        order_hunt(rules, types, units)
     measure_reward(rules, types, units, lane)
 
 
@@ -84,6 +89,23 @@ def order_attack_move(rules: Record, units: np.ndarray, lane: Record) -> None:
         unit.order = ATTACK_MOVE
         unit.goal_x = x + unit.x - centre_x
         unit.goal_y = y + unit.y - centre_y
+
+
+@rule
+def order_hunt(rules: Record, types: np.ndarray, units: np.ndarray) -> None:
+    """Every enemy that is not carrying out such an order is told to attack the agent nearest to it."""
+    n = rules.n_agents
+    for i in range(n, rules.n_units):
+        unit = units[i]
+        if unit.health <= 0.0 or not unit.scripted or unit.order == ATTACK:
+            continue
+        nearest, least = -1, 1e9
+        for j in range(n):
+            dx, dy = units[j].x - unit.x, units[j].y - unit.y
+            if units[j].health > 0.0 and dx * dx + dy * dy < least:
+                nearest, least = j, dx * dx + dy * dy
+        if nearest >= 0 and can_hit(types[unit.type], types[units[nearest].type]):
+            unit.order, unit.target = ATTACK, nearest
 
 
 @njit(cache=True)
@@ -128,24 +150,24 @@ def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, actions: n
     """Turn the agents' actions [n] into orders; what the game would refuse leaves the previous order standing."""
     n, first = rules.n_agents, rules.first_target
     for i in range(n):
-        unit, action = units[i], actions[i]
+        unit, kind, action = units[i], types[units[i].type], actions[i]
         if unit.health <= 0.0 or unit.scripted or action == NOOP:
             continue
         if action == STOP_ACTION:
-            give_order(unit, STOP, -1, unit.x, unit.y)
+            give_order(unit, kind, STOP, -1, unit.x, unit.y)
         elif action < 6:
             dx = MOVE_AMOUNT * ((action == EAST) - (action == WEST))
             dy = MOVE_AMOUNT * ((action == NORTH) - (action == SOUTH))
             x = min(max(unit.x + dx, 0.0), float(SIZE))
             y = min(max(unit.y + dy, 0.0), float(SIZE))
-            give_order(unit, MOVE, -1, x, y)
-        elif action >= first and types[unit.type].heals:
+            give_order(unit, kind, MOVE, -1, x, y)
+        elif action >= first and kind.heals:
             if can_be_healed(types, units, i, action - first):
-                give_order(unit, HEAL, action - first, unit.x, unit.y)
+                give_order(unit, kind, HEAL, action - first, unit.x, unit.y)
         elif action >= first:
             target = n + action - first
-            if units[target].health > 0.0 and can_hit(types[unit.type], types[units[target].type]):
-                give_order(unit, ATTACK, target, unit.x, unit.y)
+            if units[target].health > 0.0 and can_hit(kind, types[units[target].type]):
+                give_order(unit, kind, ATTACK, target, unit.x, unit.y)
 
 
 @rule
@@ -212,16 +234,18 @@ def team_reward(rules: Record, units: np.ndarray, lane: Record, result: int) -> 
 
 @rule
 def play_step(
-    rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, actions: np.ndarray
+    rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, actions: np.ndarray
 ) -> None:
     """The eight loops of a step."""
     for i in range(rules.n_units):
         unit = units[i]
         unit.before = unit.health + unit.shield if unit.health > 0.0 else 0.0
     issue_orders(rules, types, units, actions)
+    if rules.hunt == HUNT_ON:
+        order_hunt(rules, types, units)
     for loop in range(LOOPS_PER_STEP):
         start = below(lane, rules.n_units)  # a fixed order would favour one side
-        play_loop(rules, types, walkable, units, lane, start, loop % CHOOSE_EVERY == 0)
+        play_loop(rules, types, ground, units, lane, start, loop % CHOOSE_EVERY == 0)
     lane.t += 1
 
 
@@ -243,7 +267,8 @@ def step_lane(world: World, lanes: Lanes, outputs: Outputs, actions: np.ndarray,
     if lane.finished:
         rest(outputs, b)
         return
-    play_step(rules, world.types, world.walkable, units, lane, actions[b])
+    ground = Ground(world.walkable, world.routes)
+    play_step(rules, world.types, ground, units, lane, actions[b])
     for i in range(rules.n_agents):
         lanes.last_action[b, i] = actions[b, i]
     result = outcome(rules, world.types, units)

@@ -12,11 +12,12 @@ import numpy as np
 
 from envs.skirmish.compiled import rule
 from envs.skirmish.records import Record
-from envs.skirmish.units import BIOLOGICAL
+from envs.skirmish.units import BIOLOGICAL, BURST, LINE
 
 RANGE_SLOP = 1.0  # a started attack still hits a target that has gone this much too far
 HELP_RADIUS = 4.0  # idle friends this near answer an attack together
 LEAST_DAMAGE = 0.5
+ARMED = 1.0  # impact of a dead unit that has yet to burst
 SHORTEST_FLIGHT = 0.01  # loops; 0 would mean that nothing is under way
 HEAL_START, HEAL_SEARCH = 5.0, 6.0  # energy to begin unasked; how far a Medivac looks for patients by itself
 
@@ -53,6 +54,17 @@ def answer_attack(rules: Record, types: np.ndarray, units: np.ndarray, attacker:
 
 
 @rule
+def fall(unit: Record, kind: Record) -> None:
+    """A unit dies; what bursts does so at the end of the loop."""
+    unit.health = 0.0
+    unit.shield = 0.0
+    unit.target = -1
+    unit.windup = 0.0
+    if kind.splash == BURST:
+        unit.impact = ARMED
+
+
+@rule
 def strike(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, victim: int) -> None:
     """One hit: shields take it whole, armour lessens what is left for life."""
     unit, weapon, body = units[victim], types[units[attacker].type], types[units[victim].type]
@@ -65,10 +77,7 @@ def strike(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, v
         unit.health -= max(damage - absorbed - body.armor, LEAST_DAMAGE)
     unit.quiet = 0
     if unit.health <= 0.0:
-        unit.health = 0.0
-        unit.shield = 0.0
-        unit.target = -1
-        unit.windup = 0.0
+        fall(unit, body)
     elif unit.scripted and unit.target < 0 and units[attacker].health > 0.0:
         answer_attack(rules, types, units, attacker, victim)
 
@@ -87,7 +96,10 @@ def land_hit(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> Non
 
 @rule
 def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """The wind-up is over: hit, or let the missile fly. A target that died or fled makes the attack lapse."""
+    """The wind-up is over: hit, burst, let the missile fly or the beam sweep.
+
+    A target that died or fled makes the attack lapse.
+    """
     unit = units[i]
     kind = types[unit.type]
     unit.windup = 0.0
@@ -95,7 +107,13 @@ def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None
     if victim < 0 or units[victim].health <= 0.0 or not in_reach(types, unit, units[victim], RANGE_SLOP):
         unit.cooldown = 0.0
         return
+    if kind.splash == BURST:
+        fall(unit, kind)
+        return
     unit.struck = victim
+    if kind.splash == LINE:
+        unit.impact = kind.second_hit
+        return
     if kind.missile_speed > 0.0:
         other = units[victim]
         gap = math.sqrt((other.x - unit.x) ** 2 + (other.y - unit.y) ** 2) - kind.radius - types[other.type].radius

@@ -17,10 +17,12 @@ from torch import Tensor
 from envs.base import refuse_unavailable
 from envs.skirmish.battle import find_unavailable, observe_only, reset_lanes, seed_lanes, step_lanes
 from envs.skirmish.layout import build_spec
-from envs.skirmish.maps import find_map, walkable_cells
+from envs.skirmish.maps import find_map
+from envs.skirmish.paths import NO_ROUTES, routes_on
 from envs.skirmish.records import ATTACK_MOVE, LANE, REWARD_MODES, UNIT, Lanes, Outputs, World
 from envs.skirmish.render import draw
 from envs.skirmish.setup import base_rules, check_options, line_up_template, map_types
+from envs.skirmish.terrain import ground_height, walkable_cells
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
 from marl.types import ConfigError, Obs, Step
 
@@ -104,8 +106,10 @@ class Skirmish:
         for name, value in flags.items():
             rules[0][name] = value
         types = map_types(self.map, enemy_type_swap)
-        cells = walkable_cells(terrain or self.map.terrain)
-        self._world = World(rules, types, cells, cells.astype(np.float32), line_up_template(self.map))
+        ground = terrain or self.map.terrain
+        cells, routes = walkable_cells(ground), routes_on(ground)
+        rules[0]["routed"] = routes is not NO_ROUTES
+        self._world = World(rules, types, cells, routes, ground_height(ground), line_up_template(self.map))
         self.spec = build_spec(rules[0])
         self._lanes = Lanes(
             np.zeros((n_envs, int(rules[0]["n_units"])), UNIT),

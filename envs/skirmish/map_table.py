@@ -1,7 +1,6 @@
-"""The 23 maps of SMAC v1 as data: who fights, where they start, what the enemy is ordered to do, where one can walk.
+"""The maps as data: who fights, where they start, what the enemy is ordered to do, on which ground.
 
-Facts of the map archives (spawn groups, orders) and of the package's map registry (limits, types); terrain from the
-plateau heights of the archives. ``row: first-last`` spans list the walkable cells of each row; y points up.
+Facts of the map archives (spawn groups, orders) and of the packages' map registries (limits, types).
 """
 
 from __future__ import annotations
@@ -97,22 +96,3 @@ MAPS |= {
         "hunt": True,
     },
 }  # fmt: skip
-
-# "y: x-x x-x" or "y..y: x-x", separated by ";". Cells that are not listed are blocked.
-TERRAIN: dict[str, str] = {
-    "flat": "0..31: 0-31",
-    "bar": "8..23: 0-31",
-    "octagon": "5: 10-21; 6: 9-22; 7: 8-23; 8: 7-24; 9: 6-25; 10..21: 5-26; 22: 6-25; 23: 7-24; 24: 8-23; "
-    "25: 9-22; 26: 10-21",
-    "pentagon": "7: 8-19; 8..19: 7-20; 20: 8-19; 21: 9-18; 22: 10-17; 23: 11-16; 24: 12-15",
-    "arena6h": "7: 10-19; 8: 9-20; 9: 8-21; 10..17: 7-22; 18: 8-21; 19: 9-20; 20: 10-19",
-    "corridor": "2: 2-12; 3..10: 2-11; 11: 2-12; 12: 11-13; 13: 12-14; 14: 13-25; 15: 14-26; 16: 14-27; 17: 13-28; "
-    "18..21: 12-29; 22: 13-29; 23: 14-29; 24: 15-29; 25: 16-29; 26: 17-29; 27: 18-29; 28: 19-29; 29: 20-29",
-    "corridor_wide": "1: 2-13; 2: 1-13; 3..10: 1-12; 11: 1-13; 12: 2-14; 13: 11-25; 14: 12-26; 15: 13-27; 16: 13-28; "
-    "17: 12-29; 18..21: 11-30; 22: 12-30; 23: 13-30; 24: 14-30; 25: 15-30; 26: 16-30; 27: 17-30; 28: 18-30; "
-    "29: 19-30; 30: 20-29",
-    "ramp": "2: 2-7; 3: 2-8; 4..6: 2-11; 7: 2-12; 8: 3-15; 9..10: 4-15; 11: 4-16; 12: 7-19; 13..15: 8-19; 16: 9-19; "
-    "17: 10-20; 18: 13-25; 19..20: 14-25; 21: 14-26; 22: 15-29; 23: 16-29; 24: 19-29; 25..27: 20-29; 28: 21-29; "
-    "29: 22-29",
-    "ravine": "6: 3-28; 7: 2-29; 8: 1-30; 9..11: 0-31; 12: 0-3 28-31; 13..16: 0-31; 17: 1-30; 18: 2-29; 19: 3-28",
-}

@@ -9,13 +9,10 @@ import difflib
 import math
 from dataclasses import dataclass
 
-import numpy as np
-
-from envs.skirmish.map_table import MAPS, TERRAIN, TYPE_ORDER
+from envs.skirmish.map_table import MAPS, TYPE_ORDER
 from envs.skirmish.units import FLIES, TYPE_ID, UNIT_TYPES
 from marl.types import ConfigError
 
-SIZE = 32  # every map is 32 x 32 cells
 Point = tuple[float, float]
 Group = tuple[str, int, Point]  # unit type, count, the point at which the game creates them
 
@@ -67,20 +64,6 @@ def find_map(name: str) -> Map:
         name, tuple(entry["allies"]), tuple(entry["enemies"]), entry["limit"], entry["map_type"], entry["terrain"],
         tuple(entry["attack_move"]), entry.get("hunt", False),
     )  # fmt: skip
-
-
-def walkable_cells(terrain: str) -> np.ndarray:
-    """uint8 [32, 32], indexed [y, x]: 1 where ground units can stand."""
-    if terrain not in TERRAIN:
-        raise ConfigError(f"terrain '{terrain}' is unknown; choose one of {', '.join(sorted(TERRAIN))}")
-    cells = np.zeros((SIZE, SIZE), np.uint8)
-    for row in TERRAIN[terrain].split(";"):
-        where, spans = row.split(":")
-        ends = [int(y) for y in where.split("..")]
-        for span in spans.split():
-            first, last = map(int, span.split("-"))
-            cells[ends[0] : ends[-1] + 1, first : last + 1] = 1
-    return cells
 
 
 def spawn_lattice(groups: tuple[Group, ...]) -> list[tuple[int, float, float]]:

@@ -11,7 +11,8 @@ import numpy as np
 
 from envs.skirmish.compiled import rule
 from envs.skirmish.observe import can_walk
-from envs.skirmish.records import FIGHTING, IDLE, MOVING, Record
+from envs.skirmish.records import FIGHTING, IDLE, MOVING, Ground, Record
+from envs.skirmish.terrain import SIZE
 from envs.skirmish.units import UNIT_TYPES, WALKS
 
 EDGE = 0.01  # flyers keep this far from the map's border
@@ -48,16 +49,33 @@ def fits(walkable: np.ndarray, kind: Record, x: float, y: float) -> bool:
     """Flyers and striders go anywhere on the map, others on walkable cells."""
     if kind.plane == WALKS:
         return can_walk(walkable, x, y)
-    return EDGE <= x <= 32.0 - EDGE and EDGE <= y <= 32.0 - EDGE
+    return EDGE <= x <= SIZE - EDGE and EDGE <= y <= SIZE - EDGE
+
+
+@rule
+def cell_of(x: float, y: float) -> int:
+    """Index of the cell that holds a point; points outside count to the nearest cell."""
+    return SIZE * min(max(int(y), 0), SIZE - 1) + min(max(int(x), 0), SIZE - 1)
+
+
+@rule
+def next_point(routes: np.ndarray, unit: Record, goal_x: float, goal_y: float) -> tuple[float, float]:
+    """Where to head now in order to get to the goal around walls."""
+    via = routes[cell_of(unit.x, unit.y), cell_of(goal_x, goal_y)]
+    if via < 0:
+        return goal_x, goal_y
+    return via % SIZE + 0.5, via // SIZE + 0.5
 
 
 @rule
 def walk(
-    rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, i: int, goal_x: float, goal_y: float
+    rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, i: int, goal_x: float, goal_y: float
 ) -> None:
     """One loop towards the goal: straight, else along the wall, else around whoever stands in the way."""
     unit = units[i]
     kind = types[unit.type]
+    if rules.routed and kind.plane == WALKS:
+        goal_x, goal_y = next_point(ground.routes, unit, goal_x, goal_y)
     dx, dy = goal_x - unit.x, goal_y - unit.y
     far = math.sqrt(dx * dx + dy * dy)
     if far < 1e-9 or kind.speed == 0.0:
@@ -76,10 +94,10 @@ def walk(
         turn, sign = (k + 1) // 2, side if k % 2 == 1 else -side
         x = unit.x + COS[turn] * step_x - sign * SIN[turn] * step_y
         y = unit.y + sign * SIN[turn] * step_x + COS[turn] * step_y
-        if not fits(walkable, kind, x, y):
-            if fits(walkable, kind, x, unit.y):
+        if not fits(ground.walkable, kind, x, y):
+            if fits(ground.walkable, kind, x, unit.y):
                 y = unit.y
-            elif fits(walkable, kind, unit.x, y):
+            elif fits(ground.walkable, kind, unit.x, y):
                 x = unit.x
             else:
                 continue

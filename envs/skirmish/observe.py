@@ -11,8 +11,8 @@ import numpy as np
 
 from envs.skirmish.compiled import rule
 from envs.skirmish.records import Record, World
+from envs.skirmish.terrain import SIZE
 
-SIZE = 32
 NOOP, STOP_ACTION, NORTH, SOUTH, EAST, WEST = 0, 1, 2, 3, 4, 5
 CENTRE, SPAN, MAX_ENERGY = 16.0, 32.0, 200.0
 PROBES = np.array([[0, 4], [0, -4], [4, 0], [-4, 0], [2, 2], [-2, -2], [2, -2], [-2, 2], [0, 0]])

@@ -11,8 +11,10 @@ import numpy as np
 from envs.skirmish.combat import can_be_healed, choose_patient, choose_target, in_reach, land_hit, release
 from envs.skirmish.compiled import rule
 from envs.skirmish.movement import separate, walk
-from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Record
+from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Ground, Record
 from envs.skirmish.rng import uniform
+from envs.skirmish.splash import burst_the_fallen, sweep
+from envs.skirmish.units import LINE
 
 SHIELD_DELAY, SHIELD_RATE = 160, 2.0 / 16.0  # loops without damage before shields grow; points per loop
 ENERGY_RATE, MAX_ENERGY = 0.5625 / 16.0, 200.0
@@ -34,11 +36,14 @@ def recover(unit: Record, kind: Record) -> None:
 
 
 @rule
-def give_order(unit: Record, order: int, target: int, goal_x: float, goal_y: float) -> None:
-    """Replace the order. A new order breaks off an attack that is still winding up, unless it repeats it."""
-    if unit.windup > 0.0 and not (order == ATTACK and unit.target == target):
-        unit.windup = 0.0
-        unit.cooldown = 0.0
+def give_order(unit: Record, kind: Record, order: int, target: int, goal_x: float, goal_y: float) -> None:
+    """Replace the order. Unless it repeats the old one it breaks off an attack's wind-up or a sweeping beam."""
+    if not (order == ATTACK and unit.target == target):
+        if unit.windup > 0.0:
+            unit.windup = 0.0
+            unit.cooldown = 0.0
+        if kind.splash == LINE:
+            unit.impact = 0.0
     unit.order = order
     unit.target = target
     unit.goal_x = goal_x
@@ -46,13 +51,13 @@ def give_order(unit: Record, order: int, target: int, goal_x: float, goal_y: flo
 
 
 @rule
-def fight(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, i: int) -> None:
+def fight(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, i: int) -> None:
     """Attack the target: walk until the weapon reaches it, then fire whenever ready."""
     unit = units[i]
     foe = units[unit.target]
     kind = types[unit.type]
     if not in_reach(types, unit, foe, 0.0):
-        walk(rules, types, walkable, units, i, foe.x, foe.y)
+        walk(rules, types, ground, units, i, foe.x, foe.y)
         return
     unit.pose = FIGHTING
     unit.speed = 0.0
@@ -64,12 +69,12 @@ def fight(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndar
 
 
 @rule
-def treat(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, i: int) -> None:
+def treat(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, i: int) -> None:
     """Heal the target until it is well or the energy is gone."""
     unit = units[i]
     patient = units[unit.target]
     if not in_reach(types, unit, patient, 0.0):
-        walk(rules, types, walkable, units, i, patient.x, patient.y)
+        walk(rules, types, ground, units, i, patient.x, patient.y)
         return
     unit.pose = IDLE
     unit.speed = 0.0
@@ -80,7 +85,7 @@ def treat(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndar
 
 @rule
 def take_turn(
-    rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, i: int, choose: bool
+    rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, i: int, choose: bool
 ) -> None:
     """Everything that unit ``i`` does in one loop; ``choose``: scripted units look for targets in this one."""
     unit = units[i]
@@ -90,6 +95,9 @@ def take_turn(
         return
     kind = types[unit.type]
     recover(unit, kind)
+    if unit.impact > 0.0 and kind.splash == LINE:
+        sweep(rules, types, units, i)
+        return
     if unit.impact > 0.0:
         land_hit(rules, types, units, i)
     if unit.windup > 0.0:
@@ -97,7 +105,11 @@ def take_turn(
         if unit.windup <= 0.0:
             release(rules, types, units, i)
         return
-    if unit.scripted:
+    if unit.scripted and unit.order == ATTACK and unit.target >= 0 and units[unit.target].health > 0.0:
+        pass  # told whom to attack, it looks at nobody else
+    elif unit.scripted:
+        if unit.order == ATTACK:
+            unit.order = STOP
         if kind.heals:
             choose_patient(rules, types, units, i)
         elif choose or (unit.target >= 0 and units[unit.target].health <= 0.0):
@@ -108,11 +120,11 @@ def take_turn(
             unit.order = STOP
             unit.target = -1
     if unit.target >= 0 and kind.heals:
-        treat(rules, types, walkable, units, i)
+        treat(rules, types, ground, units, i)
     elif unit.target >= 0:
-        fight(rules, types, walkable, units, lane, i)
+        fight(rules, types, ground, units, lane, i)
     elif unit.order == MOVE or unit.order == ATTACK_MOVE:
-        walk(rules, types, walkable, units, i, unit.goal_x, unit.goal_y)
+        walk(rules, types, ground, units, i, unit.goal_x, unit.goal_y)
     else:
         unit.pose = IDLE
         unit.speed = 0.0
@@ -120,12 +132,14 @@ def take_turn(
 
 @rule
 def play_loop(
-    rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, lane: Record, start: int, choose: bool
+    rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, start: int, choose: bool
 ) -> None:
-    """One game loop: every unit once, beginning with unit ``start``, then friends make room for each other."""
+    """One game loop: every unit once, beginning with unit ``start``; then bursts; then friends make room."""
     N = rules.n_units
     for k in range(N):
         i = start + k
-        take_turn(rules, types, walkable, units, lane, i if i < N else i - N, choose)
-    separate(types, walkable, units, 0, rules.n_agents)
-    separate(types, walkable, units, rules.n_agents, N)
+        take_turn(rules, types, ground, units, lane, i if i < N else i - N, choose)
+    if rules.bursts:
+        burst_the_fallen(rules, types, units)
+    separate(types, ground.walkable, units, 0, rules.n_agents)
+    separate(types, ground.walkable, units, rules.n_agents, N)

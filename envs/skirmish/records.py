@@ -21,9 +21,10 @@ UNIT = np.dtype(
         "x", "y", "health", "shield", "energy",
         "cooldown",  # loops until the weapon is ready
         "windup",  # loops until the started attack is released; 0: none
-        "impact",  # loops until the hit under way lands (missile, second blow); 0: none
+        "impact",  # loops until the hit under way lands (missile, second blow), or that a beam still sweeps; 0: none
         "speed",  # map units per loop, of units that accelerate
         "goal_x", "goal_y",  # where it was ordered to go
+        "aim_x", "aim_y",  # centre of the line that a beam sweeps
         "facing_x", "facing_y",
         "before")]  # health + shield when the step began, 0 if it was dead
     + [(name, np.int32) for name in (
@@ -47,7 +48,10 @@ RULES = np.dtype(
         "medivacs",  # map types on which Medivacs heal, and a team of Medivacs alone has lost
         "obs_last_action", "obs_pathing_grid", "obs_terrain_height", "obs_timestep",
         "state_last_action", "state_timestep", "obs_as_state",
-        "reward_mode", "abs_reward", "timeout_is_terminal", "order_points")]
+        "reward_mode", "abs_reward", "timeout_is_terminal", "order_points",
+        "hunt",  # the enemy is ordered to attack the nearest agent: HUNT_ONCE at the start, HUNT_ON whenever it is idle
+        "routed",  # walls can stand in the way
+        "bursts")]  # there may be units that burst when they die
     + [(name, np.float64) for name in (
         "reward_scale",  # 0: rewards stay as they are, otherwise the return of a flawless win
         "spawn_jitter", "ally_health", "order_ax", "order_ay", "order_bx", "order_by")],
@@ -58,12 +62,23 @@ DENSE, DENSE_SIGNED, DEATH, WIN_LOSS = 0, 1, 2, 3
 REWARD_MODES = {"dense": DENSE, "dense_signed": DENSE_SIGNED, "death": DEATH, "win_loss": WIN_LOSS}
 
 
+NO_HUNT, HUNT_ONCE, HUNT_ON = 0, 1, 2
+
+
+class Ground(NamedTuple):
+    """Where units walk."""
+
+    walkable: np.ndarray  # uint8 [32, 32], indexed [y, x]
+    routes: np.ndarray  # int16 [1024, 1024]: see paths.py
+
+
 class World(NamedTuple):
-    """What does not change during a run; shared by all lanes."""
+    """What does not change during a run; shared by all lanes. Flat, as numba's parallel loops want it."""
 
     rules: np.ndarray  # RULES [1]
     types: np.ndarray  # TYPE [number of unit types]
-    walkable: np.ndarray  # uint8 [32, 32], indexed [y, x]
+    walkable: np.ndarray
+    routes: np.ndarray
     height: np.ndarray  # f32 [32, 32]
     template: np.ndarray  # UNIT [N]: the line-up at reset
 

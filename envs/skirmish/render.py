@@ -6,10 +6,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from envs.skirmish.records import FIGHTING, World
+from envs.skirmish.terrain import SIZE
 from envs.skirmish.units import UNIT_TYPES
 
 SCALE = 24  # pixels per map unit
-SIZE = 32
 GROUND, BLOCKED, GRID = (222, 214, 196), (92, 86, 78), (212, 203, 184)
 ALLY, ENEMY, ALLY_LINE, ENEMY_LINE = (46, 105, 190), (196, 62, 50), (80, 140, 225), (226, 110, 96)
 HEALTH, SHIELD, EMPTY, INK = (60, 170, 70), (80, 150, 235), (70, 70, 70), (25, 25, 25)

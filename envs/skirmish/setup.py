@@ -7,8 +7,8 @@ import math
 import numpy as np
 
 from envs.skirmish.maps import Map, line_up
-from envs.skirmish.records import REWARD_MODES, RULES, STOP, UNIT
-from envs.skirmish.units import UNIT_TYPES, type_table
+from envs.skirmish.records import HUNT_ONCE, NO_HUNT, REWARD_MODES, RULES, STOP, UNIT
+from envs.skirmish.units import BURST, TYPE_ID, UNIT_TYPES, type_table
 from marl.types import ConfigError
 
 START_ENERGY = 50.0
@@ -45,6 +45,8 @@ def base_rules(scenario: Map) -> np.ndarray:
         "shield_ally": scenario.ally_race == "protoss",
         "shield_enemy": scenario.enemy_race == "protoss",
         "medivacs": medivacs,
+        "hunt": HUNT_ONCE if scenario.hunt else NO_HUNT,
+        "bursts": any(UNIT_TYPES[TYPE_ID[name]].splash == BURST for name, _, _ in scenario.allies + scenario.enemies),
         "order_points": len(points),
         "order_ax": first[0],
         "order_ay": first[1],

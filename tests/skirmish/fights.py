@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -64,11 +64,43 @@ def uniform_actions(env: Skirmish, counter: np.ndarray) -> Tensor:
     return torch.from_numpy(actions)
 
 
-def win_rate(env: Skirmish, script: str) -> float:
-    """Share of lanes won in one episode each, by ``random`` or ``nearest`` agents."""
+def win_rate(env: Skirmish, script: Callable[[Skirmish, Obs], Tensor] | None = None) -> float:
+    """Share of lanes won in one episode each by agents under ``script``; None: random ones."""
     obs, counter = env.reset(), np.zeros(1, np.uint64)
     won = torch.zeros(env.n_envs, dtype=torch.bool)
     for _ in range(env.spec.episode_limit):
-        step = env.step(uniform_actions(env, counter) if script == "random" else attack_nearest(env, obs))
+        step = env.step(script(env, obs) if script else uniform_actions(env, counter))
         obs, won = step.next, won | step.info["won"]
     return won.float().mean().item()
+
+
+def focus(env: Skirmish, obs: Obs) -> Tensor:
+    """Long [B, n]: everybody attacks the same enemy, the first that is alive, walking east until it is in reach."""
+    reach = obs.avail[:, :, FIRST_TARGET:]
+    first = torch.from_numpy(env._lanes.units["health"][:, env.spec.n_agents :] > 0).int().argmax(1)[:, None, None]
+    chosen = reach.gather(2, first.expand(-1, reach.shape[1], 1)).squeeze(2)
+    return torch.where(chosen, first.squeeze(2) + FIRST_TARGET, attack_nearest(env, obs))
+
+
+def kite(env: Skirmish, obs: Obs, ready: float = 2.5, cooling: float = 7.5) -> Tensor:
+    """Long [B, n]: flee from enemies nearer than ``ready``, and while the weapon cools down nearer than ``cooling``."""
+    units, n = env._lanes.units, env.spec.n_agents
+    x, y = units["x"], units["y"]
+    alive = units["health"][:, None, n:] > 0
+    flee = np.full((env.n_envs, n, 4), -1e9)
+    for k, (dx, dy) in enumerate(((0, 1), (0, -1), (1, 0), (-1, 0))):
+        at_x, at_y = x[:, :n] + 1.5 * dx, y[:, :n] + 1.5 * dy  # a stalker's step
+        gap = np.hypot(at_x[:, :, None] - x[:, None, n:], at_y[:, :, None] - y[:, None, n:])
+        from_centre = np.hypot(at_x - 16, at_y - 16)  # the corners are traps
+        flee[:, :, k] = -np.where(alive, 1 / gap**2, 0).sum(2) - 0.01 * np.maximum(from_centre - 8, 0) ** 2
+    flee = np.where(obs.avail[:, :, 2:6].numpy(), flee, -1e9).argmax(2) + NORTH
+    gap = np.hypot(x[:, :n, None] - x[:, None, n:], y[:, :n, None] - y[:, None, n:])
+    limit = np.where(units["cooldown"][:, :n] > 2, cooling, ready)
+    away = torch.from_numpy((np.where(alive, gap, 1e9).min(2) < limit) & (units["health"][:, :n] > 0))
+    return torch.where(away, torch.from_numpy(flee), attack_nearest(env, obs))
+
+
+def stand(env: Skirmish, obs: Obs) -> Tensor:
+    """Long [B, n]: attack the nearest enemy in reach and never move."""
+    actions = attack_nearest(env, obs)
+    return torch.where((actions >= FIRST_TARGET) | (actions == 0), actions, STOP)

@@ -11,7 +11,7 @@ from envs.skirmish import Skirmish
 from envs.skirmish.combat import strike
 from envs.skirmish.maps import find_map, line_up, spawn_lattice
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
-from tests.skirmish.fights import EAST, FIRST_TARGET, STOP, act, ally, enemy, pacify, win_rate
+from tests.skirmish.fights import EAST, FIRST_TARGET, STOP, act, ally, attack_nearest, enemy, pacify, win_rate
 
 
 @njit
@@ -171,8 +171,8 @@ def test_agents_are_ranked_by_type_and_place(name: str) -> None:
 
 
 def test_random_agents_lose_and_attackers_win_some() -> None:
-    assert win_rate(Skirmish("3m", 100), "random") == 0
-    assert win_rate(Skirmish("3m", 100), "nearest") > 0.1
+    assert win_rate(Skirmish("3m", 100)) == 0
+    assert win_rate(Skirmish("3m", 100), attack_nearest) > 0.1
 
 
 def test_both_sides_alike_come_out_even() -> None:

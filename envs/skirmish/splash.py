@@ -1,0 +1,77 @@
+"""Weapons that hit many: the Colossus's sweeping beams and the baneling's burst.
+
+Both spare friends and everything that the weapon cannot hit.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from envs.skirmish.combat import can_hit, strike, within
+from envs.skirmish.compiled import rule
+from envs.skirmish.records import Record
+from envs.skirmish.units import BURST
+
+LINE_LENGTH, LINE_REACH = 2.5, 0.15  # the line that the beams sweep, and how far from it they still touch a body
+BURST_RADIUS = 2.2  # from the centre of the burst to the edge of a body
+
+
+@rule
+def opponents(rules: Record, i: int) -> tuple[int, int]:
+    """First index, and one past the last, of the units that unit ``i`` fights."""
+    return (rules.n_agents, rules.n_units) if i < rules.n_agents else (0, rules.n_agents)
+
+
+@rule
+def sweep(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
+    """One loop of the two beams, which cross a line at right angles to the shot, centred on the target.
+
+    They start at opposite ends at the same time; each hits a body once, when it first touches it.
+    """
+    unit = units[i]
+    kind = types[unit.type]
+    if units[unit.struck].health > 0.0:
+        unit.aim_x, unit.aim_y = units[unit.struck].x, units[unit.struck].y
+    done = 1.0 - unit.impact / kind.second_hit
+    unit.impact = max(unit.impact - 1.0, 0.0)
+    now = 1.0 - unit.impact / kind.second_hit
+    dx, dy = unit.aim_x - unit.x, unit.aim_y - unit.y
+    far = max(math.sqrt(dx * dx + dy * dy), 1e-9)
+    first, last = opponents(rules, i)
+    for j in range(first, last):
+        foe = units[j]
+        reach = types[foe.type].radius + LINE_REACH
+        rx, ry = foe.x - unit.aim_x, foe.y - unit.aim_y
+        across = (rx * dx + ry * dy) / far
+        if foe.health <= 0.0 or abs(across) >= reach or not can_hit(kind, types[foe.type]):
+            continue
+        along, half = (ry * dx - rx * dy) / far, math.sqrt(reach * reach - across * across)
+        for end in (-1.0, 1.0):
+            touched = max(0.5 + (end * along - half) / LINE_LENGTH, 0.0)  # share of the line swept before the touch
+            on_line = 0.5 + (end * along + half) / LINE_LENGTH >= 0.0
+            if on_line and foe.health > 0.0 and done <= touched < now:
+                strike(rules, types, units, i, j)
+
+
+@rule
+def burst_the_fallen(rules: Record, types: np.ndarray, units: np.ndarray) -> None:
+    """Everyone who died armed since the last loop bursts; whom that kills bursts in the next."""
+    for i in range(rules.n_units):
+        unit = units[i]
+        if unit.health <= 0.0 and unit.impact > 0.0 and types[unit.type].splash == BURST:
+            unit.impact = -1.0
+    for i in range(rules.n_units):
+        unit = units[i]
+        if unit.impact < 0.0:
+            unit.impact = 0.0
+            first, last = opponents(rules, i)
+            for j in range(first, last):
+                foe, body = units[j], types[units[j].type]
+                if (
+                    foe.health > 0.0
+                    and can_hit(types[unit.type], body)
+                    and within(unit, foe, BURST_RADIUS + body.radius)
+                ):
+                    strike(rules, types, units, i, j)
