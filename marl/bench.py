@@ -112,6 +112,8 @@ def rows(cfg: DictConfig) -> Iterator[Row]:
     """Every row that ``cfg`` asks for, for one thread and for all, or for ``cfg.threads``."""
     if cfg.only is not None and cfg.only not in ROWS:
         raise ConfigError(f"only={cfg.only} is not a row; choose one of {', '.join(ROWS)}")
+    if cfg.seconds <= 0:
+        raise ConfigError(f"seconds={cfg.seconds} must be more than 0")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for threads in dict.fromkeys([cfg.threads] if cfg.threads else [1, cores]):
         use_threads(threads)

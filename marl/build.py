@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import hydra
 import numba
@@ -41,7 +43,8 @@ class Parts:
 
 def factory(node: DictConfig, section: str) -> Callable[..., Any]:
     """The partial that a plug-in's YAML describes. ConfigError names what is wrong with it: a target that cannot be
-    imported, or, at any depth, a key that the target's signature does not have."""
+    imported, or, at any depth, a key that the target's signature does not have or a value of another type."""
+    _check_types(node, section)
     try:
         made = hydra.utils.instantiate(node)
     except Exception as error:  # Hydra wraps whatever the target raised
@@ -51,6 +54,36 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
         raise ConfigError(f"{section}: {' '.join(str(cause).split())}") from error
     _check_keywords(made, section)
     return made
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from YAML can be what an annotation says. Only plain types are judged: the rest, as Literal or
+    Callable, is left to the constructor."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, arm) for arm in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (bool, str, type(None)) else True
+
+
+def _check_types(node: Any, section: str) -> None:
+    if not isinstance(node, DictConfig):
+        return
+    hints: dict[str, Any] = {}
+    if "_target_" in node:
+        try:
+            target = pkgutil.resolve_name(node["_target_"])
+            hints = get_type_hints(target.__init__ if isinstance(target, type) else target)  # type: ignore[misc]
+        except Exception:  # no such target: instantiating says so; annotations that only type checkers can read
+            hints = {}
+    for key, value in ((str(key), value) for key, value in node.items()):
+        hint = hints.get(key, Any)
+        if not _fits(value, hint):
+            wanted = hint.__name__ if isinstance(hint, type) else str(hint)
+            raise ConfigError(f"{section}.{key}={value} has the wrong type; it must be {wanted}")
+        _check_types(value, f"{section}.{key}")
 
 
 def _check_keywords(made: Any, section: str) -> None:
@@ -85,6 +118,8 @@ def make_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
 def use_threads(threads: int | None) -> None:
     """Limit torch and the simulators to ``threads`` CPU threads; None leaves them all."""
     if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"threads={threads} is too small; it must be at least 1, or null")
         torch.set_num_threads(threads)
         numba.set_num_threads(min(threads, os.cpu_count() or 1))
 

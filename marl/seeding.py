@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Generator
 
+from marl.types import ConfigError
+
 STREAMS = ("explore", "replay", "attack", "eval", "eval_attack")
 
 
@@ -27,6 +29,8 @@ class Streams:
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu", rank: int = 0) -> None:
+        if seed < 0:
+            raise ConfigError(f"seed={seed} is too small; it must be at least 0")
         self.seed, self.rank = seed, rank
         self._gens: dict[str, Generator] = {}
         for name in STREAMS:

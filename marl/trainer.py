@@ -136,7 +136,7 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
     rank, ranks = distributed.world()
     parts = build(cfg, max(1, cfg.train.n_envs // ranks))
     try:
-        replay_device = torch.device(cfg.replay.device or "cpu")
+        replay_device = pick_device(cfg.replay.device or "cpu", "replay.device")
         pin = replay_device.type == "cpu" and parts.device.type == "cuda"
         replay = Replay(cfg.replay.capacity, parts.spec.episode_limit, parts.fields, replay_device, pin)
         eval_lanes = min(cfg.eval.n_envs, max(cfg.eval.episodes, cfg.eval.final_episodes))
