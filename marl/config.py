@@ -74,7 +74,8 @@ class TrainConfig:
 
 @dataclass
 class EvaluateConfig:
-    run: str = MISSING
+    run: str | None = None
+    policy: Any = None
     checkpoint: int | None = None
     episodes: int = MISSING
     n_envs: int = MISSING
@@ -88,7 +89,8 @@ class EvaluateConfig:
 
 @dataclass
 class RecordConfig:
-    run: str = MISSING
+    run: str | None = None
+    policy: Any = None
     checkpoint: int | None = None
     episodes: int = MISSING
     seed: int = 0
@@ -114,12 +116,24 @@ class BenchConfig(TrainConfig):
     out: str | None = None
 
 
+@dataclass
+class FidelityConfig:
+    dir: str = MISSING
+    check: str = MISSING
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = 0
+    threads: int | None = None
+    out: str | None = None
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "record": RecordConfig,
     "plot": PlotConfig,
     "bench": BenchConfig,
+    "fidelity": FidelityConfig,
 }
 
 # keys that may differ between a checkpoint and the run that continues it
@@ -201,7 +215,7 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     if name == "auto":
         return torch.device("cuda:0" if "cuda:0" in have else "cpu")
     if name not in have and not (name == "cuda" and "cuda:0" in have):
-        raise ConfigError(f"device={name} is not available here; choose one of auto, {', '.join(have)}")
+        raise ConfigError(f"{key}={name} is not available here; choose one of auto, {', '.join(have)}")
     return torch.device("cuda:0" if name == "cuda" else name)
 
 

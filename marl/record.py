@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from marl.build import Parts
 from marl.collect import collect
 from marl.evaluate import episode_results
-from marl.protocols import Policy, VectorEnv
+from marl.protocols import VectorEnv
+from marl.runs import Team
 
 LAST_FRAME_MS = 1500  # the outcome stays on screen
 
 
-def film(parts: Parts, policy: Policy, episodes: int) -> tuple[list[list[np.ndarray]], list[dict[str, Any]]]:
+def film(team: Team, episodes: int) -> tuple[list[list[np.ndarray]], list[dict[str, Any]]]:
     """Greedy episodes of lane 0: frames (uint8 [height, width, 3]) and results of each."""
     films: list[list[np.ndarray]] = []
     results = []
@@ -30,11 +30,11 @@ def film(parts: Parts, policy: Policy, episodes: int) -> tuple[list[list[np.ndar
                 frames.append(env.render(0).copy())
 
         batch = collect(
-            parts.env, policy, parts.attack, parts.fields, explore=False,
-            attacked=torch.ones(parts.env.n_envs, dtype=torch.bool), policy_gen=parts.streams["eval"],
-            attack_gen=parts.streams["eval_attack"], device=parts.device, watch=keep,
+            team.env, team.policy, team.attack, team.fields, explore=False,
+            attacked=torch.ones(team.env.n_envs, dtype=torch.bool), policy_gen=team.streams["eval"],
+            attack_gen=team.streams["eval_attack"], device=team.device, watch=keep,
         )  # fmt: skip
-        frames.append(parts.env.render(0).copy())
+        frames.append(team.env.render(0).copy())
         films.append(frames)
         results.append({name: values[0].item() for name, values in episode_results(batch).items()})
     return films, results

@@ -1,16 +1,79 @@
-"""Reading run folders: their configuration, their newest checkpoint, and the policy in it."""
+"""Teams to test: read from run folders (configuration, newest checkpoint, policy) or trained elsewhere."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from omegaconf import DictConfig, OmegaConf
 
 from marl import checkpoint
-from marl.build import Parts, build
-from marl.types import Clock, ConfigError
+from marl.build import Parts, build, call, factory, make_env, use_threads
+from marl.config import pick_device
+from marl.evaluate import evaluate
+from marl.protocols import Attack, Policy, VectorEnv
+from marl.seeding import Streams
+from marl.types import Clock, ConfigError, Field, core_fields
+
+
+@dataclass
+class Team:
+    """A trained policy and what it plays in."""
+
+    env: VectorEnv
+    policy: Policy
+    attack: Attack
+    fields: dict[str, Field]
+    streams: Streams
+    device: torch.device
+    source: dict[str, Any]  # where it came from, for the record
+
+
+def open_team(cfg: DictConfig, n_envs: int) -> Team:
+    """The team that a command line names, by ``run=`` (a run folder) or by ``policy=`` (trained elsewhere)."""
+    if cfg.policy is not None:
+        if cfg.run is not None:
+            raise ConfigError(f"run={cfg.run} and policy= are both given; give one of them")
+        return open_imported(cfg, n_envs)
+    if cfg.run is None:
+        raise ConfigError("run is missing: give run=DIR (a run folder), or policy=pymarl policy.path=FILE env=...")
+    changes = {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
+    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint)
+    source = {"run": str(cfg.run), "env_steps": clock.env_steps}
+    policy = parts.algo.policy(clock)
+    return Team(parts.env, policy, parts.attack, parts.fields, parts.streams, parts.device, source)
+
+
+def open_imported(cfg: DictConfig, n_envs: int) -> Team:
+    """The team of ``cfg.policy`` in ``cfg.env``."""
+    if cfg.env is None:
+        raise ConfigError("env is missing: a team that was trained elsewhere needs env=...")
+    use_threads(cfg.threads)
+    device = pick_device(cfg.device)
+    make_policy, make_attack = factory(cfg.policy, "policy"), factory(cfg.attack, "attack")
+    streams = Streams(cfg.seed, device)
+    env = make_env(cfg, n_envs, streams.env_seed("eval"))
+    try:
+        policy = call(make_policy, "policy", env.spec, device)
+        attack = call(make_attack, "attack", env.spec, device)
+    except BaseException:
+        env.close()
+        raise
+    fields = core_fields(env.spec) | attack.fields()
+    return Team(env, policy, attack, fields, streams, device, {"policy": str(cfg.policy.get("path"))})
+
+
+def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
+    """Greedy episodes of a team; see ``marl.evaluate.evaluate``."""
+    return evaluate(
+        team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
+        attack_gen=team.streams["eval_attack"], device=team.device, on_round=on_round,
+    )  # fmt: skip
 
 
 def read_config(run_dir: Path) -> DictConfig:

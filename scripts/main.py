@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -76,11 +75,6 @@ def positive(cfg: DictConfig, *keys: str) -> None:
     for key in keys:
         if cfg[key] < 1:
             raise ConfigError(f"{key}={cfg[key]} is too small; it must be at least 1")
-
-
-def chosen(cfg: DictConfig) -> dict[str, Any]:
-    """What a command line changes of a stored run's configuration."""
-    return {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
 
 
 def run(task: Callable[[DictConfig], object], config_name: str) -> None:

@@ -8,16 +8,16 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from marl.record import film, save_gif
-from marl.runs import load_trained
-from scripts.main import chosen, positive, run
+from marl.runs import open_team
+from scripts.main import positive, run
 
 
 def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes", "fps")
-    parts, clock = load_trained(Path(cfg.run), chosen(cfg), 1, cfg.checkpoint)
-    out = Path(cfg.out or Path(cfg.run) / "episode.gif")
-    with closing(parts.env):
-        frames, results = film(parts, parts.algo.policy(clock), cfg.episodes)
+    team = open_team(cfg, 1)
+    out = Path(cfg.out or Path(cfg.run or ".") / "episode.gif")
+    with closing(team.env):
+        frames, results = film(team, cfg.episodes)
     save_gif(frames, out, cfg.fps)
     for i, result in enumerate(results):
         outcome = "won" if result["won"] else "not won"
