@@ -90,7 +90,8 @@ TINY = (
     "env=toy/corridor", "train.total_steps=400", "train.n_envs=8", "eval.every=200", "eval.episodes=8",
     "eval.final_episodes=8", "eval.n_envs=8", "log.every=100", "checkpoint.every=200", "replay.capacity=64",
     "algo.batch_size=8", "algo.warmup_episodes=8", "algo.updates_per_collect=2", "algo.epsilon.steps=300",
-    "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "algo.learner.target_every=5", "algo.learner.tau=null", "log.tensorboard=false",
+    "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "algo.learner.target_every=5", "algo.learner.tau=null",
+    "log.tensorboard=false",
 )  # fmt: skip
 
 
