@@ -7,11 +7,13 @@ do not contend for the counters of shared tables, and a rule that allocates does
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 
+log = logging.getLogger(__name__)
 OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
 rule: Any = njit(**OPTIONS)
 
@@ -37,5 +39,6 @@ def forget_stale(kernel: Any) -> None:
             compiled.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         stamp.write_text(digest)
+        log.info("compiling the battle's rules: once, about half a minute")
     except OSError:  # a cache that we may not write is one that numba does not write either
         pass
