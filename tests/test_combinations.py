@@ -1,0 +1,142 @@
+"""Every algorithm on every toy game: a few iterations learn something finite; switches; two ranks equal one process."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from marl import distributed
+from marl.algorithm import ValueAlgorithm
+from marl.build import factory
+from marl.mixers import QMix
+from marl.trainer import open_run
+from marl.types import EpisodeBatch
+from scripts.main import choices
+from tests.helpers import TINY, compose_train, make_learner, make_spec, newest_state, random_batch, rows, train
+
+ALGOS = [name for name in choices("algo") if name != "value"]
+TOYS = [name for name in choices("env") if name.startswith("toy/")]
+SHORT = ("train.total_steps=120", "algo.epsilon.steps=100", "log.every=20", "eval.every=60", "checkpoint.every=60",
+         "algo.learner.target_every=2")  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
+
+
+def tensors(tree: Any) -> list[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        return [tree]
+    values = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list | tuple) else ()
+    return [tensor for value in values for tensor in tensors(value)]
+
+
+def unchanged_networks(folder: Path, trained: dict[str, Any], *overrides: str) -> list[str]:
+    """Networks whose weights are those of the untrained run that ``overrides`` describe."""
+    run = open_run(compose_train(folder, *overrides), folder / "untrained", {}, None)
+    run.close()
+    nets = {name: net for name, net in run.parts.algo.networks().items() if list(net.parameters())}
+    before = {name: [p.detach().clone() for p in net.parameters()] for name, net in nets.items()}
+    run.parts.algo.load_state_dict(trained)
+    return [n for n, net in nets.items() if all(map(torch.equal, before[n], net.parameters()))]
+
+
+def assert_learns(folder: Path, *overrides: str) -> dict[str, Any]:
+    """Train, then: every metric and every saved number is finite, and every network has moved."""
+    final = train(folder / "run", *SHORT, *overrides)
+    assert set(final) == {"win_rate", "return", "length"}
+    written = rows(folder / "run", "metrics")
+    assert written and all(math.isfinite(value) for row in written for value in row.values())
+    assert written[-1]["updates"] > 0
+    trained = newest_state(folder / "run")[0]["algo"]
+    assert all(bool(torch.isfinite(t).all()) for t in tensors(trained) if t.is_floating_point())
+    assert unchanged_networks(folder, trained, *TINY, *SHORT, *overrides) == []
+    return trained
+
+
+@pytest.mark.parametrize("env", TOYS)
+@pytest.mark.parametrize("algo", ALGOS)
+def test_every_algorithm_trains_on_every_toy_game(algo: str, env: str, tmp_path: Path) -> None:
+    assert_learns(tmp_path, f"algo={algo}", f"env={env}")
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        ("algo=qmix", "algo.agent.share_parameters=false"),
+        ("algo=iql", "algo.agent.share_parameters=false", "algo.agent.agent_id=false"),
+        ("algo=qmix", "algo.learner.optimizer=rmsprop"),
+        ("algo=qplex", "algo.learner.tau=0.05", "algo.learner.target_every=null"),
+        ("algo=vdn", "algo.learner.act_on=executed", "algo.learner.last_action=executed"),
+        ("algo=qmix", "algo.learner.double_q=false", "algo.learner.td_lambda=0.0", "algo.agent.last_action=false"),
+        ("algo=vdn", "train.n_envs=1", "algo.batch_size=1", "algo.warmup_episodes=1", "replay.capacity=1"),
+    ],
+    ids=lambda switches: ",".join(s.split(".")[-1] for s in switches),
+)
+def test_switches(switches: tuple[str, ...], tmp_path: Path) -> None:
+    trained = assert_learns(tmp_path, *switches)
+    if "algo.learner.tau=0.05" in switches:
+        online, target = trained["learner"]["agent"], trained["learner"]["target_agent"]
+        assert any(not torch.equal(online[key], target[key]) for key in online), "a soft target lags behind"
+
+
+def test_one_network_per_agent_is_more_parameters(tmp_path: Path) -> None:
+    def parameters(*overrides: str) -> int:
+        cfg = compose_train(tmp_path, "env=toy/corridor", *overrides)
+        algo = factory(cfg.algo, "algo")(make_spec(n=3), "cpu", torch.Generator())
+        assert isinstance(algo, ValueAlgorithm)
+        return sum(p.numel() for p in algo.networks()["agent"].parameters())
+
+    assert parameters("algo.agent.share_parameters=false") == 3 * parameters()
+
+
+# two processes: each has half of the episodes, both end with the weights of one that has them all
+
+SPEC = make_spec()
+EPISODES, UPDATES = 8, 3
+
+
+def learn(batches: list[EpisodeBatch]) -> torch.Tensor:
+    torch.manual_seed(0)
+    learner = make_learner(SPEC, QMix(SPEC, embed_dim=8, hypernet_dim=8), optimizer="rmsprop", grad_clip=1.0)
+    for batch in batches:
+        learner.update(batch)
+    return torch.cat([p.detach().flatten() for p in learner.parameters])
+
+
+def one_rank(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    half = torch.arange(EPISODES) % 2 == rank
+    weights = learn([random_batch(SPEC, EPISODES, seed).lanes(half) for seed in range(UPDATES)])
+    facts = (distributed.world(), distributed.total(rank + 1), distributed.broadcast(rank == 0))
+    assert facts == ((rank, 2), 3, True), facts
+    torch.save(weights, f"{folder}/weights{rank}.pt")
+    distributed.stop()
+
+
+@pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
+def test_two_ranks_make_the_updates_of_one_process(tmp_path: Path) -> None:
+    """Their episodes have different lengths: a mean of the ranks' means would be another gradient."""
+    context = mp.get_context("fork")
+    ranks = [context.Process(target=one_rank, args=(rank, str(tmp_path))) for rank in range(2)]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join(60)
+        assert rank.exitcode == 0
+    first, second = (torch.load(tmp_path / f"weights{rank}.pt", weights_only=True) for rank in range(2))
+    assert torch.equal(first, second)
+    whole = learn([random_batch(SPEC, EPISODES, seed) for seed in range(UPDATES)])
+    assert (first - whole).abs().max() < 1e-5
+    alone = learn([random_batch(SPEC, EPISODES, s).lanes(torch.arange(EPISODES) % 2 == 0) for s in range(UPDATES)])
+    assert (first - alone).abs().max() > 1e-3, "the other half must matter for this test to mean something"
