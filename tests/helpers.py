@@ -21,6 +21,7 @@ from marl.config import register
 from marl.learner import ValueLearner
 from marl.metrics import read_rows
 from marl.mixers import Mixer
+from marl.policy import random_available
 from marl.protocols import NoAttack, View
 from marl.trainer import fit
 from marl.types import EnvSpec, EpisodeBatch, core_fields
@@ -155,3 +156,11 @@ class Bystander(NoAttack):
     def perturb_obs(self, view: View) -> torch.Tensor:
         torch.rand(3, generator=self.gen)
         return view.obs.obs
+
+
+class Restless(Bystander):
+    """Makes everybody play at random: whatever was learnt, episodes differ."""
+
+    def perturb_actions(self, view: View, intended: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        drawn = random_available(view.obs.avail, self.gen)
+        return torch.where(view.active[:, None], drawn, intended), {}

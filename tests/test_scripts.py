@@ -1,0 +1,151 @@
+"""The scripts on tiny runs: train, then evaluate, plot, record and bench, and what each of them leaves behind."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from marl.bench import ROWS
+from tests.helpers import TINY, command, newest_state, rows
+
+ROOT = Path(__file__).resolve().parent.parent
+RESTLESS = "attack._target_=tests.helpers.Restless"  # random play: episodes differ whatever was learnt
+T_975_DF1 = 12.7062  # Student's t, two seeds
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds, trained by the script itself."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        command("train", *TINY, f"seed={seed}", f"runs_dir={folder}", "log.progress=off", "name=study")
+    return folder
+
+
+def folders(runs: Path) -> list[Path]:
+    return sorted(path.parent for path in runs.rglob("eval.jsonl"))
+
+
+def evaluate(run: Path, out: Path, *arguments: str) -> dict[str, Any]:
+    command("evaluate", f"run='{run}'", f"out={out}", RESTLESS, *arguments)
+    return json.loads(out.read_text())
+
+
+def test_train_leaves_a_run_folder(runs: Path) -> None:
+    assert [folder.name[-5:] for folder in folders(runs)] == ["seed0", "seed1"]
+    for folder in folders(runs):
+        assert folder.parent.relative_to(runs).as_posix() == "study/toy-corridor/qmix-none"
+        left = {path.name for path in folder.iterdir()}
+        assert left >= {".hydra", "train.log", "metrics.jsonl", "eval.jsonl", "checkpoints", "meta.json",
+                        "config.json", "DONE", "learning_curve.png"}  # fmt: skip
+        meta, done = (json.loads((folder / name).read_text()) for name in ("meta.json", "DONE"))
+        assert meta["commit"] and meta["packages"]["torch"] and done["env_steps"] >= 400
+        assert newest_state(folder)[0]["clock"]["env_steps"] == done["env_steps"]
+        said = (folder / "train.log").read_text()
+        for words in ("replay      grows to", "finished after", "win_rate", "try next", "scripts.evaluate"):
+            assert words in said
+        with Image.open(folder / "learning_curve.png") as picture:
+            assert len(set(picture.convert("L").tobytes())) > 10
+
+
+def test_evaluate_writes_every_episode_and_its_summary(runs: Path, tmp_path: Path) -> None:
+    run = folders(runs)[0]
+    result = evaluate(run, tmp_path / "a.json", "episodes=21", "n_envs=8")
+    episodes = result["episodes"]
+    assert {len(values) for values in episodes.values()} == {21} and result["n"] == 21
+    assert result["env_steps"] == newest_state(run)[0]["clock"]["env_steps"]
+    for name, values in (("return", episodes["return"]), ("length", episodes["length"])):
+        summary = result[name]
+        half = 2.0860 * float(np.std(values, ddof=1)) / math.sqrt(21)  # t(0.975, 20)
+        assert summary["mean"] == pytest.approx(np.mean(values)) and summary["n"] == 21
+        assert (summary["low"], summary["high"]) == pytest.approx(
+            (summary["mean"] - half, summary["mean"] + half), rel=1e-3, abs=1e-9
+        )
+    rate = result["win_rate"]
+    assert rate["mean"] == pytest.approx(sum(episodes["won"]) / 21)
+    assert 0 <= rate["low"] <= rate["mean"] <= rate["high"] <= 1 and rate["low"] < rate["high"]
+    assert sum(episodes["won"]) == sum(r > 0 for r in episodes["return"])
+
+
+def test_evaluate_repeats_with_its_seed_and_differs_with_another(runs: Path, tmp_path: Path) -> None:
+    run = folders(runs)[0]
+    lengths = [
+        evaluate(run, tmp_path / f"{i}.json", "episodes=24", "n_envs=8", f"seed={seed}", *more)["episodes"]["length"]
+        for i, (seed, more) in enumerate([(0, []), (0, []), (1, []), (0, ["env=toy/corridor", "env.length=3"])])
+    ]
+    assert lengths[0] == lengths[1]
+    assert lengths[0] != lengths[2], "another seed, other episodes"
+    assert lengths[0] != lengths[3], "another environment, other episodes"
+
+
+def test_plot_draws_curves_and_summarises_seeds(runs: Path, tmp_path: Path) -> None:
+    command("plot", f"runs='{runs}/**'", f"out={tmp_path / 'plots'}")
+    with Image.open(tmp_path / "plots" / "curves_toy-corridor.png") as picture:
+        assert picture.width > 300 and picture.height > 200
+        colours = picture.convert("RGB").getcolors(10**6)
+        assert colours is not None and any(b > r + 60 for _, (r, _, b) in colours), "no blue line"
+    (group,) = json.loads((tmp_path / "plots" / "summary.json").read_text())
+    assert group["task"] == "toy-corridor" and group["seeds"] == [0, 1] and group["group"].startswith("study qmix")
+    for key in ("eval/return", "eval/win_rate", "eval/length"):
+        finals = [rows(folder, "eval")[-1][key] for folder in folders(runs)]
+        mean, half = sum(finals) / 2, T_975_DF1 * abs(finals[0] - finals[1]) / 2
+        found = group["metrics"][key]
+        assert found["per_seed"] == pytest.approx(finals) and found["n"] == 2
+        assert (found["mean"], found["low"], found["high"]) == pytest.approx((mean, mean - half, mean + half), rel=1e-4)
+
+
+def test_record_films_an_episode(runs: Path, tmp_path: Path) -> None:
+    film = tmp_path / "film.gif"
+    command("record", f"run='{folders(runs)[0]}'", f"out={film}", "episodes=2", "fps=10", RESTLESS)
+    with Image.open(film) as gif:
+        frames, durations = [], []
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            frames.append(gif.convert("RGB").tobytes())
+            durations.append(gif.info["duration"])
+        assert gif.width == 4 * 24 and gif.height == 2 * 24
+    assert len(frames) > 2 and len(set(frames)) > 1
+    assert durations[0] == 100 and durations[-1] >= 1500, "the outcome stays on screen"
+
+
+def bench(out: Path, *arguments: str) -> list[dict[str, Any]]:
+    command("bench", *TINY, "seconds=0.02", f"out={out}", *arguments)
+    return json.loads(out.read_text())
+
+
+def test_bench_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = bench(tmp_path / "bench.json", "threads=1")
+    assert [row["name"] for row in measured if row["name"] != "env_random"] == list(ROWS[1:])
+    assert [row["lanes"] for row in measured if row["name"] == "env_random"] == [1, 32, 1024]
+    for row in measured:
+        assert {"name", "lanes", "threads", "value", "unit"} <= row.keys()
+        assert row["value"] > 0 and row["threads"] == 1 and row["unit"], row
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in ROWS)
+
+
+@pytest.mark.parametrize("only", ["env_random", "update", "memory"])
+def test_bench_measures_one_row(only: str, tmp_path: Path) -> None:
+    assert {row["name"] for row in bench(tmp_path / "bench.json", f"only={only}", "threads=1")} == {only}
+
+
+def test_a_sweep_leaves_one_run_folder_each(tmp_path: Path) -> None:
+    small = ("train.total_steps=100", "algo.batch_size=8", "algo.warmup_episodes=8", "train.n_envs=8", "threads=1",
+             "eval.episodes=4", "eval.final_episodes=4", "log.every=50", "log.tensorboard=false")  # fmt: skip
+    arguments = ("-m", "algo=iql,vdn", "seed=0,1", "env=toy/corridor", f"runs_dir={tmp_path}", *small)
+    done = subprocess.run(
+        [sys.executable, "-m", "scripts.train", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert done.returncode == 0, done.stderr
+    left = {(folder.parent.name, folder.name[-5:]) for folder in folders(tmp_path)}
+    assert left == {(f"{algo}-none", f"seed{seed}") for algo in ("iql", "vdn") for seed in (0, 1)}
+    for folder in folders(tmp_path):
+        assert (folder / "DONE").exists() and newest_state(folder)[0]["clock"]["env_steps"] >= 100
