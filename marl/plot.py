@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from glob import glob
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -62,7 +63,7 @@ def learning_curves(groups: dict[str, list[Rows]], path: Path, keys: tuple[str, 
                 continue
             mean, low, high = band(values)
             colour = COLOURS[i % len(COLOURS)]
-            axis.plot(x, mean, color=colour, label=f"{label} ({len(values)} seed{'s' * (len(values) > 1)})")
+            axis.plot(x, mean, color=colour, label=f"{fill(label, 40)} ({len(values)} seed{'s' * (len(values) > 1)})")
             if len(values) > 1:
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set_xlabel("environment steps")
