@@ -157,7 +157,7 @@ def test_must_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
 
 def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    train(folder, "train.total_steps=100")
+    train(folder, "train.total_steps=100", "algo.learner.lr=0.001")
     state = newest_state(folder)
     with pytest.raises(ConfigError) as refused:
         train(folder, "algo.learner.lr=0.01", "env.length=5", "eval.every=50", "log.every=7")
