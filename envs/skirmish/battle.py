@@ -10,32 +10,17 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from envs.skirmish.combat import can_be_healed, can_hit
 from envs.skirmish.compiled import forget_stale, rule
-from envs.skirmish.observe import EAST, NOOP, NORTH, SOUTH, STOP_ACTION, WEST, observe_lane
-from envs.skirmish.physics import give_order, play_loop
-from envs.skirmish.records import (
-    ATTACK,
-    ATTACK_MOVE,
-    DEATH,
-    DENSE,
-    HEAL,
-    HUNT_ON,
-    MOVE,
-    STOP,
-    WIN_LOSS,
-    Ground,
-    Lanes,
-    Outputs,
-    Record,
-    World,
-)
-from envs.skirmish.rng import below, mix, seed_lane, uniform
-from envs.skirmish.terrain import SIZE
+from envs.skirmish.observe import NOOP, observe_lane
+from envs.skirmish.orders import issue_orders, order_attack_move, order_hunt
+from envs.skirmish.physics import play_loop
+from envs.skirmish.records import DEATH, DENSE, HUNT_ON, WIN_LOSS, Ground, Lanes, Outputs, Record, World
+from envs.skirmish.rng import below, mix, seed_lane
+from envs.skirmish.sight import forget_sightings
+from envs.skirmish.spawn import spawn
 
 LOOPS_PER_STEP = 8  # half a game second
 CHOOSE_EVERY = 4  # loops between two looks for a better target
-MOVE_AMOUNT = 2.0
 DEATH_VALUE, NEGATIVE_SCALE, WIN_VALUE = 10.0, 0.5, 200.0
 RUNNING, WON, LOST, DRAWN = 0, 1, 2, 3
 
@@ -44,68 +29,11 @@ RUNNING, WON, LOST, DRAWN = 0, 1, 2, 3
 
 
 @rule
-def spawn(rules: Record, types: np.ndarray, template: np.ndarray, units: np.ndarray, lane: Record) -> None:
-    """Put the line-up on the map with a little noise and give the enemy its order."""
-    n = rules.n_agents
-    lane.t = 0
-    lane.finished = 0
-    for i in range(rules.n_units):
-        units[i] = template[i]
-        unit = units[i]
-        kind = types[unit.type]
-        unit.health = kind.health * rules.ally_health if i < n else kind.health
-        unit.shield = kind.shield
-        if rules.spawn_jitter > 0.0:
-            unit.x += rules.spawn_jitter * (2.0 * uniform(lane) - 1.0)
-            unit.y += rules.spawn_jitter * (2.0 * uniform(lane) - 1.0)
-    if rules.order_points > 0:
-        order_attack_move(rules, units, lane)
-    if rules.hunt:
-        order_hunt(rules, types, units)
-    measure_reward(rules, types, units, lane)
-
-
-@rule
 def measure_reward(rules: Record, types: np.ndarray, units: np.ndarray, lane: Record) -> None:
     """What can be earned from this enemy at most: its health and shields, its deaths, the win."""
     lane.max_reward = WIN_VALUE + DEATH_VALUE * rules.n_enemies
     for i in range(rules.n_agents, rules.n_units):
         lane.max_reward += types[units[i].type].health + types[units[i].type].shield
-
-
-@rule
-def order_attack_move(rules: Record, units: np.ndarray, lane: Record) -> None:
-    """Send the enemy to a point; each unit keeps its place in the formation."""
-    n = rules.n_agents
-    centre_x = centre_y = 0.0
-    for i in range(n, rules.n_units):
-        centre_x += units[i].x / rules.n_enemies
-        centre_y += units[i].y / rules.n_enemies
-    share = uniform(lane) if rules.order_points > 1 else 0.0
-    x = rules.order_ax + share * (rules.order_bx - rules.order_ax)
-    y = rules.order_ay + share * (rules.order_by - rules.order_ay)
-    for i in range(n, rules.n_units):
-        unit = units[i]
-        unit.order = ATTACK_MOVE
-        unit.goal_x = x + unit.x - centre_x
-        unit.goal_y = y + unit.y - centre_y
-
-
-@rule
-def order_hunt(rules: Record, types: np.ndarray, units: np.ndarray) -> None:
-    """Every enemy that is not carrying out such an order is told to attack the agent nearest to it."""
-    n = rules.n_agents
-    for i in range(n, rules.n_units):
-        unit = units[i]
-        if unit.health <= 0.0 or not unit.scripted or unit.order == ATTACK:
-            continue
-        nearest, least = -1, 1e9
-        for j in range(n):
-            dx, dy = units[j].x - unit.x, units[j].y - unit.y
-            if units[j].health > 0.0 and dx * dx + dy * dy < least:
-                nearest, least = j, dx * dx + dy * dy
-        if nearest >= 0 and can_hit(types[unit.type], types[units[nearest].type]):
-            unit.order, unit.target = ATTACK, nearest
 
 
 @njit(cache=True)
@@ -120,10 +48,16 @@ def reset_lane(world: World, lanes: Lanes, outputs: Outputs, seed: np.uint64, re
     rules, lane, units = world.rules[0], lanes.lanes[b], lanes.units[b]
     if reseed:
         seed_lane(lane, seed, b)
-    spawn(rules, world.types, world.template, units, lane)
+    spawn(rules, world, units, lane)
+    if rules.order_points > 0:
+        order_attack_move(rules, units, lane)
+    if rules.hunt:
+        order_hunt(rules, world.types, units)
+    measure_reward(rules, world.types, units, lane)
     lanes.last_action[b] = -1
-    observe_lane(rules, world, units, lanes.last_action[b], 0, outputs.avail[b], outputs.obs[b], outputs.state[b],
-                 outputs.alive[b])  # fmt: skip
+    lanes.owner[b] = -1
+    lanes.seen[b] = 0
+    observe_lane(world, lanes, outputs, b)
 
 
 @njit(parallel=True, cache=True)
@@ -138,36 +72,10 @@ def reset_lanes(world: World, lanes: Lanes, outputs: Outputs, mask: np.ndarray, 
 def observe_only(world: World, lanes: Lanes, outputs: Outputs, b: int) -> None:
     """Recompute what is seen in lane ``b`` after its units were set by hand."""
     measure_reward(world.rules[0], world.types, lanes.units[b], lanes.lanes[b])
-    observe_lane(world.rules[0], world, lanes.units[b], lanes.last_action[b], lanes.lanes[b].t, outputs.avail[b],
-                 outputs.obs[b], outputs.state[b], outputs.alive[b])  # fmt: skip
+    observe_lane(world, lanes, outputs, b)
 
 
 # --- a step ----------------------------------------------------------------------------------------------------------
-
-
-@rule
-def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, actions: np.ndarray) -> None:
-    """Turn the agents' actions [n] into orders; what the game would refuse leaves the previous order standing."""
-    n, first = rules.n_agents, rules.first_target
-    for i in range(n):
-        unit, kind, action = units[i], types[units[i].type], actions[i]
-        if unit.health <= 0.0 or unit.scripted or action == NOOP:
-            continue
-        if action == STOP_ACTION:
-            give_order(unit, kind, STOP, -1, unit.x, unit.y)
-        elif action < 6:
-            dx = MOVE_AMOUNT * ((action == EAST) - (action == WEST))
-            dy = MOVE_AMOUNT * ((action == NORTH) - (action == SOUTH))
-            x = min(max(unit.x + dx, 0.0), float(SIZE))
-            y = min(max(unit.y + dy, 0.0), float(SIZE))
-            give_order(unit, kind, MOVE, -1, x, y)
-        elif action >= first and kind.heals:
-            if can_be_healed(types, units, i, action - first):
-                give_order(unit, kind, HEAL, action - first, unit.x, unit.y)
-        elif action >= first:
-            target = n + action - first
-            if units[target].health > 0.0 and can_hit(kind, types[units[target].type]):
-                give_order(unit, kind, ATTACK, target, unit.x, unit.y)
 
 
 @rule
@@ -280,8 +188,9 @@ def step_lane(world: World, lanes: Lanes, outputs: Outputs, actions: np.ndarray,
     outputs.dead_allies[b] = count_fallen(units, 0, rules.n_agents)
     outputs.dead_enemies[b] = count_fallen(units, rules.n_agents, rules.n_units)
     lane.finished = result != RUNNING or timeout
-    observe_lane(rules, world, units, lanes.last_action[b], lane.t, outputs.avail[b], outputs.obs[b],
-                 outputs.state[b], outputs.alive[b])  # fmt: skip
+    if rules.epo:
+        forget_sightings(rules, units, lanes.owner[b], lanes.seen[b])
+    observe_lane(world, lanes, outputs, b)
 
 
 @njit(parallel=True, cache=True)

@@ -134,7 +134,7 @@ def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -
     first, last = (n, rules.n_units) if i < n else (0, n)
     me = units[i]
     kind = types[me.type]
-    best, best_gap, best_aims = -1, 1e9, False
+    best, best_gap, best_rank = -1, 1e9, 0
     for j in range(first, last):
         foe = units[j]
         if foe.health <= 0.0:
@@ -144,12 +144,12 @@ def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -
         square = dx * dx + dy * dy
         if square > limit * limit or not can_hit(kind, body):
             continue
-        aims = foe.target == i
-        if best_aims and not aims:
+        rank = int(foe.target == i) + 2 * int(body.heals != 0 and rules.healer_priority != 0)
+        if rank < best_rank:
             continue
         gap = math.sqrt(square) - body.radius
-        if gap < best_gap or (aims and not best_aims):
-            best, best_gap, best_aims = j, gap, aims
+        if gap < best_gap or rank > best_rank:
+            best, best_gap, best_rank = j, gap, rank
     if best >= 0 or (me.target >= 0 and units[me.target].health <= 0.0):
         me.target = best
 

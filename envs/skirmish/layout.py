@@ -55,6 +55,10 @@ def obs_features(rules: np.void, action_names: tuple[str, ...]) -> list[Feature]
     found.append(Feature("own health", 0, 1, -1))
     if shield:
         found.append(Feature("own shield", 0, 1, -1))
+    if rules["obs_own_pos"]:
+        found += [Feature(f"own {axis}", 0, 1, -1) for axis in ("x", "y")]
+    if rules["conic"]:
+        found += [Feature(f"own facing {axis}", -1, 1, -1) for axis in ("x", "y")]
     found += [Feature(f"own type {bit}", 0, 1, -1) for bit in range(bits)]
     if rules["obs_timestep"]:
         found.append(Feature("time", 0, 1))
@@ -67,7 +71,8 @@ def state_names(rules: np.void, obs_names: tuple[str, ...], action_names: tuple[
     if rules["obs_as_state"]:
         return tuple(f"agent {agent} {name}" for agent in range(n) for name in obs_names)
     types = [f"type {bit}" for bit in range(bits)]
-    ally = ["health", "cooldown", "x", "y", *(["shield"] if rules["shield_ally"] else []), *types]
+    facing = ["facing x", "facing y"] if rules["conic"] else []
+    ally = ["health", "cooldown", "x", "y", *(["shield"] if rules["shield_ally"] else []), *facing, *types]
     enemy = ["health", "x", "y", *(["shield"] if rules["shield_enemy"] else []), *types]
     names = [f"ally {agent} {name}" for agent in range(n) for name in ally]
     names += [f"enemy {index} {name}" for index in range(rules["n_enemies"]) for name in enemy]

@@ -1,13 +1,14 @@
 """The maps as data: who fights, where they start, what the enemy is ordered to do, on which ground.
 
-Facts of the map archives (spawn groups, orders) and of the packages' map registries (limits, types).
+Facts of the map archives (spawn groups, orders), of the packages' map registries (limits, types) and of SMACv2's
+scenario files (random teams).
 """
 
 from __future__ import annotations
 
 WEST, EAST = (9.0, 16.0), (23.0, 16.0)  # where both sides start on most maps
 
-# map type -> unit types in the order of the allied one-hot code. The same order ranks agents at reset.
+# map type -> unit types in the order of the allied one-hot code.
 TYPE_ORDER: dict[str, tuple[str, ...]] = {
     "marines": (),
     "stalkers": (),
@@ -18,7 +19,24 @@ TYPE_ORDER: dict[str, tuple[str, ...]] = {
     "colossi_stalkers_zealots": ("colossus", "stalker", "zealot"),
     "MMM": ("marauder", "marine", "medivac"),
     "bane": ("baneling", "zergling"),
+    "protoss_gen": ("stalker", "zealot", "colossus"),
+    "terran_gen": ("marine", "marauder", "medivac"),
+    "zerg_gen": ("zergling", "hydralisk", "baneling"),
 }
+
+# What the published configurations of SMAC (1) and SMACv2 (2) set differently; null in a configuration means these.
+PUBLISHED: dict[int, dict[str, bool]] = {
+    1: {"abs_reward": True, "unit_ranges": False, "obs_own_pos": False},
+    2: {"abs_reward": False, "unit_ranges": True, "obs_own_pos": True},
+}
+
+# SMACv2: race -> (type, weight, excepted) in the order of the draw; a team never consists of the excepted type alone.
+TEAMS: dict[str, list[tuple[str, float, bool]]] = {
+    "protoss": [("stalker", 0.45, False), ("zealot", 0.45, False), ("colossus", 0.1, False)],
+    "terran": [("marine", 0.45, False), ("marauder", 0.45, False), ("medivac", 0.1, True)],
+    "zerg": [("zergling", 0.45, False), ("baneling", 0.1, True), ("hydralisk", 0.45, False)],
+}
+TEAM_SIZES = ((5, 5), (10, 10), (10, 11), (20, 20), (20, 23))
 
 # name: (allies, enemies, episode limit, ally race, enemy race, map type, terrain); groups are (type, count, spawn).
 _STANDARD = {
@@ -93,6 +111,14 @@ MAPS |= {
         "enemies": [("zergling", 64, (16.0, 9.0))],
         "limit": 400, "map_type": "colossus", "terrain": "ravine",
         "attack_move": [],  # ordered to attack the allied units themselves, wherever they are
-        "hunt": True,
+        "hunt": "once",
     },
+}  # fmt: skip
+MAPS |= {
+    f"{race}_{allies}_vs_{enemies}": {
+        "allies": [], "enemies": [], "team": team, "race": race, "sizes": (allies, enemies), "version": 2,
+        "limit": 200, "map_type": f"{race}_gen", "terrain": "flat", "attack_move": [], "hunt": "on",
+    }
+    for race, team in TEAMS.items()
+    for allies, enemies in TEAM_SIZES
 }  # fmt: skip

@@ -1,16 +1,16 @@
-"""Maps as objects: who fights where and for how long, and on which cells one can walk.
+"""Maps as objects: who fights where and for how long, or from what random teams are drawn.
 
-The facts are in ``map_table.py``; this module looks them up, lays out the spawn lattice and ranks the agents.
+The facts are in ``map_table.py``; this module looks them up.
 """
 
 from __future__ import annotations
 
 import difflib
-import math
 from dataclasses import dataclass
+from typing import Literal
 
-from envs.skirmish.map_table import MAPS, TYPE_ORDER
-from envs.skirmish.units import FLIES, TYPE_ID, UNIT_TYPES
+from envs.skirmish.map_table import MAPS, PUBLISHED, TYPE_ORDER
+from envs.skirmish.units import TYPE_ID, UNIT_TYPES
 from marl.types import ConfigError
 
 Point = tuple[float, float]
@@ -22,34 +22,37 @@ class Map:
     """One scenario; agents are ranked by (type, x, y), enemies keep the order in which the game creates them."""
 
     name: str
-    allies: tuple[Group, ...]
+    version: int  # 1: SMAC, 2: SMACv2
+    n_agents: int
+    n_enemies: int
+    ally_race: str
+    enemy_race: str
+    allies: tuple[Group, ...]  # no groups where teams are random
     enemies: tuple[Group, ...]
+    team: tuple[tuple[str, float, bool], ...]  # random teams: type, weight, whether a team of it alone is excepted
     episode_limit: int
     map_type: str
     terrain: str
     attack_move: tuple[Point, ...]  # the enemy's order: () none, one point, or the ends of a segment to draw from
-    hunt: bool  # enemies are ordered to attack the allied units themselves
-
-    @property
-    def n_agents(self) -> int:
-        return sum(count for _, count, _ in self.allies)
-
-    @property
-    def n_enemies(self) -> int:
-        return sum(count for _, count, _ in self.enemies)
-
-    @property
-    def ally_race(self) -> str:
-        return UNIT_TYPES[TYPE_ID[self.allies[0][0]]].race
-
-    @property
-    def enemy_race(self) -> str:
-        return UNIT_TYPES[TYPE_ID[self.enemies[0][0]]].race
+    hunt: Literal["off", "once", "on"]  # the enemy is ordered to attack the nearest agent: at the start, or when idle
 
     @property
     def type_order(self) -> tuple[str, ...]:
         """Unit types in the order of the allied one-hot code; empty where a team has one type."""
         return TYPE_ORDER[self.map_type]
+
+    @property
+    def type_names(self) -> set[str]:
+        """The types that can be on the map."""
+        return {name for name, *_ in (*self.allies, *self.enemies, *self.team)}
+
+    def published(self, option: str) -> bool:
+        """What the published configuration of this map sets for ``option``."""
+        return PUBLISHED[self.version][option]
+
+
+def _race(groups: list[Group]) -> str:
+    return UNIT_TYPES[TYPE_ID[groups[0][0]]].race
 
 
 def find_map(name: str) -> Map:
@@ -60,56 +63,20 @@ def find_map(name: str) -> Map:
         hint = f"did you mean {', '.join(near)}?" if near else f"there are {', '.join(sorted(MAPS))}"
         raise ConfigError(f"map '{name}' is unknown; {hint} The list is MAPS in envs/skirmish/map_table.py")
     entry = MAPS[name]
+    allies, enemies, team = entry["allies"], entry["enemies"], entry.get("team", ())
     return Map(
-        name, tuple(entry["allies"]), tuple(entry["enemies"]), entry["limit"], entry["map_type"], entry["terrain"],
-        tuple(entry["attack_move"]), entry.get("hunt", False),
-    )  # fmt: skip
-
-
-def spawn_lattice(groups: tuple[Group, ...]) -> list[tuple[int, float, float]]:
-    """(type id, x, y) per unit in order of creation.
-
-    The game fills a square lattice around the point, pitch = the unit's diameter, by increasing distance, ties
-    clockwise from north-east. A later group skips cells that overlap units already there (flyers overlap nobody on
-    the ground).
-    """
-    placed: list[tuple[int, float, float]] = []
-    for name, count, (centre_x, centre_y) in groups:
-        kind = UNIT_TYPES[TYPE_ID[name]]
-        cells = iter(_cells_by_distance(reach=12))
-        for _ in range(count):
-            while True:
-                column, row = next(cells)
-                x, y = centre_x + column * 2 * kind.radius, centre_y + row * 2 * kind.radius
-                if not _overlaps(x, y, name, placed):
-                    break
-            placed.append((TYPE_ID[name], x, y))
-    return placed
-
-
-def _cells_by_distance(reach: int) -> list[tuple[int, int]]:
-    def order(cell: tuple[int, int]) -> tuple[int, float]:
-        column, row = cell
-        clockwise = (math.pi / 4 - math.atan2(row, column)) % (2 * math.pi) if cell != (0, 0) else 0.0
-        return column**2 + row**2, round(clockwise, 9)
-
-    span = range(-reach, reach + 1)
-    return sorted(((column, row) for column in span for row in span), key=order)
-
-
-def _overlaps(x: float, y: float, name: str, placed: list[tuple[int, float, float]]) -> bool:
-    kind = UNIT_TYPES[TYPE_ID[name]]
-    for other_id, other_x, other_y in placed:
-        other = UNIT_TYPES[other_id]
-        same_layer = (kind.plane == FLIES) == (other.plane == FLIES)
-        if same_layer and math.hypot(x - other_x, y - other_y) < kind.radius + other.radius - 1e-6:
-            return True
-    return False
-
-
-def line_up(scenario: Map) -> tuple[list[tuple[int, float, float]], list[tuple[int, float, float]]]:
-    """(type id, x, y) of the agents in agent order, and of the enemies in enemy order."""
-    allies, enemies = spawn_lattice(scenario.allies), spawn_lattice(scenario.enemies)
-    rank = {TYPE_ID[name]: index for index, name in enumerate(scenario.type_order)}
-    allies.sort(key=lambda unit: (rank.get(unit[0], 0), round(unit[1], 6), unit[2]))
-    return allies, enemies
+        name=name,
+        version=entry.get("version", 1),
+        n_agents=entry["sizes"][0] if team else sum(count for _, count, _ in allies),
+        n_enemies=entry["sizes"][1] if team else sum(count for _, count, _ in enemies),
+        ally_race=entry["race"] if team else _race(allies),
+        enemy_race=entry["race"] if team else _race(enemies),
+        allies=tuple(allies),
+        enemies=tuple(enemies),
+        team=tuple(team),
+        episode_limit=entry["limit"],
+        map_type=entry["map_type"],
+        terrain=entry["terrain"],
+        attack_move=tuple(entry["attack_move"]),
+        hunt=entry.get("hunt", "off"),
+    )

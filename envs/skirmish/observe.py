@@ -5,22 +5,16 @@ All functions look at one lane: ``units`` is UNIT [N], agents first, then enemie
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from envs.skirmish.compiled import rule
-from envs.skirmish.records import Record, World
+from envs.skirmish.records import Lanes, Outputs, Record, World
+from envs.skirmish.sight import distance, may_target, sees, shuffle, sight
 from envs.skirmish.terrain import SIZE
 
-NOOP, STOP_ACTION, NORTH, SOUTH, EAST, WEST = 0, 1, 2, 3, 4, 5
+NOOP, STOP_ACTION, NORTH, SOUTH, EAST, WEST, FIRST_LOOK = 0, 1, 2, 3, 4, 5, 6
 CENTRE, SPAN, MAX_ENERGY = 16.0, 32.0, 200.0
 PROBES = np.array([[0, 4], [0, -4], [4, 0], [-4, 0], [2, 2], [-2, -2], [2, -2], [-2, 2], [0, 0]])
-
-
-@rule
-def distance(one: Record, two: Record) -> float:
-    return math.sqrt((two.x - one.x) * (two.x - one.x) + (two.y - one.y) * (two.y - one.y))
 
 
 @rule
@@ -46,17 +40,25 @@ def write_avail(rules: Record, types: np.ndarray, walkable: np.ndarray, units: n
         avail[i, SOUTH] = can_walk(walkable, me.x, me.y - 1.0)
         avail[i, EAST] = can_walk(walkable, me.x + 1.0, me.y)
         avail[i, WEST] = can_walk(walkable, me.x - 1.0, me.y)
-        kind = types[me.type]
-        if kind.heals and rules.medivacs:
-            for j in range(n):
-                patient = units[j]
-                if j != i and patient.health > 0.0 and not types[patient.type].heals:
-                    avail[i, first + j] = distance(me, patient) <= kind.shoot
-        else:
-            for e in range(rules.n_enemies):
-                foe = units[n + e]
-                if foe.health > 0.0:
-                    avail[i, first + e] = distance(me, foe) <= kind.shoot
+        write_targets(rules, types, units, avail, i, False)
+
+
+@rule
+def write_targets(
+    rules: Record, types: np.ndarray, units: np.ndarray, avail: np.ndarray, i: int, everybody: bool
+) -> None:
+    """Availability of agent ``i``'s targets: enemies, or friends for a Medivac; ``everybody``: at any distance."""
+    n, first, me = rules.n_agents, rules.first_target, units[i]
+    if types[me.type].heals and rules.medivacs:
+        for j in range(n):
+            patient = units[j]
+            if j != i and patient.health > 0.0 and not types[patient.type].heals:
+                avail[i, first + j] = everybody or may_target(rules, types, me, patient, distance(me, patient))
+    else:
+        for e in range(rules.n_enemies):
+            foe = units[n + e]
+            if foe.health > 0.0:
+                avail[i, first + e] = everybody or may_target(rules, types, me, foe, distance(me, foe))
 
 
 @rule
@@ -110,61 +112,98 @@ def write_surroundings(
 
 
 @rule
-def write_obs(
-    rules: Record,
-    types: np.ndarray,
-    walkable: np.ndarray,
-    height: np.ndarray,
-    units: np.ndarray,
-    last_action: np.ndarray,
-    t: int,
-    avail: np.ndarray,
-    obs: np.ndarray,
-) -> None:
-    """Fill ``obs`` f32 [n, O]; ``avail`` must be up to date. The dead see zeros."""
-    n, first, bits = rules.n_agents, rules.first_target, rules.type_bits
-    enemy_size, ally_size = 5 + rules.shield_enemy + bits, 5 + rules.shield_ally + bits
+def write_enemies(
+    rules: Record, types: np.ndarray, units: np.ndarray, seen: np.ndarray, avail: np.ndarray, row: np.ndarray,
+    i: int, start: int,
+) -> int:  # fmt: skip
+    """The enemy blocks of agent ``i``'s observation from ``start`` on; returns the index after them."""
+    me, n, at = units[i], rules.n_agents, start
+    sight = types[me.type].sight
+    size = 5 + rules.shield_enemy + rules.type_bits
+    for e in range(rules.n_enemies):
+        foe = units[n + e]
+        if rules.epo and seen[e, i] == 0:
+            if rules.compat_epo_wipe:  # as published: an enemy not shown yet erases those before it
+                row[start:at] = 0.0
+        elif foe.health > 0.0:
+            gap = distance(me, foe)
+            if sees(rules, me, foe, gap, sight):
+                kind = types[foe.type]
+                write_unit(row, at, avail[i, rules.first_target + e], gap, sight, me, foe, kind, rules.shield_enemy,
+                           rules.type_bits, kind.enemy_bit)  # fmt: skip
+        at += size
+    return at
+
+
+@rule
+def write_friends(
+    rules: Record, types: np.ndarray, units: np.ndarray, last_action: np.ndarray, row: np.ndarray, i: int, at: int
+) -> int:
+    """The blocks of the other agents from index ``at`` on; returns the index after them."""
+    me = units[i]
+    sight = types[me.type].sight
+    size = 5 + rules.shield_ally + rules.type_bits
+    for j in range(rules.n_agents):
+        if j == i:
+            continue
+        friend = units[j]
+        gap = distance(me, friend)
+        visible = friend.health > 0.0 and sees(rules, me, friend, gap, sight)
+        if visible:
+            kind = types[friend.type]
+            write_unit(row, at, 1.0, gap, sight, me, friend, kind, rules.shield_ally, rules.type_bits, kind.ally_bit)
+        at += size
+        if rules.obs_last_action:
+            if visible and last_action[j] >= 0:
+                row[at + last_action[j]] = 1.0
+            at += rules.n_actions
+    return at
+
+
+@rule
+def write_self(rules: Record, types: np.ndarray, me: Record, t: int, row: np.ndarray, at: int) -> None:
+    """The agent's own block, from index ``at`` on."""
+    mine = types[me.type]
+    row[at] = me.health / mine.health
+    at += 1
+    if rules.shield_ally:
+        row[at] = me.shield / max(mine.shield, 1.0)
+        at += 1
+    if rules.obs_own_pos:
+        row[at] = me.x / SPAN
+        row[at + 1] = me.y / SPAN
+        at += 2
+    if rules.conic:
+        row[at] = me.facing_x
+        row[at + 1] = me.facing_y
+        at += 2
+    if rules.type_bits > 0:
+        row[at + mine.ally_bit] = 1.0
+        at += rules.type_bits
+    if rules.obs_timestep:
+        row[at] = t / rules.episode_limit
+
+
+@rule
+def write_obs(world: World, lanes: Lanes, avail: np.ndarray, obs: np.ndarray, b: int) -> None:
+    """Fill ``obs`` f32 [n, O] of lane ``b``; ``avail`` must be up to date. The dead see zeros."""
+    rules, types, units, lane = world.rules[0], world.types, lanes.units[b], lanes.lanes[b]
     obs[:] = 0.0
-    for i in range(n):
+    if rules.epo:
+        shuffle(lane, lanes.visit[b])
+    for k in range(rules.n_agents):
+        i = lanes.visit[b, k] if rules.epo else k
         me, row = units[i], obs[i]
         if me.health <= 0.0:
             continue
-        mine = types[me.type]
-        sight = mine.sight
-        for k in range(4):
-            row[k] = avail[i, NORTH + k]
-        at = write_surroundings(rules, walkable, height, me, row, 4)
-        for e in range(rules.n_enemies):
-            foe = units[n + e]
-            gap = distance(me, foe)
-            if foe.health > 0.0 and gap < sight:
-                kind = types[foe.type]
-                write_unit(row, at, avail[i, first + e], gap, sight, me, foe, kind, rules.shield_enemy, bits,
-                           kind.enemy_bit)  # fmt: skip
-            at += enemy_size
-        for j in range(n):
-            if j == i:
-                continue
-            friend = units[j]
-            gap = distance(me, friend)
-            visible = friend.health > 0.0 and gap < sight
-            if visible:
-                kind = types[friend.type]
-                write_unit(row, at, 1.0, gap, sight, me, friend, kind, rules.shield_ally, bits, kind.ally_bit)
-            at += ally_size
-            if rules.obs_last_action:
-                if visible and last_action[j] >= 0:
-                    row[at + last_action[j]] = 1.0
-                at += rules.n_actions
-        row[at] = me.health / mine.health
-        at += 1
-        if rules.shield_ally:
-            row[at] = me.shield / max(mine.shield, 1.0)
-            at += 1
-        if bits > 0:
-            row[at + mine.ally_bit] = 1.0
-        if rules.obs_timestep:
-            row[at + bits] = t / rules.episode_limit
+        if rules.epo:
+            sight(rules, types, units, lane, lanes.owner[b], lanes.seen[b], i)
+        for direction in range(4):
+            row[direction] = avail[i, NORTH + direction]
+        at = write_surroundings(rules, world.walkable, world.height, me, row, 4)
+        at = write_enemies(rules, types, units, lanes.seen[b], avail, row, i, at)
+        at = write_friends(rules, types, units, lanes.last_action[b], row, i, at)
+        write_self(rules, types, me, lane.t, row, at)
 
 
 @rule
@@ -190,7 +229,8 @@ def write_state(
     for i in range(rules.n_units):
         unit, ally = units[i], i < n
         shield = rules.shield_ally if ally else rules.shield_enemy
-        size = 3 + ally + shield + bits
+        conic = rules.conic != 0 and ally
+        size = 3 + ally + shield + 2 * conic + bits
         if unit.health > 0.0:
             kind, k = types[unit.type], at
             state[k] = unit.health / kind.health
@@ -203,6 +243,10 @@ def write_state(
             if shield:
                 state[k] = unit.shield / max(kind.shield, 1.0)
                 k += 1
+            if conic:
+                state[k] = unit.facing_x
+                state[k + 1] = unit.facing_y
+                k += 2
             if bits > 0:
                 state[k + (kind.ally_bit if ally else kind.enemy_bit)] = 1.0
         at += size
@@ -216,20 +260,13 @@ def write_state(
 
 
 @rule
-def observe_lane(
-    rules: Record,
-    world: World,
-    units: np.ndarray,
-    last_action: np.ndarray,
-    t: int,
-    avail: np.ndarray,
-    obs: np.ndarray,
-    state: np.ndarray,
-    alive: np.ndarray,
-) -> None:
-    """Bring everything that the agents and the learner see up to date."""
+def observe_lane(world: World, lanes: Lanes, outputs: Outputs, b: int) -> None:
+    """Bring everything that the agents and the learner see of lane ``b`` up to date."""
+    rules, units, avail = world.rules[0], lanes.units[b], outputs.avail[b]
     write_avail(rules, world.types, world.walkable, units, avail)
-    write_obs(rules, world.types, world.walkable, world.height, units, last_action, t, avail, obs)
-    write_state(rules, world.types, units, last_action, t, obs, state)
+    write_obs(world, lanes, avail, outputs.obs[b], b)
+    write_state(rules, world.types, units, lanes.last_action[b], lanes.lanes[b].t, outputs.obs[b], outputs.state[b])
     for i in range(rules.n_agents):
-        alive[i] = units[i].health > 0.0
+        outputs.alive[b, i] = units[i].health > 0.0
+        if rules.action_mask == 0 and units[i].health > 0.0:  # what is out of reach is dropped when it is ordered
+            write_targets(rules, world.types, units, avail, i, True)

@@ -33,7 +33,6 @@ def routes_on(terrain: str) -> np.ndarray:
         return NO_ROUTES
     routes = np.full((CELLS, CELLS), STRAIGHT, np.int16)
     fill_routes(walkable.ravel(), _nearest_open(walkable), routes)
-    routes.setflags(write=False)
     return routes
 
 

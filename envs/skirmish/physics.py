@@ -14,7 +14,7 @@ from envs.skirmish.movement import separate, walk
 from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Ground, Record
 from envs.skirmish.rng import uniform
 from envs.skirmish.splash import burst_the_fallen, sweep
-from envs.skirmish.units import LINE
+from envs.skirmish.units import BIOLOGICAL, LINE
 
 SHIELD_DELAY, SHIELD_RATE = 160, 2.0 / 16.0  # loops without damage before shields grow; points per loop
 ENERGY_RATE, MAX_ENERGY = 0.5625 / 16.0, 200.0
@@ -84,6 +84,26 @@ def treat(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, i
 
 
 @rule
+def escort(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, i: int) -> None:
+    """A scripted Medivac with nobody to heal and no order stays near the closest friend that it could heal."""
+    unit, n = units[i], rules.n_agents
+    first, last = (0, n) if i < n else (n, rules.n_units)
+    nearest, least = -1, 1e9
+    for j in range(first, last):
+        friend = units[j]
+        dx, dy = friend.x - unit.x, friend.y - unit.y
+        if j == i or friend.health <= 0.0 or (types[friend.type].attributes & BIOLOGICAL) == 0:
+            continue
+        if dx * dx + dy * dy < least:
+            nearest, least = j, dx * dx + dy * dy
+    if nearest >= 0 and not in_reach(types, unit, units[nearest], 0.0):
+        walk(rules, types, ground, units, i, units[nearest].x, units[nearest].y)
+    else:
+        unit.pose = IDLE
+        unit.speed = 0.0
+
+
+@rule
 def take_turn(
     rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, i: int, choose: bool
 ) -> None:
@@ -125,6 +145,8 @@ def take_turn(
         fight(rules, types, ground, units, lane, i)
     elif unit.order == MOVE or unit.order == ATTACK_MOVE:
         walk(rules, types, ground, units, i, unit.goal_x, unit.goal_y)
+    elif unit.scripted and kind.heals and rules.hunt:
+        escort(rules, types, ground, units, i)
     else:
         unit.pose = IDLE
         unit.speed = 0.0

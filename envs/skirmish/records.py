@@ -46,17 +46,23 @@ RULES = np.dtype(
         "first_target",  # first action that names a target; the actions before it move or look
         "episode_limit", "type_bits", "shield_ally", "shield_enemy",
         "medivacs",  # map types on which Medivacs heal, and a team of Medivacs alone has lost
-        "obs_last_action", "obs_pathing_grid", "obs_terrain_height", "obs_timestep",
+        "obs_last_action", "obs_pathing_grid", "obs_terrain_height", "obs_timestep", "obs_own_pos",
+        "conic", "compat_conic",  # field of view: on, with the published code's angle test
+        "epo", "compat_epo_wipe", "action_mask",  # sight.py
         "state_last_action", "state_timestep", "obs_as_state",
         "reward_mode", "abs_reward", "timeout_is_terminal", "order_points",
+        "absent_agents", "healer_priority",
         "hunt",  # the enemy is ordered to attack the nearest agent: HUNT_ONCE at the start, HUNT_ON whenever it is idle
         "routed",  # walls can stand in the way
         "bursts")]  # there may be units that burst when they die
     + [(name, np.float64) for name in (
         "reward_scale",  # 0: rewards stay as they are, otherwise the return of a flawless win
-        "spawn_jitter", "ally_health", "order_ax", "order_ay", "order_bx", "order_by")],
+        "cone",  # half the angle of the field of view, radians
+        "prob_obs_enemy", "surrounded", "spawn_jitter", "ally_health", "order_ax", "order_ay", "order_bx", "order_by")],
     align=True,
 )  # fmt: skip
+
+TEAM = np.dtype([("up_to", np.float64), ("type", np.int32), ("excepted", np.int32)], align=True)
 
 DENSE, DENSE_SIGNED, DEATH, WIN_LOSS = 0, 1, 2, 3
 REWARD_MODES = {"dense": DENSE, "dense_signed": DENSE_SIGNED, "death": DEATH, "win_loss": WIN_LOSS}
@@ -80,7 +86,9 @@ class World(NamedTuple):
     walkable: np.ndarray
     routes: np.ndarray
     height: np.ndarray  # f32 [32, 32]
-    template: np.ndarray  # UNIT [N]: the line-up at reset
+    template: np.ndarray  # UNIT [N]: the line-up at reset, before random teams and places
+    team: np.ndarray  # TEAM [types]: what random teams are drawn from; empty: the line-up is fixed
+    lattice: np.ndarray  # int64 [places, 2]: columns and rows around a point, in the order in which units take them
 
 
 class Lanes(NamedTuple):
@@ -89,6 +97,9 @@ class Lanes(NamedTuple):
     units: np.ndarray  # UNIT [B, N]
     lanes: np.ndarray  # LANE [B]
     last_action: np.ndarray  # int32 [B, n]; -1 before the first step
+    owner: np.ndarray  # int32 [B, enemies]: who sighted an enemy first (EPO), -1: nobody
+    seen: np.ndarray  # uint8 [B, enemies, n]: to whom it is shown (EPO)
+    visit: np.ndarray  # int32 [B, n]: the order in which agents look (EPO)
 
 
 class Outputs(NamedTuple):

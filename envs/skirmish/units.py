@@ -91,6 +91,7 @@ UNIT_TYPES: tuple[UnitType, ...] = (
 )  # fmt: skip
 
 TYPE_ID = {unit.name: index for index, unit in enumerate(UNIT_TYPES)}
+RANK = {name: index for index, name in enumerate(sorted(TYPE_ID))}  # the game's type ids are alphabetical
 UNKNOWN_BIT = -1
 
 # One record per unit type, as the kernels read it: distances in map units, rates per loop, times in loops.
@@ -101,7 +102,7 @@ TYPE = np.dtype(
         "cooldown_norm")]
     + [(name, np.int32) for name in (
         "attributes", "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals", "ally_bit",
-        "enemy_bit")],
+        "enemy_bit", "rank")],
     align=True,
 )  # fmt: skip
 
@@ -131,6 +132,7 @@ def type_table(ally_order: tuple[str, ...], enemy_order: tuple[str, ...], unit_r
         row["scan"] = max(MINIMUM_SCAN, unit.weapon_range) + SCAN_SLACK
         row["sight"] = unit.unit_sight if unit_ranges else 9.0
         row["shoot"] = unit.unit_shoot if unit_ranges else 6.0
+        row["rank"] = RANK[unit.name]
         row["ally_bit"] = ally_order.index(unit.name) if unit.name in ally_order else UNKNOWN_BIT
         row["enemy_bit"] = enemy_order.index(unit.name) if unit.name in enemy_order else UNKNOWN_BIT
     return table

@@ -9,8 +9,7 @@ from numba import njit
 
 from envs.skirmish import Skirmish
 from envs.skirmish.combat import strike
-from envs.skirmish.maps import find_map, line_up, spawn_lattice
-from envs.skirmish.units import TYPE_ID, UNIT_TYPES
+from envs.skirmish.maps import find_map
 from tests.skirmish.fights import EAST, FIRST_TARGET, STOP, act, ally, attack_nearest, enemy, pacify, win_rate
 
 
@@ -148,26 +147,32 @@ def test_medivac_heals_and_pays_energy() -> None:
     assert medivac.energy == pytest.approx(50 + 16 * 0.5625 / 16 - 0.33 * 16 * 9 / 16)
 
 
+def lined_up(name: str, side: str) -> list[tuple[str, float, float]]:
+    """(type, x, y) of the units of a side at the start, without jitter."""
+    env = Skirmish(name, 1, spawn_jitter=0.0)
+    env.reset()
+    return [(unit.type, unit.x, unit.y) for unit in env.units(0) if unit.owner == side]
+
+
 def test_spawn_lattice() -> None:
     """Read off recordings: 3m is an L; the marauders of MMM hold the west corners of a block of marines."""
-    west = [(x - 9, y - 16) for _, x, y in spawn_lattice(find_map("3m").allies)]
-    assert west == [(0, 0), (0.75, 0), (0, -0.75)]
-    spread = spawn_lattice(find_map("MMM").allies)
-    marauders = [(x - 9, y - 16) for kind, x, y in spread if kind == TYPE_ID["marauder"]]
-    assert marauders == [(-1.125, -1.125), (-1.125, 1.125)]
-    assert len({(round(x - 9, 3), round(y - 16, 3)) for _, x, y in spread}) == 9  # the Medivac hovers over the centre
+    for side, x0 in (("ally", 9), ("enemy", 23)):
+        assert {(x - x0, y - 16) for _, x, y in lined_up("3m", side)} == {(0, 0), (0.75, 0), (0, -0.75)}
+        spread = [(kind, (round(x - x0, 3), round(y - 16, 3))) for kind, x, y in lined_up("MMM", side)]
+        assert {at for kind, at in spread if kind == "marauder"} == {(-1.125, -1.125), (-1.125, 1.125)}
+        assert len({at for _, at in spread}) == 9  # the Medivac hovers over the centre
 
 
 @pytest.mark.parametrize("name", ["3m", "MMM", "1c3s5z", "bane_vs_bane"])
 def test_agents_are_ranked_by_type_and_place(name: str) -> None:
-    scenario = find_map(name)
-    allies, enemies = line_up(scenario)
-    order = [UNIT_TYPES[kind].name for kind, _, _ in allies]
-    assert order == sorted(order, key=scenario.type_order.index) if scenario.type_order else True
+    agents, scenario = lined_up(name, "ally"), find_map(name)
+    order = [kind for kind, _, _ in agents]
+    assert order == sorted(order)
     for kind in set(order):
-        places = [(round(x, 6), y) for k, x, y in allies if UNIT_TYPES[k].name == kind]
+        places = [(round(x, 6), y) for k, x, y in agents if k == kind]
         assert places == sorted(places)
-    assert [UNIT_TYPES[k].name for k, _, _ in enemies] == [g[0] for g in scenario.enemies for _ in range(g[1])]
+    created = [kind for kind, count, _ in scenario.enemies for _ in range(count)]
+    assert [kind for kind, _, _ in lined_up(name, "enemy")] == created
 
 
 def test_random_agents_lose_and_attackers_win_some() -> None:

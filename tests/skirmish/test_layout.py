@@ -32,8 +32,26 @@ SIZES = {
 }  # fmt: skip
 
 
+# SMACv2, without and with conic field of view: actions, observation, state
+RANDOM_TEAMS = {
+    ("terran", "zerg"): {
+        "5_vs_5": ((11, 82, 120), (23, 84, 190)), "10_vs_10": ((16, 162, 290), (28, 164, 430)),
+        "10_vs_11": ((17, 170, 306), (29, 172, 446)), "20_vs_20": ((26, 322, 780), (38, 324, 1060)),
+        "20_vs_23": ((29, 346, 858), (41, 348, 1138)),
+    },
+    ("protoss",): {
+        "5_vs_5": ((11, 92, 130), (23, 94, 200)), "10_vs_10": ((16, 182, 310), (28, 184, 450)),
+        "10_vs_11": ((17, 191, 327), (29, 193, 467)), "20_vs_20": ((26, 362, 820), (38, 364, 1100)),
+        "20_vs_23": ((29, 389, 901), (41, 391, 1181)),
+    },
+}  # fmt: skip
+SIZES_2 = {
+    f"{race}_{size}": row for races, rows in RANDOM_TEAMS.items() for race in races for size, row in rows.items()
+}
+
+
 def test_table_has_all_maps() -> None:
-    assert set(SIZES) == set(MAPS)
+    assert set(SIZES) | set(SIZES_2) == set(MAPS)
 
 
 @pytest.mark.parametrize("name", SIZES)
@@ -43,6 +61,14 @@ def test_sizes(name: str) -> None:
     check_spec(env.spec)
     most = env._lanes.lanes["max_reward"][0]
     assert (env.spec.n_actions, env.spec.obs_dim, env.spec.state_dim, most) == SIZES[name]
+
+
+@pytest.mark.parametrize("name", SIZES_2)
+def test_sizes_of_random_teams(name: str) -> None:
+    for conic, expected in zip((False, True), SIZES_2[name], strict=True):
+        env = Skirmish(name, 1, conic_fov=conic)
+        check_spec(env.spec)
+        assert (env.spec.n_actions, env.spec.obs_dim, env.spec.state_dim) == expected
 
 
 def golden_cases() -> list[dict]:
@@ -67,10 +93,11 @@ def reward_of(rules, units, lanes):  # type: ignore[no-untyped-def]
 @pytest.mark.skipif(not GOLDEN.exists(), reason=f"needs the published package's vectors, {GOLDEN}")
 @pytest.mark.parametrize("case", golden_cases(), ids=lambda case: case["name"])
 def test_golden_vectors(case: dict) -> None:
-    """Observation, state, mask and both signs of the reward, to 1e-6; all vectors were made on the plain arena."""
+    """Observation, state, mask and both signs of the reward, to 1e-6; SMAC's were made on the plain arena."""
     name = case["name"].split("/")[1]
     for reward, key in (("dense", "reward"), ("dense_signed", "reward_signed")):
-        env = Skirmish(name, 1, terrain="bar", reward=reward, reward_scale=False)
+        ground = "bar" if name in SIZES else None
+        env = Skirmish(name, 1, terrain=ground, reward=reward, reward_scale=False)
         env.reset()
         env.place(views(case["prev"]))
         units = env._lanes.units

@@ -158,6 +158,11 @@ def test_refusal_changes_nothing_and_says_what_was_open() -> None:
         ({"ally_health": 0.0}, "ally_health"),
         ({"spawn_jitter": -1.0}, "spawn_jitter"),
         ({"terrain": "moon"}, "octagon"),
+        ({"absent_agents": 3}, "absent_agents must lie in 0 .. 2"),
+        ({"prob_obs_enemy": 1.5}, "prob_obs_enemy"),
+        ({"surrounded": -0.1}, "surrounded"),
+        ({"num_fov_actions": 1}, "num_fov_actions"),
+        ({"map": "terran_5_vs_6"}, "terran_5_vs_5"),
     ],
 )
 def test_bad_options(options: dict, said: str) -> None:
@@ -191,3 +196,24 @@ def test_render() -> None:
         env.step(torch.where(env._obs.avail[:, :, 4], 4, env._obs.avail.int().argmax(2)))
     second = env.render()
     assert first.dtype == np.uint8 and first.shape == (18 * 24, 768, 3) and (first != second).any()
+
+
+def test_absent_agents() -> None:
+    """So many agents are not there from the start, chosen anew in every episode; the others fight on."""
+    env = Skirmish("8m", 200, absent_agents=3)
+    obs = env.reset()
+    assert (obs.alive.sum(1) == 5).all() and len({tuple(row) for row in obs.alive.tolist()}) > 30
+    assert obs.avail[~obs.alive].sum(1).eq(1).all() and obs.obs[~obs.alive].eq(0).all()
+    step = env.step(obs.avail.int().argmax(2))
+    assert not step.terminated.any() and (step.info["dead_allies"] == 3).all() and (step.reward == 0).all()
+
+
+def test_healer_priority() -> None:
+    """The marine that stands nearer is spared while a Medivac is in reach."""
+    targets = {}
+    for priority in (False, True):
+        env = Skirmish("MMM", 1, healer_priority=priority)
+        obs = env.place([*[ally("marine", 14, 16)] * 9, ally("medivac", 13, 17), enemy("marine", 17, 16)])
+        env.step(act(env, obs, [STOP] * 10))
+        targets[priority] = int(env._lanes.units[0, 10]["target"])
+    assert targets[True] == 9 and targets[False] < 9

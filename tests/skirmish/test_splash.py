@@ -107,7 +107,7 @@ def test_zerglings_hunt_the_nearest_colossus() -> None:
 @pytest.mark.parametrize("name", sorted(MAPS))
 def test_enemies_reach_the_agents(name: str) -> None:
     """Whoever stands still where the battle begins is attacked, on every map, around every wall."""
-    if not find_map(name).attack_move and not find_map(name).hunt:
+    if not find_map(name).attack_move and find_map(name).hunt == "off":
         pytest.skip("this enemy waits")
     env = Skirmish(name, 4)
     env.reset()
