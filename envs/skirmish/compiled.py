@@ -18,7 +18,17 @@ OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
 rule: Any = njit(**OPTIONS)
 
 HERE = Path(__file__).parent
-NOT_COMPILED = {"__init__.py", "env.py", "layout.py", "map_table.py", "maps.py", "paths.py", "render.py", "setup.py"}
+NOT_COMPILED = {
+    "__init__.py",
+    "env.py",
+    "layout.py",
+    "map_table.py",
+    "maps.py",
+    "paths.py",
+    "render.py",
+    "setup.py",
+    "single.py",
+}
 
 
 def forget_stale(kernel: Any) -> None:

@@ -210,6 +210,10 @@ class Skirmish:
         reward, terminated, truncated = map(torch.from_numpy, (out.reward, out.terminated, out.truncated))
         return Step(self._obs, reward, terminated, truncated, dict(self._info))
 
+    def observe(self) -> Obs:
+        """What the last reset or step returned."""
+        return self._obs
+
     def units(self, lane: int = 0) -> list[UnitView]:
         """All units of a lane, agents first; the dead have health 0."""
         views = []

@@ -1,0 +1,161 @@
+"""One battle for other frameworks: a PettingZoo ``ParallelEnv`` and a Gymnasium environment with joint actions.
+
+    env = parallel_env("3m")                          # every agent sees {"observation", "action_mask"}
+    env = gymnasium.make("skirmish/3m-v0")            # observation [n, O], action [n]; info has "avail" and "state"
+
+Options are those of ``Skirmish``. Dead agents stay until the battle ends and can do nothing but the no-op, action 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from pettingzoo import ParallelEnv
+
+from envs.skirmish.env import Skirmish
+from envs.skirmish.map_table import MAPS
+from marl.types import ConfigError, Obs
+
+NOOP, STOP = 0, 1
+
+
+def _box(low: Any, high: Any) -> spaces.Box:
+    return spaces.Box(np.asarray(low, np.float32), np.asarray(high, np.float32), dtype=np.float32)
+
+
+def _state_box(battle: Skirmish) -> spaces.Box:
+    """States lie between -1 and 1 but for cooldowns, which may exceed their published norm."""
+    return _box(np.full(battle.spec.state_dim, -np.inf), np.full(battle.spec.state_dim, np.inf))
+
+
+def _check_render_mode(mode: str | None) -> None:
+    if mode not in (None, "rgb_array"):
+        raise ConfigError(f"render_mode '{mode}' is unknown; choose rgb_array or None")
+
+
+def _allowed(battle: Skirmish, joint: torch.Tensor) -> torch.Tensor:
+    """``joint`` long [1, n] with what is not available replaced by stop, or by the no-op for the dead."""
+    avail = battle.observe().avail
+    idle = torch.where(avail[..., NOOP], NOOP, STOP)
+    return torch.where(avail.gather(2, joint[..., None]).squeeze(2), joint, idle)
+
+
+class SkirmishParallel(ParallelEnv):
+    """Agents ``agent_0`` ...; all get the team's reward. An action outside an agent's mask raises ValueError.
+
+    ``replace_unavailable``: it becomes stop (no-op for the dead) instead, for frameworks that ignore masks.
+    """
+
+    metadata = {"name": "skirmish_v0", "render_modes": ["rgb_array"], "is_parallelizable": True}  # noqa: RUF012
+
+    def __init__(
+        self, map: str, render_mode: str | None = None, replace_unavailable: bool = False, **options: Any
+    ) -> None:
+        _check_render_mode(render_mode)
+        self.battle = Skirmish(map, 1, **options)
+        self.render_mode, self.replace_unavailable = render_mode, replace_unavailable
+        spec = self.battle.spec
+        self.possible_agents = [f"agent_{i}" for i in range(spec.n_agents)]
+        self.agents: list[str] = []
+        seen = spaces.Dict({
+            "observation": _box(spec.obs_low, spec.obs_high),
+            "action_mask": spaces.Box(0, 1, (spec.n_actions,), np.int8),
+        })  # fmt: skip
+        self.observation_spaces = {agent: seen for agent in self.possible_agents}
+        self.action_spaces = {agent: spaces.Discrete(spec.n_actions) for agent in self.possible_agents}
+        self.state_space = _state_box(self.battle)
+
+    def observation_space(self, agent: str) -> spaces.Space:
+        return self.observation_spaces[agent]
+
+    def action_space(self, agent: str) -> spaces.Space:
+        return self.action_spaces[agent]
+
+    def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+        """Begin a battle; a seed begins the random stream anew, as a fresh environment with that seed would."""
+        self.agents = list(self.possible_agents)
+        return self._seen(self.battle.reset(seed)), {agent: {} for agent in self.agents}
+
+    def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict, dict]:
+        joint = torch.tensor([[int(actions.get(agent, NOOP)) for agent in self.possible_agents]])
+        step = self.battle.step(_allowed(self.battle, joint) if self.replace_unavailable else joint)
+        agents, reward = self.agents, float(step.reward[0])
+        terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
+        info = {name: value[0].item() for name, value in step.info.items()}
+        if terminated or truncated:
+            self.agents = []
+        return (
+            self._seen(step.next),
+            {agent: reward for agent in agents},
+            {agent: terminated for agent in agents},
+            {agent: truncated for agent in agents},
+            {agent: dict(info) for agent in agents},
+        )
+
+    def _seen(self, obs: Obs) -> dict[str, dict[str, np.ndarray]]:
+        """Copies; the battle writes its next observation over the last."""
+        rows, masks = obs.obs[0].numpy().copy(), obs.avail[0].numpy().astype(np.int8)
+        return {f"agent_{i}": {"observation": row, "action_mask": masks[i]} for i, row in enumerate(rows)}
+
+    def state(self) -> np.ndarray:
+        return self.battle.observe().state[0].numpy().copy()
+
+    def render(self) -> np.ndarray | None:
+        return self.battle.render(0) if self.render_mode else None
+
+    def close(self) -> None:
+        self.battle.close()
+
+
+class SkirmishGym(gymnasium.Env):
+    """The team as one agent; ``replace_unavailable`` as above."""
+
+    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
+
+    def __init__(
+        self, map: str, render_mode: str | None = None, replace_unavailable: bool = False, **options: Any
+    ) -> None:
+        _check_render_mode(render_mode)
+        self.battle = Skirmish(map, 1, **options)
+        self.render_mode, self.replace_unavailable = render_mode, replace_unavailable
+        spec = self.battle.spec
+        n = spec.n_agents
+        self.observation_space = _box(spec.obs_low.expand(n, -1), spec.obs_high.expand(n, -1))
+        self.action_space = spaces.MultiDiscrete(np.full(n, spec.n_actions))
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        obs = self.battle.reset(seed)
+        return obs.obs[0].numpy().copy(), self._info(obs)
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        joint = torch.as_tensor(np.asarray(action, np.int64))[None]  # [1, n]
+        step = self.battle.step(_allowed(self.battle, joint) if self.replace_unavailable else joint)
+        info = self._info(step.next) | {name: value[0].item() for name, value in step.info.items()}
+        flags = bool(step.terminated[0]), bool(step.truncated[0])
+        return step.next.obs[0].numpy().copy(), float(step.reward[0]), *flags, info
+
+    def _info(self, obs: Obs) -> dict[str, Any]:
+        return {"avail": obs.avail[0].numpy().copy(), "state": obs.state[0].numpy().copy()}
+
+    def render(self) -> np.ndarray | None:
+        return self.battle.render(0) if self.render_mode else None
+
+    def close(self) -> None:
+        self.battle.close()
+
+
+def parallel_env(map: str, **options: Any) -> SkirmishParallel:
+    """The PettingZoo environment of one battle on ``map``."""
+    return SkirmishParallel(map, **options)
+
+
+def register_all() -> None:
+    """Make ``skirmish/<map>-v0`` known to Gymnasium for every map; safe to call twice."""
+    for name in MAPS:
+        if f"skirmish/{name}-v0" not in gymnasium.registry:
+            gymnasium.register(f"skirmish/{name}-v0", "envs.skirmish.single:SkirmishGym", kwargs={"map": name})
