@@ -1,8 +1,8 @@
 """Recurrent utility network of each agent: linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018, app. C).
 
-One set of weights, two paths. ``unroll`` runs whole sequences through ``nn.GRU``. ``step`` writes the GRU equations
-with matrix products on the same weights, because attacks need ``vmap`` and gradients with respect to observations,
-which ``nn.GRU`` does not offer. A test keeps the two equal.
+One set of weights, three paths that tests keep equal. ``unroll`` runs whole sequences through ``nn.GRU`` on a GPU and
+through ``marl.gru`` on the CPU. ``step`` writes the equations with matrix products, because attacks need ``vmap`` and
+gradients with respect to observations, which ``nn.GRU`` does not offer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from marl.gru import gru_recurrence
 from marl.networks import StackedLinear
 from marl.types import EnvSpec, require_positive
 
@@ -74,16 +75,37 @@ class RecurrentAgent(nn.Module):
         bias = torch.stack([getattr(gru, names[1]) for gru in self.gru])  # [n, 3H]
         return torch.einsum("...ni,noi->...no", x, weight) + bias
 
-    def unroll(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Whole sequences from a zero state: x [M, T, n, I] -> q [M, T, n, A], h [M, T, n, H]."""
+    def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Whole sequences from a zero state: x [M, T, n, I] -> q [M, T, n, A], h [M, T, n, H].
+
+        ``lengths`` long [M], on the CPU, says how many slots of each sequence matter; the others may hold anything.
+        """
+        if x.device.type == "cpu":
+            return self._unroll_ragged(x, lengths)
         M, T, n, _ = x.shape
         z = F.relu(self.fc_in(x)).transpose(0, 1)  # [T, M, n, H]
         if self.shared:
             h, _ = self.gru[0](z.reshape(T, M * n, -1))
             h = h.view(T, M, n, -1)
-        else:
-            # one fused call per agent: no kernel runs n different recurrent weights, and a block-diagonal matrix
-            # that would do it in one call costs n times the arithmetic
-            h = torch.stack([gru(z[:, :, i])[0] for i, gru in enumerate(self.gru)], 2)
+        else:  # one fused call per agent: no kernel of the GPU's library runs n different recurrent weights
+            h = torch.stack([gru(z[:, :, i].contiguous())[0] for i, gru in enumerate(self.gru)], 2)
         h = h.transpose(0, 1)  # [M, T, n, H]
         return self.fc_out(h), h
+
+    def _unroll_ragged(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Only the slots that matter, as rows [N, n, *]; zeros elsewhere."""
+        M, T = x.shape[:2]
+        lengths = torch.full((M,), T) if lengths is None else lengths
+        rows = torch.arange(T) < lengths[:, None]  # [M, T]
+        start = F.pad(lengths.long().cumsum(0), (1, 0))
+        gates_x = self._gates(F.relu(self.fc_in(x[rows])), 0)
+        weight = torch.stack([gru.get_parameter("weight_hh_l0") for gru in self.gru])
+        bias = torch.stack([gru.get_parameter("bias_hh_l0") for gru in self.gru])
+        h = gru_recurrence(gates_x, weight, bias, start)
+        q = self.fc_out(h)
+        return self._spread(q, rows), self._spread(h, rows)
+
+    @staticmethod
+    def _spread(values: Tensor, rows: Tensor) -> Tensor:
+        """values [N, n, F] at rows bool [M, T] -> [M, T, n, F]."""
+        return values.new_zeros(*rows.shape, *values.shape[1:]).index_put((rows,), values)

@@ -128,9 +128,10 @@ class ValueLearner:
     def forward(self, batch: EpisodeBatch) -> Forward:
         """Unroll the online and the target networks once over all T+1 slots."""
         x = self.agent.inputs(batch.policy_obs, previous_actions(self.acted(batch, self.last_action)))
-        q, h = self.agent.unroll(x)
+        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None  # and one to bootstrap from
+        q, h = self.agent.unroll(x, slots)
         with torch.no_grad():
-            target_q, _ = self.target_agent.unroll(x)
+            target_q, _ = self.target_agent.unroll(x, slots)
             greedy = best_available(q.detach(), batch.avail)
             best = best_available(target_q, batch.avail)
             chosen = greedy if self.double_q else best

@@ -26,7 +26,7 @@ GIVEN = {
     "env=gym": ("env.env=package:Name-v0", "env.episode_limit=10"),
     "env=pettingzoo": ("env.env=package.module", "env.episode_limit=10"),
 }
-ALGOS = [name for name in choices("algo") if name != "value"]
+ALGOS = choices("algo")
 PLUGINS = {"joblib": "hydra_plugins.hydra_joblib_launcher", "slurm": "hydra_plugins.hydra_submitit_launcher"}
 OPTIONS = [
     *(f"algo={name}" for name in choices("algo")),

@@ -52,7 +52,7 @@ class Table(nn.Module):
     def inputs(self, obs: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         return obs
 
-    def unroll(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def unroll(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return self.values.expand(*x.shape[:-1], -1), x
 
 

@@ -4,8 +4,11 @@ import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import nn
 from torch.func import grad, vmap
 
+from marl.gru import gru_recurrence
 from marl.mixers import VDN, Mixer, NoMixer, QMix, QPlex
 from marl.networks import StackedLinear
 from marl.policy import EpsilonGreedy
@@ -39,6 +42,40 @@ def test_unroll_equals_steps_in_values_and_gradients(share: bool) -> None:
     assert unrolled.keys() == stepped.keys() == dict(agent.named_parameters()).keys()
     for name, value in unrolled.items():
         assert torch.allclose(value, stepped[name], atol=2e-5), name
+
+
+def test_the_compiled_recurrence_equals_torch_in_values_and_gradients() -> None:
+    torch.manual_seed(0)
+    gru, z = nn.GRU(8, 8), torch.randn(7, 4, 8, requires_grad=True)  # [T, rows, H]
+    weights = torch.randn(7, 4, 8)
+    (gru(z)[0] * weights).sum().backward()
+    expected = [z.grad, *(p.grad for p in gru.parameters())]
+    theirs = gru(z)[0].detach()
+    z.grad = None
+    gru.zero_grad()
+    start = torch.tensor([0, 7])
+    gates = F.linear(z, gru.weight_ih_l0, gru.bias_ih_l0)
+    ours = gru_recurrence(gates, gru.weight_hh_l0[None], gru.bias_hh_l0[None], start)
+    (ours * weights).sum().backward()
+    assert torch.allclose(ours, theirs, atol=1e-6)
+    for mine, other in zip([z.grad, *(p.grad for p in gru.parameters())], expected, strict=True):
+        assert torch.allclose(mine, other, atol=1e-5)
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_ragged_sequences_do_not_see_each_other_or_their_padding(share: bool) -> None:
+    torch.manual_seed(0)
+    agent = make_agent(SPEC, share_parameters=share)
+    x, lengths = torch.randn(5, 6, SPEC.n_agents, agent.input_dim), torch.tensor([6, 1, 3, 0, 5])
+    rows = torch.arange(6) < lengths[:, None]
+    dense, ragged = agent.unroll(x)[0], agent.unroll(x, lengths)[0]
+    assert torch.allclose(ragged[rows], dense[rows], atol=1e-6) and not ragged[~rows].any()
+    agent.zero_grad()
+    ragged[rows].sum().backward()
+    first = [p.grad.clone() for p in agent.parameters() if p.grad is not None]
+    agent.zero_grad()
+    agent.unroll(torch.where(rows[..., None, None], x, torch.nan), lengths)[0][rows].sum().backward()
+    assert all(torch.equal(a, p.grad) for a, p in zip(first, agent.parameters(), strict=True))
 
 
 def test_each_agent_has_its_own_network_when_not_shared() -> None:
