@@ -14,7 +14,6 @@ from envs.skirmish.compiled import rule
 from envs.skirmish.records import Record
 from envs.skirmish.units import BIOLOGICAL, BURST, LINE
 
-RANGE_SLOP = 1.0  # a started attack still hits a target that has gone this much too far
 HELP_RADIUS = 4.0  # idle friends this near answer an attack together
 LEAST_DAMAGE = 0.5
 ARMED = 1.0  # impact of a dead unit that has yet to burst
@@ -103,9 +102,11 @@ def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None
     unit = units[i]
     kind = types[unit.type]
     unit.windup = 0.0
+    unit.recovery = kind.backswing
     victim = unit.target
-    if victim < 0 or units[victim].health <= 0.0 or not in_reach(types, unit, units[victim], RANGE_SLOP):
+    if victim < 0 or units[victim].health <= 0.0 or not in_reach(types, unit, units[victim], kind.range_slop):
         unit.cooldown = 0.0
+        unit.recovery = 0.0
         return
     if kind.splash == BURST:
         fall(unit, kind)

@@ -26,6 +26,7 @@ PERIOD_NOISE_LOW, PERIOD_NOISE_SPAN = -1.0, 3.0  # loops, uniform
 def recover(unit: Record, kind: Record) -> None:
     """Weapon, shield, life and energy come back a little."""
     unit.cooldown = max(unit.cooldown - 1.0, 0.0)
+    unit.recovery = max(unit.recovery - 1.0, 0.0)
     unit.quiet += 1
     if unit.shield < kind.shield and unit.quiet >= SHIELD_DELAY:
         unit.shield = min(unit.shield + SHIELD_RATE, kind.shield)
@@ -44,6 +45,7 @@ def give_order(unit: Record, kind: Record, order: int, target: int, goal_x: floa
             unit.cooldown = 0.0
         if kind.splash == LINE:
             unit.impact = 0.0
+    unit.recovery = 0.0
     unit.order = order
     unit.target = target
     unit.goal_x = goal_x
@@ -57,7 +59,8 @@ def fight(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, l
     foe = units[unit.target]
     kind = types[unit.type]
     if not in_reach(types, unit, foe, 0.0):
-        walk(rules, types, ground, units, i, foe.x, foe.y)
+        if unit.recovery <= 0.0:
+            walk(rules, types, ground, units, i, foe.x, foe.y)
         return
     unit.pose = FIGHTING
     unit.speed = 0.0
@@ -143,7 +146,7 @@ def take_turn(
         treat(rules, types, ground, units, i)
     elif unit.target >= 0:
         fight(rules, types, ground, units, lane, i)
-    elif unit.order == MOVE or unit.order == ATTACK_MOVE:
+    elif (unit.order == MOVE or unit.order == ATTACK_MOVE) and unit.recovery <= 0.0:
         walk(rules, types, ground, units, i, unit.goal_x, unit.goal_y)
     elif unit.scripted and kind.heals and rules.hunt:
         escort(rules, types, ground, units, i)

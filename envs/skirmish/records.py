@@ -22,6 +22,7 @@ UNIT = np.dtype(
         "cooldown",  # loops until the weapon is ready
         "windup",  # loops until the started attack is released; 0: none
         "impact",  # loops until the hit under way lands (missile, second blow), or that a beam still sweeps; 0: none
+        "recovery",  # loops until it may move by itself after an attack
         "speed",  # map units per loop, of units that accelerate
         "goal_x", "goal_y",  # where it was ordered to go
         "aim_x", "aim_y",  # centre of the line that a beam sweeps

@@ -46,7 +46,9 @@ class UnitType:
     period: float = 0.0
     damage_point: float = 0.0
     missile_speed: float = 0.0  # 0: the hit is immediate
-    second_hit: float = 0.0  # delay of the second of two hits
+    backswing: float = 0.5  # after an attack a unit stays so long, unless it gets a new order
+    range_slop: float = 1.0  # a started attack still hits a target that has gone this much too far
+    second_hit: float = 0.0  # delay of the second of two hits; of beams, how long they sweep
     targets: int = 0  # layer bits that the weapon reaches
     splash: int = NO_SPLASH
     acceleration: float = 0.0  # 0: at full speed at once
@@ -61,10 +63,11 @@ ZERG_REGENERATION = 0.2734
 
 UNIT_TYPES: tuple[UnitType, ...] = (
     UnitType("marine", "terran", 45, 0.375, 0.375, 2.25, 9, LIGHT | BIOLOGICAL, damage=6, weapon_range=5,
-             period=0.8608, damage_point=0.05, targets=GROUND | AIR, cooldown_norm=15, unit_sight=9, unit_shoot=5),
+             period=0.8608, damage_point=0.05, backswing=0.75, targets=GROUND | AIR, cooldown_norm=15,
+             unit_sight=9, unit_shoot=5),
     UnitType("marauder", "terran", 125, 0.5625, 0.375, 2.25, 10, ARMORED | BIOLOGICAL, armor=1, damage=10, bonus=10,
-             bonus_against=ARMORED, weapon_range=6, period=1.5, missile_speed=20, targets=GROUND, cooldown_norm=25,
-             unit_sight=10, unit_shoot=6),
+             bonus_against=ARMORED, weapon_range=6, period=1.5, backswing=0.0, missile_speed=20, targets=GROUND,
+             cooldown_norm=25, unit_sight=10, unit_shoot=6),
     UnitType("medivac", "terran", 150, 0.75, 0.75, 2.75, 11, ARMORED | MECHANICAL, armor=1, plane=FLIES, layers=AIR,
              weapon_range=4, acceleration=2.3125, heals=True, unit_sight=11, unit_shoot=4),
     UnitType("stalker", "protoss", 80, 0.625, 0.5, 2.9531, 10, ARMORED | MECHANICAL, shield=80, armor=1, damage=10,
@@ -75,7 +78,8 @@ UNIT_TYPES: tuple[UnitType, ...] = (
              unit_shoot=2),
     UnitType("colossus", "protoss", 200, 1.0, 0.5625, 2.25, 10, ARMORED | MECHANICAL | MASSIVE, shield=150, armor=1,
              plane=STRIDES, layers=GROUND | AIR, damage=20, hits=2, weapon_range=6, period=2.2, damage_point=0.083,
-             second_hit=0.375, targets=GROUND, splash=LINE, cooldown_norm=24, unit_sight=10, unit_shoot=7),
+             range_slop=0.0, second_hit=0.343, targets=GROUND, splash=LINE, cooldown_norm=24,
+             unit_sight=10, unit_shoot=7),
     UnitType("zergling", "zerg", 35, 0.375, 0.375, 2.9531, 8, LIGHT | BIOLOGICAL, damage=5, weapon_range=0.1,
              period=0.696, damage_point=0.167, targets=GROUND, life_regeneration=ZERG_REGENERATION, cooldown_norm=11,
              unit_sight=8, unit_shoot=2),
@@ -86,7 +90,7 @@ UNIT_TYPES: tuple[UnitType, ...] = (
              period=0.83, damage_point=0.208, missile_speed=40, targets=GROUND | AIR,
              life_regeneration=ZERG_REGENERATION, cooldown_norm=10, unit_sight=9, unit_shoot=5),
     UnitType("spine_crawler", "zerg", 300, 0.875, 0.875, 0.0, 11, ARMORED | BIOLOGICAL | STRUCTURE, armor=2,
-             damage=25, bonus=5, bonus_against=ARMORED, weapon_range=7, period=1.6, damage_point=0.333,
+             damage=25, bonus=5, bonus_against=ARMORED, weapon_range=7, period=1.6, damage_point=0.333, range_slop=0.0,
              targets=GROUND, life_regeneration=ZERG_REGENERATION, unit_sight=11, unit_shoot=7),
 )  # fmt: skip
 
@@ -97,9 +101,9 @@ UNKNOWN_BIT = -1
 # One record per unit type, as the kernels read it: distances in map units, rates per loop, times in loops.
 TYPE = np.dtype(
     [(name, np.float64) for name in (
-        "health", "shield", "armor", "damage", "bonus", "range", "period", "damage_point", "missile_speed",
-        "second_hit", "speed", "acceleration", "regeneration", "radius", "inner_radius", "scan", "sight", "shoot",
-        "cooldown_norm")]
+        "health", "shield", "armor", "damage", "bonus", "range", "period", "damage_point", "backswing", "range_slop",
+        "missile_speed", "second_hit", "speed", "acceleration", "regeneration", "radius", "inner_radius", "scan",
+        "sight", "shoot", "cooldown_norm")]
     + [(name, np.int32) for name in (
         "attributes", "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals", "ally_bit",
         "enemy_bit", "rank")],
@@ -107,8 +111,8 @@ TYPE = np.dtype(
 )  # fmt: skip
 
 SAME = (
-    "health", "shield", "armor", "damage", "bonus", "radius", "inner_radius", "cooldown_norm", "attributes",
-    "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals",
+    "health", "shield", "armor", "damage", "bonus", "range_slop", "radius", "inner_radius", "cooldown_norm",
+    "attributes", "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals",
 )  # fields that need no conversion  # fmt: skip
 
 
@@ -124,6 +128,7 @@ def type_table(ally_order: tuple[str, ...], enemy_order: tuple[str, ...], unit_r
         row["range"] = unit.weapon_range
         row["period"] = unit.period * LOOPS_PER_SECOND
         row["damage_point"] = unit.damage_point * LOOPS_PER_SECOND
+        row["backswing"] = unit.backswing * LOOPS_PER_SECOND
         row["second_hit"] = unit.second_hit * LOOPS_PER_SECOND
         row["missile_speed"] = unit.missile_speed / LOOPS_PER_SECOND
         row["speed"] = unit.speed / LOOPS_PER_SECOND

@@ -1,7 +1,8 @@
 """Agents that were trained in StarCraft II itself, played greedily in the embedded battle.
 
 How often they win here, without any training here, measures how close the battle is to the game. Run
-``python -m tests.skirmish.real_agents [map ...] [--episodes N] [--values]`` from the repository's root.
+``python -m tests.skirmish.real_agents [map ...] [--episodes N] [--values] [--set OPTION=VALUE ...]`` from the
+repository's root; ``--set`` changes options of the environment, to see what they are worth.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import yaml
 from torch import Tensor
 
 from envs.skirmish import Skirmish
@@ -88,10 +90,12 @@ def main() -> None:
     parser.add_argument("maps", nargs="*", default=MAPS)
     parser.add_argument("--episodes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE", help="such as spawn_jitter=0")
     parser.add_argument("--values", action="store_true", help="also print Q_tot before contact and its consistency")
     given = parser.parse_args()
+    options = {name: yaml.safe_load(value) for name, value in (pair.split("=", 1) for pair in given.set)}
     for name in given.maps:
-        played = play(name, given.episodes, given.seed)
+        played = play(name, given.episodes, given.seed, **options)
         won = played["won"].float().mean()
         print(f"{name:6s} won {won:.3f} of {given.episodes}  return {played['return'].mean():.2f}  "
               f"length {played['length'].mean():.1f}")  # fmt: skip

@@ -98,6 +98,19 @@ def test_stalker_missile_takes_time(gap: float, steps: int) -> None:
     assert shields == ([66, 66] if steps == 1 else [80, 66])
 
 
+def test_backswing_delays_the_chase() -> None:
+    """After a shot a marine stays for 0.75 s (12 loops) although its target is gone; then it walks after it."""
+    env = Skirmish("3m", 1)
+    obs = env.place([ally("marine", 10, 16), enemy("marine", 15, 16)])
+    env.step(act(env, obs, [STOP] * 3))  # the shot falls in the second loop
+    env._lanes.units[0, 0]["x"] = 5
+    places = []
+    for _ in range(2):
+        env.step(act(env, obs, [STOP] * 3))
+        places.append(env.units(0)[3].x)
+    assert places[0] == pytest.approx(15 - 3 * 2.25 / 16) and places[1] == pytest.approx(15 - 11 * 2.25 / 16)
+
+
 def test_shields_return_after_ten_seconds() -> None:
     """160 quiet loops, then 0.125 a loop."""
     env = Skirmish("2s3z", 1)
