@@ -13,6 +13,7 @@ from typing import Any
 
 from marl import checkpoint
 from marl.config import config_hash, identity
+from marl.distributed import world
 from marl.types import ConfigError
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,9 @@ def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def set_aside(run_dir: Path) -> None:
-    """Move everything of an earlier run into ``previous/<k>``; nothing is deleted."""
+    """Move everything of an earlier run into ``previous/<k>``; nothing is deleted. Under torchrun, rank 0 does it."""
+    if world()[0] != 0:
+        return
     present = [run_dir / name for name in OURS if (run_dir / name).exists()]
     if not present:
         return
