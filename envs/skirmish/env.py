@@ -18,23 +18,16 @@ from envs.base import refuse_unavailable
 from envs.skirmish.battle import find_unavailable, observe_only, reset_lanes, seed_lanes, step_lanes
 from envs.skirmish.layout import build_spec
 from envs.skirmish.maps import find_map
+from envs.skirmish.options import read_options
 from envs.skirmish.paths import NO_ROUTES, routes_on
-from envs.skirmish.records import ATTACK_MOVE, LANE, REWARD_MODES, UNIT, Lanes, Outputs, World
+from envs.skirmish.records import ATTACK_MOVE, LANE, UNIT, Lanes, Outputs, World
 from envs.skirmish.render import draw
-from envs.skirmish.setup import (
-    base_rules,
-    check_options,
-    line_up_template,
-    map_types,
-    random_team,
-    spawn_lattice,
-)
+from envs.skirmish.setup import battle_rules, line_up_template, map_types, random_team, spawn_lattice
 from envs.skirmish.terrain import ground_height, walkable_cells
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
 from marl.types import ConfigError, Obs, Step
 
 NUMBERS = ("x", "y", "health", "shield", "cooldown", "energy")  # fields that UnitView shares with the record
-FLAWLESS_RETURN = 20.0  # with reward_scale, the return of a win in which nothing regenerates
 
 
 @dataclass(frozen=True)
@@ -58,96 +51,21 @@ class Skirmish:
     Action 0 (no-op) is all that a dead agent can do and nothing that a living one may. An attack that makes a living
     agent absent gives it action 1 (stop): always available, and a stopped unit neither moves nor shoots.
 
-    reward: ``dense`` (damage, kills, win; never negative), ``dense_signed`` (own losses count half), ``death`` (kills
-    and losses only, and the win), ``win_loss`` (+1 or -1 at the end). reward_scale divides by max_reward / 20, so that
-    a flawless win returns 20; published sparse runs scale +-1 as well. abs_reward takes SMAC v1's absolute value in
-    ``dense`` (regeneration pays), which smacv2 replaced by a maximum with 0. enemy_type_swap: SMAC v1 exchanges
-    stalkers and zealots in the enemy's type bits of the stalkers_and_zealots maps. unit_ranges: sight and target range
-    by unit type instead of 9 and 6. None for an option means what was published for the map (map_table.PUBLISHED).
-
-    ally_health: the share of their health that agents start with. absent_agents: so many agents, drawn anew for every
-    episode, are dead from the start. terrain replaces the map's own ground. spawn_jitter: map units, uniform.
-    healer_priority: the enemy shoots at Medivacs first.
-
-    SMACv2's: surrounded is the share of episodes in which random teams start in the centre of enemy groups instead of
-    opposite to them. conic_fov adds num_fov_actions look actions; compat_conic repeats the published angle test.
-    prob_obs_enemy: the chance that an enemy which one agent sights first is shown to another that sees it as well
-    (EPO); compat_epo_wipe repeats the published erasure. action_mask=False calls every living target available.
+    The keyword arguments, their meaning and their defaults are the fields of ``options.Options``.
     """
 
     device = torch.device("cpu")
     resumable = True
 
-    def __init__(
-        self,
-        map: str,
-        n_envs: int,
-        *,
-        seed: int = 0,
-        reward: str = "dense",
-        reward_scale: bool = True,
-        abs_reward: bool | None = None,
-        timeout_is_terminal: bool = False,
-        obs_last_action: bool = False,
-        obs_pathing_grid: bool = False,
-        obs_terrain_height: bool = False,
-        obs_timestep_number: bool = False,
-        state_last_action: bool = True,
-        state_timestep_number: bool = False,
-        obs_instead_of_state: bool = False,
-        obs_own_pos: bool | None = None,
-        unit_ranges: bool | None = None,
-        enemy_type_swap: bool = True,
-        ally_health: float = 1.0,
-        absent_agents: int = 0,
-        spawn_jitter: float = 0.03,
-        healer_priority: bool = False,
-        terrain: str | None = None,
-        surrounded: float = 0.5,
-        conic_fov: bool = False,
-        num_fov_actions: int = 12,
-        compat_conic: bool = False,
-        prob_obs_enemy: float = 1.0,
-        action_mask: bool = True,
-        compat_epo_wipe: bool = False,
-    ) -> None:
+    def __init__(self, map: str, n_envs: int, *, seed: int = 0, **options: Any) -> None:
         self.map = find_map(map)
-        check_options(
-            self.map, n_envs=n_envs, reward=reward, ally_health=ally_health, spawn_jitter=spawn_jitter,
-            absent_agents=absent_agents, prob_obs_enemy=prob_obs_enemy, surrounded=surrounded,
-            num_fov_actions=num_fov_actions,
-        )  # fmt: skip
+        self.options = read_options(self.map, options)
+        if n_envs < 1:
+            raise ConfigError(f"n_envs must be at least 1, got {n_envs}")
         self.n_envs = n_envs
-        rules = base_rules(self.map, num_fov_actions if conic_fov else 0)
-        flags = {
-            "reward_mode": REWARD_MODES[reward],
-            "reward_scale": FLAWLESS_RETURN if reward_scale else 0.0,
-            "abs_reward": self.map.published("abs_reward") if abs_reward is None else abs_reward,
-            "timeout_is_terminal": timeout_is_terminal,
-            "obs_last_action": obs_last_action,
-            "obs_pathing_grid": obs_pathing_grid,
-            "obs_terrain_height": obs_terrain_height,
-            "obs_timestep": obs_timestep_number,
-            "state_last_action": state_last_action,
-            "state_timestep": state_timestep_number,
-            "obs_as_state": obs_instead_of_state,
-            "obs_own_pos": self.map.published("obs_own_pos") if obs_own_pos is None else obs_own_pos,
-            "ally_health": ally_health,
-            "absent_agents": absent_agents,
-            "spawn_jitter": spawn_jitter,
-            "healer_priority": healer_priority,
-            "surrounded": surrounded,
-            "compat_conic": compat_conic,
-            "prob_obs_enemy": prob_obs_enemy,
-            "epo": prob_obs_enemy < 1.0 or compat_epo_wipe,
-            "compat_epo_wipe": compat_epo_wipe,
-            "action_mask": action_mask,
-        }
-        for name, value in flags.items():
-            rules[0][name] = value
-        ranges = self.map.published("unit_ranges") if unit_ranges is None else unit_ranges
-        types = map_types(self.map, enemy_type_swap, ranges)
-        ground = terrain or self.map.terrain
+        rules = battle_rules(self.map, self.options)
+        types = map_types(self.map, self.options)
+        ground = self.options.terrain or self.map.terrain
         cells, routes, lattice = walkable_cells(ground), routes_on(ground), spawn_lattice()
         rules[0]["routed"] = routes is not NO_ROUTES
         template = line_up_template(self.map, types, cells, lattice)

@@ -7,47 +7,37 @@ import math
 import numpy as np
 
 from envs.skirmish.maps import Map
+from envs.skirmish.options import Options
 from envs.skirmish.records import HUNT_ON, HUNT_ONCE, NO_HUNT, REWARD_MODES, RULES, STOP, TEAM, UNIT
 from envs.skirmish.spawn import line_up
 from envs.skirmish.units import BURST, TYPE_ID, UNIT_TYPES, type_table
-from marl.types import ConfigError
 
+FLAWLESS_RETURN = 20.0  # with reward_scale, the return of a win in which nothing regenerates
 MOVES_AND_STOP = 6  # no-op, stop and four directions
 HUNTS = {"off": NO_HUNT, "once": HUNT_ONCE, "on": HUNT_ON}
 LATTICE_REACH = 12
 
 
-def check_options(
-    scenario: Map,
-    *,
-    n_envs: int,
-    reward: str,
-    ally_health: float,
-    spawn_jitter: float,
-    absent_agents: int,
-    prob_obs_enemy: float,
-    surrounded: float,
-    num_fov_actions: int,
-) -> None:
-    """ConfigError for values that make no battle."""
-    if n_envs < 1:
-        raise ConfigError(f"n_envs must be at least 1, got {n_envs}")
-    if reward not in REWARD_MODES:
-        raise ConfigError(f"reward '{reward}' is unknown; choose one of {', '.join(REWARD_MODES)}")
-    if not 0.0 < ally_health <= 1.0:
-        raise ConfigError(f"ally_health must lie in (0, 1], got {ally_health}")
-    if not (math.isfinite(spawn_jitter) and 0.0 <= spawn_jitter <= 1.0):
-        raise ConfigError(f"spawn_jitter must lie in [0, 1] map units, got {spawn_jitter}")
-    if not 0 <= absent_agents < scenario.n_agents:
-        raise ConfigError(f"absent_agents must lie in 0 .. {scenario.n_agents - 1} on this map, got {absent_agents}")
-    for name, share in (("prob_obs_enemy", prob_obs_enemy), ("surrounded", surrounded)):
-        if not 0.0 <= share <= 1.0:
-            raise ConfigError(f"{name} must lie in [0, 1], got {share}")
-    if num_fov_actions < 2:
-        raise ConfigError(f"num_fov_actions must be at least 2, got {num_fov_actions}")
+def battle_rules(scenario: Map, options: Options) -> np.ndarray:
+    """RULES [1] of a map under ``options``; whether walls stand in the way is left open."""
+    rules = _map_rules(scenario, options.num_fov_actions if options.conic_fov else 0)
+    values = {
+        "reward_mode": REWARD_MODES[options.reward],
+        "reward_scale": FLAWLESS_RETURN if options.reward_scale else 0.0,
+        "obs_timestep": options.obs_timestep_number,
+        "state_timestep": options.state_timestep_number,
+        "obs_as_state": options.obs_instead_of_state,
+        "epo": options.prob_obs_enemy < 1.0 or options.compat_epo_wipe,
+    }
+    for name in RULES.names or ():
+        if name in values:
+            rules[0][name] = values[name]
+        elif hasattr(options, name):
+            rules[0][name] = getattr(options, name)
+    return rules
 
 
-def base_rules(scenario: Map, looks: int) -> np.ndarray:
+def _map_rules(scenario: Map, looks: int) -> np.ndarray:
     """RULES [1] of a map with ``looks`` directions to look in (0: no field of view), with all options off."""
     rules = np.zeros(1, RULES)
     medivacs = scenario.map_type in ("MMM", "terran_gen")
@@ -80,11 +70,11 @@ def base_rules(scenario: Map, looks: int) -> np.ndarray:
     return rules
 
 
-def map_types(scenario: Map, enemy_type_swap: bool, unit_ranges: bool) -> np.ndarray:
+def map_types(scenario: Map, options: Options) -> np.ndarray:
     """The unit types with the one-hot positions of a map; SMAC v1 reverses the enemy's on stalkers_and_zealots."""
     order = scenario.type_order
-    swapped = enemy_type_swap and scenario.map_type == "stalkers_and_zealots"
-    return type_table(order, order[::-1] if swapped else order, unit_ranges)
+    swapped = options.enemy_type_swap and scenario.map_type == "stalkers_and_zealots"
+    return type_table(order, order[::-1] if swapped else order, bool(options.unit_ranges))
 
 
 def random_team(scenario: Map) -> np.ndarray:

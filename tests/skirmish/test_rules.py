@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from typing import Any
 
 import numba
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from envs.base import check_env
 from envs.skirmish import Skirmish
+from envs.skirmish.options import Options
 from marl.types import ConfigError
 from tests.skirmish.fights import FIRST_TARGET, STOP, act, ally, attack_nearest, enemy, pacify, uniform_actions
 
@@ -162,6 +166,7 @@ def test_refusal_changes_nothing_and_says_what_was_open() -> None:
         ({"prob_obs_enemy": 1.5}, "prob_obs_enemy"),
         ({"surrounded": -0.1}, "surrounded"),
         ({"num_fov_actions": 1}, "num_fov_actions"),
+        ({"spawn_jiter": 0.0}, "did you mean spawn_jitter"),
         ({"map": "terran_5_vs_6"}, "terran_5_vs_5"),
     ],
 )
@@ -169,6 +174,15 @@ def test_bad_options(options: dict, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as error:
         Skirmish(**{"map": "3m", "n_envs": 1, **options})
     assert "\n" not in str(error.value)
+
+
+def test_configuration_lists_every_option() -> None:
+    """conf/env/skirmish/base.yaml states each option with its default."""
+    given = yaml.safe_load(
+        (Path(__file__).resolve().parents[2] / "conf" / "env" / "skirmish" / "base.yaml").read_text()
+    )
+    stated = {name: value for name, value in given.items() if not name.startswith("_") and name != "map"}
+    assert stated == dataclasses.asdict(Options())
 
 
 def test_ally_health() -> None:

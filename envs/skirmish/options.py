@@ -1,0 +1,75 @@
+"""What can be chosen about a battle besides its map. ``None`` means: as published for the map (map_table.PUBLISHED)."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from envs.skirmish.maps import Map
+from envs.skirmish.records import REWARD_MODES
+from marl.types import ConfigError
+
+
+@dataclass(frozen=True)
+class Options:
+    """The keyword arguments of ``Skirmish``."""
+
+    # dense: damage, kills, win, never negative; dense_signed: own losses count half; death: kills, losses and the win
+    # alone; win_loss: +1 or -1 at the end
+    reward: str = "dense"
+    reward_scale: bool = True  # divide by max_reward / 20: a flawless win returns 20; published sparse runs scale too
+    abs_reward: bool | None = None  # dense: SMAC's absolute value (regeneration pays), or SMACv2's maximum with 0
+    timeout_is_terminal: bool = False
+    obs_last_action: bool = False
+    obs_pathing_grid: bool = False
+    obs_terrain_height: bool = False
+    obs_timestep_number: bool = False
+    state_last_action: bool = True
+    state_timestep_number: bool = False
+    obs_instead_of_state: bool = False
+    obs_own_pos: bool | None = None  # the agent's own position is part of its observation
+    unit_ranges: bool | None = None  # sight and target range by unit type instead of 9 and 6
+    enemy_type_swap: bool = True  # SMAC exchanges the enemy's type bits on stalkers_and_zealots maps
+    ally_health: float = 1.0  # share of their health that agents start with
+    absent_agents: int = 0  # so many agents, drawn anew for every episode, are dead from the start
+    spawn_jitter: float = 0.03  # map units, uniform
+    healer_priority: bool = False  # the enemy shoots at Medivacs first
+    terrain: str | None = None  # another map's ground
+    surrounded: float = 0.5  # random teams: share of episodes that start in the centre of enemy groups, not opposite
+    conic_fov: bool = False  # agents see and target a cone, and have ``num_fov_actions`` actions to turn it
+    num_fov_actions: int = 12
+    compat_conic: bool = False  # the published angle test
+    prob_obs_enemy: float = 1.0  # EPO: chance that an enemy sighted first by one agent is shown to another that sees it
+    action_mask: bool = True  # False calls every living target available
+    compat_epo_wipe: bool = False  # the published erasure of enemies before one that was never sighted
+
+
+def read_options(scenario: Map, given: dict[str, Any]) -> Options:
+    """Checked options for a map, with ``None`` resolved; ConfigError for what makes no battle."""
+    known = [field.name for field in dataclasses.fields(Options)]
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=3)
+            raise ConfigError(f"option '{name}' is unknown; {'did you mean ' + ', '.join(near) if near else known}?")
+    options = Options(**given)
+    unset = [name for name in ("abs_reward", "obs_own_pos", "unit_ranges") if getattr(options, name) is None]
+    published: dict[str, Any] = {name: scenario.published(name) for name in unset}
+    options = dataclasses.replace(options, **published)
+    if options.reward not in REWARD_MODES:
+        raise ConfigError(f"reward '{options.reward}' is unknown; choose one of {', '.join(REWARD_MODES)}")
+    if not 0.0 < options.ally_health <= 1.0:
+        raise ConfigError(f"ally_health must lie in (0, 1], got {options.ally_health}")
+    if not (math.isfinite(options.spawn_jitter) and 0.0 <= options.spawn_jitter <= 1.0):
+        raise ConfigError(f"spawn_jitter must lie in [0, 1] map units, got {options.spawn_jitter}")
+    if not 0 <= options.absent_agents < scenario.n_agents:
+        most = scenario.n_agents - 1
+        raise ConfigError(f"absent_agents must lie in 0 .. {most} on this map, got {options.absent_agents}")
+    for name in ("prob_obs_enemy", "surrounded"):
+        if not 0.0 <= getattr(options, name) <= 1.0:
+            raise ConfigError(f"{name} must lie in [0, 1], got {getattr(options, name)}")
+    if options.num_fov_actions < 2:
+        raise ConfigError(f"num_fov_actions must be at least 2, got {options.num_fov_actions}")
+    return options
