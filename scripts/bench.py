@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -17,15 +19,26 @@ from marl.config import validate
 from scripts.main import run
 
 
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Only warnings from the loggers below ``name``: a table should not be interrupted."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 def main(cfg: DictConfig) -> None:
     validate(cfg)
-    logging.getLogger("marl").setLevel(logging.WARNING)
     choices = HydraConfig.get().runtime.choices
     table = Table(title=f"{choices['env']}, {choices['algo']}")
     for column in ("row", "lanes", "threads", "value", "unit", "more"):
         table.add_column(column, justify="right" if column in ("lanes", "threads", "value") else "left")
     console, done = Console(), []
-    with console.status("measuring") as status:
+    with quiet("marl"), console.status("measuring") as status:
         for row in rows(cfg):
             done.append({**row, "env": choices["env"], "algo": choices["algo"]})
             more = ", ".join(

@@ -170,7 +170,7 @@ def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> N
 def test_a_damaged_newest_checkpoint_costs_only_the_steps_since(
     straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, logger="marl")  # scripts.bench quietens it
+    caplog.set_level(logging.INFO)
     damaged = tmp_path / "damaged"
     shutil.copytree(straight, damaged)
     newest, before = checkpoint.folders(damaged / "checkpoints")
