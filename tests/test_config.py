@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
@@ -101,13 +102,15 @@ def test_every_launcher_composes(name: str, tmp_path: Path) -> None:
     if plugin is not None and importlib.util.find_spec(plugin) is None:
         pytest.skip(f"launch={name} needs {plugin}: pip install -e .[cluster]")
     compose_train(tmp_path, f"launch={name}")
+    launcher = {"joblib": "JoblibLauncher", "slurm": "SlurmLauncher"}.get(name, "BasicLauncher")
+    assert HydraConfig.get().launcher._target_.endswith(f".{launcher}")
 
 
-@pytest.mark.parametrize("script", ["evaluate", "record", "plot", "bench"])
+@pytest.mark.parametrize("script", ["evaluate", "record", "plot", "bench", "fidelity"])
 def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
     from hydra import compose, initialize_config_module
 
-    given = {"plot": ["runs=runs"], "bench": []}.get(script, ["run=runs/one"])
+    given = {"plot": ["runs=runs"], "bench": [], "fidelity": ["dir=agents"]}.get(script, ["run=runs/one"])
     with initialize_config_module("conf", version_base="1.3"):
         cfg = compose(script, overrides=given)
         if script == "bench":
