@@ -21,12 +21,14 @@ class Scripted:
 
     def __init__(self) -> None:
         self.after_calls: list[tuple[Tensor, Tensor]] = []
+        self.saw: list[Tensor] = []
 
     def begin(self, n_envs: int, gen: torch.Generator) -> dict[str, Tensor]:
         return {"steps": torch.zeros(n_envs)}
 
     def act(self, obs: Obs, carry: dict[str, Tensor], *, explore: bool, gen: torch.Generator):  # type: ignore[no-untyped-def]
         noise = torch.rand(obs.avail.shape, generator=gen).masked_fill(~obs.avail, -1.0)
+        self.saw.append(obs.obs.clone())
         lane_steps = carry["steps"] + 1
         return noise.argmax(-1), {"steps": lane_steps}, {"head": lane_steps}
 
@@ -110,6 +112,7 @@ def test_attacks_change_what_is_executed_and_seen_in_their_lanes_only() -> None:
     assert (batch.actions[on] != batch.intended[on]).any()
     assert torch.equal(batch["obs_seen"][on][:, 0], batch.obs[on][:, 0] + 1.0)
     assert batch.policy_obs is batch["obs_seen"]
+    assert torch.equal(torch.stack(policy.saw, 1), batch["obs_seen"][:, :-1])  # the policy acts on what it is shown
     executed = batch.actions.long().unsqueeze(-1)
     assert batch.avail.gather(-1, executed).squeeze(-1)[filled].all()
     intended, done = policy.after_calls[0]

@@ -126,6 +126,14 @@ def test_per_lane_gradients_by_vmap() -> None:
             assert torch.allclose(batched[name][b], value, atol=1e-5), name
 
 
+@pytest.mark.parametrize("source", ["executed", "intended"])
+def test_the_policy_remembers_the_action_that_it_is_told_to(source: str) -> None:
+    policy = EpsilonGreedy(make_agent(SPEC), VDN(SPEC), 0.0, source)  # type: ignore[arg-type]
+    actions = {"intended": torch.tensor([[1, 2, 3]]), "executed": torch.tensor([[4, 2, 0]])}
+    carry = policy.after(policy.begin(1, torch.Generator()), actions["intended"], actions["executed"])
+    assert torch.equal(carry["last"], actions[source])
+
+
 def test_no_mixer_and_vdn_by_hand() -> None:
     q, state = torch.tensor([[1.0, 2.0, 4.0]]), torch.zeros(1, 6)
     assert torch.equal(NoMixer(SPEC)(q, state), q)
