@@ -45,10 +45,20 @@ class ValueAlgorithm:
     ) -> None:
         require_positive("algo", batch_size=batch_size, updates_per_collect=updates_per_collect)
         self.hooks = [make(spec) for make in hooks.values()]
-        self.learner = learner(spec, agent(spec), mixer(spec), self.hooks, device=device)
         self.epsilon, self.gen, self.device = epsilon, gen, torch.device(device)
+        self.learner = self.make_learner(spec, agent, mixer, learner)
         self.batch_size, self.updates_per_collect = batch_size, updates_per_collect
         self.warmup_episodes = max(warmup_episodes, batch_size)
+
+    def make_learner(
+        self,
+        spec: EnvSpec,
+        agent: Callable[[EnvSpec], RecurrentAgent],
+        mixer: Callable[[EnvSpec], Mixer],
+        learner: Callable[..., ValueLearner],
+    ) -> ValueLearner:
+        """The learner and its first networks; algorithms with more networks override this."""
+        return learner(spec, agent(spec), mixer(spec), self.hooks, device=self.device)
 
     def fields(self) -> dict[str, Field]:
         return {name: field for hook in self.hooks for name, field in hook.fields().items()}

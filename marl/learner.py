@@ -9,7 +9,7 @@ import copy
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,8 @@ from marl.mixers import Mixer
 from marl.protocols import LearnerHook
 from marl.returns import td_lambda as lambda_returns
 from marl.types import ConfigError, EnvSpec, EpisodeBatch, Metrics
+
+NetT = TypeVar("NetT", bound=nn.Module)
 
 
 @dataclass
@@ -53,6 +55,30 @@ def masked_td_loss(chosen: Tensor, target: Tensor, filled: Tensor) -> tuple[Tens
     """Sum of squared errors and the number of errors: chosen, target [M, T, m], filled bool [M, T, 1]."""
     error = torch.where(filled, chosen - target, 0.0)
     return error.square().sum(), filled.sum() * chosen.shape[-1]
+
+
+def td_metrics(chosen: Tensor, target: Tensor, filled: Tensor) -> Metrics:
+    """Means over the filled steps of chosen, target [M, T, m], filled bool [M, T, 1]."""
+    with torch.no_grad():
+        mean = 1.0 / (filled.sum() * chosen.shape[-1])
+        return {
+            "q/taken": torch.where(filled, chosen, 0.0).sum() * mean,
+            "q/target": target.sum() * mean,
+            "q/td_abs": torch.where(filled, (chosen - target).abs(), 0.0).sum() * mean,
+        }
+
+
+def team_value(mixer: Mixer, q: Tensor, greedy: Tensor, actions: Tensor, state: Tensor) -> Tensor:
+    """Team value [M, T, m] of the joint actions long [M, T, n], from the agents' values q [M, T+1, n, A], their best
+    actions ``greedy`` long [M, T+1, n] and state [M, T+1, S]."""
+    q_taken = gather_actions(q[:, :-1], actions)  # [M, T, n]
+    q_max = gather_actions(q[:, :-1], greedy[:, :-1])
+    return mixer(q_taken, state[:, :-1], actions=actions, q_max=q_max)
+
+
+def frozen_copy(net: NetT) -> NetT:
+    """A target network: the same weights, never trained."""
+    return copy.deepcopy(net).requires_grad_(False)
 
 
 def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
@@ -110,13 +136,12 @@ class ValueLearner:
                 raise ConfigError(f"learner.{key} is '{value}'; it must be executed or intended")
         self.spec, self.hooks, self.device = spec, list(hooks), torch.device(device)
         self.agent, self.mixer = agent.to(device), mixer.to(device)
-        self.target_agent = copy.deepcopy(agent).requires_grad_(False)
-        self.target_mixer = copy.deepcopy(mixer).requires_grad_(False)
+        self.make_targets()
         self.gamma, self.td_lambda, self.double_q, self.grad_clip = gamma, td_lambda, double_q, grad_clip
         self.target_every, self.tau = target_every, tau
         self.act_on, self.last_action = act_on, last_action
         owned = {id(p) for hook in self.hooks for p in hook.parameters()}
-        online = itertools.chain(agent.parameters(), mixer.parameters())
+        online = itertools.chain.from_iterable(net.parameters() for net in self.online().values())
         self.parameters = [p for p in online if id(p) not in owned]
         self.optimizer = make_optimizer(optimizer, self.parameters, lr, optimizer_eps)
         self.updates = 0
@@ -125,23 +150,51 @@ class ValueLearner:
         """Executed or intended actions, long [M, T+1, n]."""
         return (batch.actions if which == "executed" else batch.intended).long()
 
+    # what learners of other papers override: networks, bootstrap values, losses
+
+    def online(self) -> dict[str, nn.Module]:
+        """The networks that the optimiser steps, by the name that messages and checkpoints use."""
+        return {"agent": self.agent, "mixer": self.mixer}
+
+    def make_targets(self) -> None:
+        """Copies of online networks that ``bootstrap`` needs."""
+        self.target_agent, self.target_mixer = frozen_copy(self.agent), frozen_copy(self.mixer)
+
+    def targets(self) -> dict[str, tuple[nn.Module, nn.Module]]:
+        """(online, target) of every copy, by the target's name."""
+        return {
+            "target_agent": (self.agent, self.target_agent),
+            "target_mixer": (self.mixer, self.target_mixer),
+        }
+
+    def inputs(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor | None]:
+        """What the agents saw [M, T+1, n, I], and how many slots of each episode matter (long [M]; None: all)."""
+        x = self.agent.inputs(batch.policy_obs, previous_actions(self.acted(batch, self.last_action)))
+        return x, batch.length.cpu() + 1 if self.device.type == "cpu" else None  # and one to bootstrap from
+
     def forward(self, batch: EpisodeBatch) -> Forward:
         """Unroll the online and the target networks once over all T+1 slots."""
-        x = self.agent.inputs(batch.policy_obs, previous_actions(self.acted(batch, self.last_action)))
-        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None  # and one to bootstrap from
+        x, slots = self.inputs(batch)
         q, h = self.agent.unroll(x, slots)
         with torch.no_grad():
-            target_q, _ = self.target_agent.unroll(x, slots)
             greedy = best_available(q.detach(), batch.avail)
-            best = best_available(target_q, batch.avail)
-            chosen = greedy if self.double_q else best
-            target_v = self.target_mixer(
-                gather_actions(target_q, chosen),
-                batch.state,
-                actions=chosen,
-                q_max=gather_actions(target_q, best),
-            )
-        return Forward(q, h.detach(), target_v, greedy)
+            return Forward(q, h.detach(), self.bootstrap(batch, x, slots, greedy), greedy)
+
+    def bootstrap(self, batch: EpisodeBatch, x: Tensor, slots: Tensor | None, greedy: Tensor) -> Tensor:
+        """Values [M, T+1, m] of the next states, without gradient."""
+        target_q, _ = self.target_agent.unroll(x, slots)
+        best = best_available(target_q, batch.avail)
+        chosen = greedy if self.double_q else best
+        q_max = gather_actions(target_q, best)
+        return self.target_mixer(gather_actions(target_q, chosen), batch.state, actions=chosen, q_max=q_max)
+
+    def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
+        """Terms of the loss by name, and what else to log. ``target`` [M, T, m] holds the lambda-returns."""
+        filled, actions = batch.filled[:, :-1, None], self.acted(batch, self.act_on)[:, :-1]
+        q_total = team_value(self.mixer, fwd.q, fwd.greedy, actions, batch.state)
+        squared, count = masked_td_loss(q_total, target, filled)
+        # torchrun: ranks sum their gradients, so each divides by the errors of all of them
+        return {"td": squared / global_count(count)}, td_metrics(q_total, target, filled)
 
     def update(self, batch: EpisodeBatch) -> Metrics:
         """Gradient step on ``batch`` [M episodes]; metrics are detached 0-d tensors."""
@@ -151,14 +204,8 @@ class ValueLearner:
         target = lambda_returns(
             reward, batch.terminated[:, :-1, None], filled, fwd.target_v, self.gamma, self.td_lambda
         )
-        actions = self.acted(batch, self.act_on)[:, :-1]
-        q_taken = gather_actions(fwd.q[:, :-1], actions)  # [M, T, n]
-        q_max = gather_actions(fwd.q[:, :-1], fwd.greedy[:, :-1])
-        q_total = self.mixer(q_taken, batch.state[:, :-1], actions=actions, q_max=q_max)  # [M, T, m]
-        squared, count = masked_td_loss(q_total, target, filled)
-        # torchrun: ranks sum their gradients, so each divides by the errors of all of them
-        td_loss = squared / global_count(count)
-        loss = td_loss + sum(hook.loss(batch, fwd) for hook in self.hooks)
+        terms, metrics = self.losses(batch, fwd, target)
+        loss: Any = sum(terms.values()) + sum(hook.loss(batch, fwd) for hook in self.hooks)
 
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -168,22 +215,13 @@ class ValueLearner:
         self.updates += 1
         self._sync_targets()
 
-        metrics: Metrics = {}
         for hook in self.hooks:
             metrics |= hook.update(batch, fwd)
-        with torch.no_grad():
-            mean = 1.0 / count
-            metrics |= {
-                "loss/td": td_loss.detach(),
-                "optim/grad_norm": grad_norm.detach(),
-                "q/taken": torch.where(filled, q_total.detach(), 0.0).sum() * mean,
-                "q/target": target.sum() * mean,
-                "q/td_abs": torch.where(filled, (q_total - target).abs(), 0.0).sum() * mean,
-            }
-        return metrics
+        metrics |= {f"loss/{name}": term.detach() for name, term in terms.items()}
+        return metrics | {"optim/grad_norm": grad_norm.detach()}
 
     def _sync_targets(self) -> None:
-        pairs = ((self.agent, self.target_agent), (self.mixer, self.target_mixer))
+        pairs = self.targets().values()
         if self.tau is not None:
             with torch.no_grad():
                 for online, target in pairs:
@@ -195,12 +233,7 @@ class ValueLearner:
 
     def networks(self) -> dict[str, nn.Module]:
         """Every network by the name that messages and checkpoints use."""
-        return {
-            "agent": self.agent,
-            "mixer": self.mixer,
-            "target_agent": self.target_agent,
-            "target_mixer": self.target_mixer,
-        }
+        return self.online() | {name: target for name, (_, target) in self.targets().items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -61,9 +61,13 @@ class EpsilonGreedy:
         q, h = self.agent.step(self.agent.inputs(obs.obs, carry["last"]), carry["h"])
         actions = best_available(q, obs.avail)
         if explore:
-            coin = torch.rand(actions.shape, generator=gen, device=actions.device)
-            actions = torch.where(coin < self.epsilon, random_available(obs.avail, gen), actions)
+            actions = self.noisy(actions, obs.avail, gen)
         return actions, {"h": h, "last": carry["last"]}, {}
+
+    def noisy(self, actions: Tensor, avail: Tensor, gen: Generator) -> Tensor:
+        """Each agent's action long [B, n], or with probability ``epsilon`` a random available one."""
+        coin = torch.rand(actions.shape, generator=gen, device=actions.device)
+        return torch.where(coin < self.epsilon, random_available(avail, gen), actions)
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
         return {"h": carry["h"], "last": executed if self.last_action == "executed" else intended}
