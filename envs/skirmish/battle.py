@@ -20,7 +20,6 @@ from envs.skirmish.sight import forget_sightings
 from envs.skirmish.spawn import spawn
 
 LOOPS_PER_STEP = 8  # half a game second
-CHOOSE_EVERY = 4  # loops between two looks for a better target
 DEATH_VALUE, NEGATIVE_SCALE, WIN_VALUE = 10.0, 0.5, 200.0
 RUNNING, WON, LOST, DRAWN = 0, 1, 2, 3
 
@@ -153,7 +152,7 @@ def play_step(
         order_hunt(rules, types, units)
     for loop in range(LOOPS_PER_STEP):
         start = below(lane, rules.n_units)  # a fixed order would favour one side
-        play_loop(rules, types, ground, units, lane, start, loop % CHOOSE_EVERY == 0)
+        play_loop(rules, types, ground, units, lane, start, loop == 0)
     lane.t += 1
 
 

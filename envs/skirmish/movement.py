@@ -9,14 +9,14 @@ import math
 
 import numpy as np
 
+from envs.skirmish.bodies import WIDEST_GAP, blocks, obstacles, turn_around
 from envs.skirmish.compiled import rule
 from envs.skirmish.observe import can_walk
 from envs.skirmish.records import FIGHTING, IDLE, MOVING, Ground, Record
 from envs.skirmish.terrain import SIZE
-from envs.skirmish.units import UNIT_TYPES, WALKS
+from envs.skirmish.units import WALKS
 
 EDGE = 0.01  # flyers keep this far from the map's border
-WIDEST_GAP = 2.0 * max(unit.inner_radius for unit in UNIT_TYPES)  # bodies farther apart never touch
 HEADINGS = 7  # detours tried on either side, in steps of 22.5 degrees
 COS = np.array([math.cos(math.radians(22.5 * k)) for k in range(HEADINGS + 1)])
 SIN = np.array([math.sin(math.radians(22.5 * k)) for k in range(HEADINGS + 1)])
@@ -24,11 +24,10 @@ SIN = np.array([math.sin(math.radians(22.5 * k)) for k in range(HEADINGS + 1)])
 
 @rule
 def is_clear(rules: Record, types: np.ndarray, units: np.ndarray, i: int, x: float, y: float) -> bool:
-    """No opponent's body is in the way at (x, y); moving apart from one that overlaps already is allowed."""
-    n = rules.n_agents
-    first, last = (n, rules.n_units) if i < n else (0, n)
+    """Nobody's body is in the way at (x, y); moving apart from one that overlaps already is allowed."""
     me = units[i]
     kind = types[me.type]
+    first, last = obstacles(rules, i)
     for j in range(first, last):
         other = units[j]
         dx, dy = other.x - x, other.y - y
@@ -37,7 +36,7 @@ def is_clear(rules: Record, types: np.ndarray, units: np.ndarray, i: int, x: flo
             continue
         body = types[other.type]
         gap = kind.inner_radius + body.inner_radius
-        if square < gap * gap and other.health > 0.0 and body.plane == kind.plane:
+        if square < gap * gap and blocks(rules, types, units, i, j):
             old_dx, old_dy = other.x - me.x, other.y - me.y
             if square < old_dx * old_dx + old_dy * old_dy:
                 return False
@@ -69,9 +68,16 @@ def next_point(routes: np.ndarray, unit: Record, goal_x: float, goal_y: float) -
 
 @rule
 def walk(
-    rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, i: int, goal_x: float, goal_y: float
+    rules: Record,
+    types: np.ndarray,
+    ground: Ground,
+    units: np.ndarray,
+    i: int,
+    goal_x: float,
+    goal_y: float,
+    target: int,
 ) -> None:
-    """One loop towards the goal: straight, else along the wall, else around whoever stands in the way."""
+    """One loop towards the goal (``target`` if that is a unit): around whoever stands in the way and along walls."""
     unit = units[i]
     kind = types[unit.type]
     if rules.routed and kind.plane == WALKS:
@@ -86,6 +92,10 @@ def walk(
     if kind.acceleration > 0.0:
         unit.speed = min(unit.speed + kind.acceleration, kind.speed)
         speed = unit.speed
+    turn_by = turn_around(rules, types, units, i, dx, dy, far, target)
+    if turn_by != 0.0:
+        cos, sin = math.cos(turn_by), math.sin(turn_by)
+        dx, dy = cos * dx - sin * dy, sin * dx + cos * dy
     stride = min(speed, far) / far
     step_x, step_y = dx * stride, dy * stride
     unit.pose = MOVING

@@ -37,6 +37,7 @@ class Options:
     absent_agents: int = 0  # so many agents, drawn anew for every episode, are dead from the start
     spawn_jitter: float = 0.03  # map units, uniform
     healer_priority: bool = False  # the enemy shoots at Medivacs first
+    friends_block: bool = False  # movers go around friends that fight instead of passing them
     terrain: str | None = None  # another map's ground
     surrounded: float = 0.5  # random teams: share of episodes that start in the centre of enemy groups, not opposite
     conic_fov: bool = False  # agents see and target a cone, and have ``num_fov_actions`` actions to turn it

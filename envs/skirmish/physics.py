@@ -10,7 +10,7 @@ import numpy as np
 
 from envs.skirmish.combat import can_be_healed, choose_patient, choose_target, in_reach, land_hit, release
 from envs.skirmish.compiled import rule
-from envs.skirmish.movement import separate, walk
+from envs.skirmish.movement import NOBODY, separate, walk
 from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Ground, Record
 from envs.skirmish.rng import uniform
 from envs.skirmish.splash import burst_the_fallen, sweep
@@ -60,7 +60,7 @@ def fight(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, l
     kind = types[unit.type]
     if not in_reach(types, unit, foe, 0.0):
         if unit.recovery <= 0.0:
-            walk(rules, types, ground, units, i, foe.x, foe.y)
+            walk(rules, types, ground, units, i, foe.x, foe.y, unit.target)
         return
     unit.pose = FIGHTING
     unit.speed = 0.0
@@ -77,7 +77,7 @@ def treat(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, i
     unit = units[i]
     patient = units[unit.target]
     if not in_reach(types, unit, patient, 0.0):
-        walk(rules, types, ground, units, i, patient.x, patient.y)
+        walk(rules, types, ground, units, i, patient.x, patient.y, unit.target)
         return
     unit.pose = IDLE
     unit.speed = 0.0
@@ -100,7 +100,7 @@ def escort(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, 
         if dx * dx + dy * dy < least:
             nearest, least = j, dx * dx + dy * dy
     if nearest >= 0 and not in_reach(types, unit, units[nearest], 0.0):
-        walk(rules, types, ground, units, i, units[nearest].x, units[nearest].y)
+        walk(rules, types, ground, units, i, units[nearest].x, units[nearest].y, nearest)
     else:
         unit.pose = IDLE
         unit.speed = 0.0
@@ -147,7 +147,7 @@ def take_turn(
     elif unit.target >= 0:
         fight(rules, types, ground, units, lane, i)
     elif (unit.order == MOVE or unit.order == ATTACK_MOVE) and unit.recovery <= 0.0:
-        walk(rules, types, ground, units, i, unit.goal_x, unit.goal_y)
+        walk(rules, types, ground, units, i, unit.goal_x, unit.goal_y, NOBODY)
     elif unit.scripted and kind.heals and rules.hunt:
         escort(rules, types, ground, units, i)
     else:

@@ -34,6 +34,7 @@ UNIT = np.dtype(
         "struck",  # unit that the hit under way will meet
         "quiet",  # loops since it was last damaged
         "pose",
+        "mark",  # scratch of the search for a way around bodies
         "turn",  # side on which it last went around an obstacle: +1 left, -1 right
         "scripted")],  # 1: chooses targets by itself, as the enemy does
     align=True,
@@ -53,6 +54,7 @@ RULES = np.dtype(
         "state_last_action", "state_timestep", "obs_as_state",
         "reward_mode", "abs_reward", "timeout_is_terminal", "order_points",
         "absent_agents", "healer_priority",
+        "friends_block",  # friends that fight are in the way
         "hunt",  # the enemy is ordered to attack the nearest agent: HUNT_ONCE at the start, HUNT_ON whenever it is idle
         "routed",  # walls can stand in the way
         "bursts")]  # there may be units that burst when they die
