@@ -10,6 +10,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from envs.skirmish.combat import fall
 from envs.skirmish.compiled import forget_stale, rule
 from envs.skirmish.observe import NOOP, observe_lane
 from envs.skirmish.orders import issue_orders, order_attack_move, order_hunt
@@ -17,9 +18,10 @@ from envs.skirmish.physics import play_loop
 from envs.skirmish.records import DEATH, DENSE, HUNT_ON, WIN_LOSS, Ground, Lanes, Outputs, Record, World
 from envs.skirmish.rng import below, mix, seed_lane
 from envs.skirmish.sight import forget_sightings
-from envs.skirmish.spawn import spawn
+from envs.skirmish.spawn import draw_hidden, spawn
 
 LOOPS_PER_STEP = 8  # half a game second
+LOOPS_AFTER_KILL = 2  # agents below their health level are killed so long before the end of a step
 DEATH_VALUE, NEGATIVE_SCALE, WIN_VALUE = 10.0, 0.5, 200.0
 RUNNING, WON, LOST, DRAWN = 0, 1, 2, 3
 
@@ -48,6 +50,8 @@ def reset_lane(world: World, lanes: Lanes, outputs: Outputs, seed: np.uint64, re
     if reseed:
         seed_lane(lane, seed, b)
     spawn(rules, world, units, lane)
+    if rules.enemy_mask > 0.0:
+        draw_hidden(rules, lanes.hidden[b], lane)
     if rules.order_points > 0:
         order_attack_move(rules, units, lane)
     if rules.hunt:
@@ -140,6 +144,23 @@ def team_reward(rules: Record, units: np.ndarray, lane: Record, result: int) -> 
 
 
 @rule
+def below_level(rules: Record, types: np.ndarray, units: np.ndarray) -> int:
+    """The agents that have less than their health level, as bits."""
+    found = 0
+    for i in range(rules.n_agents):
+        if units[i].health / types[units[i].type].health < units[i].health_level:
+            found |= 1 << i
+    return found
+
+
+@rule
+def kill_agents(rules: Record, types: np.ndarray, units: np.ndarray, doomed: int) -> None:
+    for i in range(rules.n_agents):
+        if (doomed >> i) & 1 and units[i].health > 0.0:
+            fall(units[i], types[units[i].type])
+
+
+@rule
 def play_step(
     rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, actions: np.ndarray
 ) -> None:
@@ -147,10 +168,14 @@ def play_step(
     for i in range(rules.n_units):
         unit = units[i]
         unit.before = unit.health + unit.shield if unit.health > 0.0 else 0.0
-    issue_orders(rules, types, units, actions)
+    weak = below_level(rules, types, units) if rules.compat_health_check else 0
+    issue_orders(rules, types, units, lane, actions)
     if rules.hunt == HUNT_ON:
         order_hunt(rules, types, units)
     for loop in range(LOOPS_PER_STEP):
+        if rules.health_levels and loop == LOOPS_PER_STEP - LOOPS_AFTER_KILL:
+            doomed = weak if rules.compat_health_check else below_level(rules, types, units)
+            kill_agents(rules, types, units, doomed)
         start = below(lane, rules.n_units)  # a fixed order would favour one side
         play_loop(rules, types, ground, units, lane, start, loop == 0)
     lane.t += 1

@@ -1,4 +1,4 @@
-"""Ways around bodies that stand: a mover that would run into one goes along the outer tangent of all that stand together.
+"""Ways around bodies that stand: a mover that would run into one takes the outer tangent of all that stand together.
 
 Bodies are circles. Those with no room for the mover between them form a cluster; of the two tangents to it the mover
 takes the shorter way, and leaves the side that it has chosen only for one that is clearly shorter. ``units`` is one

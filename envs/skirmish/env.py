@@ -16,7 +16,7 @@ from torch import Tensor
 
 from envs.base import refuse_unavailable
 from envs.skirmish.battle import find_unavailable, observe_only, reset_lanes, seed_lanes, step_lanes
-from envs.skirmish.layout import build_spec
+from envs.skirmish.layout import build_spec, capability_names
 from envs.skirmish.maps import find_map
 from envs.skirmish.options import read_options
 from envs.skirmish.paths import NO_ROUTES, routes_on
@@ -27,7 +27,8 @@ from envs.skirmish.terrain import ground_height, walkable_cells
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
 from marl.types import ConfigError, Obs, Step
 
-NUMBERS = ("x", "y", "health", "shield", "cooldown", "energy")  # fields that UnitView shares with the record
+CAPABILITIES = ("attack_probability", "health_level")
+NUMBERS = ("x", "y", "health", "shield", "cooldown", "energy", *CAPABILITIES)  # what UnitView shares with the record
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class UnitView:
     cooldown: float = 0.0  # game loops until the weapon is ready
     energy: float = 0.0
     facing: float = 0.0  # radians, 0 = east
+    attack_probability: float = 1.0  # of agents, with the option of that name
+    health_level: float = 0.0
 
 
 class Skirmish:
@@ -80,6 +83,7 @@ class Skirmish:
             owner=np.full((n_envs, enemies), -1, np.int32),
             seen=np.zeros((n_envs, enemies, n), np.uint8),
             visit=np.zeros((n_envs, n), np.int32),
+            hidden=np.zeros((n_envs, enemies, n), np.uint8),
         )
         self._lanes.lanes["finished"] = 1
         self._outputs = self._allocate()
@@ -142,11 +146,36 @@ class Skirmish:
             views.append(UnitView(owner, UNIT_TYPES[unit["type"]].name, **numbers, facing=facing))
         return views
 
-    def place(self, units: Sequence[UnitView], lane: int = 0, last_action: Sequence[int] | None = None) -> Obs:
+    @property
+    def cap_size(self) -> int:
+        """Numbers per agent in ``capabilities``."""
+        rules = self._world.rules[0]
+        return len(capability_names(rules)) + int(rules["type_bits"])
+
+    def capabilities(self) -> Tensor:
+        """What tells the agents from each other, f32 [B, n * cap_size], the dead included (SMACv2's get_capabilities).
+
+        Per agent: its attack probability and its health level, if the battle has them, and its type as a one-hot.
+        """
+        agents = self._lanes.units[:, : self.spec.n_agents]
+        rules = self._world.rules[0]
+        bits = self._world.types["ally_bit"][agents["type"]][..., None] == np.arange(rules["type_bits"])  # [B, n, bits]
+        numbers = [agents[name.replace(" ", "_")][..., None] for name in capability_names(rules)]  # each [B, n, 1]
+        both = np.concatenate([*numbers, bits], axis=2, dtype=np.float32)
+        return torch.from_numpy(both.reshape(self.n_envs, -1))
+
+    def place(
+        self,
+        units: Sequence[UnitView],
+        lane: int = 0,
+        last_action: Sequence[int] | None = None,
+        hidden: Sequence[Sequence[int]] | None = None,
+    ) -> Obs:
         """Put exactly these units on a lane, each side in its index order, and recompute what is seen.
 
         Slots that the list does not fill stay dead. Units have no orders, the enemy its attack-move if the map gives
-        one; ``last_action`` [n] is what the agents did last (None: nothing yet).
+        one; ``last_action`` [n] is what the agents did last (None: nothing yet); with the option ``enemy_mask``,
+        ``hidden`` [n, enemies] says which agent sees nothing of which enemy but its place (None: all is seen).
         """
         slots = {"ally": range(self.spec.n_agents), "enemy": range(self.spec.n_agents, len(self._world.template))}
         lined_up = self._lanes.units[lane]
@@ -157,6 +186,10 @@ class Skirmish:
             if view.owner not in slots or view.type not in TYPE_ID or used[view.owner] >= len(slots[view.owner]):
                 room = f"{self.map.n_agents} against {self.map.n_enemies}"
                 raise ConfigError(f"{view} does not fit: {self.map.name} has room for {room}")
+            for name in CAPABILITIES:
+                has_option = view.owner == "ally" and getattr(self.options, name) is not None
+                if not has_option and getattr(view, name) != getattr(UnitView, name):
+                    raise ConfigError(f"{view} has a {name}, which is for agents and needs the option of that name")
             unit = lined_up[slots[view.owner][used[view.owner]]]
             used[view.owner] += 1
             unit["type"] = TYPE_ID[view.type]
@@ -169,6 +202,7 @@ class Skirmish:
         self._lanes.lanes[lane]["finished"] = 0
         self._lanes.last_action[lane] = -1 if last_action is None else last_action
         self._lanes.owner[lane], self._lanes.seen[lane] = -1, 0
+        self._lanes.hidden[lane] = 0 if hidden is None else np.asarray(hidden).T
         self._started = True
         observe_only(self._world, self._lanes, self._outputs, lane)
         return self._obs

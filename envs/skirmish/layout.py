@@ -28,14 +28,27 @@ class Feature:
     ally_slot: int | None = None  # index among the other agents, in increasing order; -1: the observer itself
 
 
-def unit_features(prefix: str, first: str, shield: bool, bits: int, slot: int | None) -> list[Feature]:
-    """Features of another unit as an agent sees it."""
+def capability_names(rules: np.void) -> list[str]:
+    """What tells an agent from others of its type, in the order of all layouts."""
+    switches = {"attack probability": "attack_probabilities", "health level": "health_levels"}
+    return [name for name, switch in switches.items() if rules[switch]]
+
+
+def least_health(rules: np.void) -> float:
+    """Agents are shown their health above their level, and may be below it for some loops before they are killed."""
+    return float((0.0 - rules["level_high"]) / (1.0 - rules["level_high"]))
+
+
+def unit_features(rules: np.void, prefix: str, first: str, shield: bool, slot: int | None) -> list[Feature]:
+    """Features of another unit as an agent sees it; ``slot`` None: an enemy."""
+    ally = slot is not None
     found = [Feature(f"{prefix} {first}", 0, 1, slot), Feature(f"{prefix} distance", 0, 1, slot)]
     found += [Feature(f"{prefix} {axis}", -1, 1, slot) for axis in ("dx", "dy")]
-    found.append(Feature(f"{prefix} health", 0, 1, slot))
-    if shield:
-        found.append(Feature(f"{prefix} shield", 0, 1, slot))
-    return found + [Feature(f"{prefix} type {bit}", 0, 1, slot) for bit in range(bits)]
+    found.append(Feature(f"{prefix} health", least_health(rules) if ally else 0, 1, slot))
+    names = ["shield"] if shield else []
+    names += capability_names(rules) if ally else []
+    names += [f"type {bit}" for bit in range(rules["type_bits"])]
+    return found + [Feature(f"{prefix} {name}", 0, 1, slot) for name in names]
 
 
 def obs_features(rules: np.void, action_names: tuple[str, ...]) -> list[Feature]:
@@ -47,14 +60,15 @@ def obs_features(rules: np.void, action_names: tuple[str, ...]) -> list[Feature]
     if rules["obs_terrain_height"]:
         found += [Feature(f"height {point}", 0, 1, -1) for point in (*GRID_POINTS, "here")]
     for enemy in range(rules["n_enemies"]):
-        found += unit_features(f"enemy {enemy}", "attackable", bool(rules["shield_enemy"]), bits, None)
+        found += unit_features(rules, f"enemy {enemy}", "attackable", bool(rules["shield_enemy"]), None)
     for slot in range(rules["n_agents"] - 1):
-        found += unit_features(f"ally {slot}", "visible", shield, bits, slot)
+        found += unit_features(rules, f"ally {slot}", "visible", shield, slot)
         if rules["obs_last_action"]:
             found += [Feature(f"ally {slot} last {name}", 0, 1, slot) for name in action_names]
-    found.append(Feature("own health", 0, 1, -1))
+    found.append(Feature("own health", least_health(rules), 1, -1))
     if shield:
         found.append(Feature("own shield", 0, 1, -1))
+    found += [Feature(f"own {name}", 0, 1, -1) for name in capability_names(rules)]
     if rules["obs_own_pos"]:
         found += [Feature(f"own {axis}", 0, 1, -1) for axis in ("x", "y")]
     if rules["conic"]:
@@ -72,7 +86,8 @@ def state_names(rules: np.void, obs_names: tuple[str, ...], action_names: tuple[
         return tuple(f"agent {agent} {name}" for agent in range(n) for name in obs_names)
     types = [f"type {bit}" for bit in range(bits)]
     facing = ["facing x", "facing y"] if rules["conic"] else []
-    ally = ["health", "cooldown", "x", "y", *(["shield"] if rules["shield_ally"] else []), *facing, *types]
+    shield = ["shield"] if rules["shield_ally"] else []
+    ally = ["health", "cooldown", "x", "y", *shield, *capability_names(rules), *facing, *types]
     enemy = ["health", "x", "y", *(["shield"] if rules["shield_enemy"] else []), *types]
     names = [f"ally {agent} {name}" for agent in range(n) for name in ally]
     names += [f"enemy {index} {name}" for index in range(rules["n_enemies"]) for name in enemy]

@@ -62,6 +62,27 @@ def write_targets(
 
 
 @rule
+def health_left(unit: Record, kind: Record) -> float:
+    """Share of the health above the level at which the unit is killed; below 0 until it is."""
+    return (unit.health / kind.health - unit.health_level) / (1.0 - unit.health_level)
+
+
+@rule
+def write_capabilities(rules: Record, unit: Record, row: np.ndarray, at: int, attack: int, level: int) -> int:
+    """What tells an agent from others of its type, from ``at`` on; zeros without ``attack`` or ``level``.
+
+    Returns the index after them.
+    """
+    if rules.attack_probabilities:
+        row[at] = unit.attack_probability if attack else 0.0
+        at += 1
+    if rules.health_levels:
+        row[at] = unit.health_level if level else 0.0
+        at += 1
+    return at
+
+
+@rule
 def write_unit(
     row: np.ndarray,
     at: int,
@@ -72,10 +93,8 @@ def write_unit(
     other: Record,
     kind: Record,
     shield: int,
-    bits: int,
-    bit: int,
 ) -> int:
-    """Features of another unit from index ``at`` of ``row`` on; returns the index after them."""
+    """Place, health and shield of another unit from index ``at`` of ``row`` on; returns the index after them."""
     row[at] = flag
     row[at + 1] = gap / sight
     row[at + 2] = (other.x - me.x) / sight
@@ -85,9 +104,7 @@ def write_unit(
     if shield:
         row[at] = other.shield / max(kind.shield, 1.0)
         at += 1
-    if bits > 0:
-        row[at + bit] = 1.0
-    return at + bits
+    return at
 
 
 @rule
@@ -113,8 +130,8 @@ def write_surroundings(
 
 @rule
 def write_enemies(
-    rules: Record, types: np.ndarray, units: np.ndarray, seen: np.ndarray, avail: np.ndarray, row: np.ndarray,
-    i: int, start: int,
+    rules: Record, types: np.ndarray, units: np.ndarray, seen: np.ndarray, hidden: np.ndarray, avail: np.ndarray,
+    row: np.ndarray, i: int, start: int,
 ) -> int:  # fmt: skip
     """The enemy blocks of agent ``i``'s observation from ``start`` on; returns the index after them."""
     me, n, at = units[i], rules.n_agents, start
@@ -129,8 +146,12 @@ def write_enemies(
             gap = distance(me, foe)
             if sees(rules, me, foe, gap, sight):
                 kind = types[foe.type]
-                write_unit(row, at, avail[i, rules.first_target + e], gap, sight, me, foe, kind, rules.shield_enemy,
-                           rules.type_bits, kind.enemy_bit)  # fmt: skip
+                attackable = avail[i, rules.first_target + e]
+                end = write_unit(row, at, attackable, gap, sight, me, foe, kind, rules.shield_enemy)
+                if rules.type_bits > 0:
+                    row[end + kind.enemy_bit] = 1.0
+                if rules.enemy_mask > 0.0 and hidden[e, i]:
+                    row[at + 4 : at + size] = 0.0
         at += size
     return at
 
@@ -142,7 +163,7 @@ def write_friends(
     """The blocks of the other agents from index ``at`` on; returns the index after them."""
     me = units[i]
     sight = types[me.type].sight
-    size = 5 + rules.shield_ally + rules.type_bits
+    size = 5 + rules.shield_ally + rules.attack_probabilities + rules.health_levels + rules.type_bits
     for j in range(rules.n_agents):
         if j == i:
             continue
@@ -151,7 +172,12 @@ def write_friends(
         visible = friend.health > 0.0 and sees(rules, me, friend, gap, sight)
         if visible:
             kind = types[friend.type]
-            write_unit(row, at, 1.0, gap, sight, me, friend, kind, rules.shield_ally, rules.type_bits, kind.ally_bit)
+            end = write_unit(row, at, 1.0, gap, sight, me, friend, kind, rules.shield_ally)
+            if rules.health_levels:  # whoever is not shown the level is not shown the health either
+                row[at + 4] = health_left(friend, kind) if rules.obs_ally_level else 0.0
+            end = write_capabilities(rules, friend, row, end, rules.obs_ally_attack, rules.obs_ally_level)
+            if rules.type_bits > 0 and rules.obs_ally_types:
+                row[end + kind.ally_bit] = 1.0
         at += size
         if rules.obs_last_action:
             if visible and last_action[j] >= 0:
@@ -164,11 +190,12 @@ def write_friends(
 def write_self(rules: Record, types: np.ndarray, me: Record, t: int, row: np.ndarray, at: int) -> None:
     """The agent's own block, from index ``at`` on."""
     mine = types[me.type]
-    row[at] = me.health / mine.health
+    row[at] = health_left(me, mine)
     at += 1
     if rules.shield_ally:
         row[at] = me.shield / max(mine.shield, 1.0)
         at += 1
+    at = write_capabilities(rules, me, row, at, 1, 1)
     if rules.obs_own_pos:
         row[at] = me.x / SPAN
         row[at + 1] = me.y / SPAN
@@ -201,7 +228,7 @@ def write_obs(world: World, lanes: Lanes, avail: np.ndarray, obs: np.ndarray, b:
         for direction in range(4):
             row[direction] = avail[i, NORTH + direction]
         at = write_surroundings(rules, world.walkable, world.height, me, row, 4)
-        at = write_enemies(rules, types, units, lanes.seen[b], avail, row, i, at)
+        at = write_enemies(rules, types, units, lanes.seen[b], lanes.hidden[b], avail, row, i, at)
         at = write_friends(rules, types, units, lanes.last_action[b], row, i, at)
         write_self(rules, types, me, lane.t, row, at)
 
@@ -231,9 +258,11 @@ def write_state(
         shield = rules.shield_ally if ally else rules.shield_enemy
         conic = rules.conic != 0 and ally
         size = 3 + ally + shield + 2 * conic + bits
+        if ally:
+            size += rules.attack_probabilities + rules.health_levels
         if unit.health > 0.0:
             kind, k = types[unit.type], at
-            state[k] = unit.health / kind.health
+            state[k] = health_left(unit, kind)
             if ally:
                 state[k + 1] = unit.energy / MAX_ENERGY if kind.heals else unit.cooldown / kind.cooldown_norm
                 k += 1
@@ -243,6 +272,8 @@ def write_state(
             if shield:
                 state[k] = unit.shield / max(kind.shield, 1.0)
                 k += 1
+            if ally:
+                k = write_capabilities(rules, unit, state, k, 1, 1)
             if conic:
                 state[k] = unit.facing_x
                 state[k + 1] = unit.facing_y

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from envs.skirmish.maps import Map
@@ -46,6 +48,15 @@ class Options:
     prob_obs_enemy: float = 1.0  # EPO: chance that an enemy sighted first by one agent is shown to another that sees it
     action_mask: bool = True  # False calls every living target available
     compat_epo_wipe: bool = False  # the published erasure of enemies before one that was never sighted
+    # SMACv2's capabilities, drawn for every agent and episode: one number for all, or (low, high) of a uniform draw.
+    # Chance that an agent's order to attack or heal is given, otherwise its previous order stands
+    attack_probability: float | Sequence[float] | None = None
+    health_level: float | Sequence[float] | None = None  # with less than this share of its health an agent is killed
+    compat_health_check: bool = False  # the published kill, decided by the health at the beginning of the step
+    obs_ally_attack: bool = True  # teammates' attack probability is shown
+    obs_ally_level: bool = True  # teammates' health level and, where there are levels, health is shown
+    obs_ally_types: bool = True  # teammates' type is shown
+    enemy_mask: float | None = None  # chance that an agent is shown nothing of an enemy but its place, per episode
 
 
 def read_options(scenario: Map, given: dict[str, Any]) -> Options:
@@ -73,4 +84,32 @@ def read_options(scenario: Map, given: dict[str, Any]) -> Options:
             raise ConfigError(f"{name} must lie in [0, 1], got {getattr(options, name)}")
     if options.num_fov_actions < 2:
         raise ConfigError(f"num_fov_actions must be at least 2, got {options.num_fov_actions}")
-    return options
+    return _read_capabilities(options)
+
+
+def _read_capabilities(options: Options) -> Options:
+    """``options`` with each capability as (low, high) or None; ConfigError for values that none can have."""
+    attack = _read_span("attack_probability", options.attack_probability)
+    level = _read_span("health_level", options.health_level)
+    if level is not None and level[1] >= options.ally_health:
+        raise ConfigError(f"health_level must lie below ally_health, {options.ally_health}, got {level[1]}")
+    if level is not None and options.reward not in ("dense", "win_loss"):
+        raise ConfigError(f"health_level needs reward dense or win_loss, as published, got {options.reward}")
+    mask = options.enemy_mask
+    if mask is not None and not (_is_number(mask) and 0.0 <= mask <= 1.0):
+        raise ConfigError(f"enemy_mask must lie in [0, 1], got {mask}")
+    return dataclasses.replace(options, attack_probability=attack, health_level=level)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _read_span(name: str, given: Any) -> tuple[float, float] | None:
+    """(low, high) of a number, which is both, or of a pair of numbers in [0, 1]; None stays None."""
+    if given is None:
+        return None
+    span = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given, given]
+    if len(span) != 2 or not all(map(_is_number, span)) or not 0.0 <= span[0] <= span[1] <= 1.0:
+        raise ConfigError(f"{name} must be a number in [0, 1] or [low, high], got {given}")
+    return float(span[0]), float(span[1])

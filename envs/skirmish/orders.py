@@ -28,7 +28,7 @@ def in_mask(rules: Record, types: np.ndarray, unit: Record, other: Record) -> bo
 
 
 @rule
-def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, actions: np.ndarray) -> None:
+def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, lane: Record, actions: np.ndarray) -> None:
     """Turn the agents' actions [n] into orders; what the game would refuse leaves the previous order standing."""
     n, first = rules.n_agents, rules.first_target
     for i in range(n):
@@ -47,6 +47,8 @@ def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, actions: n
             angle = 2.0 * math.pi * (action - FIRST_LOOK) / (first - FIRST_LOOK)  # looking is no order
             unit.facing_x = math.cos(angle)
             unit.facing_y = math.sin(angle)
+        elif unit.attack_probability < 1.0 and uniform(lane) >= unit.attack_probability:
+            pass  # it fails to give the order
         elif kind.heals and rules.medivacs:
             if in_mask(rules, types, unit, units[action - first]) and can_be_healed(types, units, i, action - first):
                 give_order(unit, kind, HEAL, action - first, unit.x, unit.y)

@@ -27,6 +27,8 @@ UNIT = np.dtype(
         "goal_x", "goal_y",  # where it was ordered to go
         "aim_x", "aim_y",  # centre of the line that a beam sweeps
         "facing_x", "facing_y",
+        "attack_probability",  # chance that an agent's order to attack or heal is given
+        "health_level",  # an agent with less than this share of its health is killed
         "before")]  # health + shield when the step began, 0 if it was dead
     + [(name, np.int32) for name in (
         "type", "order",
@@ -51,6 +53,9 @@ RULES = np.dtype(
         "obs_last_action", "obs_pathing_grid", "obs_terrain_height", "obs_timestep", "obs_own_pos",
         "conic", "compat_conic",  # field of view: on, with the published code's angle test
         "epo", "compat_epo_wipe", "action_mask",  # sight.py
+        "attack_probabilities", "health_levels",  # agents have them, and see their own
+        "obs_ally_attack", "obs_ally_level", "obs_ally_types",  # agents see those of others
+        "compat_health_check",  # health levels are compared with the health at the beginning of the step
         "state_last_action", "state_timestep", "obs_as_state",
         "reward_mode", "abs_reward", "timeout_is_terminal", "order_points",
         "absent_agents", "healer_priority",
@@ -61,6 +66,8 @@ RULES = np.dtype(
     + [(name, np.float64) for name in (
         "reward_scale",  # 0: rewards stay as they are, otherwise the return of a flawless win
         "cone",  # half the angle of the field of view, radians
+        "attack_low", "attack_high", "level_low", "level_high",  # what agents' capabilities are drawn from
+        "enemy_mask",  # chance that an agent is not shown more of an enemy than its place
         "prob_obs_enemy", "surrounded", "spawn_jitter", "ally_health", "order_ax", "order_ay", "order_bx", "order_by")],
     align=True,
 )  # fmt: skip
@@ -103,6 +110,7 @@ class Lanes(NamedTuple):
     owner: np.ndarray  # int32 [B, enemies]: who sighted an enemy first (EPO), -1: nobody
     seen: np.ndarray  # uint8 [B, enemies, n]: to whom it is shown (EPO)
     visit: np.ndarray  # int32 [B, n]: the order in which agents look (EPO)
+    hidden: np.ndarray  # uint8 [B, enemies, n]: from whom an enemy's health, shield and type are hidden
 
 
 class Outputs(NamedTuple):

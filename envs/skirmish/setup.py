@@ -28,12 +28,17 @@ def battle_rules(scenario: Map, options: Options) -> np.ndarray:
         "state_timestep": options.state_timestep_number,
         "obs_as_state": options.obs_instead_of_state,
         "epo": options.prob_obs_enemy < 1.0 or options.compat_epo_wipe,
+        "attack_probabilities": options.attack_probability is not None,
+        "health_levels": options.health_level is not None,
+        "enemy_mask": options.enemy_mask or 0.0,
     }
     for name in RULES.names or ():
         if name in values:
             rules[0][name] = values[name]
         elif hasattr(options, name):
             rules[0][name] = getattr(options, name)
+    rules[0]["attack_low"], rules[0]["attack_high"] = options.attack_probability or (1.0, 1.0)
+    rules[0]["level_low"], rules[0]["level_high"] = options.health_level or (0.0, 0.0)
     return rules
 
 
@@ -111,6 +116,7 @@ def line_up_template(scenario: Map, types: np.ndarray, walkable: np.ndarray, lat
     template = np.zeros(scenario.n_agents + scenario.n_enemies, UNIT)
     template["order"], template["target"], template["struck"] = STOP, -1, -1
     template["facing_x"], template["turn"] = 1.0, 1
+    template["attack_probability"] = 1.0
     template["quiet"] = 10**6  # nobody was damaged before the battle
     template["scripted"][scenario.n_agents :] = 1
     if not scenario.team:

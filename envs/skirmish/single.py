@@ -104,6 +104,10 @@ class SkirmishParallel(ParallelEnv):
     def state(self) -> np.ndarray:
         return self.battle.observe().state[0].numpy().copy()
 
+    def capabilities(self) -> np.ndarray:
+        """As ``Skirmish.capabilities``, f32 [n * cap_size]."""
+        return self.battle.capabilities()[0].numpy()
+
     def render(self) -> np.ndarray | None:
         return self.battle.render(0) if self.render_mode else None
 

@@ -170,6 +170,28 @@ def remove_some(rules: Record, units: np.ndarray, lane: Record) -> None:
 
 
 @rule
+def between(low: float, high: float, lane: Record) -> float:
+    """A uniform draw; a single value is not drawn."""
+    return low + (high - low) * uniform(lane) if low < high else low
+
+
+@rule
+def draw_capabilities(rules: Record, units: np.ndarray, lane: Record) -> None:
+    """SMACv2's differences between agents of one type, every agent for itself."""
+    for i in range(rules.n_agents):
+        units[i].attack_probability = between(rules.attack_low, rules.attack_high, lane)
+        units[i].health_level = between(rules.level_low, rules.level_high, lane)
+
+
+@rule
+def draw_hidden(rules: Record, hidden: np.ndarray, lane: Record) -> None:
+    """Decide for every enemy and agent whether it is shown only where that enemy is; ``hidden`` uint8 [enemies, n]."""
+    for e in range(rules.n_enemies):
+        for i in range(rules.n_agents):
+            hidden[e, i] = uniform(lane) < rules.enemy_mask
+
+
+@rule
 def spawn(rules: Record, world: World, units: np.ndarray, lane: Record) -> None:
     """Put the teams on the map, with a little noise, in full health and without orders."""
     lane.t = 0
@@ -189,6 +211,8 @@ def spawn(rules: Record, world: World, units: np.ndarray, lane: Record) -> None:
             unit.y = within_map(unit.y + rules.spawn_jitter * (2.0 * uniform(lane) - 1.0))
     if rules.absent_agents > 0:
         remove_some(rules, units, lane)
+    if rules.attack_probabilities or rules.health_levels:
+        draw_capabilities(rules, units, lane)
 
 
 forget_stale(line_up)
