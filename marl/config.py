@@ -113,6 +113,7 @@ class PlotConfig:
 class BenchConfig(TrainConfig):
     only: str | None = None
     seconds: float = MISSING
+    yardstick: Any = None
     out: str | None = None
 
 
