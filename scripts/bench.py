@@ -45,7 +45,9 @@ def main(cfg: DictConfig) -> None:
                 continue
             done.append({**row, "env": choices["env"], "algo": choices["algo"]})
             more = ", ".join(
-                f"{k} {v:,.5g}" for k, v in row.items() if k not in ("name", "lanes", "threads", "value", "unit")
+                f"{k} {v:,.0f}" if v >= 1000 else f"{k} {v:,.4g}"
+                for k, v in row.items()
+                if k not in ("name", "lanes", "threads", "value", "unit")
             )
             table.add_row(
                 row["name"], str(row["lanes"]), str(row["threads"]), f"{row['value']:,.1f}", row["unit"], more
