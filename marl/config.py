@@ -97,6 +97,7 @@ class RecordConfig:
     device: str = "cpu"
     threads: int | None = None
     fps: float = MISSING
+    show: bool = False
     out: str | None = None
     env: Any = None
     attack: Any = MISSING
