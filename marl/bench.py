@@ -1,4 +1,5 @@
-"""What is measured: environment, rollout, update, whole training loop, memory. Each row is one dict."""
+"""What is measured: environment (and another simulator of the same game beside it), rollout, update, whole training
+loop, memory. Each row is one dict."""
 
 from __future__ import annotations
 
@@ -14,17 +15,17 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from marl.build import make_env, use_threads
+from marl.build import call, factory, make_env, use_threads
 from marl.config import resolved
 from marl.policy import random_available
-from marl.protocols import VectorEnv
+from marl.protocols import VectorEnv, Yardstick
 from marl.seeding import Streams
 from marl.trainer import Run, open_run
 from marl.types import ConfigError
 
 ROWS = ("env_random", "rollout", "update", "train", "memory")
 ENV_LANES = (1, 32, 1024)
-Row = dict[str, Any]  # name, lanes, threads, value, unit, and what the row adds
+Row = dict[str, Any]  # name, lanes, threads, value, unit, and what the row adds; or a name and a note instead of them
 
 
 def repeat(seconds: float, once: Callable[[], float]) -> tuple[float, float, float]:
@@ -35,15 +36,15 @@ def repeat(seconds: float, once: Callable[[], float]) -> tuple[float, float, flo
     return work, time.perf_counter() - wall, time.process_time() - cpu
 
 
-def env_steps_per_s(env: VectorEnv, seconds: float) -> float:
-    """Steps of all lanes per second of ``reset`` and ``step``, finished lanes restarting at once. Actions are uniform
-    over the available ones; drawing them is not counted."""
+def env_speed(env: VectorEnv, seconds: float) -> tuple[float, float, float]:
+    """``reset`` and ``step`` for about ``seconds``, finished lanes restarting at once: (steps of all lanes, wall
+    seconds, CPU seconds). Actions are uniform over the available ones; drawing them is not counted."""
     gen = torch.Generator().manual_seed(0)
-    now, steps, spent = env.reset(), 0, 0.0
+    now, steps, wall, cpu = env.reset(), 0, 0.0, 0.0
     warm_up = 3
-    while spent < seconds:
+    while wall < seconds:
         actions = random_available(now.avail, gen)
-        start = time.perf_counter()
+        cpu_before, wall_before = time.process_time(), time.perf_counter()
         step = env.step(actions)
         now = step.next
         done = step.terminated | step.truncated
@@ -52,16 +53,40 @@ def env_steps_per_s(env: VectorEnv, seconds: float) -> float:
         if warm_up:
             warm_up -= 1
         else:
-            spent += time.perf_counter() - start
+            wall += time.perf_counter() - wall_before
+            cpu += time.process_time() - cpu_before
             steps += env.n_envs
-    return steps / spent
+    return steps, wall, cpu
+
+
+def speed_row(name: str, lanes: int, threads: int, speed: tuple[float, float, float]) -> Row:
+    steps, wall, cpu = speed
+    return {"name": name, "lanes": lanes, "threads": threads, "value": steps / wall, "unit": "steps/s",
+            "per_cpu_s": steps / cpu}  # fmt: skip
 
 
 def env_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
     for lanes in ENV_LANES:
         with closing(make_env(cfg, lanes, Streams(cfg.seed).env_seed("env"))) as env:
-            value = env_steps_per_s(env, cfg.seconds)
-        yield {"name": "env_random", "lanes": lanes, "threads": threads, "value": value, "unit": "steps/s"}
+            yield speed_row("env_random", lanes, threads, env_speed(env, cfg.seconds))
+
+
+def yardstick_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
+    """The same for the other simulator that ``cfg.yardstick`` names; a note where there is nothing to measure."""
+    if cfg.yardstick is None:
+        return
+    yardstick: Yardstick | None = call(factory(cfg.yardstick, "yardstick"), "yardstick", env=cfg.env)
+    if yardstick is None:  # it plays nothing like this environment
+        return
+    name = f"env_random {yardstick.name}"
+    if reason := yardstick.absent():
+        yield {"name": name, "note": f"{yardstick.name}: {reason}"}
+        return
+    try:
+        for lanes in ENV_LANES:
+            yield speed_row(name, lanes, threads, yardstick.measure(lanes, threads, cfg.seconds))
+    except RuntimeError as error:
+        yield {"name": name, "note": f"{yardstick.name}: {error}"}
 
 
 def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iterator[Row]:
@@ -119,6 +144,7 @@ def rows(cfg: DictConfig) -> Iterator[Row]:
         use_threads(threads)
         if cfg.only in (None, "env_random"):
             yield from env_rows(cfg, threads)
+            yield from yardstick_rows(cfg, threads)
         if cfg.only in (None, "rollout", "update", "train"):
             run_cfg = cfg.copy()
             run_cfg.threads = threads

@@ -97,6 +97,7 @@ class RecordConfig:
     device: str = "cpu"
     threads: int | None = None
     fps: float = MISSING
+    show: bool = False
     out: str | None = None
     env: Any = None
     attack: Any = MISSING
@@ -113,6 +114,7 @@ class PlotConfig:
 class BenchConfig(TrainConfig):
     only: str | None = None
     seconds: float = MISSING
+    yardstick: Any = None
     out: str | None = None
 
 

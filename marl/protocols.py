@@ -51,6 +51,19 @@ class VectorEnv(Protocol):
     def close(self) -> None: ...
 
 
+class Yardstick(Protocol):
+    """Another simulator of the same game, measured beside an environment by ``marl.bench``."""
+
+    name: str
+
+    def absent(self) -> str | None: ...  # one line: why it cannot be measured here; None: it can
+
+    def measure(self, lanes: int, threads: int, seconds: float) -> tuple[float, float, float]:
+        """Random actions for about ``seconds``: (steps of all lanes, wall seconds, CPU seconds); ``RuntimeError`` says
+        why it failed."""
+        ...
+
+
 class Policy(Protocol):
     """Chooses joint actions for all lanes; keeps nothing between calls but what is in ``carry``."""
 

@@ -1,4 +1,4 @@
-"""Filming episodes: frames of lane 0, written as an animated GIF with Pillow."""
+"""Filming episodes: frames of lane 0, written as an animated GIF with Pillow, or shown live in a window."""
 
 from __future__ import annotations
 
@@ -14,12 +14,18 @@ from marl.collect import collect
 from marl.evaluate import episode_results
 from marl.protocols import VectorEnv
 from marl.runs import Team
+from marl.window import Window
 
 LAST_FRAME_MS = 1500  # the outcome stays on screen
 
 
-def film(team: Team, episodes: int) -> tuple[list[list[np.ndarray]], list[dict[str, Any]]]:
-    """Greedy episodes of lane 0: frames (uint8 [height, width, 3]) and results of each."""
+def film(
+    team: Team, episodes: int, window: Window | None = None
+) -> tuple[list[list[np.ndarray]], list[dict[str, Any]]]:
+    """Greedy episodes of lane 0: frames (uint8 [height, width, 3]) and results of each.
+
+    ``window`` shows them as they are played; whoever closes it raises WindowClosed.
+    """
     films: list[list[np.ndarray]] = []
     results = []
     for _ in range(episodes):
@@ -28,6 +34,8 @@ def film(team: Team, episodes: int) -> tuple[list[list[np.ndarray]], list[dict[s
         def keep(t: int, env: VectorEnv, actions: Tensor, running: Tensor, frames: list[np.ndarray] = frames) -> None:
             if running[0]:
                 frames.append(env.render(0).copy())
+                if window is not None:
+                    window.show(frames[-1])
 
         batch = collect(
             team.env, team.policy, team.attack, team.fields, explore=False,
@@ -35,6 +43,8 @@ def film(team: Team, episodes: int) -> tuple[list[list[np.ndarray]], list[dict[s
             attack_gen=team.streams["eval_attack"], device=team.device, watch=keep,
         )  # fmt: skip
         frames.append(team.env.render(0).copy())
+        if window is not None:
+            window.show(frames[-1], LAST_FRAME_MS / 1000)
         films.append(frames)
         results.append({name: values[0].item() for name, values in episode_results(batch).items()})
     return films, results

@@ -37,18 +37,25 @@ def main(cfg: DictConfig) -> None:
     table = Table(title=f"{choices['env']}, {choices['algo']}")
     for column in ("row", "lanes", "threads", "value", "unit", "more"):
         table.add_column(column, justify="right" if column in ("lanes", "threads", "value") else "left")
-    console, done = Console(), []
+    console, done, notes = Console(), [], {}
     with quiet("marl"), console.status("measuring") as status:
         for row in rows(cfg):
+            if "note" in row:
+                notes[row["note"]] = None  # once, not per number of threads
+                continue
             done.append({**row, "env": choices["env"], "algo": choices["algo"]})
             more = ", ".join(
-                f"{k} {v:,.5g}" for k, v in row.items() if k not in ("name", "lanes", "threads", "value", "unit")
+                f"{k} {v:,.0f}" if v >= 1000 else f"{k} {v:,.4g}"
+                for k, v in row.items()
+                if k not in ("name", "lanes", "threads", "value", "unit")
             )
             table.add_row(
                 row["name"], str(row["lanes"]), str(row["threads"]), f"{row['value']:,.1f}", row["unit"], more
             )
             status.update(f"measuring, {row['name']} done")
     console.print(table)
+    for note in notes:
+        print(note)
     if cfg.out is not None:
         Path(cfg.out).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(cfg.out), json.dumps(done, indent=1))

@@ -1,27 +1,52 @@
-"""Film a trained team: ``python -m scripts.record run=runs/...`` writes an animated GIF of greedy episodes."""
+"""Film a trained team: ``python -m scripts.record run=runs/...`` writes an animated GIF of greedy episodes;
+``show=true`` plays them in a window instead."""
 
 from __future__ import annotations
 
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
 from marl.record import film, save_gif
 from marl.runs import open_team
+from marl.types import ConfigError
+from marl.window import Window, WindowClosed
 from scripts.main import positive, run
+
+
+def outcome(episode: int, result: dict[str, Any]) -> str:
+    won = "won" if result["won"] else "not won"
+    return f"episode {episode}: {won}, return {result['return']:.2f}, {result['length']} steps"
+
+
+def show(cfg: DictConfig) -> None:
+    """Episodes in a window, until they are over or it is closed."""
+    if cfg.out is not None:
+        raise ConfigError(f"out={cfg.out} and show=true are both given; a window writes nothing")
+    window = Window(str(cfg.run or "team"), cfg.fps)
+    team = open_team(cfg, 1)
+    with closing(team.env), closing(window):
+        try:
+            for episode in range(cfg.episodes):
+                _, results = film(team, 1, window)
+                print(outcome(episode, results[0]))
+        except WindowClosed:
+            print("window closed")
 
 
 def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes", "fps")
+    if cfg.show:
+        return show(cfg)
     team = open_team(cfg, 1)
     out = Path(cfg.out or Path(cfg.run or ".") / "episode.gif")
     with closing(team.env):
         frames, results = film(team, cfg.episodes)
     save_gif(frames, out, cfg.fps)
-    for i, result in enumerate(results):
-        outcome = "won" if result["won"] else "not won"
-        print(f"episode {i}: {outcome}, return {result['return']:.2f}, {result['length']} steps")
+    for episode, result in enumerate(results):
+        print(outcome(episode, result))
     print(f"{sum(map(len, frames))} frames written to {out}")
 
 

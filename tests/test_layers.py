@@ -19,7 +19,8 @@ MAY_IMPORT = {  # of our own packages, and each its own
     "attacks": {"marl"},
     "scripts": {"marl", "envs", "conf"},
 }
-HEAVY = ("matplotlib", "ray", "smacv2", "pysc2", "tensorboard", "torch.utils.tensorboard", "pettingzoo", "submitit")
+HEAVY = ("matplotlib", "ray", "smacv2", "pysc2", "tensorboard", "torch.utils.tensorboard", "pettingzoo", "submitit",
+         "pygame", "jax")  # fmt: skip
 
 
 def sources(*folders: str) -> list[Path]:

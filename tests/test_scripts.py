@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import math
 import subprocess
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from envs import smax
 from marl.bench import ROWS
 from tests.helpers import TINY, command, newest_state, rows
 
@@ -135,6 +137,80 @@ def test_bench_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("only", ["env_random", "update", "memory"])
 def test_bench_measures_one_row(only: str, tmp_path: Path) -> None:
     assert {row["name"] for row in bench(tmp_path / "bench.json", f"only={only}", "threads=1")} == {only}
+
+
+class FakeYardstick:
+    """A simulator of which ``lanes`` x 100 steps take half a second and a quarter of a CPU second."""
+
+    name = "OTHER"
+
+    def __init__(self, missing: str | None, broken: bool) -> None:
+        self.missing, self.broken = missing, broken
+
+    def absent(self) -> str | None:
+        return self.missing
+
+    def measure(self, lanes: int, threads: int, seconds: float) -> tuple[float, float, float]:
+        if self.broken and lanes > 1:
+            raise RuntimeError("fell over")
+        return 100 * lanes, 0.5, 0.25
+
+
+def beside(env: Any, missing: str | None, broken: bool) -> FakeYardstick | None:
+    return FakeYardstick(missing, broken) if env["_target_"] == "envs.toy.Corridor" else None
+
+
+def bench_beside(out: Path, *arguments: str, missing: str = "null", broken: bool = False) -> list[dict[str, Any]]:
+    """Rows of the yardstick beside the environment, among those of a bench of the environment alone."""
+    target = ["yardstick._target_=tests.test_scripts.beside", f"+yardstick.missing={missing}"]
+    measured = bench(out, *target, f"+yardstick.broken={broken}", "only=env_random", *arguments)
+    ours = [row for row in measured if row["name"] == "env_random"]
+    assert [row["lanes"] for row in ours] == [1, 32, 1024] * (len(ours) // 3) and ours
+    assert all(row["per_cpu_s"] > 0 for row in ours)
+    return [row for row in measured if row["name"] != "env_random"]
+
+
+def test_bench_measures_a_yardstick_beside_the_environment(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "bench.json"
+    other = bench_beside(out, "threads=1")
+    assert [(row["name"], row["lanes"], row["threads"], row["value"], row["per_cpu_s"]) for row in other] == [
+        ("env_random OTHER", lanes, 1, 200 * lanes, 400 * lanes) for lanes in (1, 32, 1024)
+    ]
+    assert "204,800.0" in capsys.readouterr().out
+    assert bench_beside(out, "env=toy/kstep", "threads=1") == [], "another game"
+    assert "OTHER" not in capsys.readouterr().out
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1}, raising=False)
+    assert bench_beside(out, missing="'install it'") == []
+    assert capsys.readouterr().out.count("OTHER: install it\n") == 1, "one line, not one per number of threads"
+    assert [row["lanes"] for row in bench_beside(out, "threads=1", broken=True)] == [1]
+    assert "OTHER: fell over\n" in capsys.readouterr().out
+
+
+def test_smax_is_the_yardstick_of_the_battle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named for a battle alone; what is not installed, or no scenario of its, is said in a line."""
+    battle = {"_target_": "envs.skirmish.Skirmish"}
+    assert smax.beside({"_target_": "envs.toy.Corridor", "length": 4}) is None
+    here = smax.beside({**battle, "map": "2s3z"})
+    assert here is not None
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert here.absent() == "install with pip install -e .[smax]"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert here.absent() is None
+    reason = smax.Smax("MMM2").absent()
+    assert reason is not None and "no scenario MMM2" in reason and "3m, 8m" in reason
+    with pytest.raises(RuntimeError, match=r"envs\.smax nowhere 1 1 0\.1 failed: "):
+        smax.Smax("nowhere").measure(1, 1, 0.1)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jaxmarl") is None, reason="needs pip install -e .[smax]")
+def test_smax_runs() -> None:
+    """Every scenario listed here is one of the package's; a few steps on one thread take about one CPU."""
+    code = f"from jaxmarl.environments.smax import map_name_to_scenario as find; [find(m) for m in {smax.MAPS!r}]"
+    assert subprocess.run([sys.executable, "-c", code], timeout=300).returncode == 0
+    steps, wall, cpu = smax.Smax("3m").measure(8, 1, 0.2)
+    assert steps >= 2048 and wall >= 0.2 and 0 < cpu < 1.2 * wall
 
 
 def test_a_sweep_leaves_one_run_folder_each(tmp_path: Path) -> None:

@@ -26,9 +26,11 @@ from envs.skirmish.setup import battle_rules, line_up_template, map_types, rando
 from envs.skirmish.terrain import ground_height, walkable_cells
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
 from marl.types import ConfigError, Obs, Step
+from marl.window import Window, WindowClosed
 
 CAPABILITIES = ("attack_probability", "health_level")
 NUMBERS = ("x", "y", "health", "shield", "cooldown", "energy", *CAPABILITIES)  # what UnitView shares with the record
+RENDER_FPS = 4.0  # steps a second in a window; the game's own "faster" makes 2.8
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,7 @@ class Skirmish:
         self._everywhere = np.ones(n_envs, np.bool_)
         seed_lanes(self._lanes.lanes, np.uint64(seed % 2**64))
         self._started = False
+        self._window: Window | None = None
 
     def _allocate(self) -> Outputs:
         B, n = self.n_envs, self.spec.n_agents
@@ -213,6 +216,19 @@ class Skirmish:
         caption = f"{self.map.name}  step {record['t']}/{self.spec.episode_limit}"
         return draw(self._lanes.units[lane], self._world, self.spec.n_agents, caption)
 
+    def render_window(self, lane: int = 0, fps: float = RENDER_FPS) -> bool:
+        """Show the picture of a lane in a window, ``fps`` of them a second; False once the window has been closed.
+
+        ConfigError names the extra to install if pygame is missing.
+        """
+        if self._window is None:
+            self._window = Window(self.map.name, fps)
+        try:
+            self._window.show(self.render(lane))
+        except WindowClosed:
+            return False
+        return True
+
     def state_dict(self) -> dict[str, Any]:
         """The lanes' random streams: all there is to save at an episode's edge."""
         return {"rng": torch.from_numpy(self._lanes.lanes["rng"].view(np.int64).copy())}
@@ -226,5 +242,6 @@ class Skirmish:
         self._started = True
 
     def close(self) -> None:
-        """Nothing to release."""
-        return None
+        """Close the window, if one is open; nothing else to release."""
+        if self._window is not None:
+            self._window.close()

@@ -1,78 +1,172 @@
-"""Pictures of a battle, drawn with Pillow: ground, units with health and shield bars, orders and attacks."""
+"""Pictures of a battle, drawn with Pillow: ground, units, who aims at whom, shots of the last step, wounds.
+
+Bodies and lines are drawn twice as large and shrunk, which smooths them.
+"""
 
 from __future__ import annotations
+
+import functools
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from envs.skirmish.records import FIGHTING, World
+from envs.skirmish.records import MOVING, World
+from envs.skirmish.splash import BURST_RADIUS, LINE_LENGTH
 from envs.skirmish.terrain import SIZE
-from envs.skirmish.units import UNIT_TYPES
+from envs.skirmish.units import AIR, BURST, LINE, LOOPS_PER_SECOND, UNIT_TYPES, UnitType
 
 SCALE = 24  # pixels per map unit
-GROUND, BLOCKED, GRID = (222, 214, 196), (92, 86, 78), (212, 203, 184)
-ALLY, ENEMY, ALLY_LINE, ENEMY_LINE = (46, 105, 190), (196, 62, 50), (80, 140, 225), (226, 110, 96)
-HEALTH, SHIELD, EMPTY, INK = (60, 170, 70), (80, 150, 235), (70, 70, 70), (25, 25, 25)
+FINE = 2  # shapes are drawn so many times larger
+RING = 3  # pixels
+WHOLE = 0.999  # regeneration may leave a hair's breadth
+STEP_LOOPS = 8  # an environment's step
+MANY = 40  # units; from here on they have no numbers
+LETTERS = {"marine": "m", "marauder": "M", "medivac": "+", "stalker": "S", "zealot": "Z", "zergling": "z",
+           "colossus": "C", "hydralisk": "H", "baneling": "b", "spine_crawler": "T"}  # fmt: skip
+
+GROUND, HIGH, WALL, CLIFF, GRID = (214, 206, 188), (235, 229, 214), (84, 79, 74), (52, 48, 45), (0, 0, 0, 12)
+ALLY, ENEMY = (41, 98, 190), (196, 54, 44)
+ALLY_SHOT, ENEMY_SHOT, HEAL = (20, 70, 205), (205, 25, 15), (30, 160, 60)
+AIM, SHOT, GLOW, BODY, FLYER = 110, 235, 90, 240, 175  # opacity
+BEAM, FIRE = (255, 140, 20), (255, 140, 20)
+WELL, HURT, DYING, SHIELD, EMPTY = (60, 180, 75), (235, 190, 30), (225, 60, 40), (80, 160, 255), (45, 45, 45)
+INK, WHITE, ALLY_TEXT, ENEMY_TEXT = (25, 25, 25), (255, 255, 255), (150, 195, 255), (255, 165, 155)
 
 
 def draw(units: np.ndarray, world: World, n_agents: int, caption: str) -> np.ndarray:
-    """One lane's ``units`` UNIT [N] on the map, y upward: uint8 [height, 768, 3], cut to the rows in use."""
-    image = Image.fromarray(_ground(world.walkable)).resize((SIZE * SCALE, SIZE * SCALE), Image.Resampling.NEAREST)
-    pen = ImageDraw.Draw(image)
-    for line in range(0, SIZE, 4):
-        pen.line((line * SCALE, 0, line * SCALE, SIZE * SCALE), fill=GRID)
-        pen.line((0, line * SCALE, SIZE * SCALE, line * SCALE), fill=GRID)
-    living = units["health"] > 0
-    for unit in units[~living]:
-        _cross(pen, unit)
-    order = np.flatnonzero(living).tolist()
-    for index in order:
-        _aim(pen, units, index, n_agents)
-    for index in sorted(order, key=lambda i: -UNIT_TYPES[units[i]["type"]].radius):
-        _body(pen, units[index], index, n_agents)
+    """One lane's ``units`` UNIT [N] on the map, y upward: uint8 [height, 768, 3], cut to the rows in use.
+
+    Thin lines: who aims at whom. Bold lines: shots that began in the last step, green ones heal. Crosses: the dead,
+    in strong colour those of the last step. Rings, around the wounded alone: health, outside it shields.
+    """
     rows = np.flatnonzero(world.walkable.any(1))
     top, bottom = max(0, SIZE - 2 - int(rows[-1])), min(SIZE, SIZE + 1 - int(rows[0]))
-    image = image.crop((0, top * SCALE, SIZE * SCALE, bottom * SCALE))
-    text = f"{caption}   {living[:n_agents].sum()} against {living[n_agents:].sum()}"
-    ImageDraw.Draw(image).text((6, 4), text, fill=(255, 255, 255), font_size=15, stroke_width=2, stroke_fill=INK)
+    image = _ground(world.walkable.tobytes(), world.height.tobytes()).copy()
+    pen = ImageDraw.Draw(image, "RGBA")
+    living = np.flatnonzero(units["health"] > 0).tolist()
+    for index in np.flatnonzero(units["health"] <= 0).tolist():
+        _corpse(pen, units[index], index < n_agents)
+    for index in living:
+        _attack(pen, units, index, n_agents)
+    # small bodies over large ones, and what flies over what walks
+    order = sorted(living, key=lambda i: (_kind(units[i]).layers == AIR, -_kind(units[i]).radius))
+    for index in order:
+        number = "" if len(units) > MANY else str(index if index < n_agents else index - n_agents)
+        _body(pen, units[index], index < n_agents, number)
+    image = image.crop((0, top * SCALE * FINE, SIZE * SCALE * FINE, bottom * SCALE * FINE)).reduce(FINE)
+    _write(ImageDraw.Draw(image), units, n_agents, caption, image.height)
     return np.asarray(image)
 
 
-def _ground(walkable: np.ndarray) -> np.ndarray:
-    cells = np.where(walkable[::-1, :, None] > 0, np.array(GROUND), np.array(BLOCKED))
-    return cells.astype(np.uint8)
+@functools.lru_cache(maxsize=8)
+def _ground(walkable: bytes, height: bytes) -> Image.Image:
+    """The empty map, ``FINE`` times as large: walls, ledges around them, lighter ground where it is higher."""
+    free = np.frombuffer(walkable, np.uint8).reshape(SIZE, SIZE)[::-1] > 0
+    level = np.frombuffer(height, np.float32).reshape(SIZE, SIZE)[::-1]
+    low, high = level[free].min(), level[free].max()
+    share = np.clip((level - low) / max(high - low, 1e-6), 0, 1)[..., None]
+    cells = np.where(free[..., None], GROUND + share * (np.array(HIGH) - GROUND), WALL).astype(np.uint8)
+    side = SIZE * SCALE * FINE
+    image = Image.fromarray(cells).resize((side, side), Image.Resampling.NEAREST)
+    pen, cell = ImageDraw.Draw(image, "RGBA"), SCALE * FINE
+    for line in range(0, SIZE, 4):
+        pen.line((line * cell, 0, line * cell, side), fill=GRID, width=FINE)
+        pen.line((0, line * cell, side, line * cell), fill=GRID, width=FINE)
+    for row, column in np.argwhere(free[:, 1:] != free[:, :-1]).tolist():
+        pen.line(((column + 1) * cell, row * cell, (column + 1) * cell, (row + 1) * cell), fill=CLIFF, width=3 * FINE)
+    for row, column in np.argwhere(free[1:] != free[:-1]).tolist():
+        pen.line((column * cell, (row + 1) * cell, (column + 1) * cell, (row + 1) * cell), fill=CLIFF, width=3 * FINE)
+    return image
 
 
-def _at(unit: np.void) -> tuple[float, float]:
-    return float(unit["x"]) * SCALE, (SIZE - float(unit["y"])) * SCALE
+def _kind(unit: np.void) -> UnitType:
+    return UNIT_TYPES[unit["type"]]
 
 
-def _cross(pen: ImageDraw.ImageDraw, unit: np.void) -> None:
-    x, y = _at(unit)
+def _at(x: float, y: float) -> tuple[float, float]:
+    """Pixels on the large picture of a place on the map."""
+    return float(x) * SCALE * FINE, (SIZE - float(y)) * SCALE * FINE
+
+
+def _disc(x: float, y: float, radius: float) -> tuple[float, float, float, float]:
+    return x - radius, y - radius, x + radius, y + radius
+
+
+def _corpse(pen: ImageDraw.ImageDraw, unit: np.void, ally: bool) -> None:
+    """A cross; and the burst of a baneling that was alive when the step began."""
+    x, y = _at(unit["x"], unit["y"])
+    fresh = unit["before"] > 0
+    if fresh and _kind(unit).splash == BURST:
+        pen.ellipse(_disc(x, y, BURST_RADIUS * SCALE * FINE), fill=(*FIRE, GLOW), outline=FIRE, width=FINE)
+    colour = (*(ALLY if ally else ENEMY), SHOT if fresh else GLOW)
     for sign in (-1, 1):
-        pen.line((x - 5, y - 5 * sign, x + 5, y + 5 * sign), fill=EMPTY, width=2)
+        pen.line((x - 5 * FINE, y - 5 * sign * FINE, x + 5 * FINE, y + 5 * sign * FINE), fill=colour, width=2 * FINE)
 
 
-def _aim(pen: ImageDraw.ImageDraw, units: np.ndarray, index: int, n_agents: int) -> None:
-    """A line to the target: thick while fighting, thin while on the way."""
-    unit = units[index]
-    if unit["target"] >= 0:
-        colour = ALLY_LINE if index < n_agents else ENEMY_LINE
-        pen.line((*_at(unit), *_at(units[unit["target"]])), fill=colour, width=3 if unit["pose"] == FIGHTING else 1)
+def _attack(pen: ImageDraw.ImageDraw, units: np.ndarray, index: int, n_agents: int) -> None:
+    """A thin line to the target; a bold one with a dot where it hits if a shot began in the last step."""
+    unit, kind, ally = units[index], _kind(units[index]), index < n_agents
+    here = _at(unit["x"], unit["y"])
+    colour, target = (ALLY_SHOT if ally else ENEMY_SHOT), int(unit["target"])
+    if kind.heals:
+        if target >= 0 and unit["pose"] != MOVING:
+            pen.line((*here, *_at(units[target]["x"], units[target]["y"])), fill=(*HEAL, SHOT), width=3 * FINE)
+        return
+    if target >= 0:
+        pen.line((*here, *_at(units[target]["x"], units[target]["y"])), fill=(*colour, AIM), width=FINE)
+    struck = units[unit["struck"]]
+    fired = unit["windup"] <= 0 and unit["cooldown"] > kind.period * LOOPS_PER_SECOND - STEP_LOOPS
+    if not fired or (unit["struck"] < n_agents) == ally:  # a unit that was placed has struck nobody yet
+        return
+    there = _at(struck["x"], struck["y"])
+    pen.line((*here, *there), fill=(*colour, SHOT), width=2 * FINE)
+    away = np.subtract(here, there)
+    x, y = there + away / max(np.hypot(*away), 1e-6) * _kind(struck).radius * SCALE * FINE
+    pen.ellipse(_disc(x, y, 4 * FINE), fill=(*FIRE, SHOT))
+    if kind.splash == LINE:
+        middle = np.array(_at(unit["aim_x"], unit["aim_y"]))
+        across = (middle - here)[::-1] * (1, -1)
+        across *= LINE_LENGTH / 2 * SCALE * FINE / max(np.hypot(*across), 1e-6)
+        pen.line((*(middle - across), *(middle + across)), fill=(*BEAM, SHOT), width=3 * FINE)
 
 
-def _body(pen: ImageDraw.ImageDraw, unit: np.void, index: int, n_agents: int) -> None:
-    kind = UNIT_TYPES[unit["type"]]
-    x, y = _at(unit)
-    radius = kind.radius * SCALE
-    pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=ALLY if index < n_agents else ENEMY, outline=INK)
-    letter = kind.name[0].upper() + str(index if index < n_agents else index - n_agents)
-    pen.text((x, y), letter, fill=(255, 255, 255), anchor="mm", font_size=max(8, round(radius)))
-    top = y - radius - 5
-    for value, most, colour in ((unit["health"], kind.health, HEALTH), (unit["shield"], kind.shield, SHIELD)):
-        if most > 0:
-            pen.rectangle((x - radius, top, x + radius, top + 2), fill=EMPTY)
-            pen.rectangle(
-                (x - radius, top, x - radius + 2 * radius * min(float(value) / most, 1.0), top + 2), fill=colour
-            )
-            top -= 4
+def _body(pen: ImageDraw.ImageDraw, unit: np.void, ally: bool, number: str) -> None:
+    kind, centre = _kind(unit), _at(unit["x"], unit["y"])
+    radius = kind.radius * SCALE * FINE
+    _rings(pen, unit, centre, radius)
+    opacity = FLYER if kind.layers == AIR else BODY
+    pen.ellipse(_disc(*centre, radius), fill=(*(ALLY if ally else ENEMY), opacity), outline=INK, width=FINE)
+    size = max(10, round(kind.radius * SCALE * 0.95)) * FINE
+    pen.text(centre, LETTERS.get(kind.name, kind.name[0]) + number, fill=WHITE, anchor="mm", font_size=size)
+
+
+def _rings(pen: ImageDraw.ImageDraw, unit: np.void, centre: tuple[float, float], radius: float) -> None:
+    """What is left of the health (green, yellow, red) and around it of the shields, clockwise from the top, if anything
+    is missing. Straight bars would hide the neighbours in a melee."""
+    kind = _kind(unit)
+    health, shield = float(unit["health"]) / kind.health, float(unit["shield"]) / max(kind.shield, 1e-6)
+    if health > WHOLE and (kind.shield == 0 or shield > WHOLE):
+        return
+    rings = [(health, WELL if health > 0.6 else HURT if health > 0.3 else DYING)]
+    rings += [(shield, SHIELD)] if kind.shield > 0 else []
+    for count in range(len(rings), 0, -1):
+        share, colour = rings[count - 1]
+        disc = _disc(*centre, radius + count * RING * FINE)
+        pen.ellipse(disc, fill=EMPTY)
+        pen.pieslice(disc, -90, -90 + 360 * min(share, 1.0), fill=colour)
+
+
+def _write(pen: ImageDraw.ImageDraw, units: np.ndarray, n_agents: int, caption: str, height: int) -> None:
+    """Caption and numbers of the living above; below, what the letters stand for."""
+    living, x = units["health"] > 0, 6.0
+    for text, colour in (
+        (caption, WHITE),
+        (f"{living[:n_agents].sum()} agents", ALLY_TEXT),
+        ("against", WHITE),
+        (f"{living[n_agents:].sum()} enemies", ENEMY_TEXT),
+    ):
+        pen.text((x, 4), text, fill=colour, font_size=15, stroke_width=2, stroke_fill=INK)
+        x += pen.textlength(text, font_size=15) + (18 if text == caption else 6)
+    kinds = [UNIT_TYPES[index] for index in sorted(set(units["type"].tolist()))]
+    legend = "   ".join(f"{LETTERS.get(kind.name, kind.name[0])} {kind.name.replace('_', ' ')}" for kind in kinds)
+    pen.text((6, height - 19), legend, fill=WHITE, font_size=13, stroke_width=2, stroke_fill=INK)

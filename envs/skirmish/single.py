@@ -4,6 +4,7 @@
     env = gymnasium.make("skirmish/3m-v0")            # observation [n, O], action [n]; info has "avail" and "state"
 
 Options are those of ``Skirmish``. Dead agents stay until the battle ends and can do nothing but the no-op, action 0.
+With ``render_mode="human"`` a window follows the battle (``pip install -e .[window]``), which goes on if it is closed.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import torch
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from envs.skirmish.env import Skirmish
+from envs.skirmish.env import RENDER_FPS, Skirmish
 from envs.skirmish.map_table import MAPS
 from marl.types import ConfigError, Obs
+from marl.window import load_pygame
 
 NOOP, STOP = 0, 1
+RENDER_MODES = ["human", "rgb_array"]
 
 
 def _box(low: Any, high: Any) -> spaces.Box:
@@ -33,8 +36,17 @@ def _state_box(battle: Skirmish) -> spaces.Box:
 
 
 def _check_render_mode(mode: str | None) -> None:
-    if mode not in (None, "rgb_array"):
-        raise ConfigError(f"render_mode '{mode}' is unknown; choose rgb_array or None")
+    if mode not in (None, *RENDER_MODES):
+        raise ConfigError(f"render_mode '{mode}' is unknown; choose {', '.join(RENDER_MODES)} or None")
+    if mode == "human":
+        load_pygame()
+
+
+def _render(battle: Skirmish, mode: str | None) -> np.ndarray | None:
+    """The picture for ``rgb_array``; for ``human`` it goes to the window, which reset and step update by themselves."""
+    if mode == "human":
+        battle.render_window(0)
+    return battle.render(0) if mode == "rgb_array" else None
 
 
 def _allowed(battle: Skirmish, joint: torch.Tensor) -> torch.Tensor:
@@ -50,7 +62,12 @@ class SkirmishParallel(ParallelEnv):
     ``replace_unavailable``: it becomes stop (no-op for the dead) instead, for frameworks that ignore masks.
     """
 
-    metadata = {"name": "skirmish_v0", "render_modes": ["rgb_array"], "is_parallelizable": True}  # noqa: RUF012
+    metadata = {  # noqa: RUF012
+        "name": "skirmish_v0",
+        "render_modes": RENDER_MODES,
+        "render_fps": RENDER_FPS,
+        "is_parallelizable": True,
+    }
 
     def __init__(
         self, map: str, render_mode: str | None = None, replace_unavailable: bool = False, **options: Any
@@ -78,11 +95,16 @@ class SkirmishParallel(ParallelEnv):
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
         """Begin a battle; a seed begins the random stream anew, as a fresh environment with that seed would."""
         self.agents = list(self.possible_agents)
-        return self._seen(self.battle.reset(seed)), {agent: {} for agent in self.agents}
+        obs = self.battle.reset(seed)
+        if self.render_mode == "human":
+            self.render()
+        return self._seen(obs), {agent: {} for agent in self.agents}
 
     def step(self, actions: dict[str, int]) -> tuple[dict, dict, dict, dict, dict]:
         joint = torch.tensor([[int(actions.get(agent, NOOP)) for agent in self.possible_agents]])
         step = self.battle.step(_allowed(self.battle, joint) if self.replace_unavailable else joint)
+        if self.render_mode == "human":
+            self.render()
         agents, reward = self.agents, float(step.reward[0])
         terminated, truncated = bool(step.terminated[0]), bool(step.truncated[0])
         info = {name: value[0].item() for name, value in step.info.items()}
@@ -109,7 +131,7 @@ class SkirmishParallel(ParallelEnv):
         return self.battle.capabilities()[0].numpy()
 
     def render(self) -> np.ndarray | None:
-        return self.battle.render(0) if self.render_mode else None
+        return _render(self.battle, self.render_mode)
 
     def close(self) -> None:
         self.battle.close()
@@ -118,7 +140,7 @@ class SkirmishParallel(ParallelEnv):
 class SkirmishGym(gymnasium.Env):
     """The team as one agent; ``replace_unavailable`` as above."""
 
-    metadata = {"render_modes": ["rgb_array"], "render_fps": 4}  # noqa: RUF012
+    metadata = {"render_modes": RENDER_MODES, "render_fps": RENDER_FPS}  # noqa: RUF012
 
     def __init__(
         self, map: str, render_mode: str | None = None, replace_unavailable: bool = False, **options: Any
@@ -134,11 +156,15 @@ class SkirmishGym(gymnasium.Env):
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
         obs = self.battle.reset(seed)
+        if self.render_mode == "human":
+            self.render()
         return obs.obs[0].numpy().copy(), self._info(obs)
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         joint = torch.as_tensor(np.asarray(action, np.int64))[None]  # [1, n]
         step = self.battle.step(_allowed(self.battle, joint) if self.replace_unavailable else joint)
+        if self.render_mode == "human":
+            self.render()
         info = self._info(step.next) | {name: value[0].item() for name, value in step.info.items()}
         flags = bool(step.terminated[0]), bool(step.truncated[0])
         return step.next.obs[0].numpy().copy(), float(step.reward[0]), *flags, info
@@ -147,7 +173,7 @@ class SkirmishGym(gymnasium.Env):
         return {"avail": obs.avail[0].numpy().copy(), "state": obs.state[0].numpy().copy()}
 
     def render(self) -> np.ndarray | None:
-        return self.battle.render(0) if self.render_mode else None
+        return _render(self.battle, self.render_mode)
 
     def close(self) -> None:
         self.battle.close()

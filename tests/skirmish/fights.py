@@ -82,6 +82,17 @@ def focus(env: Skirmish, obs: Obs) -> Tensor:
     return torch.where(chosen, first.squeeze(2) + FIRST_TARGET, attack_nearest(env, obs))
 
 
+def spread(env: Skirmish, obs: Obs) -> Tensor:
+    """Long [B, n]: agent i attacks the living enemy number i, counted anew, as soon as that one is in reach."""
+    n = env.spec.n_agents
+    alive = env._lanes.units["health"][:, n:] > 0
+    living = np.argsort(~alive, axis=1, kind="stable")  # the living first
+    turn = np.arange(n) % np.maximum(alive.sum(1, keepdims=True), 1)  # [B, n]
+    own = torch.from_numpy(np.take_along_axis(living, turn, 1)) + FIRST_TARGET
+    chosen = obs.avail.gather(2, own[..., None]).squeeze(2)
+    return torch.where(chosen, own, attack_nearest(env, obs))
+
+
 def kite(env: Skirmish, obs: Obs, ready: float = 2.5, cooling: float = 7.5) -> Tensor:
     """Long [B, n]: flee from enemies nearer than ``ready``, and while the weapon cools down nearer than ``cooling``."""
     units, n = env._lanes.units, env.spec.n_agents

@@ -59,8 +59,8 @@ def test_gymnasium_checker(name: str) -> None:
 
 def test_every_map_is_registered() -> None:
     assert all(f"skirmish/{name}-v0" in gymnasium.registry for name in MAPS)
-    with pytest.raises(ConfigError, match="render_mode"):
-        parallel_env("3m", render_mode="human")
+    with pytest.raises(ConfigError, match="render_mode 'ansi' is unknown; choose human, rgb_array or None"):
+        parallel_env("3m", render_mode="ansi")
 
 
 def test_unavailable_actions_raise() -> None:

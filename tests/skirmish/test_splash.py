@@ -152,7 +152,7 @@ def test_cliffs_are_those_of_the_archives() -> None:
 
 
 def test_known_truths() -> None:
-    """3s_vs_5z is won by kiting and lost by standing; focus fire beats spreading; Colossi profit from walking."""
+    """3s_vs_5z is won by kiting and lost by standing; shooting at one beats shooting at the nearest."""
     assert win_rate(Skirmish("3s_vs_5z", 40), kite) > 0.3
     assert win_rate(Skirmish("3s_vs_5z", 40), stand) == 0
     assert win_rate(Skirmish("3m", 200), focus) > win_rate(Skirmish("3m", 200), attack_nearest) + 0.1
