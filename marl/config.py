@@ -107,6 +107,7 @@ class PlotConfig:
     runs: str = MISSING
     out: str = MISSING
     metrics: list[str] | None = None
+    results: str | None = None
 
 
 @dataclass

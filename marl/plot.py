@@ -87,25 +87,41 @@ def final_values(runs: list[Rows], key: str) -> np.ndarray:
 Tasks = dict[str, dict[str, list[tuple[int, Rows]]]]  # environment -> group of runs -> (seed, rows)
 
 
-def find_runs(pattern: str) -> Tasks:
-    """Runs below every path that ``pattern`` (a glob, ** allowed) matches, by environment and, within it, by
-    everything but the seed."""
+def run_folders(pattern: str) -> list[Path]:
+    """Run folders at or below every path that ``pattern`` (a glob, ** allowed) matches; runs set aside are left out."""
     matches = [Path(p) for p in glob(pattern, recursive=True)]
     files = {
         f.resolve() for p in matches for f in ([p / "eval.jsonl"] if p.is_dir() else [p]) if f.name == "eval.jsonl"
     }
     files |= {f.resolve() for p in matches if p.is_dir() for f in p.rglob("eval.jsonl")}
+    return sorted(f.parent for f in files if f.exists() and "previous" not in f.parts)
+
+
+def find_runs(pattern: str) -> Tasks:
+    """Runs below every path that ``pattern`` matches, by environment and, within it, by everything but the seed."""
     tasks: Tasks = {}
-    for file in sorted(f for f in files if f.exists() and "previous" not in f.parts):
-        config = json.loads((file.parent / "config.json").read_text(encoding="utf8"))
+    for folder in run_folders(pattern):
+        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
         name, task, team, leaf = ([""] * 4 + config["run_path"].split("/"))[-4:]
         seed = int(config["seed"])
         variant = leaf.removesuffix(f"seed{seed}").rstrip("-")
         label = " ".join(
             part for part in (name if name != "default" else "", team.removesuffix("-none"), variant) if part
         )
-        tasks.setdefault(task, {}).setdefault(label, []).append((seed, read_rows(file)))
+        tasks.setdefault(task, {}).setdefault(label, []).append((seed, read_rows(folder / "eval.jsonl")))
+    for groups in tasks.values():
+        for members in groups.values():
+            members.sort(key=lambda member: member[0])  # folders sort as text: 10 before 2
     return tasks
+
+
+def provenance(pattern: str) -> dict[str, list[str]]:
+    """Commits that the runs below ``pattern`` were trained with and the commands that started them, each once."""
+    metas = [json.loads((folder / "meta.json").read_text(encoding="utf8")) for folder in run_folders(pattern)]
+    return {
+        "commits": sorted({meta["commit"] for meta in metas}),
+        "commands": sorted({meta["command"] for meta in metas}),
+    }
 
 
 def summary(tasks: Tasks) -> list[dict[str, Any]]:

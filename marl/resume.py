@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import platform
+import shlex
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -33,8 +34,15 @@ def run_meta(config: dict[str, Any]) -> dict[str, Any]:
         "commit": git_commit(),
         "python": platform.python_version(),
         "packages": packages,
-        "command": " ".join(sys.argv),
+        "command": command_line(),
     }
+
+
+def command_line() -> str:
+    """What was typed, quoted for a shell, so that it can be typed again."""
+    program = Path(sys.argv[0])
+    words = ["python", "-m", f"scripts.{program.stem}"] if program.parent.name == "scripts" else [sys.argv[0]]
+    return shlex.join([*words, *sys.argv[1:]])
 
 
 def git_commit() -> str:

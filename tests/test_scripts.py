@@ -102,6 +102,28 @@ def test_plot_draws_curves_and_summarises_seeds(runs: Path, tmp_path: Path) -> N
         assert (found["mean"], found["low"], found["high"]) == pytest.approx((mean, mean - half, mean + half), rel=1e-4)
 
 
+def test_plot_publishes_results_that_say_how_they_came_about(runs: Path, tmp_path: Path) -> None:
+    command("plot", f"runs='{runs}/**'", f"out={tmp_path / 'plots'}", f"results={tmp_path / 'docs' / 'study.json'}")
+    found = json.loads((tmp_path / "docs" / "study.json").read_text())
+    metas = [json.loads((folder / "meta.json").read_text()) for folder in folders(runs)]
+    assert found["name"] == "study" and found["commits"] == [metas[0]["commit"]]
+    assert found["commands"] == sorted(meta["command"] for meta in metas) and len(set(found["commands"])) == 2
+    for seed, line in enumerate(found["commands"]):
+        assert line.startswith("python -m scripts.train env=toy/corridor ") and f" seed={seed} " in line
+    assert found["table"].startswith("python -m scripts.plot 'runs='") and str(tmp_path / "docs") in found["table"]
+    assert found["groups"] == json.loads((tmp_path / "plots" / "summary.json").read_text())
+    assert found["groups"][0]["seeds"] == [0, 1]
+    assert len(found["groups"][0]["metrics"]["eval/return"]["per_seed"]) == 2
+    with Image.open(tmp_path / "docs" / "study.png") as picture:
+        assert picture.width > 300
+
+
+def test_plot_refuses_results_without_a_json_name(runs: Path, tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command("plot", f"runs='{runs}/**'", f"out={tmp_path}", f"results={tmp_path / 'study.txt'}")
+    assert stopped.value.code == 2 and "study.txt must end in .json" in capsys.readouterr().err
+
+
 def test_record_films_an_episode(runs: Path, tmp_path: Path) -> None:
     film = tmp_path / "film.gif"
     command("record", f"run='{folders(runs)[0]}'", f"out={film}", "episodes=2", "fps=10", RESTLESS)
