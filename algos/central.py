@@ -41,9 +41,8 @@ class CentralValue(nn.Module):
         self.value = nn.Sequential(nn.Linear(S, E), nn.ReLU(), nn.Linear(E, 1))
 
     def forward(self, u: Tensor, state: Tensor) -> Tensor:
-        """Chosen utilities u [..., *, n] of states [*, S] -> [..., *, 1]; leading axes of u share the states."""
-        seen = state.expand(*u.shape[:-1], -1)
-        return self.mix(torch.cat([seen, u], -1)) + self.value(state)
+        """Chosen utilities u [*, n] in states [*, S], whose axes may be 1 to share a state -> [*, 1]."""
+        return self.mix(torch.cat([state.expand(*u.shape[:-1], -1), u], -1)) + self.value(state)
 
 
 @dataclass
@@ -110,7 +109,7 @@ class CentralLearner(ValueLearner):
         u, _ = self.central.agent.unroll(x_central, slots)
         with torch.no_grad():
             target_u, _ = self.target_central.agent.unroll(x_central, slots)
-            central_v = self.target_central(gather_actions(target_u, greedy), batch.state)
+            central_v = value_where(self.target_central, gather_actions(target_u, greedy), batch.state, slots)
             from_central = self.target_source == "qstar"
             target_v = central_v if from_central else self.bootstrap(batch, x, slots, greedy)
         return CentralForward(q, h.detach(), target_v, greedy, x, slots, u, target_u, central_v)
@@ -119,7 +118,21 @@ class CentralLearner(ValueLearner):
         """Q* of the joint actions that were taken, [M, T, 1]."""
         assert self.central is not None
         actions = self.acted(batch, self.act_on)[:, :-1]
-        return self.central(gather_actions(fwd.u[:, :-1], actions), batch.state[:, :-1])
+        return value_where(self.central, gather_actions(fwd.u[:, :-1], actions), batch.state[:, :-1], fwd.slots)
+
+
+def value_where(central: CentralValue, u: Tensor, state: Tensor, slots: Tensor | None) -> Tensor:
+    """Q* [M, T', *, 1] of chosen utilities u [M, T', *, n] in states [M, T', S].
+
+    Where ``slots`` long [M] says how many slots of each episode matter, the others are 0 and cost nothing: Q*'s wide
+    layers on padding were a quarter of an update.
+    """
+    state = state.reshape(*state.shape[:2], *([1] * (u.dim() - 3)), -1)
+    if slots is None:
+        return central(u, state)
+    rows = torch.arange(u.shape[1]) < slots[:, None]  # [M, T']
+    values = central(u[rows], state[rows])
+    return values.new_zeros(*u.shape[:-1], 1).index_put((rows,), values)
 
 
 def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:

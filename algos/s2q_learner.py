@@ -21,6 +21,7 @@ from algos.central import (
     is_joint,
     masked_mean,
     one_of,
+    value_where,
     within_unit,
     wqmix_weight,
 )
@@ -147,8 +148,8 @@ class S2QLearner(CentralLearner):
         values = [fwd.central_v]
         if others:
             with torch.no_grad():
-                u = torch.stack([gather_actions(fwd.target_u, joint) for joint in others])
-                values += self.target_central(u, batch.state).unbind(0)
+                u = torch.stack([gather_actions(fwd.target_u, joint) for joint in others], 2)  # [M, T+1, K, n]
+                values.append(value_where(self.target_central, u, batch.state, fwd.slots).squeeze(-1))
         return S2QForward(**vars(fwd), heads_q=heads_q, candidates=candidates, values=torch.cat(values, -1))
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
@@ -182,7 +183,8 @@ class S2QLearner(CentralLearner):
         q = q_star.detach()
         if self.suppress_source == "target" and self.target_central is not None:
             actions = self.acted(batch, self.act_on)[:, :-1]
-            q = self.target_central(gather_actions(fwd.target_u[:, :-1], actions), batch.state[:, :-1])
+            u = gather_actions(fwd.target_u[:, :-1], actions)
+            q = value_where(self.target_central, u, batch.state[:, :-1], fwd.slots)
         return suppress_amount(q, self.alpha, self.floor)
 
     def weight(self, m: int, delta: Tensor, wanted: Tensor, fwd: S2QForward, q_star: Tensor, actions: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from algos.central import CentralValue, wqmix_weight
+from algos.central import CentralValue, value_where, wqmix_weight
 from envs.toy import PAYOFFS, MatrixGame
 from marl.build import call, factory
 from marl.collect import empty_batch
@@ -100,6 +100,16 @@ def test_the_monotonic_value_has_no_negative_slope_and_the_unrestricted_one_has(
         q = torch.randn(500, SPEC.n_agents, requires_grad=True)
         slopes.append(torch.autograd.grad(value(q, state).sum(), q)[0])
     assert (slopes[0] >= 0).all() and (slopes[1] < 0).any() and (slopes[1] > 0).any()
+
+
+def test_padding_costs_the_unrestricted_value_nothing_and_changes_nothing() -> None:
+    central = CentralValue(SPEC, make_agent(SPEC), embed_dim=8)
+    u, state = torch.randn(2, 4, 3, SPEC.n_agents), torch.randn(2, 4, SPEC.state_dim)  # three candidates per slot
+    whole, ragged = (value_where(central, u, state, slots) for slots in (None, torch.tensor([1, 3])))
+    assert whole.shape == ragged.shape == (2, 4, 3, 1)
+    seen = torch.tensor([[True, False, False, False], [True, True, True, False]])
+    assert torch.allclose(whole[seen], ragged[seen], atol=1e-6) and not ragged[~seen].any()
+    assert torch.allclose(whole[1, 2, 1], central(u[1, 2, 1], state[1, 2]), atol=1e-6)
 
 
 def argmax_after(algo: Any, updates: int) -> tuple[list[int], torch.Tensor]:
