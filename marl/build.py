@@ -68,14 +68,33 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, hint) if hint in (bool, str, type(None)) else True
 
 
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a factory's parameters; of a class, those of its bases' constructors too."""
+    if not isinstance(target, type):
+        return get_type_hints(target)
+    own = [vars(made)["__init__"] for made in reversed(target.__mro__[:-1]) if "__init__" in vars(made)]
+    return {name: hint for init in own for name, hint in get_type_hints(init).items()}
+
+
+def signature(target: Callable[..., Any]) -> inspect.Signature:
+    """What a factory takes. Where a class hands ``**rest`` to its base, the base's keywords stand in its place."""
+    own = inspect.signature(target)
+    kept = {name: p for name, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
+    base = target.__base__ if isinstance(target, type) else None
+    if len(kept) == len(own.parameters) or base is None or base is object:
+        return own
+    handed = signature(base).parameters
+    more = {name: p for name, p in handed.items() if p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) and name not in kept}
+    return own.replace(parameters=[*kept.values(), *more.values()])
+
+
 def _check_types(node: Any, section: str) -> None:
     if not isinstance(node, DictConfig):
         return
     hints: dict[str, Any] = {}
     if "_target_" in node:
         try:
-            target = pkgutil.resolve_name(node["_target_"])
-            hints = get_type_hints(target.__init__ if isinstance(target, type) else target)  # type: ignore[misc]
+            hints = _hints(pkgutil.resolve_name(node["_target_"]))
         except Exception:  # no such target: instantiating says so; annotations that only type checkers can read
             hints = {}
     for key, value in ((str(key), value) for key, value in node.items()):
@@ -89,7 +108,7 @@ def _check_types(node: Any, section: str) -> None:
 def _check_keywords(made: Any, section: str) -> None:
     if not isinstance(made, functools.partial):
         return
-    takes = inspect.signature(made.func).parameters
+    takes = signature(made.func).parameters
     if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
         for key in made.keywords:
             if key not in takes:
@@ -103,8 +122,9 @@ def _check_keywords(made: Any, section: str) -> None:
 
 def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> Any:
     """Call a factory; an option that is missing is a ConfigError, not a TypeError."""
+    partial = make if isinstance(make, functools.partial) else functools.partial(make)
     try:
-        inspect.signature(make).bind(*args, **kwargs)
+        signature(partial.func).bind(*partial.args, *args, **{**partial.keywords, **kwargs})
     except TypeError as error:
         raise ConfigError(f"{section}: {error}") from error
     return make(*args, **kwargs)

@@ -64,6 +64,15 @@ class Yardstick(Protocol):
         ...
 
 
+@runtime_checkable
+class Moving(Protocol):
+    """A game that changes while training goes on. Its tests take place in the game as it is now."""
+
+    def follow(self, training: Any) -> None:
+        """Take over from the training environment, of the same class, how far the change has come."""
+        ...
+
+
 class Policy(Protocol):
     """Chooses joint actions for all lanes; keeps nothing between calls but what is in ``carry``."""
 

@@ -19,7 +19,7 @@ from marl.config import pick_device, resolved, validate
 from marl.evaluate import Interval, evaluate, summarise
 from marl.metrics import Window, Writer, require_finite
 from marl.progress import TrainProgress
-from marl.protocols import NoAttack, VectorEnv
+from marl.protocols import Moving, NoAttack, VectorEnv
 from marl.replay import Replay
 from marl.resume import find, run_meta
 from marl.signals import StopRequest
@@ -68,6 +68,8 @@ class Run:
     def evaluate(self, episodes: int) -> dict[str, Interval]:
         """Greedy, unattacked episodes on an environment and streams of their own: training does not notice."""
         p = self.parts
+        if isinstance(self.eval_env, Moving):
+            self.eval_env.follow(p.env)
         results = evaluate(
             self.eval_env, p.algo.policy(self.clock), NoAttack(p.spec, p.device), p.fields, episodes=episodes,
             policy_gen=p.streams["eval"], attack_gen=p.streams["eval_attack"], device=p.device,

@@ -14,8 +14,9 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 import envs.configs
-from marl.build import RUNTIME, factory
+from marl.build import RUNTIME, call, factory, signature
 from marl.config import LONGEST_VARIANT, config_hash, register, resolved
+from marl.types import ConfigError
 from scripts.main import CONF, choices
 from tests.helpers import compose_train
 
@@ -60,10 +61,9 @@ def absent(made: Any, section: str) -> list[str]:
     """
     if not isinstance(made, functools.partial):
         return []
-    parameters = inspect.signature(made.func).parameters.values()
     environment = made.func.__module__.startswith("envs")
     kinds = {inspect.Parameter.KEYWORD_ONLY} | ({inspect.Parameter.POSITIONAL_OR_KEYWORD} if environment else set())
-    wanted = {p.name for p in parameters if p.kind in kinds} - set(RUNTIME)
+    wanted = {p.name for p in signature(made.func).parameters.values() if p.kind in kinds} - set(RUNTIME)
     found = [f"{section}.{name}" for name in sorted(wanted - made.keywords.keys())]
     for key, value in made.keywords.items():
         parts = value.items() if isinstance(value, dict) else [("", value)]
@@ -84,6 +84,34 @@ def test_a_missing_value_and_a_hidden_default_would_be_seen(tmp_path: Path) -> N
     cfg = compose_train(tmp_path, "env=toy/corridor", "~env.length", "~algo.learner.lr", "~algo.agent.hidden_dim")
     assert absent(factory(cfg.env, "env"), "env") == ["env.length"]
     assert absent(factory(cfg.algo, "algo"), "algo") == ["algo.agent.hidden_dim", "algo.learner.lr"]
+
+
+class Base:
+    def __init__(self, spec: Any, *, width: int, depth: int) -> None:
+        self.size = (spec, width, depth)
+
+
+class Derived(Base):
+    def __init__(self, *args: Any, height: float, **base: Any) -> None:
+        super().__init__(*args, **base)
+        self.height = height
+
+
+def test_options_that_a_class_hands_to_its_base_are_checked_like_its_own() -> None:
+    assert list(signature(Derived).parameters) == ["args", "height", "width", "depth"]
+
+    def made(**options: Any) -> Any:
+        node = {"_target_": f"{__name__}.Derived", "_partial_": True, "height": 1, "width": 2, "depth": 3} | options
+        return factory(OmegaConf.create({k: v for k, v in node.items() if v is not None}), "part")
+
+    assert call(made(), "part", "spec").size == ("spec", 2, 3)
+    for options, message in (
+        ({"length": 1}, "part.length is not an option of Derived, which takes args, height, width, depth"),
+        ({"width": "wide"}, "part.width=wide has the wrong type; it must be int"),
+        ({"depth": None}, "part: missing a required .*argument: 'depth'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            call(made(**options), "part", "spec")
 
 
 @pytest.mark.parametrize("algo", ALGOS)
