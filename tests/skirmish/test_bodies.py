@@ -114,14 +114,14 @@ def test_a_zealot_walks_around_opponents_to_its_target() -> None:
     wall = [enemy("zealot", 12, y) for y in (15.0, 16.0, 17.2)]
     env = battle([ally("zealot", 10, 16), *wall, enemy("stalker", 15, 16)])
     gaps, obs = [], env.observe()
-    for step in range(8):
+    for _ in range(8):
         obs = env.step(act(env, obs, [FIRST_TARGET + 3] + [STOP] * 7)).next
         units = env._lanes.units[0]
         gaps.append(np.hypot(units["x"][8:11] - units["x"][0], units["y"][8:11] - units["y"][0]).min())
         if units["pose"][0] == FIGHTING:
             break
     corner = math.hypot(2, 1 + 2 * ZEALOT) + math.hypot(3, 1 + 2 * ZEALOT) - 0.1 - 0.5 - 0.625
-    assert units["pose"][0] == FIGHTING and (step + 1) * 8 <= corner / LOOP + 8
+    assert units["pose"][0] == FIGHTING and len(gaps) * 8 <= corner / LOOP + 8
     assert min(gaps) >= 2 * ZEALOT - 1e-9
     assert units["type"][11] == TYPE_ID["stalker"] and units["shield"][11] < 80
 
