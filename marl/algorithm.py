@@ -6,6 +6,7 @@ IQL, VDN, QMIX and QPLEX are this class with another mixer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from marl.agents import RecurrentAgent
 from marl.learner import ValueLearner
 from marl.mixers import Mixer
 from marl.policy import EpsilonGreedy, LinearSchedule
-from marl.protocols import LearnerHook
+from marl.protocols import LearnerHook, Reporting
 from marl.replay import Replay
 from marl.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
 
@@ -79,6 +80,12 @@ class ValueAlgorithm:
             metrics = self.learner.update(replay.sample(self.batch_size, self.gen, self.device))
             clock.updates += 1
         return metrics | {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))}
+
+    def report(self, folder: Path) -> None:
+        """What hooks have to say about themselves."""
+        for hook in self.hooks:
+            if isinstance(hook, Reporting):
+                hook.report(folder)
 
     def networks(self) -> dict[str, nn.Module]:
         return self.learner.networks()

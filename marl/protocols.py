@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -116,6 +117,15 @@ class Algorithm(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Reporting(Protocol):
+    """An algorithm or a learner hook that finds something a person should read, such as what it chose by itself."""
+
+    def report(self, folder: Path) -> None:
+        """Write what is new into ``folder``, which may not exist yet; called after every collection."""
+        ...
 
 
 class LearnerHook(Protocol):

@@ -18,7 +18,17 @@ from marl.distributed import world
 from marl.types import ConfigError
 
 log = logging.getLogger(__name__)
-OURS = ("checkpoints", "tb", "metrics.jsonl", "eval.jsonl", "config.json", "meta.json", "DONE", "learning_curve.png")
+OURS = (
+    "checkpoints",
+    "tb",
+    "metrics.jsonl",
+    "eval.jsonl",
+    "config.json",
+    "meta.json",
+    "DONE",
+    "learning_curve.png",
+    "reports",
+)
 
 
 def run_meta(config: dict[str, Any]) -> dict[str, Any]:

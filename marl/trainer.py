@@ -19,7 +19,7 @@ from marl.config import pick_device, resolved, validate
 from marl.evaluate import Interval, evaluate, summarise
 from marl.metrics import Window, Writer, require_finite
 from marl.progress import TrainProgress
-from marl.protocols import Moving, NoAttack, VectorEnv
+from marl.protocols import Moving, NoAttack, Reporting, VectorEnv
 from marl.replay import Replay
 from marl.resume import find, run_meta
 from marl.signals import StopRequest
@@ -63,6 +63,8 @@ class Run:
         metrics = p.algo.update(self.replay, fresh, self.clock)
         metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
         require_finite(metrics, p.algo, self.clock)
+        if isinstance(p.algo, Reporting) and distributed.world()[0] == 0:
+            p.algo.report(self.dir / "reports")
         return metrics
 
     def evaluate(self, episodes: int) -> dict[str, Interval]:

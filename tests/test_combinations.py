@@ -23,6 +23,7 @@ from tests.helpers import TINY, compose_train, make_learner, make_spec, newest_s
 
 ALGOS = choices("algo")
 TOYS = [name for name in choices("env") if name.startswith("toy/")]
+NEEDS = {"laies": ("algo.hooks.laies.external=[.*]",)}  # which features matter is for a person to say
 SHORT = ("train.total_steps=120", "algo.epsilon.steps=100", "log.every=20", "eval.every=60", "checkpoint.every=60",
          "algo.learner.target_every=2")  # fmt: skip
 
@@ -65,7 +66,7 @@ def assert_learns(folder: Path, *overrides: str) -> dict[str, Any]:
 @pytest.mark.parametrize("env", TOYS)
 @pytest.mark.parametrize("algo", ALGOS)
 def test_every_algorithm_trains_on_every_toy_game(algo: str, env: str, tmp_path: Path) -> None:
-    assert_learns(tmp_path, f"algo={algo}", f"env={env}")
+    assert_learns(tmp_path, f"algo={algo}", f"env={env}", *NEEDS.get(algo, ()))
 
 
 @pytest.mark.parametrize(
@@ -83,6 +84,18 @@ def test_every_algorithm_trains_on_every_toy_game(algo: str, env: str, tmp_path:
         ("algo=s2q", "mixer@algo.mixer=vdn", "algo.execute=oracle", "algo.K=3"),
         ("algo=s2q", "algo.execute=uniform", "algo.learner.w_c=1", "algo.learner.temperature_mode=relative"),
         ("algo=s2q", "algo.K=0", "algo.learner.weight0=ow"),
+        ("algo=fim", "algo.hooks.fim.id_steps=30", "algo.hooks.fim.pretrain=5", "algo.hooks.fim.cog.delta=2.0"),
+        (
+            "algo=fim",
+            "mixer@algo.mixer=vdn",
+            "algo.hooks.fim.id_steps=30",
+            "algo.hooks.fim.pretrain=5",
+            "algo.hooks.fim.cog.delta=2.0",
+            "algo.hooks.fim.model.kind=gru",
+            "algo.hooks.fim.trace=per_agent",
+        ),
+        ("algo=laies", "mixer@algo.mixer=qplex", "algo.hooks.laies.external=[cell]"),
+        ("algo=count", "mixer@algo.mixer=none", "algo.hooks.count.features=['0:2']"),
         ("algo=vdn", "train.n_envs=1", "algo.batch_size=1", "algo.warmup_episodes=1", "replay.capacity=1"),
     ],
     ids=lambda switches: ",".join(s.split(".")[-1] for s in switches),

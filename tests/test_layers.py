@@ -55,13 +55,14 @@ def test_packages_import_only_what_the_design_allows(folder: str) -> None:
 
 @pytest.mark.parametrize("folder", ["algos", "attacks"])
 def test_plugins_do_not_import_each_other(folder: str) -> None:
-    """Any algorithm works with any attack because neither knows another; they share ``attacks.base`` and, among the
-    papers that use an unrestricted value, ``algos.central``. A plug-in may have parts: ``s2q``, ``s2q_policy``."""
+    """Any algorithm works with any attack because neither knows another; they share ``attacks.base``; the
+    papers that use an unrestricted value share ``algos.central``, those that pay for state features, which both must
+    name, and for influence on them ``algos.influence``. A plug-in may have parts: ``s2q``, ``s2q_policy``."""
     wrong = []
     for path in sources(folder):
         for module, line in imported(path).items():
             own = module.startswith(f"{folder}.") and module.split(".")[1].split("_")[0] == path.stem.split("_")[0]
-            shared = module.startswith(("attacks.base", "algos.central"))
+            shared = module.startswith(("attacks.base", "algos.central", "algos.influence"))
             if module.startswith(f"{folder}.") and not shared and not own:
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
     assert not wrong, "\n".join(wrong)

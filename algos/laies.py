@@ -1,0 +1,98 @@
+"""LAIES: agents are paid for their influence on external state features that a person names, and for their change.
+
+Liu, Pu, Pan, Yi, Ma, Wang, Zhang 2023 (ICML), "Lazy Agents: A New Perspective on Solving Sparse Reward Problem in
+Multi-agent Reinforcement Learning". Model and influence are shared with FIM (``algos.influence``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from algos.influence import Anneal, Dynamics, matching, one_process
+from marl.learner import Forward
+from marl.protocols import NoHook
+from marl.seeding import derive
+from marl.types import ConfigError, EnvSpec, EpisodeBatch, Metrics
+
+
+class LAIES(NoHook):
+    """r_int = min(``influence_scale`` * sum_i min(I_i, ``agent_clip``), ``total_clip``)
+    + ``change_scale`` / 100 * min(sum_d (s'_d - s_d)^2, ``change_clip``), both over the features ``external``
+    (patterns: ``algos.influence.matching``); I_i = sum_d (f_d(s, a) - mean f_d(s, a', a^-i))^2.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        external: list[str],
+        model: Callable[[EnvSpec, int], Dynamics],
+        influence_scale: float,
+        agent_clip: float,
+        total_clip: float,
+        change_scale: float,
+        change_clip: float,
+        anneal_steps: int | None,
+    ) -> None:
+        one_process("algo.hooks.laies")
+        for key, value in {"influence_scale": influence_scale, "change_scale": change_scale}.items():
+            if value < 0:
+                raise ConfigError(f"laies.{key}={value} must not be negative")
+        for key, value in {"agent_clip": agent_clip, "total_clip": total_clip, "change_clip": change_clip}.items():
+            if value <= 0:
+                raise ConfigError(f"laies.{key}={value} must be positive")
+        if not external:
+            raise ConfigError("laies.external is empty; name the state features that the task is about")
+        self.chosen = matching(spec, external, "laies.external")
+        self.influence_scale, self.agent_clip, self.total_clip = influence_scale, agent_clip, total_clip
+        self.change_scale, self.change_clip = change_scale, change_clip
+        self.anneal = Anneal(anneal_steps)
+        self.dynamics = model(spec, derive(torch.initial_seed(), "laies"))
+        self.facts: Metrics = {}
+
+    def parameters(self) -> Iterable[Parameter]:
+        return self.dynamics.model.parameters()
+
+    def annotate(self, fresh: EpisodeBatch) -> None:
+        self.anneal.observe(fresh)
+
+    @torch.no_grad()
+    def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor | float:
+        """[M, T, 1]; 0 before the model's first update, when its influence is noise."""
+        if not self.dynamics.updates:
+            return 0.0
+        self.dynamics.to(batch.state.device)
+        dims, filled = self.chosen.nonzero().flatten().to(batch.state.device), batch.filled[:, :-1, None]
+        contrast, _ = self.dynamics.contrast(batch, dims)  # [M, T, n, C]
+        each = contrast.square().sum(-1).clamp(max=self.agent_clip)
+        influence = (self.influence_scale * each.sum(-1, keepdim=True)).clamp(max=self.total_clip)
+        moved = (batch.state[:, 1:] - batch.state[:, :-1])[..., dims].square().sum(-1, keepdim=True)
+        change = torch.where(filled, self.change_scale / 100 * moved.clamp(max=self.change_clip), 0.0)
+        factor = self.anneal.factor()
+        self.facts = {
+            "laies/influence": factor * influence.sum() / len(batch),
+            "laies/change": factor * change.sum() / len(batch),
+            "laies/anneal": torch.tensor(factor),
+        }
+        return factor * (influence + change)
+
+    def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics:
+        """Steps of the forward model on the same batch."""
+        device = batch.state.device
+        self.dynamics.to(device)
+        loss = self.dynamics.learn(
+            self.dynamics.transitions(batch), self.chosen.to(device), torch.ones(len(self.chosen), device=device)
+        )
+        return self.facts | {"laies/model_loss": loss}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"dynamics": self.dynamics.state_dict(), "anneal": self.anneal.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.dynamics.load_state_dict(state["dynamics"])
+        self.anneal.load_state_dict(state["anneal"])
