@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,14 @@ NOT_COMPILED = {
 }
 
 
-def forget_stale(kernel: Any) -> None:
+def forget_stale(kernel: Any, sources: Sequence[Path] | None = None) -> None:
     """Drop what is compiled of the module of ``kernel`` (a cached dispatcher) if a file with compiled rules changed.
 
-    Numba notices changes in a kernel's own file alone, not in the files of the rules that it calls. A stamp
-    beside the compiled code holds the digest of the sources that it was compiled from.
+    Numba notices changes in a kernel's own file alone, not in the files of the rules that it calls: ``sources``, or
+    all rules of the battle. A stamp beside the compiled code holds the digest of the files that it was compiled from.
     """
-    sources = sorted(path for path in HERE.glob("*.py") if path.name not in NOT_COMPILED)
+    battle = sources is None
+    sources = sorted(sources or (path for path in HERE.glob("*.py") if path.name not in NOT_COMPILED))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     folder = Path(kernel.stats.cache_path)
     module = kernel.py_func.__module__.rsplit(".", 1)[-1]
@@ -50,6 +52,7 @@ def forget_stale(kernel: Any) -> None:
             compiled.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         stamp.write_text(digest)
-        log.info("compiling the battle's rules: once, about half a minute")
+        if battle:
+            log.info("compiling the battle's rules: once, about half a minute")
     except OSError:  # a cache that we may not write is one that numba does not write either
         pass
