@@ -208,7 +208,9 @@ def test_what_describes_a_formation_to_the_decoder_by_hand() -> None:
     loss = bits.loss(torch.zeros(1, 16), target).item()
     assert loss == pytest.approx((squares + 12 * math.log(2)) / 16)
     raw = make_fox(make_spec(n=2), form_target="raw").fox.aware.decoder
-    assert raw.encode(blocks, torch.tensor(10.0))[0].tolist() == pytest.approx([x / 1000 for x in blocks.flatten().tolist()])
+    assert raw.encode(blocks, torch.tensor(10.0))[0].tolist() == pytest.approx(
+        [x / 1000 for x in blocks.flatten().tolist()]
+    )
 
 
 @pytest.mark.parametrize("informed", [True, False])
