@@ -109,6 +109,8 @@ class PlotConfig:
     out: str = MISSING
     metrics: list[str] | None = None
     results: str | None = None
+    last: int = 1
+    also: list[str] = field(default_factory=list)
 
 
 @dataclass

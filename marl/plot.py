@@ -45,7 +45,7 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def learning_curves(groups: dict[str, list[Rows]], path: Path, keys: tuple[str, ...] | None = None) -> Path | None:
     """Draw one panel per scalar and one line per group; None where there is nothing to draw."""
-    present = {k for runs in groups.values() for rows in runs for row in rows for k in row if k.startswith("eval")}
+    present = {k for runs in groups.values() for rows in runs for row in rows for k in row}
     wanted = keys or tuple(k for k in ("eval/win_rate", "eval/return") if k in present)
     wanted = tuple(k for k in wanted if k in present)
     if not wanted:
@@ -79,9 +79,9 @@ def learning_curves(groups: dict[str, list[Rows]], path: Path, keys: tuple[str, 
     return path
 
 
-def final_values(runs: list[Rows], key: str) -> np.ndarray:
-    """The last value of each run that has one."""
-    return np.array([c[1][-1] for c in (curve(rows, key) for rows in runs) if len(c[0])])
+def final_values(runs: list[Rows], key: str, last: int = 1) -> np.ndarray:
+    """The mean of the ``last`` values of each run that has any."""
+    return np.array([c[1][-last:].mean() for c in (curve(rows, key) for rows in runs) if len(c[0])])
 
 
 Tasks = dict[str, dict[str, list[tuple[int, Rows]]]]  # environment -> group of runs -> (seed, rows)
@@ -97,8 +97,9 @@ def run_folders(pattern: str) -> list[Path]:
     return sorted(f.parent for f in files if f.exists() and "previous" not in f.parts)
 
 
-def find_runs(pattern: str) -> Tasks:
-    """Runs below every path that ``pattern`` matches, by environment and, within it, by everything but the seed."""
+def find_runs(pattern: str, also: tuple[str, ...] = ()) -> Tasks:
+    """Runs below every path that ``pattern`` matches, by environment and, within it, by everything but the seed. Their
+    rows are those of tests, and those of training that have a scalar of ``also``."""
     tasks: Tasks = {}
     for folder in run_folders(pattern):
         config = json.loads((folder / "config.json").read_text(encoding="utf8"))
@@ -108,7 +109,10 @@ def find_runs(pattern: str) -> Tasks:
         label = " ".join(
             part for part in (name if name != "default" else "", team.removesuffix("-none"), variant) if part
         )
-        tasks.setdefault(task, {}).setdefault(label, []).append((seed, read_rows(folder / "eval.jsonl")))
+        rows = read_rows(folder / "eval.jsonl")
+        if also:
+            rows += [row for row in read_rows(folder / "metrics.jsonl") if any(key in row for key in also)]
+        tasks.setdefault(task, {}).setdefault(label, []).append((seed, rows))
     for groups in tasks.values():
         for members in groups.values():
             members.sort(key=lambda member: member[0])  # folders sort as text: 10 before 2
@@ -124,16 +128,17 @@ def provenance(pattern: str) -> dict[str, list[str]]:
     }
 
 
-def summary(tasks: Tasks) -> list[dict[str, Any]]:
-    """Per group: seeds, and for each test scalar the mean of the runs' last values with its 95% interval."""
+def summary(tasks: Tasks, last: int = 1, also: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Per group: seeds, and for each test scalar, and training's scalars ``also``, the mean over runs of the mean of
+    their ``last`` values with its 95% interval."""
     document = []
     for task, groups in tasks.items():
         for label, members in groups.items():
             runs = [rows for _, rows in members]
-            keys = {key for rows in runs for row in rows for key in row if key.startswith("eval")}
+            keys = {key for rows in runs for row in rows for key in row if key.startswith("eval") or key in also}
             metrics = {}
             for key in sorted(k for k in keys if not k.endswith(("_low", "_high"))):
-                values = final_values(runs, key)
+                values = final_values(runs, key, last if key.startswith("eval") else 1)
                 metrics[key] = {**mean_interval(values).as_dict(), "per_seed": values.tolist()}
             seeds = [seed for seed, _ in members]
             document.append({"task": task, "group": label, "seeds": seeds, "metrics": metrics})

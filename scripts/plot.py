@@ -26,7 +26,9 @@ def publish(path: Path, tasks: Tasks, document: list[dict[str, Any]], cfg: DictC
     """What ``results=FILE.json`` asks for: a table that says how it came about, and its curves beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     source = {**provenance(cfg.runs), "table": command_line()}
-    write_atomic(path, json.dumps({"name": path.stem, **source, "groups": document}, indent=1) + "\n")
+    write_atomic(
+        path, json.dumps({"name": path.stem, **source, "tests_averaged": cfg.last, "groups": document}, indent=1) + "\n"
+    )
     pictures = {task: path.with_name(f"{path.stem}{f'_{task}' if len(tasks) > 1 else ''}.png") for task in tasks}
     draw(tasks, pictures, tuple(cfg.metrics) if cfg.metrics else None)
 
@@ -34,10 +36,13 @@ def publish(path: Path, tasks: Tasks, document: list[dict[str, Any]], cfg: DictC
 def main(cfg: DictConfig) -> None:
     if cfg.results is not None and not cfg.results.endswith(".json"):
         raise ConfigError(f"results={cfg.results} must end in .json; the curves are drawn beside it")
-    tasks = find_runs(cfg.runs)
+    if cfg.last < 1:
+        raise ConfigError(f"last={cfg.last} must be at least 1")
+    also = tuple(cfg.also)
+    tasks = find_runs(cfg.runs, also)
     if not tasks:
         raise ConfigError(f"runs={cfg.runs} matches no run folder with test results (eval.jsonl)")
-    out, document = Path(cfg.out), summary(tasks)
+    out, document = Path(cfg.out), summary(tasks, cfg.last, also)
     draw(tasks, {task: out / f"curves_{task}.png" for task in tasks}, tuple(cfg.metrics) if cfg.metrics else None)
     write_atomic(out / "summary.json", json.dumps(document, indent=1))
     if cfg.results is not None:

@@ -104,6 +104,18 @@ def test_plot_draws_curves_and_summarises_seeds(runs: Path, tmp_path: Path) -> N
         assert (found["mean"], found["low"], found["high"]) == pytest.approx((mean, mean - half, mean + half), rel=1e-4)
 
 
+def test_plot_averages_the_last_tests_and_tabulates_training(runs: Path, tmp_path: Path) -> None:
+    command("plot", f"runs='{runs}/**'", f"out={tmp_path}", "last=2", "also=[train/epsilon]")
+    (group,) = json.loads((tmp_path / "summary.json").read_text())
+    lengths = []
+    for folder in folders(runs):
+        by_step = {row["env_steps"]: row["eval/length"] for row in rows(folder, "eval")}  # the final test replaces
+        lengths.append(sum(list(by_step.values())[-2:]) / 2)
+    assert group["metrics"]["eval/length"]["per_seed"] == pytest.approx(lengths)
+    epsilons = [rows(folder, "metrics")[-1]["train/epsilon"] for folder in folders(runs)]
+    assert group["metrics"]["train/epsilon"]["per_seed"] == pytest.approx(epsilons)
+
+
 def test_plot_publishes_results_that_say_how_they_came_about(runs: Path, tmp_path: Path) -> None:
     command("plot", f"runs='{runs}/**'", f"out={tmp_path / 'plots'}", f"results={tmp_path / 'docs' / 'study.json'}")
     found = json.loads((tmp_path / "docs" / "study.json").read_text())
