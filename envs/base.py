@@ -27,6 +27,7 @@ RULES = {
     "bounds": "observations lie within [obs_low, obs_high]",
     "flags": "terminated and truncated are never both true",
     "won": "info holds 'won', bool [B]",
+    "info": "info holds what spec.info_names names",
     "limit": "no episode lasts longer than episode_limit steps",
     "finished": "a finished lane gives reward 0, has nobody alive and does not change until it is reset",
     "mask": "a masked reset restarts the named lanes and leaves the others as they were",
@@ -209,6 +210,8 @@ def _check_step(env: VectorEnv, step: Step) -> Frame:
     require("won" in step.info, "won", f"info has {sorted(step.info)}")
     won = step.info["won"]
     require(won.dtype == torch.bool and won.shape == (env.n_envs,), "won", f"it is {won.dtype} {list(won.shape)}")
+    named = set(env.spec.info_names)
+    require(named <= step.info.keys(), "info", f"info has {sorted(step.info)}, the spec names {sorted(named)}")
     frame = {"reward": _typed(env, "reward", step.reward, torch.float32, (env.n_envs,))}
     for name in ("terminated", "truncated"):
         frame[name] = _typed(env, name, getattr(step, name), torch.bool, (env.n_envs,))

@@ -247,4 +247,5 @@ def build_spec(n_boxes: int, episode_limit: int) -> EnvSpec:
     return EnvSpec(
         AGENTS, len(MOVES), O, S, episode_limit, low, torch.ones(O),
         idle_action=STAY, about=about, obs_names=names, state_names=state, action_names=MOVES,
+        info_names=EVENTS,
     )  # fmt: skip

@@ -200,4 +200,5 @@ def build_spec(n: int, sight: int, episode_limit: int) -> EnvSpec:
         n, len(MOVES), O, 2 * n + 1, episode_limit, low, torch.ones(O),
         idle_action=STAY, about=about, obs_names=obs_names,
         state_names=(*(f"agent {i} {axis}" for i in agents for axis in "xy"), "time"), action_names=MOVES,
+        info_names=EVENTS,
     )  # fmt: skip

@@ -297,5 +297,5 @@ def build_spec(n: int, n_prey: int, sight: int, episode_limit: int) -> EnvSpec:
     return EnvSpec(
         n, CATCH + 1, O, len(state_names), episode_limit, torch.zeros(O), torch.ones(O),
         noop_action=STAY, idle_action=STAY, about=about, obs_names=obs_names, state_names=state_names,
-        action_names=(*MOVES, "catch"),
+        action_names=(*MOVES, "catch"), info_names=EVENTS,
     )  # fmt: skip

@@ -48,9 +48,10 @@ def collect(
 ) -> EpisodeBatch:
     """One episode per lane, as a batch on the environment's device, cut to the longest episode.
 
-    ``fields`` are the core fields and those that the algorithm and the attack declare; whatever ``policy.act`` and
-    ``attack.perturb_actions`` return under these names is stored. ``attacked`` bool [B] marks the lanes that the attack
-    may touch. ``device`` is where the policy lives. ``watch`` is called before every step (recording).
+    ``fields`` are the core fields and those that the algorithm and the attack declare; whatever ``policy.act``,
+    ``attack.perturb_actions`` and the environment's ``info_names`` give under these names is stored. ``attacked`` bool
+    [B] marks the lanes that the attack may touch. ``device`` is where the policy lives. ``watch`` is called before
+    every step (recording).
     """
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)
@@ -73,7 +74,8 @@ def collect(
             watch(t, env, actions, running)
 
         step = env.step(actions)
-        stored = {"actions": actions, "intended": intended, "reward": step.reward, "terminated": step.terminated}
+        stored = {name: step.info[name] for name in env.spec.info_names}
+        stored |= {"actions": actions, "intended": intended, "reward": step.reward, "terminated": step.terminated}
         stored |= {"filled": running, "obs_seen": seen, **extras, **attack_extras}
         for name, value in stored.items():
             if name in per_step:

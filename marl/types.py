@@ -35,7 +35,8 @@ class EnvSpec:
     ``obs_low``/``obs_high`` [O] bound legal observations (observation attacks clip to them). ``about`` bool [n, n, O]
     says that feature ``o`` of agent ``i``'s observation describes agent ``j``; None where nobody knows.
     ``noop_action`` is all that a dead agent can do; None where nobody dies. ``idle_action`` is what a living agent
-    does to do nothing, and always available to it; None refuses agent-missing attacks.
+    does to do nothing, and always available to it; None refuses agent-missing attacks. ``info_names``: what
+    ``Step.info`` holds beside "won"; who declares a field of such a name finds it in the episodes.
     """
 
     n_agents: int
@@ -51,6 +52,7 @@ class EnvSpec:
     obs_names: tuple[str, ...] = ()
     state_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
+    info_names: tuple[str, ...] = ()
 
 
 @dataclass

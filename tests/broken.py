@@ -93,6 +93,12 @@ class NoWon(Sound):
         return replace(super().step(actions), info={})
 
 
+class PromisesInfo(Sound):
+    def __init__(self, n_envs: int, seed: int) -> None:
+        super().__init__(n_envs, seed)
+        self.spec = replace(self.spec, info_names=("pushes",))
+
+
 class Endless(Sound):
     """Promises eight steps, plays twelve."""
 
@@ -247,6 +253,7 @@ BROKEN_ENVS: tuple[tuple[str, type[Sound]], ...] = (
     ("bounds", OutOfBounds),
     ("flags", BothFlags),
     ("won", NoWon),
+    ("info", PromisesInfo),
     ("limit", Endless),
     ("finished", AutoReset),
     ("finished", PaysTheFinished),

@@ -37,8 +37,9 @@ OPTIONS = [
     *(f"attack={name}" for name in choices("attack")),
     *(f"env={name}" for name in choices("env")),
     *(f"experiment={name}" for name in choices("experiment")),
+    *(f"+hook@algo.hooks.{name}={name}" for name in choices("hook")),
 ]
-COMPOSED_HERE = {"algo", "mixer", "agent", "attack", "env", "experiment", "launch"}
+COMPOSED_HERE = {"algo", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
 COMPOSED_BY_SCRIPTS = {"hydra", "policy"}  # job_logging, and what evaluate and record take instead of a run
 
 

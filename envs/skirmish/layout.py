@@ -135,4 +135,5 @@ def build_spec(rules: np.void) -> EnvSpec:
         obs_names=names,
         state_names=states,
         action_names=actions,
+        info_names=("dead_allies", "dead_enemies"),
     )
