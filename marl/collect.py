@@ -45,12 +45,14 @@ def collect(
     attack_gen: Generator,
     device: torch.device | str,
     watch: Watcher | None = None,
+    seed: int | None = None,
 ) -> EpisodeBatch:
     """One episode per lane, as a batch on the environment's device, cut to the longest episode.
 
     ``fields`` are the core fields and those that the algorithm and the attack declare; whatever ``policy.act`` and
     ``attack.perturb_actions`` return under these names is stored. ``attacked`` bool [B] marks the lanes that the attack
-    may touch. ``device`` is where the policy lives. ``watch`` is called before every step (recording).
+    may touch. ``device`` is where the policy lives. ``watch`` is called before every step (recording). ``seed``
+    starts every lane's stream anew: the same seed, the same episode starts, whatever was played before.
     """
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)
@@ -59,7 +61,7 @@ def collect(
     attacked = attacked.to(device)
     carry = policy.begin(B, policy_gen)
     attack.begin(B, policy, attack_gen)
-    now = env.reset()
+    now = env.reset(seed)
     for t in range(limit):
         _store_observation(batch, t, now)
         view = View(t, now.to(device), carry, running.to(device) & attacked, policy)

@@ -59,8 +59,9 @@ def open_imported(cfg: DictConfig, n_envs: int) -> Team:
     streams = Streams(cfg.seed, device)
     env = make_env(cfg, n_envs, streams.env_seed("eval"))
     try:
-        policy = call(make_policy, "policy", env.spec, device)
-        attack = call(make_attack, "attack", env.spec, device)
+        with streams.initializing():
+            policy = call(make_policy, "policy", env.spec, device)
+            attack = call(make_attack, "attack", env.spec, device)
     except BaseException:
         env.close()
         raise
