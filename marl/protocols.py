@@ -7,6 +7,7 @@ No-op bases exist where most methods are usually empty: ``NoHook`` and ``NoAttac
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -206,6 +207,20 @@ class Attack(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """An attack that learns about its victim before it is at its best. Against a victim that no longer learns:
+    ``with attack.fitting(): while attack.needs_fit:`` collect, add to a replay, ``attack.update(...)``."""
+
+    @property
+    def needs_fit(self) -> bool: ...  # whether it has something to learn, and has not done so yet
+
+    @property
+    def fitted(self) -> float: ...  # how much of that is done, 0 to 1
+
+    def fitting(self) -> AbstractContextManager[None]: ...  # meanwhile it explores, and updates as often as fits
 
 
 class NoAttack:
