@@ -31,6 +31,8 @@ def _store_observation(batch: EpisodeBatch, t: int, obs: Obs) -> None:
     batch.state[:, t] = obs.state
     batch.avail[:, t] = obs.avail
     batch.alive[:, t] = obs.alive
+    if "obs_seen" in batch:
+        batch["obs_seen"][:, t] = obs.obs  # until an attack says otherwise; nothing is attacked after the last step
 
 
 def collect(
