@@ -26,6 +26,10 @@ class Interval:
     high: float
     n: int
 
+    @property
+    def bounded(self) -> bool:
+        return math.isfinite(self.low)
+
     def as_dict(self) -> dict[str, float | None]:
         """For JSON, which knows no infinity: an unbounded end is None."""
         low, high = (end if math.isfinite(end) else None for end in (self.low, self.high))

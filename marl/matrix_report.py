@@ -13,12 +13,15 @@ from textwrap import fill
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from marl.checkpoint import write_atomic
 from marl.evaluate import Interval
 from marl.matrix import Row, Score
 
+AGENT_WIDTH, COLUMN_WIDTH = 40, 26  # characters
 CSV_COLUMNS = (
     "level", "task", "agent", "seeds", "column", "possible", "why", "episodes", "win_rate", "win_low", "win_high",
     "return", "return_std", "return_low", "return_high", "length", "attacked_steps", "attacked_actions", "drop",
@@ -98,55 +101,61 @@ def _csv_score(score: Score, episodes: int) -> dict[str, Any]:
     return line | ({"drop": score.drop.mean, **bounds("drop", score.drop)} if score.drop else {})
 
 
-def interval_text(interval: Interval) -> str:
-    """0.50 [0.25, 0.75]; a single value has no bounds."""
-    bounds = f" [{interval.low:.2f}, {interval.high:.2f}]" if math.isfinite(interval.low) else ""
-    return f"{interval.mean:.2f}{bounds}"
+def interval_lines(interval: Interval) -> list[str]:
+    """0.50 and [0.25, 0.75]; a single value has no bounds."""
+    return [f"{interval.mean:.2f}", *([f"[{interval.low:.2f}, {interval.high:.2f}]"] if interval.bounded else [])]
 
 
-def _cell_text(cell: Score | str, name: str, row: Row, matrix: Matrix, notes: list[str]) -> str:
+def _cell_text(name: str, row: Row, matrix: Matrix, notes: list[str]) -> Text:
+    cell = row.cells[name]
     if isinstance(cell, str):
         if cell not in notes:
             notes.append(cell)
-        return f"{cell.partition(':')[0]} ({notes.index(cell) + 1})"
-    text = interval_text(cell.metric(matrix.metric))
-    if name == row.worst(matrix.metric, matrix.baseline):
-        text = f"[bold]{text.replace('[', chr(92) + '[')}[/bold]"
+        return Text(f"{cell.partition(':')[0]} ({notes.index(cell) + 1})", "dim")
+    lines = interval_lines(cell.metric(matrix.metric))
+    if row.level == "run":
+        lines = [" ".join(lines)]
     else:
-        text = text.replace("[", "\\[")
-    if row.level == "run":
-        return text
-    lines = [text]
-    if cell.drop is not None and name != matrix.baseline:
-        lines.append(f"drop {cell.drop.mean:.2f}")
-    if matrix.metric != "return":
-        lines.append(f"return {cell.returns.mean:.2f}")
-    if cell.attacked_steps or cell.attacked_actions:
-        lines.append(f"hit {cell.attacked_steps:.1f} / {cell.attacked_actions:.1f}")
-    return "\n".join(lines)
+        if cell.drop is not None and name != matrix.baseline:
+            lines.append(f"drop {cell.drop.mean:.2f}")
+        if matrix.metric != "return":
+            lines.append(f"return {cell.returns.mean:.2f}")
+        if cell.attacked_steps:
+            lines.append(f"hits {cell.attacked_steps:.1f}/{cell.attacked_actions:.1f}")
+    return Text("\n".join(lines), "bold" if name == row.worst(matrix.metric, matrix.baseline) else "")
 
 
-def _row_name(row: Row) -> str:
+def _row_name(row: Row) -> Text:
     if row.level == "run":
-        return f"  seed {row.seeds[0]}"
+        return Text(f"  seed {row.seeds[0]}", "dim")
     where = f"mean of {row.task}" if row.level == "tasks" else row.task
-    return f"{row.label}\n{where}, {len(row.seeds)} seed{'s' * (len(row.seeds) != 1)}"
+    return Text(f"{row.label}\n{where}, {len(row.seeds)} seed{'s' * (len(row.seeds) != 1)}")
 
 
 def table(matrix: Matrix) -> tuple[Table, list[str]]:
     """The table, and the notes that its numbers in brackets refer to. A method of one run is not shown twice."""
     made = Table(title=f"{matrix.name}: {matrix.metric.replace('_', ' ')} over {matrix.episodes} episodes a cell")
     notes: list[str] = []
-    for title in ("agent", *matrix.columns, "worst"):
-        made.add_column(title, no_wrap=title == "agent")
-    alone = {(row.task, row.label) for row in matrix.rows if row.level == "method" and _runs_of(row, matrix) == 1}
+    made.add_column("agent", overflow="fold", max_width=AGENT_WIDTH)
+    for title in (*matrix.columns, "worst"):
+        made.add_column(title)
     for row in matrix.rows:
-        if row.level == "run" and (row.task, row.label) in alone:
+        if row.level == "run" and _runs_of(row, matrix) == 1:
             continue
-        cells = [_cell_text(row.cells[name], name, row, matrix, notes) for name in matrix.columns]
-        worst = row.worst(matrix.metric, matrix.baseline) or "-"
-        made.add_row(_row_name(row), *cells, worst, end_section=row.level != "run")
+        cells = [_cell_text(name, row, matrix, notes) for name in matrix.columns]
+        made.add_row(_row_name(row), *cells, row.worst(matrix.metric, matrix.baseline) or "-")
     return made, [f"({k + 1}) {note}" for k, note in enumerate(notes)]
+
+
+def show(matrix: Matrix) -> None:
+    """Print the table; where no terminal limits its width, as wide as it is."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=AGENT_WIDTH + COLUMN_WIDTH * (len(matrix.columns) + 1))
+    made, notes = table(matrix)
+    console.print(made)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
 
 
 def _runs_of(row: Row, matrix: Matrix) -> int:

@@ -93,12 +93,9 @@ def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[
     if "mixer" in policy.keys() and "mixer" not in options:
         options["mixer"] = mixer_beside(Path(item["path"]))
     for key in options:
-        if key not in policy:
-            raise ConfigError(
-                f"imports: {key} is not an option of this policy; there are {', '.join(map(str, policy))}"
-            )
-    tree = OmegaConf.to_container(OmegaConf.merge(policy, options), resolve=True)
-    assert isinstance(tree, dict)
+        if key not in policy.keys():  # "in policy" does not see keys that are still ???
+            raise ConfigError(f"imports: {key} is not an option of the policy; there are {', '.join(map(str, policy))}")
+    tree = resolved(DictConfig(OmegaConf.merge(policy, options)))
     files = {}
     for key in ("path", "mixer"):
         if tree.get(key) is not None:

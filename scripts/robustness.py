@@ -8,18 +8,15 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
 
 from marl.build import use_threads
 from marl.config import pick_device
 from marl.matrix import METRICS, score_rows
-from marl.matrix_report import Matrix, publish, table, write
+from marl.matrix_report import Matrix, publish, show, write
 from marl.robustness import Cell, Setting, measure, plan_cell, provenance, read_cell, read_suite
 from marl.types import ConfigError
 from marl.victims import Agent, from_runs, imported
 from scripts.main import option, positive, run
-
-AGENT_WIDTH, COLUMN_WIDTH = 40, 22  # of a table that goes to a file
 
 
 def plain(node: Any) -> Any:
@@ -70,11 +67,7 @@ def main(cfg: DictConfig) -> None:
     rows = score_rows(agents, found, baseline, cfg.metric)
     suite, about = HydraConfig.get().runtime.choices.suite, provenance(columns, every, setting)
     matrix = Matrix(suite, rows, names, baseline, cfg.metric, cfg.episodes, outcome.complete, about)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=AGENT_WIDTH + COLUMN_WIDTH * len(names))
-    made, notes = table(matrix)
-    console.print(made, *notes, sep="\n")
+    show(matrix)
     print(f"written to {write(matrix, setting.out)}")
     if cfg.results is not None:
         print(f"written to {publish(matrix, Path(cfg.results))}")
