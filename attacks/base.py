@@ -17,8 +17,8 @@ from marl.protocols import Attack, NoAttack, Policy, Victim, View
 from marl.types import ConfigError, EnvSpec, Field
 
 __all__ = [
-    "ActionAttack", "Attack", "Budget", "LaneAttack", "NoAttack", "ObservationAttack", "View", "as_victim",
-    "draw_agents", "pick", "require_chance",
+    "ActionAttack", "Attack", "Budget", "LaneAttack", "NoAttack", "ObservationAttack", "View", "as_victim", "choose_k",
+    "pick", "require_agents", "require_chance",
 ]  # fmt: skip
 Unit = Literal["step", "agent_action"]
 UNITS = ("step", "agent_action")
@@ -147,7 +147,7 @@ class ObservationAttack(LaneAttack):
             self.lots = self.uniform(self.spec.n_agents)
         strikes = (self.uniform() < self.rate)[:, None]  # [B, 1]
         seen = self.disturb(view).clamp(self.low, self.high)
-        wanted = strikes & draw_agents(self.lots, view.obs.alive, self.agents)
+        wanted = strikes & choose_k(self.lots, view.obs.alive, self.agents)
         self.hit = self.pay(wanted & (seen != view.obs.obs).any(-1), view)
         return torch.where(self.hit[..., None], seen, view.obs.obs)
 
@@ -182,7 +182,7 @@ def pick(u: Tensor, allowed: Tensor) -> Tensor:
     return ((allowed.cumsum(-1) >= place) & allowed).byte().argmax(-1)
 
 
-def draw_agents(u: Tensor, allowed: Tensor, k: int) -> Tensor:
+def choose_k(u: Tensor, allowed: Tensor, k: int) -> Tensor:
     """``k`` of the allowed ones, or all if they are fewer: u [*, n] in [0, 1), allowed bool [*, n] -> bool [*, n]."""
     rank = u.masked_fill(~allowed, 2.0).argsort(-1).argsort(-1)
     return (rank < k) & allowed

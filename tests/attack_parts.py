@@ -16,42 +16,25 @@ import torch
 from torch import Tensor
 
 from attacks.base import Attack, LaneAttack, NoAttack
+from envs.streams import lane_keys
 from envs.toy import Corridor
 from marl.collect import collect
 from marl.mixers import QMix
 from marl.policy import EpsilonGreedy
-from marl.types import EnvSpec, EpisodeBatch, Obs, Step, core_fields
+from marl.types import EnvSpec, EpisodeBatch, core_fields
 from tests.helpers import differences, make_agent
 
 LANES, AGENTS = 8, 5
 Make = Callable[..., Attack]  # (spec, budget=None, unit="step")
 
 
-def corridor() -> Corridor:
-    return Corridor(n_agents=AGENTS, length=4, spread=3, fatal=True, episode_limit=12, n_envs=LANES, seed=1)
-
-
-class OneLane:
-    """Lane ``lane`` of a corridor as an environment of its own; in the others everybody stays."""
-
-    n_envs, device, resumable = 1, torch.device("cpu"), False
-
-    def __init__(self, lane: int) -> None:
-        self.env, self.lane = corridor(), slice(lane, lane + 1)
-        self.spec = self.env.spec
-
-    def _obs(self, obs: Obs) -> Obs:
-        return Obs(*(getattr(obs, name)[self.lane] for name in ("obs", "state", "avail", "alive")))
-
-    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
-        return self._obs(self.env.reset(seed))
-
-    def step(self, actions: Tensor) -> Step:
-        everyone = torch.zeros(LANES, AGENTS, dtype=torch.long)
-        everyone[self.lane] = actions
-        step = self.env.step(everyone)
-        flags = [x[self.lane] for x in (step.reward, step.terminated, step.truncated)]
-        return Step(self._obs(step.next), *flags, {"won": step.info["won"][self.lane]})
+def corridor(lane: int | None = None) -> Corridor:
+    """All lanes, or one of them as an environment of its own."""
+    size = {"n_agents": AGENTS, "length": 4, "spread": 3, "fatal": True, "episode_limit": 12}
+    env = Corridor(**size, n_envs=LANES if lane is None else 1, seed=1)
+    if lane is not None:
+        env.streams.key[:] = lane_keys(LANES, 1)[lane]
+    return env
 
 
 def make_victim(spec: EnvSpec) -> EpsilonGreedy:
@@ -84,7 +67,7 @@ class Rows:
         self.gens = [torch.Generator().manual_seed(1000 + lane) for lane in lanes]
 
     def __call__(self, attack: LaneAttack, *shape: int) -> Tensor:
-        return torch.stack([torch.rand(*shape, generator=gen) for gen in self.gens])
+        return torch.stack([torch.rand(shape, generator=gen) for gen in self.gens])
 
 
 @contextlib.contextmanager
@@ -167,7 +150,7 @@ def lanes(make: Make) -> None:
         together = play(fresh(make))
     for lane in range(LANES):
         with drawing_rows([lane]):
-            alone = play(fresh(make), env=OneLane(lane))
+            alone = play(fresh(make), env=corridor(lane))
         length = int(alone.length[0])
         assert length == together.length[lane]
         for name in ("actions", "intended", "hit"):

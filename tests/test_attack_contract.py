@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,8 @@ ATTACKS = [name for name in choices("attack") if name != "none"]
 MORE: dict[str, tuple[str, ...]] = {  # so that a dozen steps show something
     "random": ("attack.p=0.4",),
     "rand_act": ("attack.p=0.4",),
+    "single": ("attack.start_p=0.5", "attack.duration=2"),
+    "mixture": ("attack.attacks.random.p=0.4",),
 }
 
 
@@ -34,12 +38,17 @@ def limit(node: Any, budget: int | None, unit: str) -> int:
     return found
 
 
+@functools.cache
+def configuration(name: str) -> DictConfig:
+    return compose_train(Path("runs"), "env=toy/corridor", f"attack={name}", *MORE.get(name, ())).attack
+
+
 @pytest.fixture
-def make(name: str, tmp_path: Path) -> Make:
+def make(name: str) -> Make:
     def build(spec: EnvSpec, budget: int | None = None, unit: str = "step") -> Attack:
-        cfg = compose_train(tmp_path, "env=toy/corridor", f"attack={name}", *MORE.get(name, ()))
-        assert limit(cfg.attack, budget, unit), f"attack={name} has no budget"
-        return factory(cfg.attack, "attack")(spec, "cpu")
+        node = copy.deepcopy(configuration(name))
+        assert limit(node, budget, unit), f"attack={name} has no budget"
+        return factory(node, "attack")(spec, "cpu")
 
     return build
 
