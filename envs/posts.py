@@ -139,11 +139,12 @@ def _spec(n: int, noise: int, episode_limit: int) -> EnvSpec:
             about[i, j, n + 3 + 3 * slot : n + 6 + 3 * slot] = True
     low = torch.zeros(width)
     low[width - noise :] = -1.0
+    places = (f"agent {i} {where}" for i in agents for where in PLACES)
     others = (f"other {k} {what}" for k in range(n - 1) for what in ("there", *PLACES[1:]))
     return EnvSpec(
         n, 4, width, 4 * n, episode_limit, low, torch.ones(width),
         noop_action=GO_IDLE, idle_action=GO_IDLE, about=about,
         obs_names=(*(f"am agent {i}" for i in agents), *PLACES, *others, *(f"noise {k}" for k in range(noise))),
-        state_names=(*(f"agent {i} {where}" for i in agents for where in PLACES), *(f"agent {i} there" for i in agents)),
+        state_names=(*places, *(f"agent {i} there" for i in agents)),
         action_names=("stay", "go to A", "go to B", "go idle"),
     )  # fmt: skip
