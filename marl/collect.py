@@ -31,8 +31,6 @@ def _store_observation(batch: EpisodeBatch, t: int, obs: Obs) -> None:
     batch.state[:, t] = obs.state
     batch.avail[:, t] = obs.avail
     batch.alive[:, t] = obs.alive
-    if "obs_seen" in batch:
-        batch["obs_seen"][:, t] = obs.obs  # until an attack says otherwise; nothing is attacked after the last step
 
 
 def collect(
@@ -53,21 +51,24 @@ def collect(
 
     ``fields`` are the core fields and those that the algorithm and the attack declare; whatever ``policy.act`` and
     ``attack.perturb_actions`` return under these names is stored. ``attacked`` bool [B] marks the lanes that the attack
-    may touch. ``device`` is where the policy lives. ``watch`` is called before every step (recording). ``seed``
-    starts every lane's stream anew: the same seed, the same episode starts, whatever was played before.
+    may touch; it also perturbs what is seen after a lane's last step, which values are bootstrapped from. ``device`` is
+    where the policy lives. ``watch`` is called before every step (recording). ``seed`` starts every lane's stream anew:
+    the same seed, the same episode starts, whatever was played before.
     """
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)
     per_step = {name for name, f in fields.items() if f.per == "step"}
     running = torch.ones(B, dtype=torch.bool, device=env.device)
+    ended = torch.zeros_like(running)  # in the step before: values are bootstrapped from what is seen now
     attacked = attacked.to(device)
     carry = policy.begin(B, policy_gen)
     attack.begin(B, policy, attack_gen)
     now = env.reset(seed)
     for t in range(limit):
         _store_observation(batch, t, now)
-        view = View(t, now.to(device), carry, running.to(device) & attacked, policy)
+        view = View(t, now.to(device), carry, (running | ended).to(device) & attacked, policy)
         seen = attack.perturb_obs(view)
+        view.active = running.to(device) & attacked
         seen_obs = Obs(seen, view.obs.state, view.obs.avail, view.obs.alive)
         intended, carry, extras = policy.act(seen_obs, carry, explore=explore, gen=policy_gen)
         executed, attack_extras = attack.perturb_actions(view, intended)
@@ -87,12 +88,18 @@ def collect(
         batch["length"].add_(running)
         batch["won"].logical_or_(running & step.info["won"])
         attack.after_step(view, executed, step)
-        running = running & ~(step.terminated | step.truncated)
+        ended = running & (step.terminated | step.truncated)
+        running = running & ~ended
         now = step.next
         if not running.any():
             break
     _store_observation(batch, t + 1, now)
+    if "obs_seen" in fields:
+        view = View(t + 1, now.to(device), carry, (running | ended).to(device) & attacked, policy)
+        batch["obs_seen"][:, t + 1] = attack.perturb_obs(view).to(env.device)
     batch.attacked[:] = attacked.to(env.device)
     batch.reward.masked_fill_(~batch.filled, 0.0)
     batch.terminated.logical_and_(batch.filled)
+    if "hit" in fields:
+        batch["hit"][~batch.filled] = False
     return batch.trim(t + 1)

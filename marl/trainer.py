@@ -63,8 +63,9 @@ class Run:
         metrics = p.algo.update(self.replay, fresh, self.clock)
         metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
         require_finite(metrics, p.algo, self.clock)
-        if isinstance(p.algo, Reporting) and distributed.world()[0] == 0:
-            p.algo.report(self.dir / "reports")
+        for part in (p.algo, p.attack):
+            if isinstance(part, Reporting) and distributed.world()[0] == 0:
+                part.report(self.dir / "reports")
         return metrics
 
     def evaluate(self, episodes: int) -> dict[str, Interval]:
