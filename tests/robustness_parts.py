@@ -15,8 +15,10 @@ from torch import Generator, Tensor
 
 from attacks.base import as_victim
 from envs.toy import Corridor
+from marl.matrix import Row, Score, score_rows
+from marl.matrix_report import Matrix
 from marl.protocols import NoAttack, View
-from marl.robustness import Cell, Column, Setting, plan_cell
+from marl.robustness import Cell, Column, Outcome, Setting, measure, plan_cell, read_cell
 from marl.types import Carry, EnvSpec, Field, Obs, Step
 from marl.victims import Agent
 
@@ -180,3 +182,21 @@ BOTH = column("both", fake("Trip", agents=2, to=1))
 
 def plan(agents: list[Agent], columns: list[Column], where: Setting, references: Any = ()) -> list[list[Cell]]:
     return [[plan_cell(one, column, where, list(references)) for column in columns] for one in agents]
+
+
+def measured(agents: list[Any], columns: list[Any], where: Setting, references: Any = ()) -> tuple[list[Row], Outcome]:
+    """Rows of a matrix after one pass in this process."""
+    cells = plan(agents, columns, where, references)
+    outcome = measure([cell for row in cells for cell in row], 1)
+    found = [{c.name: read_cell(cell, outcome) for c, cell in zip(columns, row, strict=True)} for row in cells]
+    return score_rows(agents, found, "natural", "win_rate"), outcome
+
+
+def matrix(rows: list[Row], metric: str = "win_rate", complete: bool = True) -> Matrix:
+    return Matrix("suite", rows, list(rows[0].cells), "natural", metric, 6, complete, {"commit": "c0ffee", "seed": 0})
+
+
+def score(row: Row, name: str) -> Score:
+    cell = row.cells[name]
+    assert isinstance(cell, Score), cell
+    return cell
