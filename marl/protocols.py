@@ -6,7 +6,8 @@ No-op bases exist where most methods are usually empty: ``NoHook`` and ``NoAttac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -99,6 +100,15 @@ class Victim(Policy, Protocol):
     def params(self) -> dict[str, Tensor]: ...
 
     def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor: ...  # functional: vmap over lanes
+
+
+@runtime_checkable
+class Traceable(Victim, Protocol):
+    """A victim that can be led through episodes that were stored, or are only imagined; without gradients."""
+
+    def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]: ...  # q [M, T+1, n, A], carry before every slot
+
+    def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]: ...  # q [B, n, A], carry with obs read
 
 
 class Algorithm(Protocol):
@@ -206,6 +216,29 @@ class Attack(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """An attack that learns about its victim before it is at its best. Against a victim that no longer learns:
+    ``with attack.fitting(): while attack.needs_fit:`` collect, add to a replay, ``attack.update(...)``."""
+
+    @property
+    def needs_fit(self) -> bool: ...  # whether it has something to learn, and has not done so yet
+
+    @property
+    def fitted(self) -> float: ...  # how much of that is done, 0 to 1
+
+    def fitting(self) -> AbstractContextManager[None]: ...  # meanwhile it explores, and updates as often as fits
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A plug-in with work that is worth timing by itself (``marl.bench``)."""
+
+    def chores(self, view: View) -> dict[str, tuple[Callable[[], float], str]]:
+        """By name: something to do again and again that returns how much was done, and the unit of that."""
+        ...
 
 
 class NoAttack:
