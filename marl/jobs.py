@@ -55,13 +55,13 @@ def _side_by_side(
         waiting: dict[Any, J] = {pool.submit(_work, work, job): job for job in jobs}
         try:
             while waiting:
-                if stop:
-                    raise Stopped
                 for future in wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED).done:
                     job = waiting.pop(future)
                     result = future.result()
                     progress.finished()
                     yield job, result
+                if stop and waiting:
+                    raise Stopped
         finally:
             halt.set()
             pool.shutdown(cancel_futures=True)
