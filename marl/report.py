@@ -47,7 +47,7 @@ class Timer:
 def training_row(window: Window, timer: Timer, metrics: Metrics, replay: Replay, env_steps: int) -> dict[str, float]:
     """Scalars of the episodes since the last row, of the newest update and of the clock on the wall."""
     means = window.take()
-    row = {f"train/{name}": value for name, value in means.items() if name != "lane_use"}
+    row = {name if "/" in name else f"train/{name}": mean for name, mean in means.items() if name != "lane_use"}
     row |= {name: value.item() for name, value in metrics.items()}
     row |= timer.take(env_steps) | {"time/lane_use": means.get("lane_use", 0.0)}
     return row | {"replay/episodes": float(len(replay))}
