@@ -90,7 +90,7 @@ def final_lines(final: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for name, r in final.items():
         bounds = "no interval" if r["low"] is None else f"95% interval {r['low']:.3f} to {r['high']:.3f}"
-        lines.append(f"{name:<9} {r['mean']:8.3f}   {bounds} over {r['n']} episodes")
+        lines.append(f"{name:<11} {r['mean']:8.3f}   {bounds} over {r['n']} episodes")
     return lines
 
 
