@@ -84,6 +84,7 @@ class EvaluateConfig:
     threads: int | None = None
     out: str | None = None
     env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
     attack: Any = MISSING
 
 
@@ -100,6 +101,7 @@ class RecordConfig:
     show: bool = False
     out: str | None = None
     env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
     attack: Any = MISSING
 
 

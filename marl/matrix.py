@@ -65,7 +65,7 @@ def score_run(results: Results, natural: Results | None, metric: str) -> Score:
     drop = None if natural is None else mean_interval(natural[key].astype(float) - results[key])
     return Score(
         rate_interval(results["won"]), mean_interval(returns), spread, float(results["length"].mean()),
-        float(results["hits"].mean()), float(results["agent_hits"].mean()), drop,
+        float(results["hits"].mean()), float(results["hit_actions"].mean()), drop,
     )  # fmt: skip
 
 

@@ -79,7 +79,7 @@ def test_a_row_by_hand(tmp_path: Path) -> None:
 def test_drops_are_paired() -> None:
     """Two attacks with the same win rate: one always costs the same episodes."""
     won = np.array([1, 1, 0, 0, 1, 1])
-    base = {"won": won, "return": won * 2.0, "length": won, "hits": won, "agent_hits": won}
+    base = {"won": won, "return": won * 2.0, "length": won, "hits": won, "hit_actions": won}
     lost = {**base, "won": np.zeros(6), "return": np.zeros(6)}
     drop = score_run(lost, base, "return").drop
     half = T_975[5] * (32 / 30 / 6) ** 0.5  # 2 2 0 0 2 2: squares around 4/3 add up to 16/3
@@ -117,7 +117,7 @@ def test_the_interval_over_tasks_by_hand() -> None:
 
 def test_a_mean_over_tasks_does_not_weigh_them_by_seeds() -> None:
     results = {"won": np.array([1, 1]), "return": np.array([1.0, 1.0])}
-    won = score_run(results | dict.fromkeys(("length", "hits", "agent_hits"), np.array([3, 5])), None, "win_rate")
+    won = score_run(results | dict.fromkeys(("length", "hits", "hit_actions"), np.array([3, 5])), None, "win_rate")
     lost = replace(won, win_rate=replace(won.win_rate, mean=0.0))
     together = combine([[won, won, won], [lost, lost]])
     assert together.win_rate.mean == 0.5 and together.length == 4.0 and together.drop is None
