@@ -19,7 +19,7 @@ from marl.config import pick_device, resolved, validate
 from marl.evaluate import Interval, evaluate, summarise
 from marl.metrics import Window, Writer, require_finite
 from marl.progress import TrainProgress
-from marl.protocols import Moving, NoAttack, Reporting, VectorEnv
+from marl.protocols import Alternating, Moving, NoAttack, Reporting, VectorEnv
 from marl.replay import Replay
 from marl.resume import find, run_meta
 from marl.signals import StopRequest
@@ -42,6 +42,7 @@ class Run:
     origin: dict[str, Any] | None = None  # of what ``init_from`` loaded
     clock: Clock = field(default_factory=Clock)
     window: Window = field(default_factory=Window)
+    team_learns: bool = True  # from the newest collection
 
     def attacked_lanes(self) -> torch.Tensor:
         """bool [B]: the first ``train.attack_fraction`` of the lanes, from ``train.attack_start`` on."""
@@ -51,18 +52,21 @@ class Run:
 
     def collect(self) -> EpisodeBatch:
         """One exploring episode per lane."""
-        p = self.parts
+        p, attacked = self.parts, self.attacked_lanes()
+        self.team_learns = True
+        if isinstance(p.attack, Alternating) and bool(attacked.any()):
+            self.team_learns = p.attack.take_turn()
         return collect(
-            p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=self.attacked_lanes(),
+            p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=attacked,
             policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
         )  # fmt: skip
 
     def learn(self, fresh: EpisodeBatch) -> Metrics:
-        """Store the episodes and let algorithm and attack update; raises NonFiniteError."""
+        """Store the episodes and let algorithm and attack update, in turns if it asks; raises NonFiniteError."""
         p = self.parts
         p.algo.annotate(fresh)
         self.replay.add(fresh)
-        metrics = p.algo.update(self.replay, fresh, self.clock)
+        metrics = p.algo.update(self.replay, fresh, self.clock) if self.team_learns else {}
         metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
         require_finite(metrics, p.algo, self.clock)
         if isinstance(p.algo, Reporting) and distributed.world()[0] == 0:
