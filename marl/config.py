@@ -60,6 +60,7 @@ class TrainConfig:
     threads: int | None = None
     deterministic: bool = False
     resume: str = "auto"
+    init_from: str | None = None
     runs_dir: str = "runs"
     run_path: str = MISSING
     algo: Any = MISSING

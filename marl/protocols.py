@@ -251,6 +251,15 @@ class Measured(Protocol):
         ...
 
 
+@runtime_checkable
+class Alternating(Protocol):
+    """An attack that learns in turns with the team."""
+
+    def take_turn(self) -> bool:
+        """Called before a collection of training, never before a test: whether the team learns from it."""
+        ...
+
+
 class NoAttack:
     """Leaves observations and actions as they are; base of every attack."""
 

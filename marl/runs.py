@@ -78,21 +78,21 @@ def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | N
     )  # fmt: skip
 
 
-def read_config(run_dir: Path) -> DictConfig:
-    """The resolved configuration that a run was trained with."""
+def read_config(run_dir: Path, key: str = "run") -> DictConfig:
+    """The resolved configuration that a run was trained with. ``key`` is what messages call the folder."""
     path = run_dir / "config.json"
     if not path.exists():
-        raise ConfigError(f"run={run_dir} is not a run folder: it has no config.json")
+        raise ConfigError(f"{key}={run_dir} is not a run folder: it has no config.json")
     return OmegaConf.create(json.loads(path.read_text(encoding="utf8")))
 
 
-def pick_checkpoint(run_dir: Path, step: int | None) -> Path:
+def pick_checkpoint(run_dir: Path, step: int | None, key: str = "run") -> Path:
     """The newest whole checkpoint, or the one of environment step ``step``."""
     root = run_dir / "checkpoints"
     if step is None:
         found = checkpoint.newest(root)
         if found is None:
-            raise ConfigError(f"run={run_dir} has no usable checkpoint")
+            raise ConfigError(f"{key}={run_dir} has no usable checkpoint")
         return found[0]
     by_step = {int(folder.name.removeprefix("step_")): folder for folder in checkpoint.folders(root)}
     if step not in by_step:
