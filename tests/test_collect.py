@@ -56,9 +56,18 @@ class Force(NoAttack):
         return executed, {"hit": hit}
 
 
-def play(n_envs: int, attack: bool = False, attacked: list[bool] | None = None) -> tuple[EpisodeBatch, Scripted]:
+class Blur(Force):
+    """Says that it hit everybody under attack, and leaves actions alone: lanes end at different times."""
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return intended, {"hit": view.obs.alive | True}
+
+
+def play(
+    n_envs: int, attack: bool = False, attacked: list[bool] | None = None, by: type[NoAttack] = Force
+) -> tuple[EpisodeBatch, Scripted]:
     env = Corridor(**CORRIDOR, n_envs=n_envs, seed=3)
-    adversary = Force(env.spec, "cpu") if attack else NoAttack(env.spec, "cpu")
+    adversary = by(env.spec, "cpu") if attack else NoAttack(env.spec, "cpu")
     fields = core_fields(env.spec) | adversary.fields() | {"head": Field(())}
     policy = Scripted()
     lanes = torch.tensor(attacked if attacked is not None else [True] * n_envs)
@@ -117,6 +126,16 @@ def test_attacks_change_what_is_executed_and_seen_in_their_lanes_only() -> None:
     assert batch.avail.gather(-1, executed).squeeze(-1)[filled].all()
     intended, done = policy.after_calls[0]
     assert torch.equal(done[:, 1], intended[:, 1])
+
+
+def test_the_observation_after_the_last_step_is_perturbed_too() -> None:
+    """Values are bootstrapped from it, in lanes that end early as in those that end last; nobody is hit in it."""
+    batch, _ = play(16, attack=True, attacked=[True] * 12 + [False] * 4, by=Blur)
+    lanes, last = torch.arange(16), batch.length.long()
+    assert len(last.unique()) > 1
+    assert torch.equal(batch["obs_seen"][lanes, last][:12], batch.obs[lanes, last][:12] + 1.0)
+    assert torch.equal(batch["obs_seen"][lanes, last][12:], batch.obs[lanes, last][12:])
+    assert torch.equal(batch["hit"].any(-1), batch.filled)
 
 
 def test_trim_and_lanes() -> None:
