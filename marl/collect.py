@@ -66,8 +66,7 @@ def collect(
     ``fields`` are the core fields and those that the algorithm and the attack declare; whatever ``policy.act`` and
     ``attack.perturb_actions`` return under these names is stored. ``attacked`` bool [B] marks the lanes that the attack
     may touch; it also perturbs what is seen after a lane's last step, which values are bootstrapped from. ``device`` is
-    where the policy lives. ``watch`` is called before every step (recording). ``seed`` starts every lane's stream anew:
-    the same seed, the same episode starts, whatever was played before.
+    where the policy lives. ``watch`` is called before every step. A ``seed`` starts the lanes' random streams anew.
     """
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)

@@ -38,7 +38,8 @@ def fit_attack(team_config: dict[str, Any], n_envs: int, capacity: int, tell: Te
         if not isinstance(attack, Fitting):
             raise ConfigError(f"{type(attack).__name__} has nothing to fit: its column must not have fit")
         clock, metrics = Clock(), Metrics()
-        with attack.fitting():
+        # dropout, and networks that are made late, draw from torch's own stream
+        with attack.fitting(), team.streams.initializing():
             fields = team.fields | attack.fields()
             replay = Replay(capacity, team.env.spec.episode_limit, fields)
             everyone = torch.ones(n_envs, dtype=torch.bool)

@@ -21,13 +21,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from marl.build import check_call, factory
 from marl.checkpoint import write_atomic
+from marl.config import resolved
 from marl.evaluate import evaluate
 from marl.fitting import fit_attack, load_fit, save_fit
 from marl.jobs import Stopped, run_jobs
 from marl.progress import JobProgress
 from marl.protocols import Fitting
 from marl.resume import command_line, git_commit
-from marl.runs import open_team
+from marl.runs import open_team, with_options
 from marl.seeding import derive
 from marl.signals import StopRequest
 from marl.types import ConfigError
@@ -139,9 +140,9 @@ def _column(name: str, node: Any) -> Column:
 
 def team_config(agent: Agent, column: Column, setting: Setting, seed: int) -> Tree:
     """What ``open_team`` reads, for an agent under a column's attack, in the game as the column changes it."""
-    env = OmegaConf.to_container(OmegaConf.merge(agent.env, column.env))
+    env = resolved(with_options(DictConfig(agent.env), column.env))
     where = {"device": setting.device, "threads": setting.threads, "seed": seed}
-    return {**agent.opens, **where, "env": env, "attack": column.attack}
+    return {**agent.opens, **where, "env": env, "env_options": {}, "attack": column.attack}
 
 
 def plan_fit(agent: Agent, column: Column, setting: Setting, references: list[Agent]) -> Fit | None:

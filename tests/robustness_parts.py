@@ -94,7 +94,7 @@ class Student(Trip):
     def __init__(self, spec: EnvSpec, device: Any, *, rounds: int) -> None:
         super().__init__(spec, device, agents=1, to=0)
         self.rounds, self.watched, self.studying = rounds, 0, False
-        self.seen = torch.tensor(-1)
+        self.seen, self.drawn = torch.tensor(-1), torch.zeros(2)
 
     @property
     def needs_fit(self) -> bool:
@@ -122,11 +122,12 @@ class Student(Trip):
 
     def update(self, replay: Any, fresh: Any, victim: Any, clock: Any) -> dict[str, Tensor]:
         assert len(replay) == min(clock.episodes, replay.capacity)
+        self.drawn = torch.rand(2)  # as dropout does, and networks that are made late
         self.seen, self.watched = fresh["note"][:, 0].mode().values.long() - 1, self.watched + 1
         return {"student/seen": self.seen.float()}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"seen": self.seen, "watched": self.watched}
+        return {"seen": self.seen, "watched": self.watched, "drawn": self.drawn}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seen, self.watched = state["seen"], state["watched"]

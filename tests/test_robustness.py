@@ -259,6 +259,19 @@ def test_attacks_are_fitted_to_each_victim_once(tmp_path: Path) -> None:
     assert CALLS["fits"] == 4, "another attack, another fit"
 
 
+def test_a_fit_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    found = []
+    for k, seed in enumerate((0, 0, 1)):
+        torch.rand(k)  # whatever else was drawn before
+        where = setting(tmp_path / str(k), seed=seed)
+        before = torch.get_rng_state()
+        measured([agent([0, 0])], [column("student", fake("Student", rounds=2), fit="victim")], where)
+        assert torch.equal(torch.get_rng_state(), before)
+        (path,) = (where.out / "fits").glob("*.pt")
+        found.append(torch.load(path, weights_only=True)["attack"]["drawn"])
+    assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
 def test_one_fit_to_a_reference_meets_all_victims(tmp_path: Path) -> None:
     """It thinks that everybody plays 0 and makes agent 0 play 1: nothing changes for the team that does anyway."""
     agents = [agent([0, 0]), agent([1, 0], seed=1), agent(None, env=CORRIDOR, task="corridor")]
