@@ -5,7 +5,7 @@ The exploration task of ``docs/environments.md``: what matters is the agents' fo
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from envs.grid import (
     rests,
 )
 from envs.skirmish.compiled import forget_stale, rule
+from envs.skirmish.rng import below
 from marl.types import ConfigError, EnvSpec
 
 MOVES = ("stay", "right", "left", "up", "down")
@@ -38,6 +39,7 @@ class Rules(NamedTuple):
     distance: int
     sight: int
     goal_reward: float
+    anywhere: bool
 
 
 @rule
@@ -102,7 +104,11 @@ def observe_lane(rules: Rules, board: Board, out: Outputs, b: int) -> None:
 @rule
 def reset_lane(rules: Rules, board: Board, out: Outputs, seed: np.uint64, reseed: bool, b: int) -> None:
     begin_lane(board, out, seed, reseed, b)
-    board.cell[b] = (rules.size - 1) // 2
+    if rules.anywhere:
+        lane = board.lanes[b]
+        board.cell[b, :, 0], board.cell[b, :, 1] = below(lane, rules.size), below(lane, rules.size)
+    else:
+        board.cell[b] = (rules.size - 1) // 2
     observe_lane(rules, board, out, b)
 
 
@@ -144,7 +150,8 @@ forget_stale(reset_lanes, SOURCES)
 
 
 class Spread(GridGame):
-    """``n_agents`` walk a ``size`` x ``size`` grid from one cell next to its centre, ((size - 1) // 2 in x and y).
+    """``n_agents`` walk a ``size`` x ``size`` grid from one cell: the one next to its centre, (size - 1) // 2 in x and
+    y, or, with ``start`` anywhere, one that is drawn for every episode.
 
     Won, over and paid ``goal_reward`` as soon as every two agents are at least ``distance`` cells apart in x or in y;
     everything else pays 0, and the clock (``episode_limit``) truncates. Cells may be shared, walls stop.
@@ -157,18 +164,20 @@ class Spread(GridGame):
     """
 
     def __init__(
-        self, size: int, n_agents: int, distance: int, sight: int, goal_reward: float, episode_limit: int,
-        *, n_envs: int, seed: int = 0,
+        self, size: int, n_agents: int, distance: int, sight: int, start: Literal["centre", "anywhere"],
+        goal_reward: float, episode_limit: int, *, n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
         require_at_least(2, size=size, n_agents=n_agents)
         require_at_least(1, distance=distance, episode_limit=episode_limit)
         require_at_least(0, sight=sight)
+        if start not in ("centre", "anywhere"):
+            raise ConfigError(f"start={start} is not known; choose one of centre, anywhere")
         room = ((size - 1) // distance + 1) ** 2
         if n_agents > room:
             raise ConfigError(f"distance is {distance}; {size} x {size} cells have room for {room} agents so far apart")
         if size ** (2 * n_agents) >= 2**63:
             raise ConfigError(f"n_agents is {n_agents}, too many to number the formations on {size} x {size} cells")
-        rules = Rules(size, episode_limit, distance, sight, float(goal_reward))
+        rules = Rules(size, episode_limit, distance, sight, float(goal_reward), start == "anywhere")
         spec = build_spec(n_agents, sight, episode_limit)
         super().__init__(
             spec, rules, Kernels(reset_lanes, step_lanes, observe_only), size, n_agents, EVENTS, n_envs, seed

@@ -10,7 +10,8 @@ from envs.staghunt import StagHunt
 
 PUSH: dict[str, Any] = {"size": 11, "n_boxes": 2, "lone_push": 0.2, "goal_reward": 10.0, "episode_limit": 40}
 SPREAD: dict[str, Any] = {
-    "size": 8, "n_agents": 4, "distance": 6, "sight": 0, "goal_reward": 1.0, "episode_limit": 30,
+    "size": 8, "n_agents": 4, "distance": 6, "sight": 0, "start": "centre",
+    "goal_reward": 1.0, "episode_limit": 30,
 }  # fmt: skip
 HUNT: dict[str, Any] = {
     "size": 6, "n_predators": 4, "n_prey": 2, "capture_needs": 2, "capture_reward": 10.0, "penalty": 2.0,

@@ -170,6 +170,15 @@ def test_one_pair_too_close_is_not_enough_and_walls_stop() -> None:
     assert (step.next.state[0, :2]).tolist() == [0, 0]
 
 
+def test_anywhere_draws_one_cell_for_all_of_a_lane() -> None:
+    env = spread(400, size=3, n_agents=2, distance=2, start="anywhere")
+    cells = (env.reset().obs[..., :2] * 2).long()  # [B, n, 2]
+    assert torch.equal(cells[:, 0], cells[:, 1])
+    seen = (cells[:, 0, 1] * 3 + cells[:, 0, 0]).bincount(minlength=9)
+    assert 20 < seen.min() and seen.max() < 75  # 44 each, deviation 6.3
+    assert not torch.equal((env.reset().obs[..., :2] * 2).long(), cells)
+
+
 def test_formations_are_numbered_up_to_shifts_and_names() -> None:
     """Cells (1,2) and (4,3): positions 17 · 64 + 28; shifted to (0,0) and (3,1), so formation 0 · 64 + 11."""
     env = spread(4, n_agents=2)
