@@ -249,7 +249,7 @@ class Corridor:
         """Centres and radii on the picture, f64 [n, 3]."""
         size, n = 24, self.spec.n_agents
         cells = self.cell[lane].numpy()
-        return np.stack([size * (cells + 0.5), size * (np.arange(n) + 0.5), np.full(n, size / 2 - 6)], 1)
+        return np.stack([size * cells + 11.5, size * np.arange(n) + 11.5, np.full(n, 7.5)], 1)
 
     def state_dict(self) -> dict[str, Any]:
         return self.streams.state_dict()

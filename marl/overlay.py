@@ -45,7 +45,7 @@ def mark(frame: np.ndarray, env: VectorEnv, moment: Moment | None, lane: int = 0
         places = env.agent_places(lane)
         left = (width - picture.width) // 2
         for agent in moment.hit[lane].nonzero().flatten().tolist():
-            x, y, radius = places[agent] + (left, 0, 2 * RING)
+            x, y, radius = places[agent] + (left, 0, RING)
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=ALARM, width=RING)
     pieces = describe(moment, lane)
     pieces[:1] = [f"t={moment.t} hit: {pieces[0]}"] if pieces else [f"t={moment.t}"]

@@ -58,9 +58,10 @@ def draw(units: np.ndarray, world: World, n_agents: int, caption: str) -> np.nda
 
 
 def places(units: np.ndarray, world: World) -> np.ndarray:
-    """Where ``draw`` puts the ``units`` UNIT [N]: centre (x, y) and radius in pixels, f64 [N, 3]."""
+    """Where ``draw`` puts the ``units`` UNIT [N]: centre (x, y) and radius, with the rings around it, in pixels,
+    f64 [N, 3]."""
     top, _ = _rows(world)
-    radius = [_kind(unit).radius for unit in units]
+    radius = [_kind(unit).radius + 2 * RING / SCALE for unit in units]
     return SCALE * np.stack([units["x"], SIZE - units["y"] - top, radius], 1).astype(np.float64)
 
 
