@@ -11,9 +11,9 @@ import torch
 from torch import Generator, Tensor
 
 from algos.s2q_learner import S2QLearner, hear
-from marl.learner import best_available, gather_actions
+from marl.learner import best_available, gather_actions, previous_actions
 from marl.policy import EpsilonGreedy
-from marl.types import Carry, Obs
+from marl.types import Carry, EpisodeBatch, Obs
 
 Execute = Literal["softmax", "head0", "uniform", "independent", "oracle"]
 EXECUTE = ("softmax", "head0", "uniform", "independent", "oracle")
@@ -121,3 +121,13 @@ class S2QPolicy(EpsilonGreedy):
 
     def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
         return super().q_with(params, self._heard(obs, carry), carry)
+
+    def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        return super().advance(self._heard(obs, carry), carry)
+
+    @torch.no_grad()
+    def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
+        x, slots = self.learner.inputs(batch)  # with the messages
+        q, h = self.agent.unroll(x, slots)
+        last = previous_actions(self.learner.acted(batch, self.last_action))
+        return q, {"h": torch.cat([self.agent.initial(len(batch), 1), h[:, :-1]], 1), "last": last}

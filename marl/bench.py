@@ -1,5 +1,5 @@
-"""What is measured: environment (and another simulator of the same game beside it), rollout, update, whole training
-loop, memory. Each row is one dict."""
+"""What is measured: environment (and another simulator of the same game beside it), rollout, the attack's own work,
+update, whole training loop, memory. Each row is one dict."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from omegaconf import DictConfig
 from marl.build import call, factory, make_env, use_threads
 from marl.config import resolved
 from marl.policy import random_available
-from marl.protocols import VectorEnv, Yardstick
+from marl.protocols import Measured, VectorEnv, View, Yardstick
 from marl.seeding import Streams
 from marl.trainer import Run, open_run
 from marl.types import ConfigError
 
-ROWS = ("env_random", "rollout", "update", "train", "memory")
+ROWS = ("env_random", "rollout", "attack", "update", "train", "memory")
+LOOP = ("rollout", "attack", "update", "train")
 ENV_LANES = (1, 32, 1024)
 Row = dict[str, Any]  # name, lanes, threads, value, unit, and what the row adds; or a name and a note instead of them
 
@@ -89,8 +90,25 @@ def yardstick_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
         yield {"name": name, "note": f"{yardstick.name}: {error}"}
 
 
+def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
+    """What the attack thinks worth timing by itself, at the first step of an episode in every lane."""
+    attack, env = run.parts.attack, run.parts.env
+    if not isinstance(attack, Measured):
+        return
+    policy = run.parts.algo.policy(run.clock)
+    attack.begin(env.n_envs, policy, run.parts.streams["attack"])
+    carry = policy.begin(env.n_envs, run.parts.streams["explore"])
+    everywhere = torch.ones(env.n_envs, dtype=torch.bool, device=run.parts.device)
+    for name, (once, unit) in attack.chores(
+        View(0, env.reset().to(run.parts.device), carry, everywhere, policy)
+    ).items():
+        once()
+        work, wall, cpu = repeat(seconds, once)
+        yield {"name": f"attack {name}", **base, "value": work / wall, "unit": unit, "per_cpu_s": work / cpu}
+
+
 def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iterator[Row]:
-    """rollout, update and train on one warm run."""
+    """rollout, the attack's own work, update and train on one warm run."""
     base = {"lanes": run.parts.env.n_envs, "threads": threads}
 
     def collect_once() -> float:
@@ -112,6 +130,8 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
     if only in (None, "rollout"):
         steps, wall, cpu = repeat(cfg.seconds, collect_once)
         yield {"name": "rollout", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu}
+    if only in (None, "attack"):
+        yield from chore_rows(run, cfg.seconds, base)
     learner = getattr(run.parts.algo, "learner", None)
     if only in (None, "update") and learner is not None:
         gen = torch.Generator().manual_seed(0)
@@ -145,7 +165,7 @@ def rows(cfg: DictConfig) -> Iterator[Row]:
         if cfg.only in (None, "env_random"):
             yield from env_rows(cfg, threads)
             yield from yardstick_rows(cfg, threads)
-        if cfg.only in (None, "rollout", "update", "train"):
+        if cfg.only is None or cfg.only in LOOP:
             run_cfg = cfg.copy()
             run_cfg.threads = threads
             with tempfile.TemporaryDirectory() as folder:

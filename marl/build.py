@@ -120,13 +120,18 @@ def _check_keywords(made: Any, section: str) -> None:
             _check_keywords(item, f"{section}.{key}" + (f".{name}" if name else ""))
 
 
-def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> Any:
-    """Call a factory; an option that is missing is a ConfigError, not a TypeError."""
+def check_call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> None:
+    """Refuse a factory that lacks an option, or was given one too many, as a ConfigError."""
     partial = make if isinstance(make, functools.partial) else functools.partial(make)
     try:
         signature(partial.func).bind(*partial.args, *args, **{**partial.keywords, **kwargs})
     except TypeError as error:
         raise ConfigError(f"{section}: {error}") from error
+
+
+def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> Any:
+    """Call a factory; an option that is missing is a ConfigError, not a TypeError."""
+    check_call(make, section, *args, **kwargs)
     return make(*args, **kwargs)
 
 

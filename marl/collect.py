@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -10,7 +11,20 @@ from torch import Generator, Tensor
 from marl.protocols import Attack, Policy, VectorEnv, View
 from marl.types import EpisodeBatch, Field, Obs
 
-Watcher = Callable[[int, VectorEnv, Tensor, Tensor], None]  # (t, env, executed [B, n], running bool [B])
+
+@dataclass
+class Moment:
+    """A step that the environment is about to make."""
+
+    t: int
+    env: VectorEnv
+    intended: Tensor  # long [B, n]
+    executed: Tensor  # long [B, n]
+    hit: Tensor  # bool [B, n]; whom the attack has hit
+    running: Tensor  # bool [B]
+
+
+Watcher = Callable[[Moment], None]
 
 
 def empty_batch(fields: dict[str, Field], n_envs: int, episode_limit: int, device: torch.device) -> EpisodeBatch:
@@ -45,33 +59,38 @@ def collect(
     attack_gen: Generator,
     device: torch.device | str,
     watch: Watcher | None = None,
+    seed: int | None = None,
 ) -> EpisodeBatch:
     """One episode per lane, as a batch on the environment's device, cut to the longest episode.
 
     ``fields`` are the core fields and those that the algorithm and the attack declare; whatever ``policy.act``,
     ``attack.perturb_actions`` and the environment's ``info_names`` give under these names is stored. ``attacked`` bool
-    [B] marks the lanes that the attack may touch. ``device`` is where the policy lives. ``watch`` is called before
-    every step (recording).
+    [B] marks the lanes that the attack may touch; it also perturbs what is seen after a lane's last step, which values
+    are bootstrapped from. ``device`` is where the policy lives. ``watch`` is called before every step. A ``seed``
+    starts the lanes' random streams anew.
     """
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)
     per_step = {name for name, f in fields.items() if f.per == "step"}
     running = torch.ones(B, dtype=torch.bool, device=env.device)
+    ended = torch.zeros_like(running)  # in the step before: values are bootstrapped from what is seen now
     attacked = attacked.to(device)
     carry = policy.begin(B, policy_gen)
     attack.begin(B, policy, attack_gen)
-    now = env.reset()
+    now = env.reset(seed)
     for t in range(limit):
         _store_observation(batch, t, now)
-        view = View(t, now.to(device), carry, running.to(device) & attacked, policy)
+        view = View(t, now.to(device), carry, (running | ended).to(device) & attacked, policy)
         seen = attack.perturb_obs(view)
+        view.active = running.to(device) & attacked
         seen_obs = Obs(seen, view.obs.state, view.obs.avail, view.obs.alive)
         intended, carry, extras = policy.act(seen_obs, carry, explore=explore, gen=policy_gen)
         executed, attack_extras = attack.perturb_actions(view, intended)
         carry = policy.after(carry, intended, executed)
         actions = executed.to(env.device)
         if watch is not None:
-            watch(t, env, actions, running)
+            hit = attack_extras.get("hit", torch.zeros_like(intended, dtype=torch.bool))
+            watch(Moment(t, env, intended, executed, hit, running))
 
         step = env.step(actions)
         stored = {name: step.info[name] for name in env.spec.info_names}
@@ -85,12 +104,18 @@ def collect(
         batch["length"].add_(running)
         batch["won"].logical_or_(running & step.info["won"])
         attack.after_step(view, executed, step)
-        running = running & ~(step.terminated | step.truncated)
+        ended = running & (step.terminated | step.truncated)
+        running = running & ~ended
         now = step.next
         if not running.any():
             break
     _store_observation(batch, t + 1, now)
+    if "obs_seen" in fields:
+        view = View(t + 1, now.to(device), carry, (running | ended).to(device) & attacked, policy)
+        batch["obs_seen"][:, t + 1] = attack.perturb_obs(view).to(env.device)
     batch.attacked[:] = attacked.to(env.device)
     batch.reward.masked_fill_(~batch.filled, 0.0)
     batch.terminated.logical_and_(batch.filled)
+    if "hit" in fields:
+        batch["hit"][~batch.filled] = False
     return batch.trim(t + 1)

@@ -60,6 +60,7 @@ class TrainConfig:
     threads: int | None = None
     deterministic: bool = False
     resume: str = "auto"
+    init_from: str | None = None
     runs_dir: str = "runs"
     run_path: str = MISSING
     algo: Any = MISSING
@@ -84,6 +85,7 @@ class EvaluateConfig:
     threads: int | None = None
     out: str | None = None
     env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
     attack: Any = MISSING
 
 
@@ -100,6 +102,7 @@ class RecordConfig:
     show: bool = False
     out: str | None = None
     env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
     attack: Any = MISSING
 
 
@@ -132,6 +135,32 @@ class FidelityConfig:
     out: str | None = None
 
 
+@dataclass
+class FitSection:
+    n_envs: int = MISSING  # lanes
+    replay: int = MISSING  # episodes kept
+
+
+@dataclass
+class RobustnessConfig:
+    runs: Any = None
+    imports: Any = None
+    suite: Any = MISSING
+    only: list[str] | None = None
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    jobs: int = 1
+    metric: str = MISSING
+    fit: FitSection = field(default_factory=FitSection)
+    fit_on: Any = None
+    out: str = MISSING
+    results: str | None = None
+    env: Any = None
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -139,6 +168,7 @@ SCHEMAS = {
     "plot": PlotConfig,
     "bench": BenchConfig,
     "fidelity": FidelityConfig,
+    "robustness": RobustnessConfig,
 }
 
 # keys that may differ between a checkpoint and the run that continues it

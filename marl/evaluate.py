@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from marl.collect import Watcher, collect
 from marl.protocols import Attack, Policy, VectorEnv
+from marl.seeding import derive
 from marl.types import ConfigError, EpisodeBatch, Field
 
 
@@ -24,6 +25,10 @@ class Interval:
     low: float
     high: float
     n: int
+
+    @property
+    def bounded(self) -> bool:
+        return math.isfinite(self.low)
 
     def as_dict(self) -> dict[str, float | None]:
         """For JSON, which knows no infinity: an unbounded end is None."""
@@ -60,11 +65,14 @@ def evaluate(
     device: torch.device | str,
     on_round: Callable[[int], None] | None = None,
     watch: Watcher | None = None,
+    seed: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Greedy play; per-episode arrays ``return``, ``length``, ``won`` and ``hits`` (attacked steps), each [episodes].
+    """Greedy play; per-episode arrays ``return``, ``length``, ``won``, ``hits`` (attacked steps) and ``hit_actions``
+    (attacked agents, summed over steps), each [episodes].
 
     Lanes play in lockstep rounds of one whole episode each, and the last round is cut by lane number: no lane's
-    episodes count more for being short. ``on_round`` is told how many episodes are done.
+    episodes count more for being short. ``on_round`` is told how many episodes are done. With a ``seed`` every round
+    starts from a seed of its own: episode k begins alike for every policy and attack, however long others lasted.
     """
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}; it must be at least 1")
@@ -82,6 +90,7 @@ def evaluate(
             attack_gen=attack_gen,
             device=device,
             watch=watch,
+            seed=None if seed is None else derive(seed, f"round {i}") & 0x7FFFFFFF,
         )
         rounds.append(episode_results(batch))
         if on_round is not None:
@@ -91,8 +100,14 @@ def evaluate(
 
 def episode_results(batch: EpisodeBatch) -> dict[str, Tensor]:
     """Per-episode results of a collected batch, each [M]."""
-    hits = batch["hit"].flatten(2).any(-1).sum(1) if "hit" in batch else torch.zeros_like(batch.length)
-    return {"return": batch.reward.sum(1), "length": batch.length.long(), "won": batch.won, "hits": hits}
+    return {"return": batch.reward.sum(1), "length": batch.length.long(), "won": batch.won, **attack_facts(batch)}
+
+
+def attack_facts(batch: EpisodeBatch) -> dict[str, Tensor]:
+    """``hits`` attacked steps and ``hit_actions`` attacked agents summed over steps, long [M]; 0 without an attack."""
+    none = torch.zeros_like(batch.alive)  # [M, T+1, n]
+    hit = batch.data.get("hit", none) & batch.filled[..., None]
+    return {"hits": hit.any(-1).sum(1), "hit_actions": hit.sum((1, 2))}
 
 
 def summarise(results: dict[str, np.ndarray]) -> dict[str, Interval]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from marl.collect import collect
 from marl.evaluate import mean_interval, summarise
+from marl.importers import mixer_beside
 from marl.learner import best_available, gather_actions, previous_actions
 from marl.policy import EpsilonGreedy
 from marl.runs import Team, evaluate_team, open_imported
@@ -35,12 +36,11 @@ def find_teams(folder: Path) -> list[tuple[str, Path]]:
 
 def team_config(cfg: DictConfig, env: DictConfig, agent: Path) -> DictConfig:
     """What ``open_imported`` reads, for one agent and its mixer if there is one."""
-    mixer = agent.with_name(f"{agent.stem}_mixer.th")
     policy = {
         "_target_": "marl.importers.load_pymarl",
         "_partial_": True,
         "path": str(agent),
-        "mixer": str(mixer) if mixer.exists() else None,
+        "mixer": mixer_beside(agent),
     }
     attack = {"_target_": "marl.protocols.NoAttack", "_partial_": True}
     base = {"seed": cfg.seed, "threads": cfg.threads, "device": "cpu", "run": None}

@@ -30,6 +30,12 @@ AGENT_NAMES = {
 MIXER_NAMES = {"hyper_w_1": "hyper_w1", "hyper_b_1": "hyper_b1", "hyper_w_final": "hyper_w2", "V": "value"}
 
 
+def mixer_beside(agent: Path) -> str | None:
+    """``<name>_mixer.th`` in the folder of the agent ``<name>.th``, if it is there."""
+    mixer = agent.with_name(f"{agent.stem}_mixer{agent.suffix}")
+    return str(mixer) if mixer.is_file() else None
+
+
 def read_weights(path: Path) -> dict[str, Tensor]:
     """A plain state dict of tensors; ConfigError where the file is none."""
     if not path.is_file():

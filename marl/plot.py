@@ -97,18 +97,21 @@ def run_folders(pattern: str) -> list[Path]:
     return sorted(f.parent for f in files if f.exists() and "previous" not in f.parts)
 
 
+def identify(config: dict[str, Any]) -> tuple[str, str, int]:
+    """(environment, everything else but the seed, seed) of a run, from the path that its configuration names."""
+    name, task, team, leaf = ([""] * 4 + config["run_path"].split("/"))[-4:]
+    seed = int(config["seed"])
+    variant = leaf.removesuffix(f"seed{seed}").rstrip("-")
+    parts = (name if name != "default" else "", team.removesuffix("-none"), variant)
+    return task, " ".join(part for part in parts if part), seed
+
+
 def find_runs(pattern: str, also: tuple[str, ...] = ()) -> Tasks:
     """Runs below every path that ``pattern`` matches, by environment and, within it, by everything but the seed. Their
     rows are those of tests, and those of training that have a scalar of ``also``."""
     tasks: Tasks = {}
     for folder in run_folders(pattern):
-        config = json.loads((folder / "config.json").read_text(encoding="utf8"))
-        name, task, team, leaf = ([""] * 4 + config["run_path"].split("/"))[-4:]
-        seed = int(config["seed"])
-        variant = leaf.removesuffix(f"seed{seed}").rstrip("-")
-        label = " ".join(
-            part for part in (name if name != "default" else "", team.removesuffix("-none"), variant) if part
-        )
+        task, label, seed = identify(json.loads((folder / "config.json").read_text(encoding="utf8")))
         rows = read_rows(folder / "eval.jsonl")
         if also:
             rows += [row for row in read_rows(folder / "metrics.jsonl") if any(key in row for key in also)]

@@ -10,9 +10,9 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
 from marl.agents import RecurrentAgent
-from marl.learner import best_available
+from marl.learner import best_available, previous_actions
 from marl.mixers import Mixer
-from marl.types import Carry, ConfigError, Obs
+from marl.types import Carry, ConfigError, EpisodeBatch, Obs
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,22 @@ class EpsilonGreedy:
     def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
         """``q_values`` with other parameters; pure, hence usable under ``torch.func.vmap`` and ``grad``."""
         return functional_call(_StepQ(self.agent), {f"agent.{k}": v for k, v in params.items()}, (obs, carry))
+
+    @torch.no_grad()
+    def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """One step in an imagined episode: q [B, n, A], and what is remembered once ``obs`` [B, n, O] is read."""
+        q, h = self.agent.step(self.agent.inputs(obs, carry["last"]), carry["h"])
+        return q, {**carry, "h": h}
+
+    @torch.no_grad()
+    def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
+        """Through stored episodes with today's weights: q [M, T+1, n, A], and what was remembered before every slot
+        [M, T+1, n, *]; zeros where an episode is over."""
+        last = previous_actions(batch.actions if self.last_action == "executed" else batch.intended)
+        lengths = batch.length.cpu() + 1 if last.device.type == "cpu" else None
+        q, h = self.agent.unroll(self.agent.inputs(batch.policy_obs, last), lengths)
+        before = torch.cat([self.agent.initial(len(batch), 1), h[:, :-1]], 1)
+        return q, {"h": before, "last": last}
 
 
 class _StepQ(nn.Module):

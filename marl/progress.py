@@ -98,3 +98,36 @@ class EpisodeProgress:
     def __exit__(self, *_: Any) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+class JobProgress:
+    """Counts ``total`` jobs: a bar on a terminal, a line every 30 s elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        console = Console(stderr=True)
+        self.bar = Progress(console=console, transient=True) if console.is_terminal else None
+        self.total, self.done, self.last_line = total, 0, time.monotonic()
+
+    def show(self, title: str, part: float) -> None:
+        """So much of the job in hand, 0 to 1."""
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done + part, description=title)
+        elif time.monotonic() - self.last_line >= LINE_EVERY_S:
+            self.last_line = time.monotonic()
+            log.info("%s: %.0f%%, %d of %d done", title, 100 * part, self.done, self.total)
+
+    def finished(self) -> None:
+        """One more."""
+        self.done += 1
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done)
+
+    def __enter__(self) -> JobProgress:
+        if self.bar is not None:
+            self.task = self.bar.add_task("", total=self.total)
+            self.bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.bar is not None:
+            self.bar.stop()

@@ -6,7 +6,8 @@ No-op bases exist where most methods are usually empty: ``NoHook`` and ``NoAttac
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -74,6 +75,15 @@ class Moving(Protocol):
         ...
 
 
+@runtime_checkable
+class Locating(Protocol):
+    """An environment that knows where its agents are on its pictures."""
+
+    def agent_places(self, lane: int = 0) -> np.ndarray:
+        """f64 [n, 3]: centre (x, y) and radius of every agent on ``render(lane)``, in pixels."""
+        ...
+
+
 class Policy(Protocol):
     """Chooses joint actions for all lanes; keeps nothing between calls but what is in ``carry``."""
 
@@ -101,6 +111,15 @@ class Victim(Policy, Protocol):
     def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor: ...  # functional: vmap over lanes
 
 
+@runtime_checkable
+class Traceable(Victim, Protocol):
+    """A victim that can be led through episodes that were stored, or are only imagined; without gradients."""
+
+    def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]: ...  # q [M, T+1, n, A], carry before every slot
+
+    def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]: ...  # q [B, n, A], carry with obs read
+
+
 class Algorithm(Protocol):
     """Whatever learns from episodes. ``marl.algorithm.ValueAlgorithm`` is the usual one."""
 
@@ -121,7 +140,8 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class Reporting(Protocol):
-    """An algorithm or a learner hook that finds something a person should read, such as what it chose by itself."""
+    """An algorithm, learner hook or attack that finds something a person should read, such as what it chose by
+    itself."""
 
     def report(self, folder: Path) -> None:
         """Write what is new into ``folder``, which may not exist yet; called after every collection."""
@@ -183,7 +203,7 @@ class View:
     t: int
     obs: Obs
     carry: Carry
-    active: Tensor  # bool [B]: the lane runs and is under attack
+    active: Tensor  # bool [B]: the lane runs and is under attack; perturb_obs also sees the state that it ended in
     victim: Policy
 
 
@@ -206,6 +226,38 @@ class Attack(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@runtime_checkable
+class Fitting(Protocol):
+    """An attack that learns about its victim before it is at its best. Against a victim that no longer learns:
+    ``with attack.fitting(): while attack.needs_fit:`` collect, add to a replay, ``attack.update(...)``."""
+
+    @property
+    def needs_fit(self) -> bool: ...  # whether it has something to learn, and has not done so yet
+
+    @property
+    def fitted(self) -> float: ...  # how much of that is done, 0 to 1
+
+    def fitting(self) -> AbstractContextManager[None]: ...  # meanwhile it explores, and updates as often as fits
+
+
+@runtime_checkable
+class Measured(Protocol):
+    """A plug-in with work that is worth timing by itself (``marl.bench``)."""
+
+    def chores(self, view: View) -> dict[str, tuple[Callable[[], float], str]]:
+        """By name: something to do again and again that returns how much was done, and the unit of that."""
+        ...
+
+
+@runtime_checkable
+class Alternating(Protocol):
+    """An attack that learns in turns with the team."""
+
+    def take_turn(self) -> bool:
+        """Called before a collection of training, never before a test: whether the team learns from it."""
+        ...
 
 
 class NoAttack:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def open_team(cfg: DictConfig, n_envs: int) -> Team:
     if cfg.run is None:
         raise ConfigError("run is missing: give run=DIR (a run folder), or policy=pymarl policy.path=FILE env=...")
     changes = {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
-    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint)
+    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint, cfg.env_options)
     source = {"run": str(cfg.run), "env_steps": clock.env_steps}
     policy = parts.algo.policy(clock)
     return Team(parts.env, policy, parts.attack, parts.fields, parts.streams, parts.device, source)
@@ -57,10 +57,12 @@ def open_imported(cfg: DictConfig, n_envs: int) -> Team:
     device = pick_device(cfg.device)
     make_policy, make_attack = factory(cfg.policy, "policy"), factory(cfg.attack, "attack")
     streams = Streams(cfg.seed, device)
+    cfg.env = with_options(cfg.env, cfg.get("env_options") or {})
     env = make_env(cfg, n_envs, streams.env_seed("eval"))
     try:
-        policy = call(make_policy, "policy", env.spec, device)
-        attack = call(make_attack, "attack", env.spec, device)
+        with streams.initializing():
+            policy = call(make_policy, "policy", env.spec, device)
+            attack = call(make_attack, "attack", env.spec, device)
     except BaseException:
         env.close()
         raise
@@ -76,21 +78,21 @@ def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | N
     )  # fmt: skip
 
 
-def read_config(run_dir: Path) -> DictConfig:
-    """The resolved configuration that a run was trained with."""
+def read_config(run_dir: Path, key: str = "run") -> DictConfig:
+    """The resolved configuration that a run was trained with. ``key`` is what messages call the folder."""
     path = run_dir / "config.json"
     if not path.exists():
-        raise ConfigError(f"run={run_dir} is not a run folder: it has no config.json")
+        raise ConfigError(f"{key}={run_dir} is not a run folder: it has no config.json")
     return OmegaConf.create(json.loads(path.read_text(encoding="utf8")))
 
 
-def pick_checkpoint(run_dir: Path, step: int | None) -> Path:
+def pick_checkpoint(run_dir: Path, step: int | None, key: str = "run") -> Path:
     """The newest whole checkpoint, or the one of environment step ``step``."""
     root = run_dir / "checkpoints"
     if step is None:
         found = checkpoint.newest(root)
         if found is None:
-            raise ConfigError(f"run={run_dir} has no usable checkpoint")
+            raise ConfigError(f"{key}={run_dir} has no usable checkpoint")
         return found[0]
     by_step = {int(folder.name.removeprefix("step_")): folder for folder in checkpoint.folders(root)}
     if step not in by_step:
@@ -99,16 +101,32 @@ def pick_checkpoint(run_dir: Path, step: int | None) -> Path:
     return by_step[step]
 
 
-def load_trained(run_dir: Path, overrides: dict[str, Any], n_envs: int, step: int | None = None) -> tuple[Parts, Clock]:
+def with_options(env: DictConfig, options: Mapping[str, Any]) -> DictConfig:
+    """The configuration of an environment with other values; what it does not know is refused when it is made."""
+    changed = OmegaConf.create(OmegaConf.to_container(env, resolve=True))
+    assert isinstance(changed, DictConfig)
+    changed.update(options)
+    return changed
+
+
+def load_trained(
+    run_dir: Path,
+    overrides: dict[str, Any],
+    n_envs: int,
+    step: int | None = None,
+    env_options: Mapping[str, Any] | None = None,
+) -> tuple[Parts, Clock]:
     """The trained team of a run on a fresh environment with ``n_envs`` lanes.
 
     ``overrides`` replaces top-level keys of the stored configuration: seed, device, threads, env, attack.
+    ``env_options`` changes single values of the environment, as in ``ally_health: 0.85``.
     """
     cfg = read_config(run_dir)
     folder = pick_checkpoint(run_dir, step)
     for key, value in overrides.items():
         if value is not None:
             cfg[key] = value
+    cfg.env = with_options(cfg.env, env_options or {})
     parts = build(cfg, n_envs, env_stream="eval")
     state = checkpoint.load_state(folder, parts.device)
     try:

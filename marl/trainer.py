@@ -19,10 +19,11 @@ from marl.config import pick_device, resolved, validate
 from marl.evaluate import Interval, evaluate, summarise
 from marl.metrics import Window, Writer, require_finite
 from marl.progress import TrainProgress
-from marl.protocols import Moving, NoAttack, Reporting, VectorEnv
+from marl.protocols import Alternating, Moving, NoAttack, Reporting, VectorEnv
 from marl.replay import Replay
 from marl.resume import find, run_meta
 from marl.signals import StopRequest
+from marl.transfer import adopt
 from marl.types import Clock, EpisodeBatch, Metrics
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,10 @@ class Run:
     eval_env: VectorEnv
     replay: Replay
     config: dict[str, Any]
+    origin: dict[str, Any] | None = None  # of what ``init_from`` loaded
     clock: Clock = field(default_factory=Clock)
     window: Window = field(default_factory=Window)
+    team_learns: bool = True  # from the newest collection
 
     def attacked_lanes(self) -> torch.Tensor:
         """bool [B]: the first ``train.attack_fraction`` of the lanes, from ``train.attack_start`` on."""
@@ -49,22 +52,26 @@ class Run:
 
     def collect(self) -> EpisodeBatch:
         """One exploring episode per lane."""
-        p = self.parts
+        p, attacked = self.parts, self.attacked_lanes()
+        self.team_learns = True
+        if isinstance(p.attack, Alternating) and bool(attacked.any()):
+            self.team_learns = p.attack.take_turn()
         return collect(
-            p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=self.attacked_lanes(),
+            p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=attacked,
             policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
         )  # fmt: skip
 
     def learn(self, fresh: EpisodeBatch) -> Metrics:
-        """Store the episodes and let algorithm and attack update; raises NonFiniteError."""
+        """Store the episodes and let algorithm and attack update, in turns if it asks; raises NonFiniteError."""
         p = self.parts
         p.algo.annotate(fresh)
         self.replay.add(fresh)
-        metrics = p.algo.update(self.replay, fresh, self.clock)
+        metrics = p.algo.update(self.replay, fresh, self.clock) if self.team_learns else {}
         metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
         require_finite(metrics, p.algo, self.clock)
-        if isinstance(p.algo, Reporting) and distributed.world()[0] == 0:
-            p.algo.report(self.dir / "reports")
+        for part in (p.algo, p.attack):
+            if isinstance(part, Reporting) and distributed.world()[0] == 0:
+                part.report(self.dir / "reports")
         return metrics
 
     def evaluate(self, episodes: int) -> dict[str, Interval]:
@@ -97,10 +104,14 @@ class Run:
             "rng": checkpoint.global_rng_state(),
         }
 
+    def meta(self) -> dict[str, Any]:
+        """Where the results come from."""
+        return run_meta(self.config) | ({} if self.origin is None else {"init_from": self.origin})
+
     def save(self, milestone: bool = False) -> bool:
         """Write a checkpoint; False where it could not be: a full disk costs nothing that was saved before."""
         with_replay = self.cfg.checkpoint.replay and distributed.world()[1] == 1
-        meta = {**run_meta(self.config), "exact": with_replay and self.parts.env.resumable}
+        meta = {**self.meta(), "exact": with_replay and self.parts.env.resumable}
         try:
             checkpoint.save(
                 self.dir / "checkpoints", self.clock.env_steps, self.state_dict(),
@@ -135,12 +146,20 @@ class Run:
         self.eval_env.close()
 
 
+def origin_of(cfg: DictConfig, config: dict[str, Any], parts: Parts, found: Path | None) -> dict[str, Any] | None:
+    """Load what ``init_from`` names and return its record; a run that continues did so once and keeps the record."""
+    if found is not None:
+        return checkpoint.verify(found).get("init_from")
+    return adopt(parts.algo, config, cfg.init_from, parts.device) if cfg.init_from else None
+
+
 def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path | None) -> Run:
     """Build a run, and continue from the checkpoint ``found`` if there is one."""
     rank, ranks = distributed.world()
     parts = build(cfg, max(1, cfg.train.n_envs // ranks))
     try:
         replay_device = pick_device(cfg.replay.device or "cpu", "replay.device")
+        origin = origin_of(cfg, config, parts, found)
         pin = replay_device.type == "cpu" and parts.device.type == "cuda"
         replay = Replay(cfg.replay.capacity, parts.spec.episode_limit, parts.fields, replay_device, pin)
         eval_lanes = min(cfg.eval.n_envs, max(cfg.eval.episodes, cfg.eval.final_episodes))
@@ -148,11 +167,11 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
     except BaseException:
         parts.env.close()
         raise
-    run = Run(cfg, run_dir, parts, eval_env, replay, config)
+    run = Run(cfg, run_dir, parts, eval_env, replay, config, origin)
     if rank == 0:
         run_dir.mkdir(parents=True, exist_ok=True)
         checkpoint.write_atomic(run_dir / "config.json", json.dumps(config, indent=1))
-        checkpoint.write_atomic(run_dir / "meta.json", json.dumps(run_meta(config), indent=1))
+        checkpoint.write_atomic(run_dir / "meta.json", json.dumps(run.meta(), indent=1))
         report.header(run_dir, parts, replay, cfg.train.n_envs)
     if found is not None:
         run.load(found)

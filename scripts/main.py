@@ -70,6 +70,11 @@ def exit_codes() -> Iterator[None]:
 CONF = Path(__file__).resolve().parent.parent / "conf"
 
 
+def option(group: str, name: str) -> DictConfig:
+    """The configuration that ``group=name`` selects, for the groups of ``scripts.evaluate``; called within ``run``."""
+    return hydra.compose("evaluate", overrides=[f"{group}={name}"])[group]
+
+
 def positive(cfg: DictConfig, *keys: str) -> None:
     """Refuse values below one."""
     for key in keys:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from envs.toy import Corridor, KStepMatrixGame
 from marl.collect import collect
-from marl.evaluate import evaluate, mean_interval, rate_interval
+from marl.evaluate import episode_results, evaluate, mean_interval, rate_interval
+from marl.metrics import Window
 from marl.protocols import NoAttack, View
 from marl.types import ConfigError, EpisodeBatch, Field, Obs, core_fields
 
@@ -56,9 +57,18 @@ class Force(NoAttack):
         return executed, {"hit": hit}
 
 
-def play(n_envs: int, attack: bool = False, attacked: list[bool] | None = None) -> tuple[EpisodeBatch, Scripted]:
+class Blur(Force):
+    """Says that it hit everybody under attack, and leaves actions alone: lanes end at different times."""
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return intended, {"hit": view.obs.alive | True}
+
+
+def play(
+    n_envs: int, attack: bool = False, attacked: list[bool] | None = None, by: type[NoAttack] = Force
+) -> tuple[EpisodeBatch, Scripted]:
     env = Corridor(**CORRIDOR, n_envs=n_envs, seed=3)
-    adversary = Force(env.spec, "cpu") if attack else NoAttack(env.spec, "cpu")
+    adversary = by(env.spec, "cpu") if attack else NoAttack(env.spec, "cpu")
     fields = core_fields(env.spec) | adversary.fields() | {"head": Field(())}
     policy = Scripted()
     lanes = torch.tensor(attacked if attacked is not None else [True] * n_envs)
@@ -117,6 +127,37 @@ def test_attacks_change_what_is_executed_and_seen_in_their_lanes_only() -> None:
     assert batch.avail.gather(-1, executed).squeeze(-1)[filled].all()
     intended, done = policy.after_calls[0]
     assert torch.equal(done[:, 1], intended[:, 1])
+
+
+def test_the_observation_after_the_last_step_is_perturbed_too() -> None:
+    """Values are bootstrapped from it, in lanes that end early as in those that end last; nobody is hit in it."""
+    batch, _ = play(16, attack=True, attacked=[True] * 12 + [False] * 4, by=Blur)
+    lanes, last = torch.arange(16), batch.length.long()
+    assert len(last.unique()) > 1
+    assert torch.equal(batch["obs_seen"][lanes, last][:12], batch.obs[lanes, last][:12] + 1.0)
+    assert torch.equal(batch["obs_seen"][lanes, last][12:], batch.obs[lanes, last][12:])
+    assert torch.equal(batch["hit"].any(-1), batch.filled)
+
+
+def test_attacked_steps_and_agents_are_counted() -> None:
+    batch, _ = play(3, attack=True, attacked=[True, True, False])
+    hit = torch.zeros_like(batch["hit"])  # [3, T+1, 2]
+    batch.length[:] = torch.tensor([3, 2, 2])
+    batch.data["filled"] = torch.arange(batch.horizon + 1) < batch.length[:, None]
+    hit[0, 0], hit[0, 2, 1], hit[1, 1, 0], hit[1, 2] = True, True, True, True  # the last one after the end
+    batch.data["hit"] = hit
+    found = episode_results(batch)
+    assert found["hits"].tolist() == [2, 1, 0] and found["hit_actions"].tolist() == [3, 1, 0]
+    window = Window()
+    window.add(batch)
+    window.add(batch)
+    means = window.take()
+    assert means["attack/hits_per_episode"] == 1.5 and means["attack/hit_actions_per_episode"] == 2.0
+    assert means["length"] == pytest.approx(7 / 3), "over all episodes, also those without attack"
+    free, _ = play(3)
+    window.add(free)
+    assert not any(key.startswith("attack/") for key in window.take())
+    assert episode_results(free)["hit_actions"].tolist() == [0, 0, 0]
 
 
 def test_trim_and_lanes() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 import envs.configs
 from marl.build import RUNTIME, call, factory, signature
 from marl.config import LONGEST_VARIANT, config_hash, register, resolved
+from marl.robustness import read_suite
 from marl.types import ConfigError
 from scripts.main import CONF, choices
 from tests.helpers import compose_train
@@ -25,6 +27,7 @@ envs.configs.register()
 
 # values for what a file leaves to the user ("???")
 GIVEN = {
+    "algo=frozen": ("algo.run=runs/one",),
     "env=gym": ("env.env=package:Name-v0", "env.episode_limit=10"),
     "env=pettingzoo": ("env.env=package.module", "env.episode_limit=10"),
 }
@@ -40,7 +43,8 @@ OPTIONS = [
     *(f"+hook@algo.hooks.{name}={name}" for name in choices("hook")),
 ]
 COMPOSED_HERE = {"algo", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
-COMPOSED_BY_SCRIPTS = {"hydra", "policy"}  # job_logging, and what evaluate and record take instead of a run
+# job_logging, what evaluate and record take instead of a run, columns of robustness
+COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite"}
 
 
 def test_every_group_is_known_here() -> None:
@@ -135,11 +139,23 @@ def test_every_launcher_composes(name: str, tmp_path: Path) -> None:
     assert HydraConfig.get().launcher._target_.endswith(f".{launcher}")
 
 
-@pytest.mark.parametrize("script", ["evaluate", "record", "plot", "bench", "fidelity"])
-def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
-    from hydra import compose, initialize_config_module
+@pytest.mark.parametrize("suite", choices("suite"))
+def test_every_suite_composes_and_its_attacks_lack_nothing(suite: str) -> None:
+    with initialize_config_module("conf", version_base="1.3"):
+        cfg = compose("robustness", overrides=[f"suite={suite}", "runs=runs"])
+    columns, baseline = read_suite(cfg.suite, None)
+    assert baseline == "natural" and columns[0].name == "natural" and len(columns) > 1
+    for column in columns:
+        attack = factory(OmegaConf.create(column.attack), "attack")
+        assert absent(attack, column.name) == []
+        assert column.name not in ("wolfpack", "ega", "ib") or column.fit, "these learn about their victim"
 
-    given = {"plot": ["runs=runs"], "bench": [], "fidelity": ["dir=agents"]}.get(script, ["run=runs/one"])
+
+@pytest.mark.parametrize("script", ["evaluate", "record", "plot", "bench", "fidelity", "robustness"])
+def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
+    given = {"plot": ["runs=runs"], "bench": [], "fidelity": ["dir=agents"], "robustness": ["runs=runs"]}.get(
+        script, ["run=runs/one"]
+    )
     with initialize_config_module("conf", version_base="1.3"):
         cfg = compose(script, overrides=given)
         if script == "bench":

@@ -1,0 +1,246 @@
+"""Learned attackers that choose whom to hit and when: EGA, and training against them: ROMANCE, RARL, RAP.
+
+Yuan et al. 2023 (ROMANCE), arXiv 2305.05909; RARL (Pinto et al. 2017) and RAP (Vinitsky et al. 2020) as it adapts them.
+The published generation loop becomes turns of the one training loop: so many collections in which the attackers learn,
+so many in which the team does (docs/romance.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.base import ActionAttack, as_victim
+from attacks.ega_learner import SoftLearner, attacker_inputs
+from attacks.ega_population import Archive, choice_policy, draw, pick_rows
+from marl.distributed import world
+from marl.protocols import Policy, View
+from marl.replay import Replay
+from marl.seeding import derive
+from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
+
+Turn = Literal["attackers", "team", "review"]
+
+
+class EGA(ActionAttack):
+    """Each lane's attacker, drawn for the episode, hits one agent per step or nobody; the victim does its worst action.
+
+    ``learner`` and ``archive`` are factories of ``SoftLearner`` (whose attackers are the population) and ``Archive``. A
+    generation is ``attacker_turns`` collections in which the attackers learn, ``updates`` steps each, ``team_turns`` in
+    which the team does, and ``review_turns`` that renew the qualities of the archive. Then every attacker is offered to
+    the archive, and the next population is selected from it; without an archive the population goes on as it is. In
+    the attackers' turns a share ``masked`` of the episodes has a third of its steps, or a beginning, without attacks.
+
+    After ``freeze_after`` generations (null: never) no attacker changes any more and all turns are the team's.
+    ``generations`` ends the schedules of the archive, and fitting: against a victim that does not learn all turns are
+    the attackers'. ``behaviour_rows``: states that the archive keeps of each attacker, to compare them.
+
+    In training lanes play members of the population, in tests members of the archive where there is one.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        device: torch.device | str,
+        *,
+        budget: int | None,
+        budget_unit: Literal["step", "agent_action"],
+        learner: Callable[..., SoftLearner],
+        archive: Callable[..., Archive],
+        attacker_turns: int,
+        team_turns: int,
+        review_turns: int,
+        updates: int,
+        masked: float,
+        generations: int,
+        freeze_after: int | None,
+        behaviour_rows: int,
+    ) -> None:
+        super().__init__(spec, device, budget=budget, budget_unit=budget_unit)
+        require_positive("attack", attacker_turns=attacker_turns, updates=updates)
+        require_positive("attack", generations=generations, behaviour_rows=behaviour_rows)
+        for name, turns in {"team_turns": team_turns, "review_turns": review_turns}.items():
+            if turns < 0:
+                raise ConfigError(f"attack.{name}={turns} must be at least 0")
+        if not 0.0 <= masked <= 1.0:
+            raise ConfigError(f"attack.masked={masked} must be within [0, 1]")
+        if world()[1] > 1:
+            raise ConfigError("learned attackers do not run under torchrun: one process trains them")
+        self.turns: list[Turn] = ["attackers"] * attacker_turns + ["team"] * team_turns + ["review"] * review_turns
+        self.attacker_turns, self.updates, self.masked = attacker_turns, updates, masked
+        self.generations, self.freeze_after, self.behaviour_rows = generations, freeze_after, behaviour_rows
+        self.dice = Generator().manual_seed(derive(torch.initial_seed(), "ega"))
+        self.learner: SoftLearner = learner(spec, device, self.dice)
+        self.archive: Archive = archive(self.learner.nets)
+        self.generation = self.collections = 0
+        self.returns = torch.zeros(2, self.learner.population)  # of the team under each in this generation: sum, count
+        self.announced = self.is_fitting = self.training = False
+
+    # whose turn it is
+
+    @property
+    def frozen(self) -> bool:
+        return self.freeze_after is not None and self.generation >= self.freeze_after
+
+    @property
+    def turn(self) -> Turn:
+        """What the next collection of training is for."""
+        if self.is_fitting:
+            return "attackers"
+        turn = self.turns[self.collections]
+        return "team" if self.frozen or (turn == "review" and not len(self.archive)) else turn
+
+    def take_turn(self) -> bool:
+        """Called before a collection of training, never before a test: whether the team learns from it."""
+        self.announced = True
+        return self.turn == "team"
+
+    @property
+    def needs_fit(self) -> bool:
+        return self.generation < self.generations
+
+    @property
+    def fitted(self) -> float:
+        return min(1.0, self.generation / self.generations)
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Meanwhile all episodes are the attackers' to learn from; the victim stays as it is."""
+        self.is_fitting, self.collections = True, 0
+        try:
+            yield
+        finally:
+            self.is_fitting = False
+            if not self.needs_fit:
+                self.learner.forget()
+
+    # playing
+
+    def fields(self) -> dict[str, Field]:
+        """Beside ``hit``: ``ega_choice``, the agent that the attacker wanted hit, n for nobody; ``ega_member``, who of
+        the population or the archive played."""
+        return super().fields() | {
+            "ega_choice": Field((), torch.int16),
+            "ega_member": Field((), torch.int16, "episode"),
+        }
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        super().begin(n_envs, victim, gen)
+        self.victim = as_victim(victim, "ega")
+        self.training, self.announced = self.announced or self.is_fitting, False
+        use_archive = len(self.archive) > 0 and (not self.training or self.turn == "review")
+        weights = self.archive.weights.to(self.device) if use_archive else self.learner.weights.detach()
+        u = self.uniform()
+        self.member = (u * len(weights)).long().clamp(max=len(weights) - 1)  # [B]
+        self.layers = self.learner.nets.split(weights[self.member])  # once: weights change only between episodes
+        self.spared = torch.zeros(n_envs, self.spec.episode_limit, dtype=torch.bool, device=self.device)
+        if self.training and self.turn == "attackers" and self.masked > 0:
+            self.spared = self.spare()
+
+    def spare(self) -> Tensor:
+        """Steps without attack, bool [B, T]: in a share ``masked`` of the lanes a random third of all, or a beginning
+        of up to a third."""
+        T = self.spec.episode_limit
+        lane, steps = self.uniform(3), self.uniform(T)  # [B, 3], [B, T]
+        start = torch.arange(T, device=self.device) < (lane[:, 2:] * (T // 3 + 1)).floor()
+        third = steps.argsort(1).argsort(1) < T // 3
+        return torch.where(lane[:, 1:2] < 0.5, start, third) & (lane[:, :1] < self.masked)
+
+    @torch.no_grad()
+    def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
+        n, learner = self.spec.n_agents, self.learner
+        left = self.budget.left
+        share = left / max(1, self.budget.limit)
+        x = torch.cat([view.obs.state, share[:, None].to(view.obs.state.dtype)], -1)  # [B, I]
+        q = learner.nets.values(self.layers, x[:, None]).squeeze(1)  # [B, C]
+        v = choice_policy(q, learner.p_ref, learner.temperature, learner.floor)
+        choice = draw(self.uniform(), v)
+        may = view.active & (left > 0) & ~self.spared[:, view.t]
+        self.choice = torch.where(may, choice, n)
+        values = self.victim.q_values(view.obs.obs, view.carry)
+        worst = values.masked_fill(~view.obs.avail, torch.inf).argmin(-1)  # [B, n]
+        return self.choice[:, None] == torch.arange(n, device=self.device), worst
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        executed, found = super().perturb_actions(view, intended)
+        return executed, found | {"ega_choice": self.choice, "ega_member": self.member}
+
+    # learning
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
+        """Learn from the attacked episodes of a collection of training; other collections change nothing."""
+        if not self.training or not bool(fresh.attacked.any()):
+            return {}
+        turn, fresh = self.turn, fresh.to(self.device)
+        episodes = self.with_budget(fresh).lanes(fresh.attacked)
+        spared = self.spared.any(1)[fresh.attacked]
+        member, result = episodes.ega_member.long(), episodes.reward.sum(1)
+        metrics: Metrics = {}
+        if turn == "review":
+            self.archive.review(member, result)
+        else:
+            whole = ~spared
+            self.returns[0].index_add_(0, member[whole].cpu(), result[whole].cpu())
+            self.returns[1] += torch.bincount(member[whole].cpu(), minlength=self.learner.population)
+            if not self.frozen:
+                self.learner.remember(episodes)
+        if turn == "attackers":
+            for _ in range(self.updates):
+                metrics = self.learner.update()
+        self.collections += 1
+        if self.collections == (self.attacker_turns if self.is_fitting else len(self.turns)):
+            self.finish_generation(episodes)
+        return metrics | {
+            "attack/generation": torch.tensor(float(self.generation)),
+            "attack/archive": torch.tensor(float(len(self.archive))),
+        }
+
+    def with_budget(self, batch: EpisodeBatch) -> EpisodeBatch:
+        """The episodes with the share of the budget left before every slot, [B, T+1]."""
+        hit = batch["hit"]
+        spent = (hit.any(-1) if self.budget.unit == "step" else hit.sum(-1)).long()
+        share = 1.0 - (spent.cumsum(1) - spent) / max(1, self.budget.limit)
+        return EpisodeBatch({**batch.data, "ega_budget": share}, {**batch.fields, "ega_budget": Field(())})
+
+    def finish_generation(self, episodes: EpisodeBatch) -> None:
+        """Offer the attackers to the archive and select the next population; ``episodes`` show how they behave."""
+        if self.archive.size and not self.frozen:
+            rows = attacker_inputs(episodes)[episodes.filled]
+            wanted = (episodes.ega_choice < self.spec.n_agents)[episodes.filled]
+            member = episodes.ega_member.long()[:, None].expand_as(episodes.filled)[episodes.filled]
+            for i in (self.returns[1] > 0).nonzero().flatten().tolist():
+                self.archive.offer(
+                    self.learner.weights[i].detach(),
+                    pick_rows(rows, wanted & (member == i), self.behaviour_rows, self.dice),
+                    -float(self.returns[0, i] / self.returns[1, i]),
+                    progress=self.generation / self.generations,
+                    policy=self.learner.policy,
+                    gen=self.dice,
+                )
+        self.generation, self.collections = self.generation + 1, 0
+        self.returns.zero_()
+        if self.archive.size and len(self.archive):
+            self.learner.install(self.archive.select(self.learner.population, self.generation, self.dice))
+        if self.frozen:
+            self.learner.forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner.state_dict(),
+            "archive": self.archive.state_dict(),
+            "generation": self.generation,
+            "collections": self.collections,
+            "returns": self.returns.clone(),
+            "dice": self.dice.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.archive.load_state_dict(state["archive"])
+        self.generation, self.collections = int(state["generation"]), int(state["collections"])
+        self.returns = state["returns"].cpu().clone()
+        self.dice.set_state(state["dice"].cpu())

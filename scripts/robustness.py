@@ -1,0 +1,77 @@
+"""Trained teams against attacks, the same episodes in every cell:
+``python -m scripts.robustness runs=['runs/study/**'] suite=paper episodes=200``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from marl.build import use_threads
+from marl.config import pick_device
+from marl.matrix import METRICS, score_rows
+from marl.matrix_report import Matrix, publish, show, write
+from marl.robustness import Cell, Setting, measure, plan_cell, provenance, read_cell, read_suite
+from marl.types import ConfigError
+from marl.victims import Agent, from_runs, imported
+from scripts.main import option, positive, run
+
+
+def plain(node: Any) -> Any:
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def find_agents(cfg: DictConfig) -> tuple[list[Agent], list[Agent]]:
+    """The rows, and what ``fit_on`` names; all in the game of ``env`` where one is given."""
+    env, choice = plain(cfg.env), HydraConfig.get().runtime.choices.get("env")
+    name = str(choice).replace("/", "-") if env is not None else None
+    agents = [] if cfg.runs is None else from_runs(plain(cfg.runs), env, name)
+    for item in plain(cfg.imports) or []:
+        if not isinstance(item, dict) or "path" not in item or (env is None and "env" not in item):
+            raise ConfigError(f"imports has {item}; an entry is {{path: FILE, env: NAME}}, and name, mixer or policy")
+        game = env if env is not None else plain(option("env", item["env"]))
+        task = name if name is not None else str(item["env"]).replace("/", "-")
+        agents.append(imported(item, option("policy", item.get("policy", "pymarl")), game, task, agents))
+    if not agents:
+        raise ConfigError("runs is missing: give runs=[DIR, ...] (run folders or patterns), or imports=[...]")
+    return agents, [] if cfg.fit_on is None else from_runs(plain(cfg.fit_on), env, name, "fit_on")
+
+
+def read_setting(cfg: DictConfig) -> Setting:
+    positive(cfg, "episodes", "n_envs", "jobs")
+    positive(cfg.fit, "n_envs", "replay")
+    use_threads(cfg.threads)
+    if cfg.seed < 0:
+        raise ConfigError(f"seed={cfg.seed} is too small; it must be at least 0")
+    if cfg.metric not in METRICS:
+        raise ConfigError(f"metric={cfg.metric} is not known; choose one of {', '.join(METRICS)}")
+    if cfg.results is not None and not cfg.results.endswith(".json"):
+        raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn beside it")
+    device = str(pick_device(cfg.device))
+    return Setting(
+        cfg.episodes, cfg.n_envs, cfg.seed, cfg.fit.n_envs, cfg.fit.replay, device, cfg.threads, Path(cfg.out)
+    )
+
+
+def main(cfg: DictConfig) -> None:
+    setting = read_setting(cfg)
+    columns, baseline = read_suite(cfg.suite, cfg.only)
+    agents, references = find_agents(cfg)
+    plan: list[list[Cell]] = [[plan_cell(agent, column, setting, references) for column in columns] for agent in agents]
+    every = [cell for cells in plan for cell in cells]
+    outcome = measure(every, cfg.jobs)
+    names = [column.name for column in columns]
+    found = [{name: read_cell(cell, outcome) for name, cell in zip(names, cells, strict=True)} for cells in plan]
+    rows = score_rows(agents, found, baseline, cfg.metric)
+    suite, about = HydraConfig.get().runtime.choices.suite, provenance(columns, every, setting)
+    matrix = Matrix(suite, rows, names, baseline, cfg.metric, cfg.episodes, outcome.complete, about)
+    show(matrix)
+    print(f"written to {write(matrix, setting.out)}")
+    if cfg.results is not None:
+        print(f"written to {publish(matrix, Path(cfg.results))}")
+
+
+if __name__ == "__main__":
+    run(main, "robustness")

@@ -1,0 +1,325 @@
+"""IBAL as an attack: what it leaves alone, what it hides and forces, what it saves, and that a run with it learns."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attacks.ibal import IBAL
+from envs.posts import Posts
+from envs.toy import Corridor
+from marl.build import factory
+from marl.collect import collect
+from marl.mixers import VDN
+from marl.policy import EpsilonGreedy
+from marl.protocols import Fitting, NoAttack, Reporting, VectorEnv
+from marl.replay import Replay
+from marl.trainer import fit
+from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, core_fields
+from tests.helpers import TINY, compose_train, differences, make_agent, make_learner, newest_state, rows, train
+
+SMALL = ("attack.estimators.hidden_dim=16", "attack.estimators.width=16", "attack.estimators.group_width=16",
+         "attack.estimators.samples=64", "attack.estimators.ema=0.2", "attack.warmup_episodes=0")  # fmt: skip
+
+
+def posts(n_envs: int = 16, seed: int = 1, n_agents: int = 3) -> Posts:
+    return Posts(n_agents=n_agents, noise=3, goal=0.8, episode_limit=6, n_envs=n_envs, seed=seed)
+
+
+def make_attack(spec: EnvSpec, tmp_path: Path, *overrides: str, name: str = "ibal") -> IBAL:
+    cfg = compose_train(tmp_path, "env=posts", f"attack={name}", *SMALL, *overrides)
+    torch.manual_seed(0)
+    return factory(cfg.attack, "attack")(spec, "cpu")
+
+
+def make_victim(spec: EnvSpec) -> EpsilonGreedy:
+    torch.manual_seed(3)
+    return EpsilonGreedy(make_agent(spec), VDN(spec), 0.5, "intended")
+
+
+def play(attack: Any, env: VectorEnv, victim: EpsilonGreedy, explore: bool = True, off: int = 0) -> EpisodeBatch:
+    """An episode per lane; the first ``off`` lanes are not attacked."""
+    fields = core_fields(env.spec) | attack.fields()
+    gens = {name: torch.Generator().manual_seed(7) for name in ("policy_gen", "attack_gen")}
+    attacked = torch.arange(env.n_envs) >= off
+    return collect(env, victim, attack, fields, explore=explore, attacked=attacked, device="cpu", **gens)
+
+
+def fitted(attack: IBAL, env: VectorEnv, victim: EpsilonGreedy) -> IBAL:
+    """Fitted to a frozen victim as evaluations do it."""
+    replay = Replay(200, env.spec.episode_limit, core_fields(env.spec) | attack.fields())
+    attack.estimators.fit_rounds = 20
+    with attack.fitting():
+        while attack.needs_fit:
+            fresh = play(attack, env, victim)
+            assert not fresh["hit"].any() and torch.equal(fresh["obs_seen"], fresh.obs)
+            replay.add(fresh)
+            attack.update(replay, fresh, victim, Clock())
+    return attack
+
+
+@pytest.fixture
+def attack(tmp_path: Path) -> IBAL:
+    env = posts()
+    return fitted(make_attack(env.spec, tmp_path, "attack.p_act=0.5"), env, make_victim(env.spec))
+
+
+def test_natural_lanes_and_episodes_are_left_alone(attack: IBAL) -> None:
+    """Lanes that are not attacked, and k = 0, play bit for bit as without the attack."""
+    victim, free = make_victim(attack.spec), play(NoAttack(attack.spec, "cpu"), posts(64), make_victim(attack.spec))
+    batch = play(attack, posts(64), victim, off=20)
+    natural = ~batch["ibal_group"].any(1)
+    assert natural[:20].all() and natural[20:].any() and not natural[20:].all()
+    for name in ("obs", "actions", "intended", "reward"):
+        assert torch.equal(batch[name][natural], free[name][natural]), name
+    assert torch.equal(batch["obs_seen"][natural], batch.obs[natural])
+    assert not batch["hit"][natural].any() and not batch["ibal_mask"][natural].any()
+
+
+def test_what_is_hidden_is_zero_the_rest_untouched_and_the_same_all_episode(attack: IBAL) -> None:
+    """Also after the last step, which values are bootstrapped from."""
+    batch = play(attack, posts(64), make_victim(attack.spec))
+    mask = batch["ibal_mask"]
+    assert mask.any() and torch.equal(batch["obs_seen"], batch.obs * ~mask[:, None])
+    for lane in batch["ibal_group"].any(1).nonzero().flatten().tolist():
+        group = batch["ibal_group"][lane]
+        for i in range(3):
+            opposite = [j for j in range(3) if group[j] != group[i]]
+            score = attack.floored()[i, opposite].sum(0)
+            most = 3 * -(-len(opposite) // 2)  # three features describe each other agent
+            assert int(mask[lane, i].sum()) == min(most, int((score > 0).sum()))
+            assert score[mask[lane, i]].min() >= score[~mask[lane, i]].max()
+
+
+def test_only_living_members_are_forced_and_only_to_what_is_available(tmp_path: Path) -> None:
+    env = Corridor(5, 4, 3, True, 12, n_envs=64, seed=1)
+    victim = make_victim(env.spec)
+    attack = make_attack(env.spec, tmp_path, "attack.k_max=2", "attack.p_act=1.0", "attack.obs_attack=false")
+    batch = play(fitted(attack, env, victim), env, victim)
+    forced, filled = batch.actions != batch.intended, batch.filled
+    assert forced.any() and torch.equal(forced & filled[..., None], batch["hit"])
+    assert not (forced & ~(batch["ibal_group"][:, None] & batch.alive)).any()
+    assert (filled[..., None] & ~batch.alive).any(), "nobody died: this shows little"
+    assert batch.avail.gather(3, batch.actions.long()[..., None])[filled].all()
+    assert batch["ibal_group"].sum(1).unique().tolist() == [0, 1, 2]
+    assert torch.equal(batch["obs_seen"][filled], batch.obs[filled])
+
+
+def test_every_step_has_the_episodes_chance(tmp_path: Path) -> None:
+    """With guidance off a hit is a uniform draw of four actions: three of four change something."""
+    env = posts(200)
+    attack = make_attack(env.spec, tmp_path, "attack.p_act=0.4", "attack.guidance=false", "attack.size=full",
+                         "attack.obs_attack=false")  # fmt: skip
+    batch = play(attack, env, make_victim(env.spec))
+    rate = (batch.actions != batch.intended)[batch.filled].any(-1).float().mean()
+    assert float(rate) == pytest.approx(0.4 * 0.75, abs=0.04)
+    assert not attack.needs_fit
+
+
+def test_parts_and_chances_are_drawn_within_their_bounds(tmp_path: Path) -> None:
+    spec = posts(n_agents=4).spec
+    attack = make_attack(spec, tmp_path, "attack.k_max=2", "attack.guidance=false")
+    attack.curriculum.p_max = 0.8
+    attack.begin(10000, make_victim(spec), torch.Generator().manual_seed(0))
+    assert attack.group.sum(1).max() == 2
+    sizes = torch.bincount(attack.group.sum(1), minlength=3)
+    assert ((sizes - 3333).abs() < 200).all()
+    assert 0.5 <= attack.p.min() < 0.51 and 0.79 < attack.p.max() <= 0.8
+    attack.schedule = False
+    attack.begin(100, make_victim(spec), torch.Generator().manual_seed(0))
+    assert (attack.p == 0.5).all()
+
+
+def test_eight_lanes_draw_what_eight_single_ones_do(attack: IBAL, monkeypatch: pytest.MonkeyPatch) -> None:
+    victim, gen = make_victim(attack.spec), torch.Generator()
+    together, alone = [torch.Generator().manual_seed(b) for b in range(8)], []
+
+    def rows_of(gens: list[torch.Generator]) -> None:
+        draw = lambda self, *shape: torch.stack([torch.rand(*shape, generator=g) for g in gens])  # noqa: E731
+        monkeypatch.setattr(IBAL, "uniform", draw)
+
+    rows_of(together)
+    attack.begin(8, victim, gen)
+    mask, p, group = attack.mask, attack.p, attack.group
+    for b in range(8):
+        rows_of([torch.Generator().manual_seed(b)])
+        attack.begin(1, victim, gen)
+        alone.append((attack.mask[0], attack.p[0], attack.group[0]))
+    assert group.any() and mask.any()
+    for several, single in zip((mask, p, group), zip(*alone, strict=True), strict=True):
+        assert torch.equal(several, torch.stack(single))
+
+
+def test_a_round_trip_repeats_and_playing_changes_nothing(attack: IBAL, tmp_path: Path) -> None:
+    victim, file = make_victim(attack.spec), io.BytesIO()
+    torch.save(attack.state_dict(), file)
+    file.seek(0)
+    before = torch.load(file, weights_only=True)
+    other = make_attack(attack.spec, tmp_path, "attack.p_act=0.5")
+    other.load_state_dict(before)
+    first, second = play(attack, posts(100), victim), play(other, posts(100), victim)
+    assert first["hit"].any() and differences(first.data, second.data) == []
+    assert differences(attack.state_dict(), before) == []
+
+
+def test_it_hides_nothing_that_it_knows_nothing_about(tmp_path: Path) -> None:
+    """Unfitted, and during the warm-up, it is silent; fitted, it is not."""
+    env = posts()
+    attack, victim = make_attack(env.spec, tmp_path, "attack.size=full", "attack.p_act=1.0"), make_victim(env.spec)
+    assert isinstance(attack, Fitting) and attack.needs_fit and attack.fitted == 0.0
+    assert not play(attack, env, victim)["hit"].any()
+    fitted(attack, env, victim)
+    assert not attack.needs_fit and attack.fitted == 1.0 and attack.estimators.rounds == 20
+    assert play(attack, env, victim)["hit"].any()
+    attack.warmup_episodes = attack.seen + 1
+    assert not play(attack, env, victim)["hit"].any()
+
+
+def test_own_features_can_be_protected(tmp_path: Path) -> None:
+    env = posts(64)
+    attack = make_attack(env.spec, tmp_path, "attack.protect_own=true", "attack.guidance=false", "attack.n_masked=15",
+                         "attack.size=full")  # fmt: skip
+    mask = play(attack, env, make_victim(env.spec))["ibal_mask"]
+    assert not mask[..., :6].any() and mask[..., 6:].all()
+
+
+def test_one_side_alone_can_be_blinded(tmp_path: Path) -> None:
+    env = posts(64)
+    attack = make_attack(env.spec, tmp_path, "attack.symmetric=false", "attack.guidance=false", "attack.size=full")
+    batch = play(attack, env, make_victim(env.spec))
+    assert torch.equal(batch["ibal_mask"].any(-1), batch["ibal_group"])
+
+
+def test_noise_may_take_the_place_of_zero(tmp_path: Path) -> None:
+    env = posts(64)
+    attack = make_attack(env.spec, tmp_path, "attack.noise=0.3", "attack.guidance=false", "attack.size=full")
+    batch = play(attack, env, make_victim(env.spec))
+    mask = batch["ibal_mask"][:, None].expand_as(batch.obs)
+    assert torch.equal(batch["obs_seen"][~mask], batch.obs[~mask])
+    moved = (batch["obs_seen"] - batch.obs)[mask]
+    assert moved.abs().max() > 0.2 and (moved != 0).float().mean() > 0.4  # at a bound half of the noise is cut
+    assert (batch["obs_seen"] <= env.spec.obs_high).all() and (batch["obs_seen"] >= env.spec.obs_low).all()
+
+
+@pytest.mark.parametrize("context, width", [("hidden", 16), ("obs", 15), ("state", 12), ("joint", 48)])
+def test_contexts(context: str, width: int, tmp_path: Path) -> None:
+    """What the models condition on while playing is what is found again in the stored episodes."""
+    env = posts()
+    attack = make_attack(env.spec, tmp_path, f"attack.estimators.context={context}", "attack.p_act=1.0",
+                         "attack.size=full")  # fmt: skip
+    victim = make_victim(env.spec)
+    fitted(attack, env, victim)
+    found, now = [], attack.estimators.now
+
+    def listen(view: Any, shown: torch.Tensor, lanes: torch.Tensor) -> torch.Tensor:
+        found.append(now(view, shown, lanes))
+        return found[-1]
+
+    attack.estimators.now = listen  # type: ignore[method-assign]
+    batch = play(attack, env, victim)
+    stored = attack.estimators.stored(batch, victim)
+    assert stored.shape == (16, 6, 3, width)
+    torch.testing.assert_close(torch.stack(found, 1), stored, rtol=1e-4, atol=1e-5)
+
+
+def test_a_policy_with_other_hidden_states_is_refused(tmp_path: Path) -> None:
+    env = posts()
+    attack = make_attack(env.spec, tmp_path, "attack.estimators.hidden_dim=7")
+    with pytest.raises(ConfigError, match="hidden_dim=7 differs from the policy's hidden states, which have 16 units"):
+        fitted(attack, env, make_victim(env.spec))
+
+
+@pytest.mark.parametrize(
+    "override, message",
+    [
+        ("attack.k_max=2", r"k_max=2 must be within 0 .. 1, half of 3 agents"),
+        ("attack.size=some", "size=some is not known; choose one of random, full"),
+        ("attack.p_act=1.5", r"p_act=1.5 must be within \[0, 1\], or null"),
+        ("attack.n_masked=16", r"n_masked=16 must be within 0 .. 15, or null"),
+        ("attack.noise=-1.0", "noise=-1.0 must be at least 0"),
+    ],
+)
+def test_bad_options_are_refused(override: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_attack(posts().spec, tmp_path, override)
+
+
+def test_protection_needs_to_know_what_features_describe(tmp_path: Path) -> None:
+    spec = EnvSpec(**{**vars(posts().spec), "about": None})
+    with pytest.raises(ConfigError, match="does not say what its features describe"):
+        make_attack(spec, tmp_path, "attack.protect_own=true")
+
+
+# training
+
+TRAIN = ("env=posts", "env.episode_limit=6", "algo=vdn", "attack=ibal", *SMALL, "attack.estimators.every=1",
+         "attack.report_every=5", "attack.curriculum.every=100", "attack.curriculum.success=0.0",
+         "attack.curriculum.window=4", "attack.curriculum.success_return=0.0")  # fmt: skip
+
+SHORT = ("train.total_steps=200", "eval.every=200", "checkpoint.every=200", "log.every=40")
+
+
+def test_nobody_attacked_is_the_unattacked_run_bit_for_bit(tmp_path: Path) -> None:
+    train(tmp_path / "free", "env=posts", "algo=vdn", *SHORT)
+    train(tmp_path / "none", "env=posts", "algo=vdn", *SHORT, "attack=ibal", *SMALL, "attack.k_max=0")
+    free, none = (newest_state(tmp_path / name)[0]["algo"] for name in ("free", "none"))
+    assert free["learner"]["updates"] > 4 and differences(free, none) == []
+
+
+def test_values_are_fitted_at_intended_actions_and_what_was_seen(attack: IBAL) -> None:
+    """The loss does not change with what was executed, and does with what was hidden."""
+    batch = play(attack, posts(32), make_victim(attack.spec))
+    assert (batch.actions != batch.intended).any()
+
+    def loss(**changes: torch.Tensor) -> float:
+        torch.manual_seed(0)
+        learner = make_learner(attack.spec, VDN(attack.spec))
+        return float(learner.update(EpisodeBatch({**batch.data, **changes}, batch.fields))["loss/td"])
+
+    assert loss() == loss(actions=batch.intended)
+    assert loss() != loss(intended=batch.actions)
+    assert loss() != loss(obs_seen=batch.obs) and loss() == loss(obs=torch.zeros_like(batch.obs))
+
+
+def test_a_run_learns_reports_and_resumes_exactly(tmp_path: Path) -> None:
+    train(tmp_path / "whole", *TRAIN)
+    written = rows(tmp_path / "whole", "metrics")
+    assert {"ibal/est_ce", "ibal/group_ce", "ibal/score_top", "ibal/forced_rate", "ibal/p_max", "ibal/told_forced",
+            "ibal/mask_change"} <= set(written[-1])  # fmt: skip
+    assert written[-1]["ibal/told_forced"] <= written[-1]["ibal/told_intended"] + 1e-4
+    assert written[-1]["ibal/p_max"] == 1.0  # one attacked agent: always
+    with (tmp_path / "whole" / "reports" / "ibal_scores.csv").open(encoding="utf8") as file:
+        table = list(csv.DictReader(file))
+    assert len(table) == 3 * 2 * 15 and (tmp_path / "whole" / "reports" / "ibal_scores.png").stat().st_size > 5000
+    seen = next(r for r in table if (r["observer"], r["feature"], r["actor"]) == ("1", "other 0 at A", "2"))
+    assert seen["describes"] == "0" and float(seen["nats"]) >= 0.0
+    assert any(row["hidden"] == "1" for row in table)
+
+    half = compose_train(tmp_path, *TINY, *TRAIN, "train.total_steps=200")
+    fit(half, tmp_path / "parts")
+    cfg = compose_train(tmp_path, *TINY, *TRAIN)
+    fit(cfg, tmp_path / "parts")
+    whole, parts = newest_state(tmp_path / "whole")[0], newest_state(tmp_path / "parts")[0]
+    assert whole["attack"]["estimators"]["rounds"] > 10
+    assert differences(whole["attack"], parts["attack"]) == [] and differences(whole["algo"], parts["algo"]) == []
+
+
+@pytest.mark.parametrize(
+    "switch",
+    ["attack.obs_attack=false", "attack.action_attack=false", "attack.guidance=false", "attack.schedule=false",
+     "attack.score=pmi", "attack.estimators.estimator=ce", "attack.floor=none", "attack.estimators.context=obs"],
+)  # fmt: skip
+def test_ablations_run_and_attack(switch: str, tmp_path: Path) -> None:
+    train(tmp_path / "run", *TRAIN, *SHORT, switch)
+    last = rows(tmp_path / "run", "metrics")[-1]
+    assert (last["ibal/masked"] > 0) == (switch != "attack.obs_attack=false")
+    assert (last["ibal/forced_rate"] > 0) == (switch != "attack.action_attack=false")
+
+
+def test_it_satisfies_the_reporting_seam(attack: IBAL) -> None:
+    assert isinstance(attack, Reporting)
