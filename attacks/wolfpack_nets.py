@@ -8,12 +8,16 @@ look back at, ``R`` steps that look, ``W`` window.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from marl.types import EnvSpec
 
+Heads = Literal["own", "shared"]
+HEADS = ("own", "shared")
 Keys = tuple[Tensor, Tensor]  # keys and values, [*, C, d] each
 UNSEEN = -1e9  # finite: a step of padding that sees nothing still has a softmax
 
@@ -62,15 +66,36 @@ class LookBack(nn.Module):
         return self.out(shared @ keys[1] + (mine.unsqueeze(-1) * own[1]).sum(-2))
 
 
+class AgentHead(nn.Module):
+    """Outputs for every agent from the team's numbers: x [*, dim] -> [*, n, outputs].
+
+    ``own``: each agent has a linear layer. ``shared``, as published: one layer that also reads the agent's one-hot, so
+    that agents differ by constants alone, whatever the state.
+    """
+
+    def __init__(self, dim: int, n_agents: int, outputs: int, heads: Heads) -> None:
+        super().__init__()
+        self.dim, self.n_agents, self.heads = dim, n_agents, heads
+        self.net = nn.Linear(dim, n_agents * outputs) if heads == "own" else nn.Linear(dim + n_agents, outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.heads == "own":
+            return self.net(x).unflatten(-1, (self.n_agents, -1))
+        team = F.linear(x, self.net.weight[:, : self.dim], self.net.bias)  # [*, outputs]
+        return team.unsqueeze(-2) + self.net.weight[:, self.dim :].T
+
+
 class Planner(nn.Module):
     """Next state and observations from the last ``window`` states, hidden states and executed actions.
 
     As published: each of the three embedded in ``dim`` numbers, one transformer decoder layer (one head, feed-forward
-    ``ff_dim``, normalisation after each part) whose memory are its own inputs, and heads that tell agents apart by a
-    one-hot. Ours: it cannot look ahead, and knows how many steps back something was.
+    ``ff_dim``, normalisation after each part) whose memory are its own inputs. Ours: it cannot look ahead, and knows
+    how many steps back something was.
     """
 
-    def __init__(self, spec: EnvSpec, hidden: int, *, window: int, dim: int, ff_dim: int, dropout: float) -> None:
+    def __init__(
+        self, spec: EnvSpec, hidden: int, *, window: int, dim: int, ff_dim: int, dropout: float, heads: Heads
+    ) -> None:
         super().__init__()
         n, self.n_actions, d = spec.n_agents, spec.n_actions, 3 * dim
         self.window, self.dropout = window, dropout
@@ -81,7 +106,7 @@ class Planner(nn.Module):
         self.norms = nn.ModuleList(nn.LayerNorm(d) for _ in range(3))
         self.grow, self.shrink = nn.Linear(d, ff_dim), nn.Linear(ff_dim, d)
         self.to_state, self.to_team = nn.Linear(d, spec.state_dim), nn.Linear(d, dim)
-        self.to_obs = nn.Linear(dim + n, spec.obs_dim)
+        self.to_obs = AgentHead(dim, n, spec.obs_dim, heads)
 
     def tokens(self, state: Tensor, hidden: Tensor, actions: Tensor) -> Tensor:
         """state [*, S], hidden states with the step's observations read [*, n, H], executed actions long [*, n] ->
@@ -106,30 +131,23 @@ class Planner(nn.Module):
             x = norm(x + drop(look(x, keys[k], gap, None if own is None else own[k]), self.dropout, gen))
         inner = drop(F.relu(self.grow(x)), self.dropout, gen)
         x = self.norms[2](x + drop(self.shrink(inner), self.dropout, gen))
-        return self.to_state(x), self._observations(F.relu(self.to_team(x)))
-
-    def _observations(self, team: Tensor) -> Tensor:
-        """[*, dim] -> [*, n, O]: a linear layer on the team's numbers and the agent's one-hot."""
-        dim = team.shape[-1]
-        shared = F.linear(team, self.to_obs.weight[:, :dim], self.to_obs.bias)  # [*, O]
-        return shared.unsqueeze(-2) + self.to_obs.weight[:, dim:].T  # [*, n, O]
+        return self.to_state(x), self.to_obs(F.relu(self.to_team(x)))
 
 
 class QDifference(nn.Module):
     """What the team value would lose by an attack that starts 0, 1, .. ``window`` - 1 steps from now with each agent.
 
-    As published: state and time embedded in ``dim`` numbers, one causal block, and one linear layer on its output and
-    the agent's one-hot. So agents differ by numbers that do not depend on the state.
+    As published: state and time embedded in ``dim`` numbers, one causal block, a linear layer on its output.
     """
 
-    def __init__(self, spec: EnvSpec, *, window: int, dim: int, dropout: float) -> None:
+    def __init__(self, spec: EnvSpec, *, window: int, dim: int, dropout: float, heads: Heads) -> None:
         super().__init__()
         self.window, self.dropout, self.dim = window, dropout, dim
         self.embed_state, self.embed_time = nn.Linear(spec.state_dim, dim), nn.Embedding(spec.episode_limit, dim)
         self.look = LookBack(dim, window)
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(3))
         self.grow, self.shrink = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
-        self.head = nn.Linear(dim + spec.n_agents, window)
+        self.head = AgentHead(dim, spec.n_agents, window, heads)
 
     def tokens(self, state: Tensor, t: Tensor) -> Tensor:
         """state [*, S] at steps t long [*] -> [*, d]."""
@@ -142,8 +160,7 @@ class QDifference(nn.Module):
         """Tokens x [*, R, d] -> [*, R, n, W]."""
         x = self.norms[1](x + drop(self.look(x, keys, gap), self.dropout, gen))
         x = self.norms[2](x + drop(self.shrink(F.gelu(self.grow(x))), self.dropout, gen))
-        shared = F.linear(x, self.head.weight[:, : self.dim], self.head.bias)  # [*, R, W]
-        return shared.unsqueeze(-2) + self.head.weight[:, self.dim :].T
+        return self.head(x)
 
 
 class Track:

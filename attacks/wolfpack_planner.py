@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 
 from attacks.base import pick
 from attacks.wolfpack_followup import AttackAction, Moment, plain_value, worst_actions
-from attacks.wolfpack_nets import Keys, Planner, QDifference, gaps
+from attacks.wolfpack_nets import HEADS, Heads, Keys, Planner, QDifference, gaps
 from marl.distributed import all_reduce_gradients, global_count
 from marl.learner import best_available, gather_actions, make_optimizer
 from marl.protocols import Traceable
@@ -77,7 +77,8 @@ def foresight_loss(u: Tensor, target: Tensor, real: Tensor, known: Tensor) -> tu
 class Foresight:
     """Both networks, and one gradient step of each per ``update``, on ``batch_size`` episodes.
 
-    ``window``: steps that are looked back at, and ahead. ``label_steps``: steps of each window whose attack is imagined
+    ``window``: steps that are looked back at, and ahead. ``dim``, ``ff_dim``, ``dropout``, ``heads``: the networks'.
+    ``label_steps``: steps of each window whose attack is imagined
     (as published all of them); the follow-up group and the imagined steps are the larger part of the cost.
     """
 
@@ -93,6 +94,7 @@ class Foresight:
         dim: int,
         ff_dim: int,
         dropout: float,
+        heads: Heads,
         planner_lr: float,
         qdiff_lr: float,
         batch_size: int,
@@ -105,14 +107,17 @@ class Foresight:
         )  # fmt: skip
         if not 0.0 <= dropout < 1.0:
             raise ConfigError(f"attack.foresight.dropout={dropout} must be within [0, 1)")
+        if heads not in HEADS:
+            raise ConfigError(f"attack.foresight.heads={heads} is not known; choose one of {', '.join(HEADS)}")
         if rules.duration > window:
             raise ConfigError(f"attack.duration={rules.duration} must be at most attack.foresight.window={window}")
         self.spec, self.rules, self.window, self.batch_size = spec, rules, window, batch_size
         self.label_steps, self.updates_per_collect = min(label_steps, window), updates_per_collect
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.planner = Planner(spec, hidden, window=window, dim=dim, ff_dim=ff_dim, dropout=dropout).to(device)
-            self.qdiff = QDifference(spec, window=window, dim=dim, dropout=dropout).to(device)
+            shape: dict[str, Any] = {"window": window, "dim": dim, "dropout": dropout, "heads": heads}
+            self.planner = Planner(spec, hidden, ff_dim=ff_dim, **shape).to(device)
+            self.qdiff = QDifference(spec, **shape).to(device)
         self.planner_optimizer = make_optimizer("adam", list(self.planner.parameters()), planner_lr, 1e-8)
         self.qdiff_optimizer = make_optimizer("adam", list(self.qdiff.parameters()), qdiff_lr, 1e-8)
         self.host_gen, self.gen = Generator().manual_seed(seed), Generator(device).manual_seed(seed + 1)
@@ -143,20 +148,21 @@ class Foresight:
     # the planner
 
     def fit_planner(self, batch: EpisodeBatch, window: Window, hidden: Tensor) -> Metrics:
-        """Squared error of the next state, plus that of the next observations, over the window's real steps."""
-        W = self.window
-        tokens = self.planner.tokens(window.of(batch.state), hidden, window.of(batch.actions.long()))  # [M, C, d]
-        gap = gaps(window.place[:, -W:], window.place, window.real, W)
-        state, obs = self.planner(tokens[:, -W:], self.planner.keys(tokens), gap, gen=self.gen)
-        real, following = window.real[:, -W:], (window.slot[:, -W:] + 1).clamp(max=batch.horizon)
+        """Squared error of the next state, plus that of the next observations, over the window's real steps; each of
+        them sees the window up to itself."""
+        last = slice(-self.window, None)
+        place, slot, real = window.place[:, last], window.slot[:, last], window.real[:, last]
+        now, seen = _at(batch.state, slot), _at(batch.policy_obs, slot)
+        tokens = self.planner.tokens(now, hidden[:, last], _at(batch.actions, slot).long())  # [M, W, d]
+        gap = gaps(place, place, real, self.window)
+        state, obs = self.planner(tokens, self.planner.keys(tokens), gap, gen=self.gen)
+        following = (slot + 1).clamp(max=batch.horizon)
         next_state, next_obs = _at(batch.state, following), _at(batch.policy_obs, following)
         terms = [masked_mean(state - next_state, real), masked_mean(obs - next_obs, real)]
         loss = torch.stack([total / global_count(count) for total, count in terms]).sum()
         step(self.planner_optimizer, self.planner, loss)
         with torch.no_grad():  # a planner that copies the present would lose this
-            now = window.of(batch.state)[:, -W:]
-            still = [masked_mean(now - next_state, real)]
-            still += [masked_mean(window.of(batch.policy_obs)[:, -W:] - next_obs, real)]
+            still = [masked_mean(now - next_state, real), masked_mean(seen - next_obs, real)]
             copying = torch.stack([total / count.clamp(min=1) for total, count in still]).sum()
         return {"loss/planner": loss.detach(), "attack/planner_copy_loss": copying}
 
