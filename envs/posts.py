@@ -30,24 +30,34 @@ class Posts:
 
     Observations [n + 3 + 3 (n-1) + noise]: who one is, where one is (one-hots), of every other agent in increasing
     index whether it is there, at A, at B, and ``noise`` numbers, uniform in [-1, 1], that mean nothing. State [4 n]:
-    places of all (one-hots), who is there. ``missing`` bool [B, n], set with ``disable_agents``: these agents are
-    dead, idle, and a block of zeros to the others. The clock (``episode_limit``) truncates; ``won``: at least
-    ``goal`` of the episode's steps were paid.
+    places of all (one-hots), who is there. ``absent_agents``, drawn in every episode, are missing: dead, idle, and a
+    block of zeros to the others. The clock (``episode_limit``) truncates; ``won``: at least ``goal`` of the episode's
+    steps were paid.
     """
 
     device = torch.device("cpu")
     resumable = True
 
     def __init__(
-        self, n_agents: int, noise: int, goal: float, episode_limit: int, *, n_envs: int, seed: int = 0
+        self,
+        n_agents: int,
+        noise: int,
+        goal: float,
+        absent_agents: int,
+        episode_limit: int,
+        *,
+        n_envs: int,
+        seed: int = 0,
     ) -> None:
         for name, value, least in (("n_agents", n_agents, 2), ("noise", noise, 0), ("episode_limit", episode_limit, 1)):
             if value < least:
                 raise ConfigError(f"{name} must be at least {least}, got {value}")
         if not 0.0 < goal <= 1.0:
             raise ConfigError(f"goal={goal} must be within (0, 1]")
+        if not 0 <= absent_agents < n_agents:
+            raise ConfigError(f"absent_agents={absent_agents} must be within 0 .. {n_agents - 1}")
         check_lanes(n_envs)
-        self.n_envs, self.noise, self.goal = n_envs, noise, goal
+        self.n_envs, self.noise, self.goal, self.absent = n_envs, noise, goal, absent_agents
         self.spec = _spec(n_agents, noise, episode_limit)
         self.streams = LaneStreams(n_envs, seed)
         self.others = torch.tensor([[j for j in range(n_agents) if j != i] for i in range(n_agents)])
@@ -58,13 +68,11 @@ class Posts:
         self.running = torch.zeros(n_envs, dtype=torch.bool)
         self.over = torch.zeros(n_envs, dtype=torch.bool)  # was finished before the last step
 
-    def disable_agents(self, mask: Tensor) -> None:
-        """From the next reset on, the agents of ``mask`` bool [B, n] are missing."""
-        self.missing = mask.clone()
-
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
         mask = torch.ones(self.n_envs, dtype=torch.bool) if mask is None else mask
         self.streams.restart(mask.numpy(), seed)
+        lots = self.streams.draw(np.arange(-self.spec.n_agents, 0)[:, None])  # counters that the noise does not use
+        self.missing[mask] = torch.from_numpy(lots.argsort(0).argsort(0).T < self.absent)[mask]
         self.place[mask], self.time[mask], self.paid[mask] = IDLE, 0, 0.0
         self.running[mask], self.over[mask] = True, False
         return self._observe()

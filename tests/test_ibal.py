@@ -28,7 +28,7 @@ SMALL = ("attack.estimators.hidden_dim=16", "attack.estimators.width=16", "attac
 
 
 def posts(n_envs: int = 16, seed: int = 1, n_agents: int = 3) -> Posts:
-    return Posts(n_agents=n_agents, noise=3, goal=0.8, episode_limit=6, n_envs=n_envs, seed=seed)
+    return Posts(n_agents=n_agents, noise=3, goal=0.8, absent_agents=0, episode_limit=6, n_envs=n_envs, seed=seed)
 
 
 def make_attack(spec: EnvSpec, tmp_path: Path, *overrides: str, name: str = "ibal") -> IBAL:

@@ -11,21 +11,16 @@ from marl.types import ConfigError
 
 
 def make(n_envs: int = 1, seed: int = 0, **changes) -> Posts:
-    return Posts(**{"n_agents": 3, "noise": 3, "goal": 0.5, "episode_limit": 4, **changes}, n_envs=n_envs, seed=seed)
+    return Posts(
+        **{"n_agents": 3, "noise": 3, "goal": 0.5, "absent_agents": 0, "episode_limit": 4, **changes},
+        n_envs=n_envs,
+        seed=seed,
+    )
 
 
-@pytest.mark.parametrize("n_agents, noise", [(3, 3), (2, 0), (4, 1)])
-def test_contract(n_agents, noise):
-    check_env(lambda n, s: make(n, s, n_agents=n_agents, noise=noise))
-
-
-def test_contract_with_a_missing_agent():
-    def one_missing(n_envs: int, seed: int) -> Posts:
-        env = make(n_envs, seed)
-        env.disable_agents(torch.tensor([[False, True, False]]).expand(n_envs, -1))
-        return env
-
-    check_env(one_missing)
+@pytest.mark.parametrize("n_agents, noise, absent", [(3, 3, 0), (2, 0, 0), (4, 1, 0), (3, 3, 1), (4, 0, 3)])
+def test_contract(n_agents, noise, absent):
+    check_env(lambda n, s: make(n, s, n_agents=n_agents, noise=noise, absent_agents=absent))
 
 
 def test_an_episode_by_hand():
@@ -73,8 +68,9 @@ def test_noise_is_new_in_every_step_and_uniform():
 
 def test_missing_agents_are_idle_and_unseen():
     env = make(n_envs=2)
-    env.disable_agents(torch.tensor([[True, False, False], [False, False, False]]))
-    obs = env.reset()
+    env.reset()
+    env.missing = torch.tensor([[True, False, False], [False, False, False]])
+    obs = env._observe()
     assert obs.alive.tolist() == [[False, True, True], [True, True, True]]
     assert obs.avail[0, 0].tolist() == [False, False, False, True]
     assert not obs.obs[0, 0].any() and not obs.obs[0, 1, 6:9].any() and obs.obs[1, 1, 6] == 1
@@ -84,12 +80,21 @@ def test_missing_agents_are_idle_and_unseen():
     assert step.reward.tolist() == [1, 1]
 
 
+def test_absent_agents_are_drawn_uniformly_in_every_episode():
+    env = make(n_envs=3000, absent_agents=1)
+    alive = env.reset().alive.clone()
+    assert (alive.sum(1) == 2).all()
+    assert (~alive).float().mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
+    assert 0.6 < (env.reset().alive != alive).any(1).float().mean() < 0.73  # another one in two of three episodes
+
+
 @pytest.mark.parametrize(
     "changes, message",
     [
         ({"n_agents": 1}, "n_agents must be at least 2, got 1"),
         ({"noise": -1}, "noise must be at least 0, got -1"),
         ({"goal": 0.0}, r"goal=0.0 must be within \(0, 1\]"),
+        ({"absent_agents": 3}, "absent_agents=3 must be within 0 .. 2"),
         ({"episode_limit": 0}, "episode_limit must be at least 1, got 0"),
     ],
 )
