@@ -160,7 +160,9 @@ def test_soft_td_by_hand(terminated: list[int], expected: float, ega: Callable[.
     constant(learner, 1.0, 2.0)
     batch = two_steps(learner.spec, terminated=terminated, reward=[1.0, 2.0, 99.0, 99.0])
     loss = learner.td_loss(batch, learner.nets.split(learner.weights))
-    assert float(loss) == pytest.approx(expected), "the value of equal choices is theirs; padding counts nothing"
+    assert float(loss.detach()) == pytest.approx(expected), (
+        "the value of equal choices is theirs; padding counts nothing"
+    )
 
 
 def test_attackers_learn_from_their_own_episodes(ega: Callable[..., EGA]) -> None:
@@ -232,9 +234,7 @@ def test_victims_do_their_worst_within_the_budget(ega: Callable[..., EGA]) -> No
     hit = batch["hit"]
     assert bool((batch.actions[hit] == 1).all()) and bool((batch.actions[~hit] == 0).all())
     assert int(hit.any(-1).sum(1).max()) == 2 and int(hit.sum(-1).max()) == 1
-    wanted = (
-        torch.nn.functional.one_hot(batch.ega_choice.long(), AGENTS + 1)[..., :AGENTS].bool() & batch.filled[..., None]
-    )
+    wanted = (batch.ega_choice[..., None] == torch.arange(AGENTS)) & batch.filled[..., None]
     assert torch.equal(wanted, hit), "what is out of the budget is not wanted"
 
 
@@ -271,7 +271,7 @@ QUICK = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["ega", "rarl", "rap"])
+@pytest.mark.parametrize("name", ["rarl", "rap"])
 def test_attackers_find_the_weak_spot(name: str, ega: Callable[..., EGA]) -> None:
     """One hit is all they have: that agent, at that time. Random hits find it in one episode of twelve."""
     attack = ega(*QUICK, name=name)
@@ -281,37 +281,54 @@ def test_attackers_find_the_weak_spot(name: str, ega: Callable[..., EGA]) -> Non
         return float(hit[:, WEAK_STEP, WEAK_AGENT].float().mean())
 
     before = share()
-    assert fit(attack) == 36 and not attack.needs_fit and attack.fitted == 1.0
+    assert fit(attack) == 12 * 3 and not attack.needs_fit and attack.fitted == 1.0
     assert before < 0.2 and share() > 0.7, (before, share())
     assert attack.learner.replay is None, "what is fitted needs no memory"
 
 
+def test_evolution_finds_the_weak_spot_and_keeps_who_did(ega: Callable[..., EGA]) -> None:
+    attack = ega(*QUICK, "attack.generations=40")
+
+    def results() -> tuple[Tensor, Tensor]:
+        batches = [play(attack, seed) for seed in range(10)]
+        returns = torch.cat([batch.reward[:-1].sum(1) for batch in batches])
+        return returns, torch.cat([batch.ega_member[:-1] for batch in batches]).long()
+
+    before = float(results()[0].mean())
+    fit(attack)
+    returns, member = results()
+    best = int(attack.archive.quality.argmax())
+    assert float(returns[member == best].mean()) < 0.0, "4 without an attack, -1 with the one that matters"
+    assert float(returns.mean()) < before - 0.5, "members are unlike each other, and here there is one way to hurt"
+
+
 def test_the_archive_is_what_tests_play_against(ega: Callable[..., EGA]) -> None:
-    attack = ega(
-        "attack.generations=6", "attack.archive.size=5", "attack.learner.lr=0.01", "attack.archive.nearness_end=0.9"
-    )
+    attack = ega("attack.generations=6", "attack.archive.size=5", "attack.learner.lr=0.01")
+    attack.archive.nearness = (1.0, 1.0)  # everybody is added
     fit(attack)
     assert 4 < len(attack.archive) <= 5
     members = torch.cat([play(attack, seed).ega_member for seed in range(20)])
     assert torch.bincount(members.long()).tolist() and set(members.tolist()) == set(range(len(attack.archive)))
     attack.take_turn()
-    assert int(play(attack).ega_member.max()) < 4, "training goes on with the population"
+    assert int(play(attack).ega_member.min()) >= len(attack.archive), "training goes on with the population"
     without = ega("attack.generations=1", name="rap")
     fit(without)
     assert len(without.archive) == 0 and set(play(without).ega_member.tolist()) == set(range(4))
 
 
-def test_quality_is_minus_the_teams_return(ega: Callable[..., EGA]) -> None:
-    attack = ega("attack.generations=1", "attack.masked=0", "attack.attacker_turns=2")
+def test_quality_is_minus_the_teams_return_in_the_review(ega: Callable[..., EGA]) -> None:
+    attack = ega("attack.generations=1", "attack.review_turns=2")
+    attack.archive.nearness = (1.0, 1.0)  # everybody is added
     with attack.fitting():
-        batches = [play(attack, seed) for seed in (1, 2)]
-        for seed in (1, 2):
+        for seed in range(3):
             learn(attack, play(attack, seed))
-    member, result = torch.cat([b.ega_member for b in batches]), torch.cat([b.reward.sum(1) for b in batches])
+        reviews = [play(attack, seed) for seed in (3, 4)]  # nobody learns between them
+        for seed in (3, 4):
+            learn(attack, play(attack, seed))
+    member, result = torch.cat([b.ega_member for b in reviews]), torch.cat([b.reward.sum(1) for b in reviews])
     expected = [-float(result[member == i].mean()) for i in range(4)]
-    # weights moved between the two collections, but lanes, draws and so returns follow the first ones closely
-    assert len(attack.archive) == 4
-    torch.testing.assert_close(attack.archive.quality, torch.tensor(expected), atol=0.6, rtol=0)
+    assert len(set(expected)) > 1
+    torch.testing.assert_close(attack.archive.quality, torch.tensor(expected))
 
 
 # turns
@@ -339,9 +356,9 @@ def test_turns_go_round_and_the_team_learns_only_in_its_own(tmp_path: Path) -> N
         moved = attack.learner.weights is weights and not torch.equal(then, weights)
         seen.append((turn, run.clock.updates - before, moved))
     run.close()
-    # no archive to review in the first generation; after three, attackers are frozen and all turns are the team's
+    # after three generations attackers are frozen and all turns are the team's
     assert [turn for turn, _, _ in seen] == [
-        *("attackers", "attackers", "team", "team"), *("attackers", "attackers", "team", "review") * 2, *("team",) * 4,
+        *("attackers", "attackers", "team", "review") * 3, *("team",) * 4,
     ]  # fmt: skip
     assert all((updates > 0) == (turn == "team") for turn, updates, _ in seen)
     assert all(moved == (turn == "attackers") for turn, _, moved in seen if turn != "review")
@@ -357,33 +374,31 @@ def test_attacks_that_begin_later_let_the_team_learn_until_then(tmp_path: Path) 
     assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.collections == 0
 
 
-def test_a_review_renews_qualities_and_nothing_else(tmp_path: Path) -> None:
-    run = open_small(tmp_path, *CYCLE)
+def test_a_review_plays_both_and_renews_the_archives_qualities(tmp_path: Path) -> None:
+    run = open_small(tmp_path, *CYCLE, "train.n_envs=32")
     attack = run.parts.attack
     assert isinstance(attack, EGA)
-    while attack.turn != "review":
+    while attack.generation < 1 or attack.turn != "review":
         run.learn(run.collect())
-    before, stored = attack.archive.quality.clone(), attack.archive.weights.clone()
+    old = len(attack.archive)
     attack.archive.quality += 50.0
+    before, stored = attack.archive.quality.clone(), attack.archive.weights.clone()
     fresh = run.collect()
-    played = fresh.ega_member.long().unique()
-    offered: list[Any] = []
-    attack.finish_generation = lambda episodes: offered.append(attack.archive.quality.clone())  # type: ignore[method-assign]
-    run.learn(fresh)
+    assert 4 < int((fresh.ega_member < old).sum()) < 28 and set(fresh.ega_member.tolist()) == set(range(old + 4))
+    attack.note_returns(fresh)
     run.close()
-    after = offered[0]
-    rest = torch.ones(len(before), dtype=torch.bool)
-    rest[played] = False
-    assert torch.equal(after[rest], before[rest] + 50.0) and torch.equal(attack.archive.weights, stored)
-    for i in played.tolist():
-        assert float(after[i]) == pytest.approx(-float(fresh.reward.sum(1)[fresh.ega_member == i].mean()))
+    assert torch.equal(attack.archive.weights, stored)
+    for i in range(old):
+        result = fresh.reward.sum(1)[fresh.ega_member == i]
+        expected = -float(result.mean()) + (0.75 ** len(result)) * (float(before[i]) + float(result.mean()))
+        assert float(attack.archive.quality[i]) == pytest.approx(expected, rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["romance", "rarl", "rap", "ega"])
 def test_training_under_attack_runs_and_resumes_exactly(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = (f"attack={name}", *SMALL, "attack.attacker_turns=1", "attack.team_turns=1")
+    task = (f"attack={name}", *SMALL, "attack.attacker_turns=1", "attack.team_turns=1", "attack.review_turns=1")
     done = train(tmp_path / "whole", *task)
     with monkeypatch.context() as patch:
         at_collection(patch, 3, raise_signal(15))
@@ -391,7 +406,7 @@ def test_training_under_attack_runs_and_resumes_exactly(
     assert train(tmp_path / "broken", *task) == done
     assert_same_run(tmp_path / "whole", tmp_path / "broken")
     last = rows(tmp_path / "whole", "metrics")[-1]
-    assert last["attack/generation"] > 1 and last["loss/attackers"] > 0 and last["updates"] > 0
+    assert last["attack/generation"] >= 1 and last["loss/attackers"] > 0 and last["updates"] > 0
     assert (last["attack/archive"] > 0) == (name in ("romance", "ega"))
 
 
@@ -400,7 +415,7 @@ def test_a_frozen_team_trains_its_attackers(tmp_path: Path) -> None:
     overrides = [o for o in TINY if not o.startswith(("algo.", "agent@"))]
     cfg = compose_train(
         tmp_path, *overrides, "algo=frozen", f"algo.run={tmp_path / 'team'}", "attack=ega", *SMALL,
-        "attack.attacker_turns=1", "attack.updates=2",
+        "attack.attacker_turns=1", "attack.updates=2", "attack.review_turns=0",
     )  # fmt: skip
     run = open_run(cfg, tmp_path / "run", {}, None)
     before = run.parts.algo.state_dict()
