@@ -1,4 +1,5 @@
-"""What attacks are made of: budgets, draws, and the frame of every attack that replaces actions.
+"""What attacks are made of: budgets, draws, and the frames of those that replace actions and of those that disturb
+observations.
 
 LPA-Dec-POMDP (Yuan et al. 2023, ROMANCE, arXiv 2305.05909; Lee, Hwang, Jo, Han 2025, Wolfpack, arXiv 2502.02844): an
 attacker with units left sees the state and the intended joint action and has some agents do something else; with none
@@ -15,14 +16,20 @@ from torch import Generator, Tensor
 from marl.protocols import Attack, NoAttack, Policy, Victim, View
 from marl.types import ConfigError, EnvSpec, Field
 
-__all__ = ["ActionAttack", "Attack", "Budget", "NoAttack", "View", "as_victim", "pick"]
+__all__ = [
+    "ActionAttack", "Attack", "Budget", "LaneAttack", "NoAttack", "ObservationAttack", "View", "as_victim", "choose_k",
+    "pick", "require_agents", "require_chance",
+]  # fmt: skip
+Unit = Literal["step", "agent_action"]
 UNITS = ("step", "agent_action")
+Redraw = Literal["step", "episode"]
+REDRAW = ("step", "episode")
 
 
 class Budget:
-    """What each lane may spend in an episode: attacked steps, or replaced agent actions. ``limit`` null: no end."""
+    """What each lane may spend in an episode: attacked steps, or attacked agent actions. ``limit`` null: no end."""
 
-    def __init__(self, limit: int | None, unit: Literal["step", "agent_action"]) -> None:
+    def __init__(self, limit: int | None, unit: Unit) -> None:
         if limit is not None and limit < 0:
             raise ConfigError(f"attack.budget={limit} must be at least 0, or null")
         if unit not in UNITS:
@@ -49,21 +56,11 @@ class Budget:
         self.spent = self.spent + (hit.any(-1).long() if self.unit == "step" else hit.sum(-1))
 
 
-class ActionAttack(NoAttack):
-    """Replaces actions within a budget. Subclasses say whose and by what, in ``choose``, for all lanes at once.
+class LaneAttack(NoAttack):
+    """An attack with a budget. All randomness comes from ``uniform``, one row per lane, so that B lanes play as B
+    single ones do."""
 
-    Lanes that are not attacked, dead agents and unaffordable hits are taken care of here. A hit that changes nothing
-    costs nothing. All randomness comes from ``uniform``, one row per lane, so that B lanes play as B single ones do.
-    """
-
-    def __init__(
-        self,
-        spec: EnvSpec,
-        device: torch.device | str,
-        *,
-        budget: int | None,
-        budget_unit: Literal["step", "agent_action"],
-    ) -> None:
+    def __init__(self, spec: EnvSpec, device: torch.device | str, *, budget: int | None, budget_unit: Unit) -> None:
         super().__init__(spec, device)
         self.budget = Budget(budget, budget_unit)
 
@@ -79,19 +76,83 @@ class ActionAttack(NoAttack):
         """Uniform draws [B, *shape], a row for every lane, also for those that are not attacked."""
         return torch.rand(self.n_envs, *shape, generator=self.gen, device=self.device)
 
+    def pay(self, wanted: Tensor, view: View) -> Tensor:
+        """What of ``wanted`` bool [B, n] takes place: in attacked lanes, on living agents, as far as it can be paid."""
+        hit = self.budget.affordable(wanted & view.active[:, None] & view.obs.alive)
+        self.budget.spend(hit)
+        return hit
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+class ActionAttack(LaneAttack):
+    """Replaces actions within a budget. Subclasses say whose and by what, in ``choose``, for all lanes at once.
+
+    Lanes that are not attacked, dead agents and unaffordable hits are taken care of here. A hit that changes nothing
+    costs nothing.
+    """
+
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
         """Whom to hit, bool [B, n], and the actions to put in place of theirs, long [B, n], available ones."""
         raise NotImplementedError
 
     def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         wanted, forced = self.choose(view, intended)
-        hit = wanted & view.active[:, None] & view.obs.alive & (forced != intended)
-        hit = self.budget.affordable(hit)
-        self.budget.spend(hit)
+        hit = self.pay(wanted & (forced != intended), view)
         return torch.where(hit, forced, intended), {"hit": hit}
 
-    def state_dict(self) -> dict[str, Any]:
-        return {}
+
+class ObservationAttack(LaneAttack):
+    """Disturbs what agents see within a budget. Subclasses say how, in ``disturb``, for all lanes at once.
+
+    Each step is attacked with probability ``rate``. ``agents`` living ones are then hit (null: all), drawn anew in
+    every step or once per episode (``redraw``). What is shown stays within the legal range of observations. The state
+    and the game itself are untouched.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        device: torch.device | str,
+        *,
+        rate: float,
+        agents: int | None,
+        redraw: Redraw,
+        budget: int | None,
+        budget_unit: Unit,
+    ) -> None:
+        super().__init__(spec, device, budget=budget, budget_unit=budget_unit)
+        require_chance("rate", rate)
+        require_agents(agents, spec)
+        if redraw not in REDRAW:
+            raise ConfigError(f"attack.redraw={redraw} is not known; choose one of {', '.join(REDRAW)}")
+        self.rate, self.agents, self.redraw = rate, spec.n_agents if agents is None else agents, redraw
+        self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
+
+    def fields(self) -> dict[str, Field]:
+        """``hit``, and ``obs_seen`` [n, O]: what the policy was shown."""
+        return super().fields() | {"obs_seen": Field((self.spec.n_agents, self.spec.obs_dim))}
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        super().begin(n_envs, victim, gen)
+        self.lots = self.uniform(self.spec.n_agents)  # [B, n]
+
+    def disturb(self, view: View) -> Tensor:
+        """Disturbed observations of all agents [B, n, O], in range or not."""
+        raise NotImplementedError
+
+    def perturb_obs(self, view: View) -> Tensor:
+        if self.redraw == "step":
+            self.lots = self.uniform(self.spec.n_agents)
+        strikes = (self.uniform() < self.rate)[:, None]  # [B, 1]
+        seen = self.disturb(view).clamp(self.low, self.high)
+        wanted = strikes & choose_k(self.lots, view.obs.alive, self.agents)
+        self.hit = self.pay(wanted & (seen != view.obs.obs).any(-1), view)
+        return torch.where(self.hit[..., None], seen, view.obs.obs)
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return intended, {"hit": self.hit}
 
 
 def as_victim(policy: Policy, attack: str) -> Victim:
@@ -101,9 +162,27 @@ def as_victim(policy: Policy, attack: str) -> Victim:
     return policy
 
 
+def require_chance(name: str, value: float) -> None:
+    """Refuse what is no probability; ConfigError."""
+    if not 0.0 <= value <= 1.0:
+        raise ConfigError(f"attack.{name}={value} must be within [0, 1]")
+
+
+def require_agents(agents: int | None, spec: EnvSpec) -> None:
+    """Refuse to hit more agents than there are; ConfigError."""
+    if agents is not None and not 0 <= agents <= spec.n_agents:
+        raise ConfigError(f"attack.agents={agents} must be within 0 .. {spec.n_agents}, the team's size, or null")
+
+
 def pick(u: Tensor, allowed: Tensor) -> Tensor:
     """Uniform choice by inverse distribution function: u [*] in [0, 1), allowed bool [*, k] -> long [*]; 0 where
     nothing is allowed."""
     count = allowed.sum(-1, keepdim=True)
     place = ((u.unsqueeze(-1) * count).floor() + 1).minimum(count)  # the how-manieth allowed one; rounding may reach 1
     return ((allowed.cumsum(-1) >= place) & allowed).byte().argmax(-1)
+
+
+def choose_k(u: Tensor, allowed: Tensor, k: int) -> Tensor:
+    """``k`` of the allowed ones, or all if they are fewer: u [*, n] in [0, 1), allowed bool [*, n] -> bool [*, n]."""
+    rank = u.masked_fill(~allowed, 2.0).argsort(-1).argsort(-1)
+    return (rank < k) & allowed

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marl.protocols import VectorEnv
+from marl.protocols import Locating, VectorEnv
 from marl.types import EnvSpec, Obs, Step
 
 Frame = dict[str, Tensor]  # everything one step saw and returned; every tensor leads with B
@@ -102,6 +102,10 @@ def check_env(make: Callable[[int, int], VectorEnv], steps: int | None = None, s
         picture = first.render(0)
         flat = isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.ndim == 3
         require(flat and picture.shape[2] == 3, "render", f"got {type(picture)} {getattr(picture, 'shape', '')}")
+        if isinstance(first, Locating):
+            places = first.agent_places(0)
+            good = places.shape == (first.spec.n_agents, 3) and bool(np.isfinite(places).all())
+            require(good, "render", f"agent_places gives {places.tolist()}")
     try:
         first.close()
     except Exception as error:

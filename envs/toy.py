@@ -245,6 +245,12 @@ class Corridor:
                 pen.ellipse((left + 4, top + 4, left + size - 5, top + size - 5), fill=colour)
         return np.array(image)
 
+    def agent_places(self, lane: int = 0) -> np.ndarray:
+        """Centres and radii on the picture, f64 [n, 3]."""
+        size, n = 24, self.spec.n_agents
+        cells = self.cell[lane].numpy()
+        return np.stack([size * cells + 11.5, size * np.arange(n) + 11.5, np.full(n, 7.5)], 1)
+
     def state_dict(self) -> dict[str, Any]:
         return self.streams.state_dict()
 

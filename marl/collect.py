@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
@@ -10,7 +11,20 @@ from torch import Generator, Tensor
 from marl.protocols import Attack, Policy, VectorEnv, View
 from marl.types import EpisodeBatch, Field, Obs
 
-Watcher = Callable[[int, VectorEnv, Tensor, Tensor], None]  # (t, env, executed [B, n], running bool [B])
+
+@dataclass
+class Moment:
+    """A step that the environment is about to make."""
+
+    t: int
+    env: VectorEnv
+    intended: Tensor  # long [B, n]
+    executed: Tensor  # long [B, n]
+    hit: Tensor  # bool [B, n]; whom the attack has hit
+    running: Tensor  # bool [B]
+
+
+Watcher = Callable[[Moment], None]
 
 
 def empty_batch(fields: dict[str, Field], n_envs: int, episode_limit: int, device: torch.device) -> EpisodeBatch:
@@ -31,6 +45,8 @@ def _store_observation(batch: EpisodeBatch, t: int, obs: Obs) -> None:
     batch.state[:, t] = obs.state
     batch.avail[:, t] = obs.avail
     batch.alive[:, t] = obs.alive
+    if "obs_seen" in batch:
+        batch["obs_seen"][:, t] = obs.obs  # until an attack says otherwise; nothing is attacked after the last step
 
 
 def collect(
@@ -70,7 +86,8 @@ def collect(
         carry = policy.after(carry, intended, executed)
         actions = executed.to(env.device)
         if watch is not None:
-            watch(t, env, actions, running)
+            hit = attack_extras.get("hit", torch.zeros_like(intended, dtype=torch.bool))
+            watch(Moment(t, env, intended, executed, hit, running))
 
         step = env.step(actions)
         stored = {"actions": actions, "intended": intended, "reward": step.reward, "terminated": step.terminated}

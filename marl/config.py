@@ -85,6 +85,7 @@ class EvaluateConfig:
     threads: int | None = None
     out: str | None = None
     env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
     attack: Any = MISSING
 
 
@@ -101,6 +102,7 @@ class RecordConfig:
     show: bool = False
     out: str | None = None
     env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
     attack: Any = MISSING
 
 

@@ -61,7 +61,8 @@ def evaluate(
     on_round: Callable[[int], None] | None = None,
     watch: Watcher | None = None,
 ) -> dict[str, np.ndarray]:
-    """Greedy play; per-episode arrays ``return``, ``length``, ``won`` and ``hits`` (attacked steps), each [episodes].
+    """Greedy play; per-episode arrays ``return``, ``length``, ``won``, ``hits`` (attacked steps) and ``hit_actions``
+    (attacked agents, summed over steps), each [episodes].
 
     Lanes play in lockstep rounds of one whole episode each, and the last round is cut by lane number: no lane's
     episodes count more for being short. ``on_round`` is told how many episodes are done.
@@ -91,8 +92,14 @@ def evaluate(
 
 def episode_results(batch: EpisodeBatch) -> dict[str, Tensor]:
     """Per-episode results of a collected batch, each [M]."""
-    hits = batch["hit"].flatten(2).any(-1).sum(1) if "hit" in batch else torch.zeros_like(batch.length)
-    return {"return": batch.reward.sum(1), "length": batch.length.long(), "won": batch.won, "hits": hits}
+    return {"return": batch.reward.sum(1), "length": batch.length.long(), "won": batch.won, **attack_facts(batch)}
+
+
+def attack_facts(batch: EpisodeBatch) -> dict[str, Tensor]:
+    """``hits`` attacked steps and ``hit_actions`` attacked agents summed over steps, long [M]; 0 without an attack."""
+    none = torch.zeros_like(batch.alive)  # [M, T+1, n]
+    hit = batch.data.get("hit", none) & batch.filled[..., None]
+    return {"hits": hit.any(-1).sum(1), "hit_actions": hit.sum((1, 2))}
 
 
 def summarise(results: dict[str, np.ndarray]) -> dict[str, Interval]:

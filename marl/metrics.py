@@ -11,7 +11,7 @@ import torch
 
 from marl.checkpoint import write_atomic
 from marl.distributed import world
-from marl.evaluate import Interval
+from marl.evaluate import Interval, attack_facts
 from marl.protocols import Algorithm
 from marl.types import Clock, EpisodeBatch, Metrics
 
@@ -21,7 +21,7 @@ class NonFiniteError(RuntimeError):
 
 
 class Window:
-    """Means over the training episodes since the last row."""
+    """Means over the training episodes since the last row; of ``attack/...``, over those under attack."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
@@ -35,13 +35,24 @@ class Window:
             "length": lengths.sum(),
             "lane_use": lengths.sum() / fresh.horizon,
         }
+        if "hit" in fresh:
+            facts = attack_facts(fresh)
+            sums |= {
+                "attack/hits_per_episode": facts["hits"].sum(),
+                "attack/hit_actions_per_episode": facts["hit_actions"].sum(),
+                "attack/episodes": fresh.attacked.sum(),
+            }
         for key, value in sums.items():
             self.sums[key] = self.sums.get(key, 0.0) + value.item()
         self.episodes += len(fresh)
 
     def take(self) -> dict[str, float]:
         """The means, and a new window."""
-        means = {key: value / max(1, self.episodes) for key, value in self.sums.items()}
+        attacked = self.sums.pop("attack/episodes", 0.0)
+        means = {
+            key: value / max(1, attacked if key.startswith("attack/") else self.episodes)
+            for key, value in self.sums.items()
+        }
         self.sums, self.episodes = {}, 0
         return means
 

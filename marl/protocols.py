@@ -74,6 +74,15 @@ class Moving(Protocol):
         ...
 
 
+@runtime_checkable
+class Locating(Protocol):
+    """An environment that knows where its agents are on its pictures."""
+
+    def agent_places(self, lane: int = 0) -> np.ndarray:
+        """f64 [n, 3]: centre (x, y) and radius of every agent on ``render(lane)``, in pixels."""
+        ...
+
+
 class Policy(Protocol):
     """Chooses joint actions for all lanes; keeps nothing between calls but what is in ``carry``."""
 

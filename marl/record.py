@@ -8,15 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
 
-from marl.collect import collect
+from marl.collect import Moment, collect
 from marl.evaluate import episode_results
-from marl.protocols import VectorEnv
+from marl.overlay import mark
 from marl.runs import Team
 from marl.window import Window
 
 LAST_FRAME_MS = 1500  # the outcome stays on screen
+
+
+def frame(team: Team, moment: Moment | None) -> np.ndarray:
+    """Lane 0 as it is now, uint8 [height, width, 3], with who is hit if the attack says whom it hits."""
+    picture = team.env.render(0)
+    return mark(picture, team.env, moment) if "hit" in team.fields else picture.copy()
 
 
 def film(
@@ -31,9 +36,9 @@ def film(
     for _ in range(episodes):
         frames: list[np.ndarray] = []
 
-        def keep(t: int, env: VectorEnv, actions: Tensor, running: Tensor, frames: list[np.ndarray] = frames) -> None:
-            if running[0]:
-                frames.append(env.render(0).copy())
+        def keep(moment: Moment, frames: list[np.ndarray] = frames) -> None:
+            if moment.running[0]:
+                frames.append(frame(team, moment))
                 if window is not None:
                     window.show(frames[-1])
 
@@ -42,7 +47,7 @@ def film(
             attacked=torch.ones(team.env.n_envs, dtype=torch.bool), policy_gen=team.streams["eval"],
             attack_gen=team.streams["eval_attack"], device=team.device, watch=keep,
         )  # fmt: skip
-        frames.append(team.env.render(0).copy())
+        frames.append(frame(team, None))
         if window is not None:
             window.show(frames[-1], LAST_FRAME_MS / 1000)
         films.append(frames)

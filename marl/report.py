@@ -47,7 +47,7 @@ class Timer:
 def training_row(window: Window, timer: Timer, metrics: Metrics, replay: Replay, env_steps: int) -> dict[str, float]:
     """Scalars of the episodes since the last row, of the newest update and of the clock on the wall."""
     means = window.take()
-    row = {f"train/{name}": value for name, value in means.items() if name != "lane_use"}
+    row = {name if "/" in name else f"train/{name}": mean for name, mean in means.items() if name != "lane_use"}
     row |= {name: value.item() for name, value in metrics.items()}
     row |= timer.take(env_steps) | {"time/lane_use": means.get("lane_use", 0.0)}
     return row | {"replay/episodes": float(len(replay))}
@@ -90,7 +90,7 @@ def final_lines(final: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for name, r in final.items():
         bounds = "no interval" if r["low"] is None else f"95% interval {r['low']:.3f} to {r['high']:.3f}"
-        lines.append(f"{name:<9} {r['mean']:8.3f}   {bounds} over {r['n']} episodes")
+        lines.append(f"{name:<11} {r['mean']:8.3f}   {bounds} over {r['n']} episodes")
     return lines
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def open_team(cfg: DictConfig, n_envs: int) -> Team:
     if cfg.run is None:
         raise ConfigError("run is missing: give run=DIR (a run folder), or policy=pymarl policy.path=FILE env=...")
     changes = {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
-    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint)
+    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint, cfg.env_options)
     source = {"run": str(cfg.run), "env_steps": clock.env_steps}
     policy = parts.algo.policy(clock)
     return Team(parts.env, policy, parts.attack, parts.fields, parts.streams, parts.device, source)
@@ -57,6 +57,7 @@ def open_imported(cfg: DictConfig, n_envs: int) -> Team:
     device = pick_device(cfg.device)
     make_policy, make_attack = factory(cfg.policy, "policy"), factory(cfg.attack, "attack")
     streams = Streams(cfg.seed, device)
+    cfg.env = with_options(cfg.env, cfg.get("env_options") or {})
     env = make_env(cfg, n_envs, streams.env_seed("eval"))
     try:
         policy = call(make_policy, "policy", env.spec, device)
@@ -99,16 +100,32 @@ def pick_checkpoint(run_dir: Path, step: int | None, key: str = "run") -> Path:
     return by_step[step]
 
 
-def load_trained(run_dir: Path, overrides: dict[str, Any], n_envs: int, step: int | None = None) -> tuple[Parts, Clock]:
+def with_options(env: DictConfig, options: Mapping[str, Any]) -> DictConfig:
+    """The configuration of an environment with other values; what it does not know is refused when it is made."""
+    changed = OmegaConf.create(OmegaConf.to_container(env, resolve=True))
+    assert isinstance(changed, DictConfig)
+    changed.update(options)
+    return changed
+
+
+def load_trained(
+    run_dir: Path,
+    overrides: dict[str, Any],
+    n_envs: int,
+    step: int | None = None,
+    env_options: Mapping[str, Any] | None = None,
+) -> tuple[Parts, Clock]:
     """The trained team of a run on a fresh environment with ``n_envs`` lanes.
 
     ``overrides`` replaces top-level keys of the stored configuration: seed, device, threads, env, attack.
+    ``env_options`` changes single values of the environment, as in ``ally_health: 0.85``.
     """
     cfg = read_config(run_dir)
     folder = pick_checkpoint(run_dir, step)
     for key, value in overrides.items():
         if value is not None:
             cfg[key] = value
+    cfg.env = with_options(cfg.env, env_options or {})
     parts = build(cfg, n_envs, env_stream="eval")
     state = checkpoint.load_state(folder, parts.device)
     try:

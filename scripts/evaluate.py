@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from marl.checkpoint import write_atomic
-from marl.evaluate import summarise
+from marl.evaluate import mean_interval, summarise
 from marl.progress import EpisodeProgress
 from marl.report import final_lines
 from marl.runs import evaluate_team, open_team
@@ -21,7 +21,10 @@ def main(cfg: DictConfig) -> None:
     team = open_team(cfg, min(cfg.n_envs, cfg.episodes))
     with closing(team.env), EpisodeProgress(cfg.episodes) as progress:
         results = evaluate_team(team, cfg.episodes, progress.show)
-    summary = {name: interval.as_dict() for name, interval in summarise(results).items()}
+    intervals = summarise(results)
+    if "hit" in team.fields:
+        intervals |= {name: mean_interval(results[name]) for name in ("hits", "hit_actions")}
+    summary = {name: interval.as_dict() for name, interval in intervals.items()}
     for line in final_lines(summary):
         print(line)
     if cfg.out is not None:

@@ -18,7 +18,8 @@ from scripts.main import positive, run
 
 def outcome(episode: int, result: dict[str, Any]) -> str:
     won = "won" if result["won"] else "not won"
-    return f"episode {episode}: {won}, return {result['return']:.2f}, {result['length']} steps"
+    hit = f", {result['hits']} of them attacked" if result["hits"] else ""
+    return f"episode {episode}: {won}, return {result['return']:.2f}, {result['length']} steps{hit}"
 
 
 def show(cfg: DictConfig) -> None:

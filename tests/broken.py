@@ -1,7 +1,7 @@
 """Deliberately broken implementations, one per rule of a contract: each must fail the check that it breaks.
 
 Learning: ``NanLoss``. Environments: every key of ``envs.base.RULES`` has at least one twin of the corridor in
-``BROKEN_ENVS``.
+``BROKEN_ENVS``. Those of attacks are in ``tests/broken_attacks.py``.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from envs.toy import Corridor, KStepMatrixGame
 from marl.collect import collect
-from marl.evaluate import evaluate, mean_interval, rate_interval
+from marl.evaluate import episode_results, evaluate, mean_interval, rate_interval
+from marl.metrics import Window
 from marl.protocols import NoAttack, View
 from marl.types import ConfigError, EpisodeBatch, Field, Obs, core_fields
 
@@ -117,6 +118,35 @@ def test_attacks_change_what_is_executed_and_seen_in_their_lanes_only() -> None:
     assert batch.avail.gather(-1, executed).squeeze(-1)[filled].all()
     intended, done = policy.after_calls[0]
     assert torch.equal(done[:, 1], intended[:, 1])
+
+
+def test_nothing_is_attacked_after_the_last_step() -> None:
+    """What is bootstrapped from, where time ran out, is what would be seen: not zeros."""
+    batch, _ = play(16, attack=True)
+    cut = batch.length == batch.horizon
+    assert cut.any() and batch.obs[cut, -1].any()
+    assert torch.equal(batch.policy_obs[cut, -1], batch.obs[cut, -1])
+
+
+def test_attacked_steps_and_agents_are_counted() -> None:
+    batch, _ = play(3, attack=True, attacked=[True, True, False])
+    hit = torch.zeros_like(batch["hit"])  # [3, T+1, 2]
+    batch.length[:] = torch.tensor([3, 2, 2])
+    batch.data["filled"] = torch.arange(batch.horizon + 1) < batch.length[:, None]
+    hit[0, 0], hit[0, 2, 1], hit[1, 1, 0], hit[1, 2] = True, True, True, True  # the last one after the end
+    batch.data["hit"] = hit
+    found = episode_results(batch)
+    assert found["hits"].tolist() == [2, 1, 0] and found["hit_actions"].tolist() == [3, 1, 0]
+    window = Window()
+    window.add(batch)
+    window.add(batch)
+    means = window.take()
+    assert means["attack/hits_per_episode"] == 1.5 and means["attack/hit_actions_per_episode"] == 2.0
+    assert means["length"] == pytest.approx(7 / 3), "over all episodes, also those without attack"
+    free, _ = play(3)
+    window.add(free)
+    assert not any(key.startswith("attack/") for key in window.take())
+    assert episode_results(free)["hit_actions"].tolist() == [0, 0, 0]
 
 
 def test_trim_and_lanes() -> None:

@@ -140,6 +140,33 @@ def test_record_films_an_episode(runs: Path, tmp_path: Path) -> None:
     assert durations[0] == 100 and durations[-1] >= 1500, "the outcome stays on screen"
 
 
+def test_record_shows_who_is_hit(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    film = tmp_path / "film.gif"
+    command("record", f"run='{folders(runs)[0]}'", f"out={film}", "attack=random", "attack.p=0.9")
+    with Image.open(film) as gif:
+        first = np.array(gif.convert("RGB")).astype(int)
+        assert gif.width == 360 and gif.height > 2 * 24
+    red, green, blue = first.transpose(2, 0, 1)
+    assert ((red - green > 120) & (blue - green > 60)).any(), "nobody is marked"
+    assert " of them attacked" in capsys.readouterr().out
+
+
+def test_evaluate_counts_hits_and_changes_single_values_of_the_environment(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = folders(runs)[0]
+    out = tmp_path / "a.json"
+    command("evaluate", f"run='{run}'", f"out={out}", "episodes=8", "attack=fgsm", "+env_options.episode_limit=5")
+    result = json.loads(out.read_text())
+    assert max(result["episodes"]["length"]) == 5
+    assert result["episodes"]["hit_actions"] == [2 * hits for hits in result["episodes"]["hits"]]
+    assert result["hits"]["mean"] == pytest.approx(np.mean(result["episodes"]["hits"])) and result["hits"]["mean"] > 1
+    with pytest.raises(SystemExit) as stopped:
+        command("evaluate", f"run='{run}'", "+env_options.ally_health=0.85")
+    assert stopped.value.code == 2
+    assert "env.ally_health is not an option of Corridor, which takes n_agents" in capsys.readouterr().err
+
+
 def bench(out: Path, *arguments: str) -> list[dict[str, Any]]:
     command("bench", *TINY, "seconds=0.02", f"out={out}", *arguments)
     return json.loads(out.read_text())

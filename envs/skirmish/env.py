@@ -21,7 +21,7 @@ from envs.skirmish.maps import find_map
 from envs.skirmish.options import read_options
 from envs.skirmish.paths import NO_ROUTES, routes_on
 from envs.skirmish.records import ATTACK_MOVE, LANE, UNIT, Lanes, Outputs, World
-from envs.skirmish.render import draw
+from envs.skirmish.render import draw, places
 from envs.skirmish.setup import battle_rules, line_up_template, map_types, random_team, spawn_lattice
 from envs.skirmish.terrain import ground_height, walkable_cells
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
@@ -215,6 +215,10 @@ class Skirmish:
         record = self._lanes.lanes[lane]
         caption = f"{self.map.name}  step {record['t']}/{self.spec.episode_limit}"
         return draw(self._lanes.units[lane], self._world, self.spec.n_agents, caption)
+
+    def agent_places(self, lane: int = 0) -> np.ndarray:
+        """Centres and radii of the agents on the picture of a lane, in pixels, f64 [n, 3]."""
+        return places(self._lanes.units[lane, : self.spec.n_agents], self._world)
 
     def render_window(self, lane: int = 0, fps: float = RENDER_FPS) -> bool:
         """Show the picture of a lane in a window, ``fps`` of them a second; False once the window has been closed.

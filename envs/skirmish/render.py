@@ -39,8 +39,7 @@ def draw(units: np.ndarray, world: World, n_agents: int, caption: str) -> np.nda
     Thin lines: who aims at whom. Bold lines: shots that began in the last step, green ones heal. Crosses: the dead,
     in strong colour those of the last step. Rings, around the wounded alone: health, outside it shields.
     """
-    rows = np.flatnonzero(world.walkable.any(1))
-    top, bottom = max(0, SIZE - 2 - int(rows[-1])), min(SIZE, SIZE + 1 - int(rows[0]))
+    top, bottom = _rows(world)
     image = _ground(world.walkable.tobytes(), world.height.tobytes()).copy()
     pen = ImageDraw.Draw(image, "RGBA")
     living = np.flatnonzero(units["health"] > 0).tolist()
@@ -56,6 +55,20 @@ def draw(units: np.ndarray, world: World, n_agents: int, caption: str) -> np.nda
     image = image.crop((0, top * SCALE * FINE, SIZE * SCALE * FINE, bottom * SCALE * FINE)).reduce(FINE)
     _write(ImageDraw.Draw(image), units, n_agents, caption, image.height)
     return np.asarray(image)
+
+
+def places(units: np.ndarray, world: World) -> np.ndarray:
+    """Where ``draw`` puts the ``units`` UNIT [N]: centre (x, y) and radius, with the rings around it, in pixels,
+    f64 [N, 3]."""
+    top, _ = _rows(world)
+    radius = [_kind(unit).radius + 2 * RING / SCALE for unit in units]
+    return SCALE * np.stack([units["x"], SIZE - units["y"] - top, radius], 1).astype(np.float64)
+
+
+def _rows(world: World) -> tuple[int, int]:
+    """The rows of the map that are drawn, counted from its upper edge."""
+    rows = np.flatnonzero(world.walkable.any(1))
+    return max(0, SIZE - 2 - int(rows[-1])), min(SIZE, SIZE + 1 - int(rows[0]))
 
 
 @functools.lru_cache(maxsize=8)

@@ -1,0 +1,76 @@
+"""Missing agents (Dis-l of Lee, Kang, Jo, Han 2026, IBAL, arXiv 2605.18024): some do nothing for a whole episode.
+
+The paper does not say how; "idle" and "removed" are our readings. An environment that can take units off the map before
+the game begins (``env.absent_agents`` of the battle) is closer to the word than either.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.base import LaneAttack, Unit, View, choose_k, require_agents
+from marl.protocols import Policy
+from marl.types import ConfigError, EnvSpec, Field
+
+MODES = ("idle", "removed")
+
+
+class Missing(LaneAttack):
+    """``agents`` randomly drawn ones do nothing. ``mode``: idle, everybody still sees them; removed, whatever others
+    observe about them reads 0 (or what is legal next to it), as if they were out of sight.
+
+    A missing agent counts as hit in every step in which it lives, whatever it intended.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        device: torch.device | str,
+        *,
+        agents: int,
+        mode: Literal["idle", "removed"],
+        budget: int | None,
+        budget_unit: Unit,
+    ) -> None:
+        super().__init__(spec, device, budget=budget, budget_unit=budget_unit)
+        require_agents(agents, spec)
+        if mode not in MODES:
+            raise ConfigError(f"attack.mode={mode} is not known; choose one of {', '.join(MODES)}")
+        if spec.idle_action is None:
+            raise ConfigError(
+                "attack=missing needs an action that does nothing (idle_action); this environment has none"
+            )
+        if mode == "removed" and spec.about is None:
+            raise ConfigError(
+                "attack.mode=removed needs to know which features describe whom (about); this environment does not "
+                "say; attack.mode=idle works without"
+            )
+        self.agents, self.mode, self.idle = agents, mode, spec.idle_action
+        self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
+        if spec.about is not None:
+            others = ~torch.eye(spec.n_agents, dtype=torch.bool)[..., None]
+            self.about = (spec.about & others).float().to(self.device)  # [n, n, O]
+
+    def fields(self) -> dict[str, Field]:
+        """``hit``, and with mode removed ``obs_seen`` [n, O]: what the policy was shown."""
+        seen = {"obs_seen": Field((self.spec.n_agents, self.spec.obs_dim))} if self.mode == "removed" else {}
+        return super().fields() | seen
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        super().begin(n_envs, victim, gen)
+        u = self.uniform(self.spec.n_agents)
+        self.missing = choose_k(u, torch.ones_like(u, dtype=torch.bool), self.agents)  # [B, n]
+
+    def perturb_obs(self, view: View) -> Tensor:
+        self.hit = self.pay(self.missing, view)
+        if self.mode == "idle":
+            return view.obs.obs
+        hidden = torch.einsum("ijo,bj->bio", self.about, self.hit.float()) > 0  # [B, n, O]
+        nothing = torch.zeros_like(self.low).clamp(self.low, self.high)
+        return torch.where(hidden & view.obs.alive[..., None], nothing, view.obs.obs)
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return torch.where(self.hit, self.idle, intended), {"hit": self.hit}

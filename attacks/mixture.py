@@ -1,0 +1,100 @@
+"""Several attacks side by side: every lane is under one of them, drawn by weight for each episode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.base import Attack, LaneAttack, View
+from marl.protocols import Policy
+from marl.replay import Replay
+from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Step
+
+
+class Mixture(LaneAttack):
+    """``attacks``: factories called with the EnvSpec and the device; ``weights``: how often each is drawn, not
+    necessarily adding up to one. An attack sees the lanes of others as not attacked; budgets are those of its parts.
+
+    ``attack_id`` int8, per episode: which of them it was, in the order of the configuration.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        device: torch.device | str,
+        *,
+        attacks: Mapping[str, Callable[[EnvSpec, torch.device | str], Attack]],
+        weights: Mapping[str, float],
+    ) -> None:
+        super().__init__(spec, device, budget=None, budget_unit="step")
+        if set(attacks) != set(weights):
+            raise ConfigError(f"attack.weights names {', '.join(weights)}; attack.attacks names {', '.join(attacks)}")
+        share = torch.tensor([float(weights[name]) for name in attacks])
+        if not (share >= 0).all() or share.sum() <= 0:
+            raise ConfigError(f"attack.weights={dict(weights)} must be at least 0, and one of them above")
+        self.up_to = (share / share.sum()).cumsum(0).to(self.device)
+        self.parts = {name: make(spec, device) for name, make in attacks.items()}
+
+    def fields(self) -> dict[str, Field]:
+        """``hit``, ``attack_id``, and what the parts declare; ConfigError where two mean different things."""
+        fields = super().fields() | {"attack_id": Field((), torch.int8, "episode")}
+        for name, part in self.parts.items():
+            for key, field in part.fields().items():
+                if fields.setdefault(key, field) != field:
+                    raise ConfigError(
+                        f"attack.attacks.{name} declares field '{key}' as {field}; another as {fields[key]}"
+                    )
+        return fields
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        super().begin(n_envs, victim, gen)
+        drawn = (self.uniform()[:, None] >= self.up_to).sum(-1)  # [B]
+        self.chosen = drawn.clamp(max=len(self.parts) - 1)  # the last bound may round to less than 1
+        for part in self.parts.values():
+            part.begin(n_envs, victim, gen)
+
+    def views(self, view: View) -> dict[str, View]:
+        """What each part sees: only its own lanes active."""
+        return {name: replace(view, active=view.active & (self.chosen == k)) for k, name in enumerate(self.parts)}
+
+    def perturb_obs(self, view: View) -> Tensor:
+        seen = view.obs.obs
+        for k, (name, own) in enumerate(self.views(view).items()):
+            seen = torch.where((self.chosen == k)[:, None, None], self.parts[name].perturb_obs(own), seen)
+        return seen
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        executed, stored = intended, {"attack_id": self.chosen.to(torch.int8)}
+        for k, (name, own) in enumerate(self.views(view).items()):
+            mine = self.chosen == k  # [B]
+            actions, extras = self.parts[name].perturb_actions(own, intended)
+            executed = torch.where(mine[:, None], actions, executed)
+            for key, value in extras.items():
+                lanes = mine.view(-1, *[1] * (value.dim() - 1))
+                stored[key] = torch.where(lanes, value, stored.get(key, torch.zeros_like(value)))
+        return executed, stored
+
+    def after_step(self, view: View, executed: Tensor, step: Step) -> None:
+        for name, own in self.views(view).items():
+            self.parts[name].after_step(own, executed, step)
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
+        """Every part learns from the fresh episodes that were its own."""
+        metrics: Metrics = {}
+        for k, (name, part) in enumerate(self.parts.items()):
+            own = fresh.attacked & (fresh["attack_id"] == k)
+            if own.any():
+                found = part.update(replay, fresh.lanes(own), victim, clock)
+                metrics |= {f"{key}_{name}": value for key, value in found.items()}
+        return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])

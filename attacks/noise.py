@@ -1,0 +1,51 @@
+"""Undirected disturbances of observations: masking random features (Rand-Obs) and uniform noise.
+
+They are what attacks that choose their features or their direction are compared with.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.base import ObservationAttack, View, choose_k, require_chance
+from marl.protocols import Policy
+from marl.types import ConfigError, EnvSpec
+
+
+class RandomMask(ObservationAttack):
+    """A random ``share`` of an agent's features reads 0, or what is legal next to it; drawn when the agents are."""
+
+    def __init__(self, spec: EnvSpec, device: torch.device | str, *, share: float, **when: Any) -> None:
+        super().__init__(spec, device, **when)
+        require_chance("share", share)
+        self.masked = round(share * spec.obs_dim)
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        super().begin(n_envs, victim, gen)
+        self.marks = self.draw()
+
+    def draw(self) -> Tensor:
+        """Features to mask, bool [B, n, O]."""
+        u = self.uniform(self.spec.n_agents, self.spec.obs_dim)
+        return choose_k(u, torch.ones_like(u, dtype=torch.bool), self.masked)
+
+    def disturb(self, view: View) -> Tensor:
+        if self.redraw == "step":
+            self.marks = self.draw()
+        return view.obs.obs.masked_fill(self.marks, 0.0)
+
+
+class Noise(ObservationAttack):
+    """Adds uniform noise within ``epsilon`` to every feature: the ball of FGSM without its direction."""
+
+    def __init__(self, spec: EnvSpec, device: torch.device | str, *, epsilon: float, **when: Any) -> None:
+        super().__init__(spec, device, **when)
+        if epsilon <= 0.0:
+            raise ConfigError(f"attack.epsilon={epsilon} must be above 0")
+        self.epsilon = epsilon
+
+    def disturb(self, view: View) -> Tensor:
+        return view.obs.obs + self.epsilon * (2 * self.uniform(*view.obs.obs.shape[1:]) - 1)

@@ -1,0 +1,24 @@
+"""Random actions: the RANDOM attack of Yuan et al. 2023 (ROMANCE, arXiv 2305.05909), also called Rand-Act."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.base import ActionAttack, View, pick, require_chance
+from marl.types import EnvSpec
+
+
+class RandomActions(ActionAttack):
+    """Every agent by itself, with probability ``p`` per step, plays a uniformly drawn available action."""
+
+    def __init__(self, spec: EnvSpec, device: torch.device | str, *, p: float, **budget: Any) -> None:
+        super().__init__(spec, device, **budget)
+        require_chance("p", p)
+        self.p = p
+
+    def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
+        n = self.spec.n_agents
+        return self.uniform(n) < self.p, pick(self.uniform(n), view.obs.avail)

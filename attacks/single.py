@@ -1,0 +1,48 @@
+"""The control beside Wolfpack: the same bursts and the same budget, but one agent per attacked step.
+
+What Wolfpack does beyond it is due to the pack. The timing is Wolfpack's random start (Lee et al. 2025,
+arXiv 2502.02844): an idle lane starts with a fixed chance, and a fixed number of steps follows an effective start.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.base import ActionAttack, View, as_victim, pick, require_chance
+from marl.learner import best_available
+from marl.protocols import Policy
+from marl.types import ConfigError, EnvSpec
+
+
+class SingleAgent(ActionAttack):
+    """Every attacked step hits one living agent, drawn anew, with the available action that it values least.
+
+    An idle lane starts with probability ``start_p``; if the hit changes the action, ``duration`` more steps follow.
+    """
+
+    def __init__(
+        self, spec: EnvSpec, device: torch.device | str, *, start_p: float, duration: int, **budget: Any
+    ) -> None:
+        super().__init__(spec, device, **budget)
+        require_chance("start_p", start_p)
+        if duration < 0:
+            raise ConfigError(f"attack.duration={duration} must be at least 0")
+        self.start_p, self.duration = start_p, duration
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        super().begin(n_envs, victim, gen)
+        self.values = as_victim(victim, "single").q_values
+        self.left = torch.zeros(n_envs, dtype=torch.long, device=self.device)  # [B] steps of the burst still to come
+
+    @torch.no_grad()
+    def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
+        starts, who = self.uniform() < self.start_p, pick(self.uniform(), view.obs.alive)  # [B]
+        worst = best_available(-self.values(view.obs.obs, view.carry), view.obs.avail)  # [B, n]
+        goes_on = self.left > 0
+        one = torch.arange(self.spec.n_agents, device=self.device) == who[:, None]  # [B, n]
+        began = starts & ~goes_on & view.active & (one & (worst != intended)).any(-1)
+        self.left = torch.where(began, self.duration, (self.left - 1).clamp(min=0))
+        return one & (starts | goes_on)[:, None], worst
