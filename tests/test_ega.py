@@ -1,4 +1,4 @@
-"""EGA and its relatives: what attackers see, choose and learn, whose turn it is, and that they find a weak spot."""
+"""EGA and its relatives: what attackers see, choose and learn, and that they find a weak spot."""
 
 from __future__ import annotations
 
@@ -8,118 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from attacks.ega import EGA
 from attacks.ega_learner import SoftLearner, attacker_inputs
-from marl.build import factory
-from marl.collect import collect
-from marl.protocols import Alternating, Victim
-from marl.replay import Replay
-from marl.trainer import Run, open_run
-from marl.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics, Obs, Step, core_fields
-from tests.helpers import TINY, compose_train, differences, make_spec, newest_state, rows, train
-from tests.test_run import assert_same_run, at_collection, raise_signal
+from marl.protocols import Victim
+from marl.types import ConfigError, EnvSpec, EpisodeBatch, core_fields
+from tests.ega_parts import AGENTS, LANES, STEPS, WEAK_AGENT, WEAK_STEP, Steadfast, WeakSpot, fit, learn, make, play
+from tests.helpers import make_spec
 
-LANES, STEPS, AGENTS = 16, 4, 3
-WEAK_STEP, WEAK_AGENT = 2, 1
-
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
-
-
-class WeakSpot:
-    """Three agents, four steps, two actions; a step pays 1. Action 1 costs nothing, but that agent 1 must not do it in
-    step 2: that costs 5. The state is the one-hot step; the last lane ends after one step."""
-
-    device, resumable = torch.device("cpu"), False
-
-    def __init__(self, n_envs: int = LANES) -> None:
-        self.n_envs = n_envs
-        self.spec = EnvSpec(AGENTS, 2, STEPS, STEPS, STEPS, torch.zeros(STEPS), torch.ones(STEPS))
-
-    def observe(self) -> Obs:
-        state = torch.eye(STEPS)[min(self.t, STEPS - 1)].expand(self.n_envs, -1)
-        everyone = torch.ones(self.n_envs, AGENTS, dtype=torch.bool)
-        return Obs(state[:, None].expand(-1, AGENTS, -1), state, everyone[..., None].expand(-1, -1, 2), everyone)
-
-    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
-        self.t = 0
-        return self.observe()
-
-    def step(self, actions: Tensor) -> Step:
-        spoilt = (actions[:, WEAK_AGENT] == 1) & (self.t == WEAK_STEP)
-        self.t += 1
-        over = torch.full((self.n_envs,), self.t == STEPS)
-        over[-1] = self.t == 1
-        return Step(self.observe(), 1.0 - 5.0 * spoilt, over, torch.zeros_like(over), {"won": over})
-
-
-class Steadfast:
-    """Values action 0 above action 1, always."""
-
-    def begin(self, n_envs: int, gen: Generator) -> Carry:
-        return {"h": torch.zeros(n_envs, AGENTS, 1)}
-
-    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        return torch.zeros(obs.obs.shape[:2], dtype=torch.long), carry, {}
-
-    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
-        return carry
-
-    def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
-        return torch.tensor([1.0, 0.0]).expand(*obs.shape[:2], 2)
-
-    def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor:
-        return q.sum(-1, keepdim=True)
-
-    def params(self) -> dict[str, Tensor]:
-        return {}
-
-    def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
-        return self.q_values(obs, carry)
-
-
-def make(tmp_path: Path, *overrides: str, name: str = "ega", spec: EnvSpec | None = None, seed: int = 0) -> EGA:
-    cfg = compose_train(tmp_path, f"attack={name}", *overrides)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        attack = factory(cfg.attack, "attack")(spec or WeakSpot().spec, "cpu")
-    assert isinstance(attack, EGA)
-    return attack
+ONE = ("attack.learner.population=1", "attack.learner.batch_size=2", "attack.learner.diversity=0")
 
 
 @pytest.fixture
 def ega(tmp_path: Path) -> Callable[..., EGA]:
     return lambda *overrides, **more: make(tmp_path, *overrides, **more)
-
-
-def play(attack: EGA, seed: int = 0, victim: Any = None, attacked: Tensor | None = None) -> EpisodeBatch:
-    env, gen = WeakSpot(), torch.Generator().manual_seed(seed)
-    lanes = torch.ones(LANES, dtype=torch.bool) if attacked is None else attacked
-    return collect(
-        env, victim or Steadfast(), attack, core_fields(env.spec) | attack.fields(), explore=False, attacked=lanes,
-        policy_gen=gen, attack_gen=gen, device="cpu",
-    )  # fmt: skip
-
-
-def learn(attack: EGA, fresh: EpisodeBatch) -> Metrics:
-    return attack.update(Replay(4, STEPS, fresh.fields), fresh, Steadfast(), Clock())
-
-
-def fit(attack: EGA) -> int:
-    """Collections until it needs no more."""
-    count = 0
-    with attack.fitting():
-        while attack.needs_fit:
-            learn(attack, play(attack, seed=count))
-            count += 1
-    return count
-
-
-ONE = ("attack.learner.population=1", "attack.learner.batch_size=2", "attack.learner.diversity=0")
 
 
 # what attackers learn
@@ -329,102 +232,6 @@ def test_quality_is_minus_the_teams_return_in_the_review(ega: Callable[..., EGA]
     expected = [-float(result[member == i].mean()) for i in range(4)]
     assert len(set(expected)) > 1
     torch.testing.assert_close(attack.archive.quality, torch.tensor(expected))
-
-
-# turns
-
-SMALL = ("env=toy/corridor", "attack.learner.batch_size=2", "attack.learner.hidden_dim=8", "attack.budget=2",
-         "attack.behaviour_rows=4")  # fmt: skip
-CYCLE = ("attack=romance", "attack.attacker_turns=2", "attack.team_turns=1", "attack.review_turns=1", *SMALL)
-
-
-def open_small(tmp_path: Path, *overrides: str) -> Run:
-    return open_run(compose_train(tmp_path, *TINY, *overrides), tmp_path / "run", {}, None)
-
-
-def test_turns_go_round_and_the_team_learns_only_in_its_own(tmp_path: Path) -> None:
-    run = open_small(tmp_path, *CYCLE, "attack.freeze_after=3")
-    attack = run.parts.attack
-    assert isinstance(attack, EGA) and isinstance(attack, Alternating)
-    seen = []
-    for _ in range(16):
-        turn, before, weights = attack.turn, run.clock.updates, attack.learner.weights
-        then = weights.detach().clone()
-        fresh = run.collect()
-        run.count(fresh)
-        run.learn(fresh)
-        moved = attack.learner.weights is weights and not torch.equal(then, weights)
-        seen.append((turn, run.clock.updates - before, moved))
-    run.close()
-    # after three generations attackers are frozen and all turns are the team's
-    assert [turn for turn, _, _ in seen] == [
-        *("attackers", "attackers", "team", "review") * 3, *("team",) * 4,
-    ]  # fmt: skip
-    assert all((updates > 0) == (turn == "team") for turn, updates, _ in seen)
-    assert all(moved == (turn == "attackers") for turn, _, moved in seen if turn != "review")
-    assert attack.generation == 4 and attack.frozen and attack.learner.replay is None
-
-
-def test_attacks_that_begin_later_let_the_team_learn_until_then(tmp_path: Path) -> None:
-    run = open_small(tmp_path, *CYCLE, "train.attack_start=100000")
-    for _ in range(3):
-        fresh = run.collect()
-        run.learn(fresh)
-    run.close()
-    assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.collections == 0
-
-
-def test_a_review_plays_both_and_renews_the_archives_qualities(tmp_path: Path) -> None:
-    run = open_small(tmp_path, *CYCLE, "train.n_envs=32")
-    attack = run.parts.attack
-    assert isinstance(attack, EGA)
-    while attack.generation < 1 or attack.turn != "review":
-        run.learn(run.collect())
-    old = len(attack.archive)
-    attack.archive.quality += 50.0
-    before, stored = attack.archive.quality.clone(), attack.archive.weights.clone()
-    fresh = run.collect()
-    assert 4 < int((fresh.ega_member < old).sum()) < 28 and set(fresh.ega_member.tolist()) == set(range(old + 4))
-    attack.note_returns(fresh)
-    run.close()
-    assert torch.equal(attack.archive.weights, stored)
-    for i in range(old):
-        result = fresh.reward.sum(1)[fresh.ega_member == i]
-        expected = -float(result.mean()) + (0.75 ** len(result)) * (float(before[i]) + float(result.mean()))
-        assert float(attack.archive.quality[i]) == pytest.approx(expected, rel=1e-4)
-
-
-@pytest.mark.parametrize("name", ["romance", "rarl", "rap", "ega"])
-def test_training_under_attack_runs_and_resumes_exactly(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = (f"attack={name}", *SMALL, "attack.attacker_turns=1", "attack.team_turns=1", "attack.review_turns=1")
-    done = train(tmp_path / "whole", *task)
-    with monkeypatch.context() as patch:
-        at_collection(patch, 3, raise_signal(15))
-        assert train(tmp_path / "broken", *task) == {}
-    assert train(tmp_path / "broken", *task) == done
-    assert_same_run(tmp_path / "whole", tmp_path / "broken")
-    last = rows(tmp_path / "whole", "metrics")[-1]
-    assert last["attack/generation"] >= 1 and last["loss/attackers"] > 0 and last["updates"] > 0
-    assert (last["attack/archive"] > 0) == (name in ("romance", "ega"))
-
-
-def test_a_frozen_team_trains_its_attackers(tmp_path: Path) -> None:
-    train(tmp_path / "team", "train.total_steps=100")
-    overrides = [o for o in TINY if not o.startswith(("algo.", "agent@"))]
-    cfg = compose_train(
-        tmp_path, *overrides, "algo=frozen", f"algo.run={tmp_path / 'team'}", "attack=ega", *SMALL,
-        "attack.attacker_turns=1", "attack.updates=2", "attack.review_turns=0",
-    )  # fmt: skip
-    run = open_run(cfg, tmp_path / "run", {}, None)
-    before = run.parts.algo.state_dict()
-    for _ in range(4):
-        run.learn(run.collect())
-    run.close()
-    assert isinstance(run.parts.attack, EGA) and run.parts.attack.generation == 4
-    assert differences(before, run.parts.algo.state_dict()) == []
-    assert differences(before, newest_state(tmp_path / "team")[0]["algo"]) == []
 
 
 # what goes wrong
