@@ -31,13 +31,14 @@ class EGA(ActionAttack):
 
     ``learner`` and ``archive`` are factories of ``SoftLearner`` (whose attackers are the population) and ``Archive``. A
     generation is ``attacker_turns`` collections in which the attackers learn, ``updates`` steps each, ``team_turns`` in
-    which the team does, and ``review_turns`` that renew the qualities of the archive. Then every attacker is offered to
-    the archive, and the next population is selected from it; without an archive the population goes on as it is. In
-    the attackers' turns a share ``masked`` of the episodes has a third of its steps, or a beginning, without attacks.
+    which the team does, and ``review_turns`` in which nobody does: half of the lanes play the population, half the
+    archive, to find how good they are now. Then every attacker is offered to the archive, and the next population is
+    selected from it; without an archive there is no review and the population goes on as it is. In the attackers' turns
+    a share ``masked`` of the episodes has a third of its steps, or a beginning, without attacks.
 
     After ``freeze_after`` generations (null: never) no attacker changes any more and all turns are the team's.
-    ``generations`` ends the schedules of the archive, and fitting: against a victim that does not learn all turns are
-    the attackers'. ``behaviour_rows``: states that the archive keeps of each attacker, to compare them.
+    ``generations`` ends the schedules of the archive, and fitting: against a victim that does not learn there are no
+    turns of the team. ``behaviour_rows``: states that the archive keeps of each attacker, to compare them.
 
     In training lanes play members of the population, in tests members of the archive where there is one.
     """
@@ -70,12 +71,13 @@ class EGA(ActionAttack):
             raise ConfigError(f"attack.masked={masked} must be within [0, 1]")
         if world()[1] > 1:
             raise ConfigError("learned attackers do not run under torchrun: one process trains them")
-        self.turns: list[Turn] = ["attackers"] * attacker_turns + ["team"] * team_turns + ["review"] * review_turns
-        self.attacker_turns, self.updates, self.masked = attacker_turns, updates, masked
+        self.updates, self.masked = updates, masked
         self.generations, self.freeze_after, self.behaviour_rows = generations, freeze_after, behaviour_rows
         self.dice = Generator().manual_seed(derive(torch.initial_seed(), "ega"))
         self.learner: SoftLearner = learner(spec, device, self.dice)
         self.archive: Archive = archive(self.learner.nets)
+        self.turns: list[Turn] = ["attackers"] * attacker_turns + ["team"] * team_turns
+        self.turns += ["review"] * (review_turns if self.archive.size else 0)
         self.generation = self.collections = 0
         self.returns = torch.zeros(2, self.learner.population)  # of the team under each in this generation: sum, count
         self.announced = self.is_fitting = self.training = False
@@ -89,10 +91,12 @@ class EGA(ActionAttack):
     @property
     def turn(self) -> Turn:
         """What the next collection of training is for."""
-        if self.is_fitting:
-            return "attackers"
-        turn = self.turns[self.collections]
-        return "team" if self.frozen or (turn == "review" and not len(self.archive)) else turn
+        return "team" if self.frozen and not self.is_fitting else self.round[self.collections]
+
+    @property
+    def round(self) -> list[Turn]:
+        """The turns of a generation."""
+        return [turn for turn in self.turns if turn != "team"] if self.is_fitting else self.turns
 
     def take_turn(self) -> bool:
         """Called before a collection of training, never before a test: whether the team learns from it."""
@@ -122,7 +126,7 @@ class EGA(ActionAttack):
 
     def fields(self) -> dict[str, Field]:
         """Beside ``hit``: ``ega_choice``, the agent that the attacker wanted hit, n for nobody; ``ega_member``, who of
-        the population or the archive played."""
+        the archive, then of the population, played."""
         return super().fields() | {
             "ega_choice": Field((), torch.int16),
             "ega_member": Field((), torch.int16, "episode"),
@@ -132,10 +136,15 @@ class EGA(ActionAttack):
         super().begin(n_envs, victim, gen)
         self.victim = as_victim(victim, "ega")
         self.training, self.announced = self.announced or self.is_fitting, False
-        use_archive = len(self.archive) > 0 and (not self.training or self.turn == "review")
-        weights = self.archive.weights.to(self.device) if use_archive else self.learner.weights.detach()
-        u = self.uniform()
-        self.member = (u * len(weights)).long().clamp(max=len(weights) - 1)  # [B]
+        old, new = len(self.archive), self.learner.population
+        if self.training:
+            share = 0.5 if old and self.turn == "review" else 0.0
+        else:
+            share = 1.0 if old else 0.0
+        u = self.uniform()  # [B]; below ``share`` the archive's, spread over its members
+        ranked = torch.where(u < share, u / max(share, 1e-9) * old, old + (u - share) / max(1 - share, 1e-9) * new)
+        self.member = ranked.long().clamp(max=old + new - 1)  # of the archive, then of the population
+        weights = torch.cat([self.archive.weights.to(self.device), self.learner.weights.detach()])
         self.layers = self.learner.nets.split(weights[self.member])  # once: weights change only between episodes
         self.spared = torch.zeros(n_envs, self.spec.episode_limit, dtype=torch.bool, device=self.device)
         if self.training and self.turn == "attackers" and self.masked > 0:
@@ -178,26 +187,31 @@ class EGA(ActionAttack):
         turn, fresh = self.turn, fresh.to(self.device)
         episodes = self.with_budget(fresh).lanes(fresh.attacked)
         spared = self.spared.any(1)[fresh.attacked]
-        member, result = episodes.ega_member.long(), episodes.reward.sum(1)
         metrics: Metrics = {}
-        if turn == "review":
-            self.archive.review(member, result)
-        else:
-            whole = ~spared
-            self.returns[0].index_add_(0, member[whole].cpu(), result[whole].cpu())
-            self.returns[1] += torch.bincount(member[whole].cpu(), minlength=self.learner.population)
-            if not self.frozen:
-                self.learner.remember(episodes)
+        if turn == "review" and self.round[self.collections - 1] != "review":
+            self.returns.zero_()  # what counts is how good they have become
+        self.note_returns(episodes.lanes(~spared))
+        if not self.frozen and turn != "review":
+            self.learner.remember(episodes)
         if turn == "attackers":
             for _ in range(self.updates):
                 metrics = self.learner.update()
         self.collections += 1
-        if self.collections == (self.attacker_turns if self.is_fitting else len(self.turns)):
+        if self.collections == len(self.round):
             self.finish_generation(episodes)
         return metrics | {
             "attack/generation": torch.tensor(float(self.generation)),
             "attack/archive": torch.tensor(float(len(self.archive))),
         }
+
+    def note_returns(self, episodes: EpisodeBatch) -> None:
+        """The team's returns under each member of the population, and new qualities of the archive's."""
+        member, result = episodes.ega_member.long().cpu(), episodes.reward.sum(1).cpu()
+        old = len(self.archive)
+        self.archive.review(member[member < old], result[member < old])
+        member, result = member[member >= old] - old, result[member >= old]
+        self.returns[0].index_add_(0, member, result)
+        self.returns[1] += torch.bincount(member, minlength=self.learner.population)
 
     def with_budget(self, batch: EpisodeBatch) -> EpisodeBatch:
         """The episodes with the share of the budget left before every slot, [B, T+1]."""
@@ -211,7 +225,9 @@ class EGA(ActionAttack):
         if self.archive.size and not self.frozen:
             rows = attacker_inputs(episodes)[episodes.filled]
             wanted = (episodes.ega_choice < self.spec.n_agents)[episodes.filled]
-            member = episodes.ega_member.long()[:, None].expand_as(episodes.filled)[episodes.filled]
+            member = (episodes.ega_member.long() - len(self.archive))[:, None].expand_as(episodes.filled)[
+                episodes.filled
+            ]
             for i in (self.returns[1] > 0).nonzero().flatten().tolist():
                 self.archive.offer(
                     self.learner.weights[i].detach(),

@@ -120,7 +120,7 @@ class SoftLearner:
         td = self.td_loss(batch, layers)
         jsd = self.spread(batch, layers) if self.population > 1 else td.new_zeros(())
         self.optimizer.zero_grad(set_to_none=True)
-        (td - self.diversity * jsd).backward()
+        (td - self.diversity * jsd if self.diversity else td).backward()
         nn.utils.clip_grad_norm_([self.weights], self.grad_clip)
         self.optimizer.step()
         with torch.no_grad():

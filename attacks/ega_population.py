@@ -19,6 +19,8 @@ from torch import Generator, Tensor
 from marl.types import ConfigError, require_positive
 
 Layers = list[tuple[Tensor, Tensor]]
+RENEWAL = 0.25
+TINY = 1e-30  # a choice that is never made diverges from nothing, without 0 * inf
 
 
 class Networks:
@@ -71,13 +73,12 @@ def soft_value(q: Tensor, p_ref: Tensor, temperature: float) -> Tensor:
 
 def jensen_shannon(v: Tensor) -> Tensor:
     """Mean divergence of P distributions from their mean, over rows: v [P, R, C] -> 0-d, nats, 0 to ln P."""
-    mean = v.mean(0, keepdim=True)
-    return (v * (v.log() - mean.log())).sum(-1).mean()
+    return divergence(v, v.mean(0, keepdim=True)).mean()
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
     """Kullback-Leibler divergence of p from q, mean over rows: [*, R, C] -> [*], nats."""
-    return (p * (p.log() - q.log())).sum(-1).mean(-1)
+    return (p * (p.clamp(min=TINY).log() - q.clamp(min=TINY).log())).sum(-1).mean(-1)
 
 
 def draw(u: Tensor, v: Tensor) -> Tensor:
@@ -181,11 +182,11 @@ class Archive:
         return torch.where(torch.rand(count, 1, generator=gen) < fresh, new, self.weights[index])
 
     def review(self, member: Tensor, team_return: Tensor) -> None:
-        """New qualities of those who played: members long [M], the team's returns [M]."""
-        member, team_return = member.cpu(), team_return.cpu().float()
+        """New qualities of those who played: members long [M], the team's returns [M]. Every episode takes ``RENEWAL``
+        of what is left of the old quality."""
         played = torch.bincount(member, minlength=len(self))
-        total = torch.zeros(len(self)).index_add(0, member, team_return)
-        self.quality = torch.where(played > 0, -total / played.clamp(min=1), self.quality)
+        mean = torch.zeros(len(self)).index_add(0, member, team_return.float()) / played.clamp(min=1)
+        self.quality = torch.lerp(-mean, self.quality, (1.0 - RENEWAL) ** played)
 
     def state_dict(self) -> dict[str, Any]:
         return {"weights": self.weights, "quality": self.quality, "behaviour": self.behaviour}

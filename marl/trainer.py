@@ -43,6 +43,7 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     window: Window = field(default_factory=Window)
     team_learns: bool = True  # from the newest collection
+    metrics: Metrics = field(default_factory=dict)  # the newest of each; not every update has all of them
 
     def attacked_lanes(self) -> torch.Tensor:
         """bool [B]: the first ``train.attack_fraction`` of the lanes, from ``train.attack_start`` on."""
@@ -98,6 +99,7 @@ class Run:
             "attack": p.attack.state_dict(),
             "clock": self.clock.state_dict(),
             "window": self.window.state_dict(),
+            "metrics": dict(self.metrics),
             "streams": p.streams.state_dict(),
             "env": p.env.state_dict() if p.env.resumable else None,
             "eval_env": self.eval_env.state_dict() if self.eval_env.resumable else None,
@@ -131,6 +133,7 @@ class Run:
         p.attack.load_state_dict(state["attack"])
         self.clock.load_state_dict(state["clock"])
         self.window.load_state_dict(state["window"])
+        self.metrics = dict(state.get("metrics", {}))
         p.streams.load_state_dict(state["streams"])
         for env, saved in ((p.env, state["env"]), (self.eval_env, state["eval_env"])):
             if saved is not None:
@@ -200,7 +203,6 @@ def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
         TrainProgress(cfg.log.progress if writer.active else "off", total, run.clock.env_steps) as progress,
     ):
         clock, timer = run.clock, report.Timer()
-        metrics: Metrics = {}
         scalars: dict[str, float] = {}
         if clock.env_steps == 0:
             scalars |= writer.intervals("eval", run.evaluate(cfg.eval.episodes), clock)
@@ -210,10 +212,10 @@ def fit(cfg: DictConfig, run_dir: Path) -> dict[str, Any]:
                 fresh = run.collect()
             run.count(fresh)
             with timer("update_s"):
-                metrics |= run.learn(fresh)
+                run.metrics |= run.learn(fresh)
 
             if crossed(before, clock.env_steps, cfg.log.every):
-                row = report.training_row(run.window, timer, metrics, run.replay, clock.env_steps)
+                row = report.training_row(run.window, timer, run.metrics, run.replay, clock.env_steps)
                 writer.write("metrics", row, clock)
                 scalars |= row
             if crossed(before, clock.env_steps, cfg.eval.every):

@@ -1,4 +1,4 @@
-"""EGA and its relatives: what attackers see, choose and learn, whose turn it is, and that they find a weak spot."""
+"""EGA and its relatives: what attackers see, choose and learn, and that they find a weak spot."""
 
 from __future__ import annotations
 
@@ -8,118 +8,21 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
 from attacks.ega import EGA
 from attacks.ega_learner import SoftLearner, attacker_inputs
-from marl.build import factory
-from marl.collect import collect
-from marl.protocols import Alternating, Victim
-from marl.replay import Replay
-from marl.trainer import Run, open_run
-from marl.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics, Obs, Step, core_fields
-from tests.helpers import TINY, compose_train, differences, make_spec, newest_state, rows, train
-from tests.test_run import assert_same_run, at_collection, raise_signal
+from marl.protocols import Victim
+from marl.types import ConfigError, EnvSpec, EpisodeBatch, core_fields
+from tests.ega_parts import AGENTS, LANES, STEPS, WEAK_AGENT, WEAK_STEP, Steadfast, WeakSpot, fit, learn, make, play
+from tests.helpers import make_spec
 
-LANES, STEPS, AGENTS = 16, 4, 3
-WEAK_STEP, WEAK_AGENT = 2, 1
-
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
-
-
-class WeakSpot:
-    """Three agents, four steps, two actions; a step pays 1. Action 1 costs nothing, but that agent 1 must not do it in
-    step 2: that costs 5. The state is the one-hot step; the last lane ends after one step."""
-
-    device, resumable = torch.device("cpu"), False
-
-    def __init__(self, n_envs: int = LANES) -> None:
-        self.n_envs = n_envs
-        self.spec = EnvSpec(AGENTS, 2, STEPS, STEPS, STEPS, torch.zeros(STEPS), torch.ones(STEPS))
-
-    def observe(self) -> Obs:
-        state = torch.eye(STEPS)[min(self.t, STEPS - 1)].expand(self.n_envs, -1)
-        everyone = torch.ones(self.n_envs, AGENTS, dtype=torch.bool)
-        return Obs(state[:, None].expand(-1, AGENTS, -1), state, everyone[..., None].expand(-1, -1, 2), everyone)
-
-    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
-        self.t = 0
-        return self.observe()
-
-    def step(self, actions: Tensor) -> Step:
-        spoilt = (actions[:, WEAK_AGENT] == 1) & (self.t == WEAK_STEP)
-        self.t += 1
-        over = torch.full((self.n_envs,), self.t == STEPS)
-        over[-1] = self.t == 1
-        return Step(self.observe(), 1.0 - 5.0 * spoilt, over, torch.zeros_like(over), {"won": over})
-
-
-class Steadfast:
-    """Values action 0 above action 1, always."""
-
-    def begin(self, n_envs: int, gen: Generator) -> Carry:
-        return {"h": torch.zeros(n_envs, AGENTS, 1)}
-
-    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        return torch.zeros(obs.obs.shape[:2], dtype=torch.long), carry, {}
-
-    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
-        return carry
-
-    def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
-        return torch.tensor([1.0, 0.0]).expand(*obs.shape[:2], 2)
-
-    def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor:
-        return q.sum(-1, keepdim=True)
-
-    def params(self) -> dict[str, Tensor]:
-        return {}
-
-    def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
-        return self.q_values(obs, carry)
-
-
-def make(tmp_path: Path, *overrides: str, name: str = "ega", spec: EnvSpec | None = None, seed: int = 0) -> EGA:
-    cfg = compose_train(tmp_path, f"attack={name}", *overrides)
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        attack = factory(cfg.attack, "attack")(spec or WeakSpot().spec, "cpu")
-    assert isinstance(attack, EGA)
-    return attack
+ONE = ("attack.learner.population=1", "attack.learner.batch_size=2", "attack.learner.diversity=0")
 
 
 @pytest.fixture
 def ega(tmp_path: Path) -> Callable[..., EGA]:
     return lambda *overrides, **more: make(tmp_path, *overrides, **more)
-
-
-def play(attack: EGA, seed: int = 0, victim: Any = None, attacked: Tensor | None = None) -> EpisodeBatch:
-    env, gen = WeakSpot(), torch.Generator().manual_seed(seed)
-    lanes = torch.ones(LANES, dtype=torch.bool) if attacked is None else attacked
-    return collect(
-        env, victim or Steadfast(), attack, core_fields(env.spec) | attack.fields(), explore=False, attacked=lanes,
-        policy_gen=gen, attack_gen=gen, device="cpu",
-    )  # fmt: skip
-
-
-def learn(attack: EGA, fresh: EpisodeBatch) -> Metrics:
-    return attack.update(Replay(4, STEPS, fresh.fields), fresh, Steadfast(), Clock())
-
-
-def fit(attack: EGA) -> int:
-    """Collections until it needs no more."""
-    count = 0
-    with attack.fitting():
-        while attack.needs_fit:
-            learn(attack, play(attack, seed=count))
-            count += 1
-    return count
-
-
-ONE = ("attack.learner.population=1", "attack.learner.batch_size=2", "attack.learner.diversity=0")
 
 
 # what attackers learn
@@ -160,7 +63,9 @@ def test_soft_td_by_hand(terminated: list[int], expected: float, ega: Callable[.
     constant(learner, 1.0, 2.0)
     batch = two_steps(learner.spec, terminated=terminated, reward=[1.0, 2.0, 99.0, 99.0])
     loss = learner.td_loss(batch, learner.nets.split(learner.weights))
-    assert float(loss) == pytest.approx(expected), "the value of equal choices is theirs; padding counts nothing"
+    assert float(loss.detach()) == pytest.approx(expected), (
+        "the value of equal choices is theirs; padding counts nothing"
+    )
 
 
 def test_attackers_learn_from_their_own_episodes(ega: Callable[..., EGA]) -> None:
@@ -232,9 +137,7 @@ def test_victims_do_their_worst_within_the_budget(ega: Callable[..., EGA]) -> No
     hit = batch["hit"]
     assert bool((batch.actions[hit] == 1).all()) and bool((batch.actions[~hit] == 0).all())
     assert int(hit.any(-1).sum(1).max()) == 2 and int(hit.sum(-1).max()) == 1
-    wanted = (
-        torch.nn.functional.one_hot(batch.ega_choice.long(), AGENTS + 1)[..., :AGENTS].bool() & batch.filled[..., None]
-    )
+    wanted = (batch.ega_choice[..., None] == torch.arange(AGENTS)) & batch.filled[..., None]
     assert torch.equal(wanted, hit), "what is out of the budget is not wanted"
 
 
@@ -271,7 +174,7 @@ QUICK = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["ega", "rarl", "rap"])
+@pytest.mark.parametrize("name", ["rarl", "rap"])
 def test_attackers_find_the_weak_spot(name: str, ega: Callable[..., EGA]) -> None:
     """One hit is all they have: that agent, at that time. Random hits find it in one episode of twelve."""
     attack = ega(*QUICK, name=name)
@@ -281,135 +184,54 @@ def test_attackers_find_the_weak_spot(name: str, ega: Callable[..., EGA]) -> Non
         return float(hit[:, WEAK_STEP, WEAK_AGENT].float().mean())
 
     before = share()
-    assert fit(attack) == 36 and not attack.needs_fit and attack.fitted == 1.0
+    assert fit(attack) == 12 * 3 and not attack.needs_fit and attack.fitted == 1.0
     assert before < 0.2 and share() > 0.7, (before, share())
     assert attack.learner.replay is None, "what is fitted needs no memory"
 
 
+def test_evolution_finds_the_weak_spot_and_keeps_who_did(ega: Callable[..., EGA]) -> None:
+    attack = ega(*QUICK, "attack.generations=40")
+
+    def results() -> tuple[Tensor, Tensor]:
+        batches = [play(attack, seed) for seed in range(10)]
+        returns = torch.cat([batch.reward[:-1].sum(1) for batch in batches])
+        return returns, torch.cat([batch.ega_member[:-1] for batch in batches]).long()
+
+    before = float(results()[0].mean())
+    fit(attack)
+    returns, member = results()
+    best = int(attack.archive.quality.argmax())
+    assert float(returns[member == best].mean()) < 0.0, "4 without an attack, -1 with the one that matters"
+    assert float(returns.mean()) < before - 0.5, "members are unlike each other, and here there is one way to hurt"
+
+
 def test_the_archive_is_what_tests_play_against(ega: Callable[..., EGA]) -> None:
-    attack = ega(
-        "attack.generations=6", "attack.archive.size=5", "attack.learner.lr=0.01", "attack.archive.nearness_end=0.9"
-    )
+    attack = ega("attack.generations=6", "attack.archive.size=5", "attack.learner.lr=0.01")
+    attack.archive.nearness = (1.0, 1.0)  # everybody is added
     fit(attack)
     assert 4 < len(attack.archive) <= 5
     members = torch.cat([play(attack, seed).ega_member for seed in range(20)])
     assert torch.bincount(members.long()).tolist() and set(members.tolist()) == set(range(len(attack.archive)))
     attack.take_turn()
-    assert int(play(attack).ega_member.max()) < 4, "training goes on with the population"
+    assert int(play(attack).ega_member.min()) >= len(attack.archive), "training goes on with the population"
     without = ega("attack.generations=1", name="rap")
     fit(without)
     assert len(without.archive) == 0 and set(play(without).ega_member.tolist()) == set(range(4))
 
 
-def test_quality_is_minus_the_teams_return(ega: Callable[..., EGA]) -> None:
-    attack = ega("attack.generations=1", "attack.masked=0", "attack.attacker_turns=2")
+def test_quality_is_minus_the_teams_return_in_the_review(ega: Callable[..., EGA]) -> None:
+    attack = ega("attack.generations=1", "attack.review_turns=2")
+    attack.archive.nearness = (1.0, 1.0)  # everybody is added
     with attack.fitting():
-        batches = [play(attack, seed) for seed in (1, 2)]
-        for seed in (1, 2):
+        for seed in range(3):
             learn(attack, play(attack, seed))
-    member, result = torch.cat([b.ega_member for b in batches]), torch.cat([b.reward.sum(1) for b in batches])
+        reviews = [play(attack, seed) for seed in (3, 4)]  # nobody learns between them
+        for seed in (3, 4):
+            learn(attack, play(attack, seed))
+    member, result = torch.cat([b.ega_member for b in reviews]), torch.cat([b.reward.sum(1) for b in reviews])
     expected = [-float(result[member == i].mean()) for i in range(4)]
-    # weights moved between the two collections, but lanes, draws and so returns follow the first ones closely
-    assert len(attack.archive) == 4
-    torch.testing.assert_close(attack.archive.quality, torch.tensor(expected), atol=0.6, rtol=0)
-
-
-# turns
-
-SMALL = ("env=toy/corridor", "attack.learner.batch_size=2", "attack.learner.hidden_dim=8", "attack.budget=2",
-         "attack.behaviour_rows=4")  # fmt: skip
-CYCLE = ("attack=romance", "attack.attacker_turns=2", "attack.team_turns=1", "attack.review_turns=1", *SMALL)
-
-
-def open_small(tmp_path: Path, *overrides: str) -> Run:
-    return open_run(compose_train(tmp_path, *TINY, *overrides), tmp_path / "run", {}, None)
-
-
-def test_turns_go_round_and_the_team_learns_only_in_its_own(tmp_path: Path) -> None:
-    run = open_small(tmp_path, *CYCLE, "attack.freeze_after=3")
-    attack = run.parts.attack
-    assert isinstance(attack, EGA) and isinstance(attack, Alternating)
-    seen = []
-    for _ in range(16):
-        turn, before, weights = attack.turn, run.clock.updates, attack.learner.weights
-        then = weights.detach().clone()
-        fresh = run.collect()
-        run.count(fresh)
-        run.learn(fresh)
-        moved = attack.learner.weights is weights and not torch.equal(then, weights)
-        seen.append((turn, run.clock.updates - before, moved))
-    run.close()
-    # no archive to review in the first generation; after three, attackers are frozen and all turns are the team's
-    assert [turn for turn, _, _ in seen] == [
-        *("attackers", "attackers", "team", "team"), *("attackers", "attackers", "team", "review") * 2, *("team",) * 4,
-    ]  # fmt: skip
-    assert all((updates > 0) == (turn == "team") for turn, updates, _ in seen)
-    assert all(moved == (turn == "attackers") for turn, _, moved in seen if turn != "review")
-    assert attack.generation == 4 and attack.frozen and attack.learner.replay is None
-
-
-def test_attacks_that_begin_later_let_the_team_learn_until_then(tmp_path: Path) -> None:
-    run = open_small(tmp_path, *CYCLE, "train.attack_start=100000")
-    for _ in range(3):
-        fresh = run.collect()
-        run.learn(fresh)
-    run.close()
-    assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.collections == 0
-
-
-def test_a_review_renews_qualities_and_nothing_else(tmp_path: Path) -> None:
-    run = open_small(tmp_path, *CYCLE)
-    attack = run.parts.attack
-    assert isinstance(attack, EGA)
-    while attack.turn != "review":
-        run.learn(run.collect())
-    before, stored = attack.archive.quality.clone(), attack.archive.weights.clone()
-    attack.archive.quality += 50.0
-    fresh = run.collect()
-    played = fresh.ega_member.long().unique()
-    offered: list[Any] = []
-    attack.finish_generation = lambda episodes: offered.append(attack.archive.quality.clone())  # type: ignore[method-assign]
-    run.learn(fresh)
-    run.close()
-    after = offered[0]
-    rest = torch.ones(len(before), dtype=torch.bool)
-    rest[played] = False
-    assert torch.equal(after[rest], before[rest] + 50.0) and torch.equal(attack.archive.weights, stored)
-    for i in played.tolist():
-        assert float(after[i]) == pytest.approx(-float(fresh.reward.sum(1)[fresh.ega_member == i].mean()))
-
-
-@pytest.mark.parametrize("name", ["romance", "rarl", "rap", "ega"])
-def test_training_under_attack_runs_and_resumes_exactly(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    task = (f"attack={name}", *SMALL, "attack.attacker_turns=1", "attack.team_turns=1")
-    done = train(tmp_path / "whole", *task)
-    with monkeypatch.context() as patch:
-        at_collection(patch, 3, raise_signal(15))
-        assert train(tmp_path / "broken", *task) == {}
-    assert train(tmp_path / "broken", *task) == done
-    assert_same_run(tmp_path / "whole", tmp_path / "broken")
-    last = rows(tmp_path / "whole", "metrics")[-1]
-    assert last["attack/generation"] > 1 and last["loss/attackers"] > 0 and last["updates"] > 0
-    assert (last["attack/archive"] > 0) == (name in ("romance", "ega"))
-
-
-def test_a_frozen_team_trains_its_attackers(tmp_path: Path) -> None:
-    train(tmp_path / "team", "train.total_steps=100")
-    overrides = [o for o in TINY if not o.startswith(("algo.", "agent@"))]
-    cfg = compose_train(
-        tmp_path, *overrides, "algo=frozen", f"algo.run={tmp_path / 'team'}", "attack=ega", *SMALL,
-        "attack.attacker_turns=1", "attack.updates=2",
-    )  # fmt: skip
-    run = open_run(cfg, tmp_path / "run", {}, None)
-    before = run.parts.algo.state_dict()
-    for _ in range(4):
-        run.learn(run.collect())
-    run.close()
-    assert isinstance(run.parts.attack, EGA) and run.parts.attack.generation == 4
-    assert differences(before, run.parts.algo.state_dict()) == []
-    assert differences(before, newest_state(tmp_path / "team")[0]["algo"]) == []
+    assert len(set(expected)) > 1
+    torch.testing.assert_close(attack.archive.quality, torch.tensor(expected))
 
 
 # what goes wrong

@@ -232,7 +232,8 @@ def test_a_small_archive_gives_all_and_new_ones() -> None:
 def test_reviews_renew_the_qualities_of_those_who_played() -> None:
     archive = filled((0.1, 1.0), (0.5, 2.0), (0.9, 3.0))
     archive.review(torch.tensor([0, 2, 2]), torch.tensor([7.0, 4.0, 8.0]))
-    assert archive.quality.tolist() == [-7.0, -2.0, -6.0]
+    # a quarter of the new, and after two episodes 1 - 0.75 ** 2 of their mean 6
+    torch.testing.assert_close(archive.quality, torch.tensor([-1 - 0.25 * 6.0, -2.0, -3 - 0.4375 * 3.0]))
 
 
 def test_an_archive_is_saved_whole() -> None:
