@@ -36,7 +36,7 @@ RULES = {
     "seed": "the same seed and actions give the same tensors; reset(seed) restarts the streams",
     "lanes": "lane b has its own stream and does not depend on the number of lanes",
     "resume": "state_dict at an episode's edge restores the same future, through torch.load(weights_only=True)",
-    "render": "render gives uint8 [height, width, 3]",
+    "render": "render gives uint8 [height, width, 3]; agent_places, where there is one, floats [n, 3]",
     "close": "close may be called twice",
 }
 

@@ -234,6 +234,11 @@ class FloatPicture(Sound):
         return super().render(lane) / 255
 
 
+class PlacesInCells(Sound):
+    def agent_places(self, lane: int = 0) -> np.ndarray:
+        return super().agent_places(lane)[:, :2] / 24
+
+
 class ClosesOnce(Sound):
     closed = False
 
@@ -271,5 +276,6 @@ BROKEN_ENVS: tuple[tuple[str, type[Sound]], ...] = (
     ("resume", SavesNothing),
     ("resume", SavesObjects),
     ("render", FloatPicture),
+    ("render", PlacesInCells),
     ("close", ClosesOnce),
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +18,7 @@ from attacks.random import RandomActions
 from marl.replay import Replay
 from marl.types import Clock, ConfigError, EnvSpec, Field
 from tests.attack_parts import corridor, make_victim, play
-from tests.helpers import make_spec, random_batch
+from tests.helpers import make_spec, newest_state, random_batch, rows, train
 
 STEP: dict[str, Any] = {"budget": None, "budget_unit": "step"}
 ALWAYS: dict[str, Any] = {"rate": 1.0, "agents": None, "redraw": "step", **STEP}
@@ -51,6 +53,16 @@ def test_every_lane_is_under_its_own_attack() -> None:
     assert not blurred[absent].any() and torch.equal(blurred[noisy], batch["hit"][noisy])
     assert torch.equal(batch.actions[noisy], batch.intended[noisy])
     assert (batch["hit"][absent].sum(-1) <= 1).all() and batch["hit"][absent].any(-1)[:, 0].all()
+
+
+def test_a_team_trains_under_a_mixture(tmp_path: Path) -> None:
+    """Half of the lanes are attacked and they alone are counted; what was shown is stored."""
+    train(tmp_path / "run", "attack=mixture", "train.attack_fraction=0.5", "checkpoint.every=200")
+    written = rows(tmp_path / "run", "metrics")[-1]
+    assert 0 < written["attack/hits_per_episode"] <= written["attack/hit_actions_per_episode"]
+    assert written["updates"] > 0 and math.isfinite(written["loss/td"])
+    _, replay = newest_state(tmp_path / "run")
+    assert replay is not None and {"hit", "obs_seen", "attack_id"} <= set(replay["data"])
 
 
 class Counting(LaneAttack):

@@ -33,6 +33,17 @@ def test_sides_have_their_colours() -> None:
     assert near(env.render()[:20, 600:], WALL).mean() > 0.9
 
 
+def test_agents_are_where_the_battle_says_they_are() -> None:
+    env = Skirmish("3m", 1)
+    env.place([ally("marine", 10, 16), ally("marine", 20.5, 12), ally("marine", 6, 14), enemy("marine", 28, 16)])
+    places, picture = env.agent_places(), env.render()
+    assert places.shape == (3, 3) and places[:, 2] == pytest.approx(0.375 * SCALE + 6)
+    seen = near(picture, ALLY)[20:-20]
+    for x, y, _ in places:
+        body = np.argwhere(seen[round(y) - 32 : round(y) - 8, round(x) - 12 : round(x) + 12])
+        assert body.min(0) + body.max(0) == pytest.approx([23, 23], abs=3), "the middle of the blue is the place"
+
+
 @pytest.mark.parametrize(
     ("health", "shield", "colours"),
     [(100, 50, ()), (100, 25, (WELL, SHIELD)), (50, 0, (HURT,)), (20, 0, (DYING,)), (90, 0, (WELL,))],
