@@ -30,6 +30,7 @@ from attacks.wolfpack_nets import Track
 from attacks.wolfpack_planner import Foresight, Rules
 from marl.protocols import Policy, Traceable, Victim, View
 from marl.replay import Replay
+from marl.seeding import derive
 from marl.types import Clock, ConfigError, EpisodeBatch, Metrics, require_positive
 
 CHOICES = {
@@ -96,7 +97,7 @@ class Wolfpack(ActionAttack):
         self.start, self.start_prob, self.temperature, self.init_agent = start, start_prob, temperature, init_agent
         self.attack_action, self.every_step, self.exclude_dead = attack_action, count == "every_step", exclude_dead
         self.fit_episodes, self.fit_updates, self.is_fitting = fit_episodes, fit_updates, False
-        self.make_foresight, self.seed = foresight, torch.initial_seed()
+        self.make_foresight, self.seed = foresight, derive(torch.initial_seed(), "wolfpack")
         self.foresight: Foresight | None = None  # made once the victim shows the size of its memory
         self.learns = start == "planner" or init_agent == "argmax"
         if self.learns:

@@ -143,9 +143,13 @@ def test_one_call_equals_the_copy_and_step_loop(mixer: str, shared: bool) -> Non
     batched, loop, real = reactions(victim, m, LR), copy_and_step(victim, m, LR), deep_copied(victim, m)
     assert real.max() > 1e-4, "there is something to compare"
     assert (batched - real).abs().max() < 1e-5 and (loop - real).abs().max() < 1e-5
-    allowed = torch.arange(5) != m.first[:, None]
-    sets = [k.masked_fill(~allowed, -1.0).topk(2).indices.sort().values for k in (batched, loop, real)]
-    assert torch.equal(sets[0], sets[2]) and torch.equal(sets[1], sets[2])
+    ranked = real.scatter(1, m.first[:, None], -1.0).sort(descending=True).values
+    clear = ranked[:, 1] - ranked[:, 2] > 1e-6  # rounding does not decide who is second and who third
+    expected = torch.zeros(R, 5, dtype=torch.bool).scatter(
+        1, real.scatter(1, m.first[:, None], -1.0).topk(2).indices, True
+    )
+    assert clear.float().mean() > 0.8
+    assert torch.equal(pack(victim, m, 2, "kl", LR, torch.zeros(R, 5))[clear], expected[clear])
     assert all(p.grad is None for p in (*victim.agent.parameters(), *victim.mixer.parameters()))
 
 
@@ -173,7 +177,7 @@ def test_an_agent_without_weight_does_not_react() -> None:
 
 def test_nobody_reacts_to_a_hit_that_changes_nothing() -> None:
     victim = victim_with("qmix")
-    assert reactions(victim, moment(victim, change=False), LR).abs().max() == 0.0
+    assert reactions(victim, moment(victim, change=False), LR).abs().max() < 5e-7  # rounding
 
 
 def test_agents_may_change_places() -> None:
