@@ -19,17 +19,8 @@ PLANES = (
     "pot", "counter", "onions", "tomatoes", "dishes", "serving window", "onions in pot", "tomatoes in pot",
     "onions in soup", "tomatoes in soup", "time to cook", "soup done", "dish", "onion", "tomato", "urgency",
 )  # fmt: skip
-TERRAIN, IN_POT, IN_SOUP, TIME, DONE, LOOSE_DISH, LOOSE_ONION, LOOSE_TOMATO, URGENCY = (
-    10,
-    16,
-    18,
-    20,
-    21,
-    22,
-    23,
-    24,
-    25,
-)
+TERRAIN, IN_POT, IN_SOUP, TIME, DONE = 10, 16, 18, 20, 21  # where they are in PLANES
+LOOSE_DISH, LOOSE_ONION, LOOSE_TOMATO, URGENCY = 22, 23, 24, 25
 URGENT = 40  # the last steps of an episode, but for one
 OWN = 46  # features of one player
 FEATURES = 2 * OWN + 4
