@@ -57,7 +57,7 @@ def test_contract(layout: str, obs: str) -> None:
     check_env(lambda n, s: kitchen(n, s, layout=layout, obs=obs, episode_limit=45, auto_cook=obs == "features"))
 
 
-class LateUrgency(Overcooked):
+class StalePlanes(Overcooked):
     """A broken twin: a masked reset leaves the old planes where they are."""
 
     def reset(self, seed: int | None = None, mask: torch.Tensor | None = None) -> Obs:
@@ -71,7 +71,7 @@ class LateUrgency(Overcooked):
 def test_stale_planes_are_noticed() -> None:
     env = kitchen(3, episode_limit=45)
     twin = kitchen(3, episode_limit=45)
-    twin.__class__ = LateUrgency
+    twin.__class__ = StalePlanes
     for game in (env, twin):
         game.reset()
         for _ in range(45):

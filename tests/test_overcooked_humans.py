@@ -17,7 +17,7 @@ from envs.overcooked.env import Cook, Item
 from tests.overcooked_parts import kitchen
 
 ABSENT = [name for name in ("overcooked_ai_py", "pandas") if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)} (the extra overcooked)")
+pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)} (make overcooked)")
 
 # In the games' own words; the last is a counter circuit with other starts.
 LAYOUTS = ("cramped_room", "asymmetric_advantages", "coordination_ring", "random0", "random3")

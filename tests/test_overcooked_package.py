@@ -14,7 +14,7 @@ from envs.overcooked.env import Cook, Item
 from envs.overcooked.layout import FLOOR, POT, SERVE
 from tests.overcooked_parts import ABSENT, LAYOUTS, Package, kitchen, settings
 
-pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)} (the extra overcooked)")
+pytestmark = pytest.mark.skipif(bool(ABSENT), reason=f"not installed: {', '.join(ABSENT)} (make overcooked)")
 
 TOMATOES = "XTPXX\nO  2O\nX1  S\nXDXPX"  # no layout of the configurations has tomatoes
 ORDERS = [[2, 0], [0, 3]]
