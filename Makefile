@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install train test lint format bench tensorboard lock clean
+.PHONY: help install overcooked train test lint format bench tensorboard lock clean
 
 help:            ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -16,6 +16,11 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 install: $(VENV)/installed  ## create .venv and install everything that tests and training need
+
+# --no-deps: the package declares pygame, which overwrites pygame-ce, and notebooks; its game needs neither.
+overcooked: install  ## install what the tests of Overcooked are compared with
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
+		overcooked_ai gym gym_notices tqdm pandas
 
 train: install   ## train QMIX on the embedded battle 3m; other jobs: make train ARGS="algo=vdn env=skirmish/8m"
 	$(BIN)/python -m scripts.train $(ARGS)

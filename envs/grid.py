@@ -1,7 +1,8 @@
 """What the small grid games share: records, the beginning and the end of a step, and the calls of ``VectorEnv``.
 
-A game is a pair of compiled kernels over all lanes and a spec (``pushbox``, ``spread``, ``staghunt``). A lane touches
-only its own rows and its own random stream, so results depend neither on threads nor on the number of lanes.
+A game is a pair of compiled kernels over all lanes and a spec (``pushbox``, ``spread``, ``staghunt``, ``mds``); one
+whose lanes hold more than cells is a ``LaneGame`` with records of its own (``overcooked``). A lane touches only its own
+rows and its own random stream, so results depend neither on threads nor on the number of lanes.
 """
 
 from __future__ import annotations
@@ -53,23 +54,28 @@ class Outputs(NamedTuple):
     terminated: np.ndarray  # bool [B]
     truncated: np.ndarray  # bool [B]
     won: np.ndarray  # bool [B]
-    events: np.ndarray  # int64 [B, K]; the game's own columns of Step.info
+    events: np.ndarray  # int64 [B, K]; the game's own columns of Step.info (overcooked: bool [B, n, K])
 
 
 # --- compiled --------------------------------------------------------------------------------------------------------
 
 
 @rule
-def begin_lane(board: Board, out: Outputs, seed: np.uint64, reseed: bool, b: int) -> None:
-    """The next episode of lane ``b``: everybody present and alive, time 0. The game places them."""
-    lane = board.lanes[b]
+def begin_episode(lane: Record, out: Outputs, seed: np.uint64, reseed: bool, b: int) -> None:
+    """The next episode of lane ``b``, whose record is ``lane``: everybody alive, time 0."""
     if reseed:
         seed_lane(lane, seed, b)
     lane.t = 0
     lane.finished = 0
-    board.present[b] = True
     out.alive[b] = True
     out.events[b] = 0
+
+
+@rule
+def begin_lane(board: Board, out: Outputs, seed: np.uint64, reseed: bool, b: int) -> None:
+    """The next episode of lane ``b``: everybody present and alive, time 0. The game places them."""
+    begin_episode(board.lanes[b], out, seed, reseed, b)
+    board.present[b] = True
 
 
 @rule
@@ -114,31 +120,24 @@ class Kernels(NamedTuple):
     observe: Callable[..., None]  # lane
 
 
-class GridGame:
+class LaneGame:
     """The calls of ``VectorEnv`` around a game's kernels.
 
-    ``rules`` is a NamedTuple of numbers that the kernels read, ``entities`` counts agents and things, ``events``
-    names the columns that the game adds to ``Step.info`` beside "won".
+    ``rules`` is a NamedTuple of numbers that the kernels read, ``board`` one of arrays that lead with the lane, with
+    ``lanes`` among them; ``events`` is the array of ``Outputs``, ``info`` what the game adds to ``Step.info``.
     """
 
     device = torch.device("cpu")
     resumable = True
 
     def __init__(
-        self, spec: EnvSpec, rules: Any, kernels: Kernels, size: int, entities: int, events: Sequence[str],
+        self, spec: EnvSpec, rules: Any, kernels: Kernels, board: Any, events: np.ndarray, info: dict[str, np.ndarray],
         n_envs: int, seed: int,
     ) -> None:  # fmt: skip
         require_at_least(1, n_envs=n_envs)
-        self.spec, self.n_envs, self.size = spec, n_envs, size
-        self._rules, self._kernels = rules, kernels
+        self.spec, self.n_envs = spec, n_envs
+        self._rules, self._kernels, self._board = rules, kernels, board
         B, n = n_envs, spec.n_agents
-        self._board = Board(
-            lanes=np.zeros(B, LANE),
-            cell=np.zeros((B, entities, 2), np.int64),
-            present=np.zeros((B, entities), np.bool_),
-            before=np.zeros((B, entities, 2), np.int64),
-            mark=np.zeros((B, entities), np.int64),
-        )
         self._board.lanes["finished"] = 1
         self._out = Outputs(
             obs=np.zeros((B, n, spec.obs_dim), np.float32),
@@ -149,12 +148,12 @@ class GridGame:
             terminated=np.zeros(B, np.bool_),
             truncated=np.zeros(B, np.bool_),
             won=np.zeros(B, np.bool_),
-            events=np.zeros((B, len(events)), np.int64),
+            events=events,
         )
         shared = {name: torch.from_numpy(array) for name, array in self._out._asdict().items()}
         self._obs = Obs(*(shared[name] for name in ("obs", "state", "avail", "alive")))
         self._flags = tuple(shared[name] for name in ("reward", "terminated", "truncated"))
-        self._info = {"won": shared["won"], **{name: shared["events"][:, k] for k, name in enumerate(events)}}
+        self._info = {"won": shared["won"], **{name: torch.from_numpy(array) for name, array in info.items()}}
         self._everywhere = np.ones(B, np.bool_)
         self._started = False
         seed_lanes(self._board.lanes, np.uint64(seed % 2**64))
@@ -180,6 +179,42 @@ class GridGame:
             refuse_unavailable(actions.cpu(), self._obs.avail, running, self.spec.action_names)
         self._kernels.step(self._rules, self._board, self._out, given)
         return Step(self._obs, *self._flags, dict(self._info))
+
+    def state_dict(self) -> dict[str, Any]:
+        """The lanes' random streams: all there is to save at an episode's edge."""
+        return {"rng": torch.from_numpy(self._board.lanes["rng"].view(np.int64).copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from saved streams; every lane must be reset next."""
+        if len(state["rng"]) != self.n_envs:
+            raise ValueError(f"saved with {len(state['rng'])} lanes, this environment has {self.n_envs}")
+        self._board.lanes["rng"] = state["rng"].numpy().view(np.uint64)
+        self._board.lanes["finished"] = 1
+        self._started = True
+
+    def close(self) -> None:
+        return None
+
+
+class GridGame(LaneGame):
+    """A game of entities on the cells of a square grid; ``events`` names the columns that it adds to ``Step.info``."""
+
+    def __init__(
+        self, spec: EnvSpec, rules: Any, kernels: Kernels, size: int, entities: int, events: Sequence[str],
+        n_envs: int, seed: int,
+    ) -> None:  # fmt: skip
+        require_at_least(1, n_envs=n_envs)
+        self.size = size
+        board = Board(
+            lanes=np.zeros(n_envs, LANE),
+            cell=np.zeros((n_envs, entities, 2), np.int64),
+            present=np.zeros((n_envs, entities), np.bool_),
+            before=np.zeros((n_envs, entities, 2), np.int64),
+            mark=np.zeros((n_envs, entities), np.int64),
+        )
+        happened = np.zeros((n_envs, len(events)), np.int64)
+        info = {name: happened[:, k] for k, name in enumerate(events)}
+        super().__init__(spec, rules, kernels, board, happened, info, n_envs, seed)
 
     def cells(self, lane: int = 0) -> list[tuple[int, int] | None]:
         """Where the entities of a lane are, agents first; None for those that are gone."""
@@ -212,21 +247,6 @@ class GridGame:
                 else:
                     pen.rectangle(box, fill="peru", outline="black")
         return np.array(image)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The lanes' random streams: all there is to save at an episode's edge."""
-        return {"rng": torch.from_numpy(self._board.lanes["rng"].view(np.int64).copy())}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from saved streams; every lane must be reset next."""
-        if len(state["rng"]) != self.n_envs:
-            raise ValueError(f"saved with {len(state['rng'])} lanes, this environment has {self.n_envs}")
-        self._board.lanes["rng"] = state["rng"].numpy().view(np.uint64)
-        self._board.lanes["finished"] = 1
-        self._started = True
-
-    def close(self) -> None:
-        return None
 
 
 def require_at_least(least: int, **values: float) -> None:

@@ -1,0 +1,144 @@
+"""A kitchen's tables for the kernels, and the names of everything that is seen in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from envs.overcooked.layout import COUNTER, DISHES, FAR, ONIONS, PLAYERS, POT, SERVE, TOMATOES, Layout
+from envs.overcooked.observe import FEATURES, OWN, PLANES, TERRAIN
+from envs.overcooked.records import ACTIONS, FULL, ITEMS, STAY, Rules
+from marl.types import ConfigError, EnvSpec
+
+TERRAIN_PLANES = (POT, COUNTER, ONIONS, TOMATOES, DISHES, SERVE)
+
+
+def price(orders: Sequence[Sequence[int]], reward: float) -> np.ndarray:
+    """f64 [4, 4]: what a soup of so many onions and tomatoes pays. ConfigError for what is no soup."""
+    value = np.zeros((FULL + 1, FULL + 1))
+    for order in orders:
+        if len(order) != 2 or min(order) < 0 or not 1 <= sum(order) <= FULL:
+            raise ConfigError(f"orders are [onions, tomatoes], together 1..{FULL}, got {list(order)}")
+        value[order[0], order[1]] = reward
+    if not len(orders):
+        raise ConfigError("orders must name at least one soup, as [onions, tomatoes]")
+    return value
+
+
+def most(value: np.ndarray) -> np.ndarray:
+    """f64 [4, 4]: the highest value that a soup of so many onions and tomatoes, or with more of them, has."""
+    return np.array([[value[onions:, tomatoes:].max() for tomatoes in range(FULL + 1)] for onions in range(FULL + 1)])
+
+
+def build_rules(
+    layout: Layout, limit: int, cook_time: int, switches: tuple[bool, bool, bool],
+    bonuses: tuple[float, float, float], value: np.ndarray,
+) -> Rules:  # fmt: skip
+    """``switches``: auto_cook, planes, counters. ``bonuses``: potting, dish, soup."""
+    size, width, height = len(layout.terrain), layout.width, layout.height
+    base = np.array([(tile % width * height + tile // width) * len(PLANES) for tile in range(size)])
+    blank = np.zeros(size * len(PLANES), np.float32)
+    for plane, kind in enumerate(TERRAIN_PLANES):
+        blank[base[layout.tiles(kind)] + TERRAIN + plane] = 1.0
+    distance = layout.distances(counters=switches[2])
+    nearest = np.full((size, 4, SERVE + 1), -1, np.int64)
+    for kind in (ONIONS, TOMATOES, DISHES, SERVE):
+        nearest[..., kind] = in_order(distance, layout.tiles(kind), 1)[..., 0]
+    return Rules(
+        width, height, limit, cook_time, *switches, *bonuses,
+        terrain=layout.terrain,
+        steps=np.array([*layout.steps, 0, 0]),
+        start=np.array(layout.start),
+        shelves=np.array(layout.shelves(), np.int64),
+        pots=np.array(layout.tiles(POT)),
+        value=value,
+        best=most(value),
+        blank=blank,
+        base=base,
+        nearest=nearest,
+        pot_order=in_order(distance, layout.tiles(POT), 2),
+        distance=distance,
+    )  # fmt: skip
+
+
+def in_order(distance: np.ndarray, tiles: list[int], count: int) -> np.ndarray:
+    """int64 [tiles, 4, count]: the ``count`` nearest of ``tiles`` from every place and way, -1 where there are fewer.
+    The first in the list wins a tie."""
+    found = np.full((*distance.shape[:2], count), -1, np.int64)
+    if tiles:
+        steps = distance[..., tiles]
+        order = np.argsort(steps, axis=-1, kind="stable")[..., :count]
+        near = np.take_along_axis(steps, order, -1) < FAR
+        found[..., : order.shape[-1]] = np.where(near, np.array(tiles)[order], -1)
+    return found
+
+
+def name_state(layout: Layout) -> list[str]:
+    def item(place: str) -> list[str]:
+        return [f"{place} {what}" for what in (*ITEMS[1:], "soup's onions", "soup's tomatoes")]
+
+    def at(tile: int) -> str:
+        return f"{tile % layout.width},{tile // layout.width}"
+
+    names = []
+    for i in range(PLAYERS):
+        names += [f"player {i} {what}" for what in ("x", "y", *(f"faces {way}" for way in "NSEW"))]
+        names += item(f"player {i} holds")
+    for pot in layout.tiles(POT):
+        names += [f"pot {at(pot)} {what}" for what in ("onions", "tomatoes", "cooks", "cooked share")]
+    for shelf in layout.shelves():
+        names += item(f"counter {at(shelf)}")
+    return [*names, "time"]
+
+
+def name_features(layout: Layout, cook_time: int) -> list[tuple[str, float, float]]:
+    """Name, lowest and highest value of each of the 96 features."""
+    x, y = layout.width - 1, layout.height - 1
+
+    def way(what: str) -> list[tuple[str, float, float]]:
+        return [(f"{what} dx", -x, x), (f"{what} dy", -y, y)]
+
+    def flags(*names: str) -> list[tuple[str, float, float]]:
+        return [(name, 0, 1) for name in names]
+
+    own = flags(*(f"faces {way}" for way in "NSEW"), *(f"holds {item}" for item in ITEMS[1:]))
+    own += [*way("onion"), *way("tomato"), *way("dish"), *way("soup"), ("soup's onions", 0, FULL)]
+    own += [("soup's tomatoes", 0, FULL), *way("serving window"), *way("free counter")]
+    for k in range(2):
+        own += flags(*(f"pot {k} {what}" for what in ("exists", "is empty", "is full", "cooks", "is ready")))
+        own += [(f"pot {k} onions", 0, FULL), (f"pot {k} tomatoes", 0, FULL), (f"pot {k} time to cook", 0, cook_time)]
+        own += way(f"pot {k}")
+    own += flags(*(f"blocked {side}" for side in "NSEW"))
+    both = [(f"{whose} {name}", low, high) for whose in ("own", "other's") for name, low, high in own]
+    return [*both, *way("other"), ("own x", 0, x), ("own y", 0, y)]
+
+
+def build_spec(layout: Layout, rules: Rules) -> EnvSpec:
+    """``about``: a player's place and the way it faces; of the features also how far everything is from it. Planes
+    show what is held as what lies on a counter, so that it is said to be about no one."""
+    state = name_state(layout)
+    if rules.planes:
+        places = [(x, y) for x in range(layout.width) for y in range(layout.height)]
+        highest = dict.fromkeys(range(16, 20), float(FULL)) | {20: float(rules.cook_time)}
+        table = [(f"{plane} at {x},{y}", 0.0, highest.get(k, 1.0)) for x, y in places for k, plane in enumerate(PLANES)]
+    else:
+        table = name_features(layout, rules.cook_time)
+    names, low, high = zip(*table, strict=True)
+    O = len(names)  # noqa: E741
+    about = torch.zeros(PLAYERS, PLAYERS, O, dtype=torch.bool)
+    if rules.planes:
+        plane = torch.arange(O) % len(PLANES)
+        own = (plane == 0) | ((plane >= 2) & (plane < 6))
+        other = (plane == 1) | ((plane >= 6) & (plane < TERRAIN))
+    else:
+        d = torch.arange(FEATURES)
+        own, other = (d < OWN) | (d >= 2 * OWN + 2), (d >= OWN) & (d < 2 * OWN + 2)
+    for i in range(PLAYERS):
+        about[i, i], about[i, 1 - i] = own, other
+    return EnvSpec(
+        PLAYERS, len(ACTIONS), O, len(state), rules.limit, torch.tensor(low, dtype=torch.float32),
+        torch.tensor(high, dtype=torch.float32), idle_action=STAY, about=about, obs_names=names,
+        state_names=tuple(state), action_names=ACTIONS,
+    )  # fmt: skip
