@@ -5,6 +5,7 @@ Axis letters: ``Z`` latent size, ``b`` bits of a key, ``D`` numbers that describ
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -94,6 +95,39 @@ class FormationDecoder(nn.Module):
         """z [*, 3Z] -> logits [*, D]."""
         return self.net(z)
 
+    def room(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Memory for ``likelihoods`` of up to ``rows`` trios: taking it anew each time costs as much as the sums."""
+        like = self.layers()[0].weight
+        return like.new_empty(9, rows, len(like)), like.new_empty(rows, self.size)
+
+    def layers(self) -> list[nn.Linear]:
+        return [layer for layer in self.net if isinstance(layer, nn.Linear)]
+
+    @torch.no_grad()
+    def likelihoods(self, latents: Sequence[Tensor], target: Tensor, room: tuple[Tensor, Tensor]) -> Tensor:
+        """log g [4, R, n] of target [R, 1, D] by latents z, far, near, one, two [R, n, Z]: of the trio (z, far, near),
+        and of each of these alone in its place, with noise for the others: (z, one, two), (one, far, two) and
+        (one, two, near).
+
+        The first layer is linear in a trio: what a latent adds to it in one place is computed once.
+        """
+        enter, hidden, leave = self.layers()
+        own, second, third = (place.t() for place in enter.weight.chunk(3, 1))
+        z, far, near, one, two = (latent.flatten(0, 1) for latent in latents)
+        *parts, x, y = room[0][:, : len(z)]
+        uses = ((z, own), (far, second), (near, third), (one, own), (one, second), (two, second), (two, third))
+        for (latent, place), part in zip(uses, parts, strict=True):
+            torch.mm(latent, place, out=part)
+        z, far, near, one_own, one_second, two_second, two_third = parts
+        trios = ((z, far, near), (z, one_second, two_third), (one_own, far, two_third), (one_own, two_second, near))
+        found = []
+        for a, b, c in trios:
+            torch.add(a, b, out=x).add_(c).add_(enter.bias).relu_()
+            torch.addmm(hidden.bias, x, hidden.weight.t(), out=y).relu_()
+            logits = torch.addmm(leave.bias, y, leave.weight.t(), out=room[1][: len(y)])
+            found.append(self.log_likelihood(logits.view(*latents[0].shape[:2], -1), target))
+        return torch.stack(found)
+
     def log_likelihood(self, logits: Tensor, target: Tensor) -> Tensor:
         """log g [*], up to a constant, of target [*, D]: per number for bits, summed for raw as in the code."""
         if self.raw:
@@ -101,7 +135,7 @@ class FormationDecoder(nn.Module):
         split = 2 * self.n_agents
         squared = (torch.sigmoid(logits[..., :split]) - target[..., :split]).square().sum(-1)
         x, y = logits[..., split:], target[..., split:]
-        return -(squared + (F.softplus(x) - x * y).sum(-1)) / self.size
+        return -(squared + F.softplus(x * (1.0 - 2.0 * y)).sum(-1)) / self.size
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Reconstruction error [*] per number."""

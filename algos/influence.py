@@ -176,13 +176,16 @@ class Dynamics:
 
     def loss(self, data: Transitions, event: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
         """Balanced mean of the squared error of one minibatch."""
+        lengths = None
         if self.model.kind == "gru":
             n = len(event)
             if self.batch_size is not None:
                 n = min(n, -(-self.batch_size // event.shape[1]))
             pick = torch.randperm(len(event), generator=self.gen)[:n].to(event.device)
-            where: tuple[Tensor, ...] = (pick,)
-            weight = balanced_weights(event[pick], data.filled[pick], self.event_frac)
+            m, t = data.filled[pick].nonzero(as_tuple=True)
+            where: tuple[Tensor, ...] = (pick[m], t)
+            weight = balanced_weights(event[pick], data.filled[pick], self.event_frac)[m, t]
+            lengths = data.filled[pick].sum(1)
         elif self.batch_size is None:
             where = data.filled.nonzero(as_tuple=True)
             weight = balanced_weights(event, data.filled, self.event_frac)[where]
@@ -192,16 +195,19 @@ class Dynamics:
             weight = torch.full_like(scale[:1], 1.0 / len(steps))
         change = data.change[where]
         wanted = change / scale if self.predict == "change" else data.state[where] + change
-        error = (self.model(data.x[where], data.actions[where]) - wanted)[..., chosen].square().sum(-1)
+        predicted = self.model(data.x[where], data.actions[where], lengths)
+        error = (predicted - wanted)[:, chosen].square().sum(-1)
         return (weight * error).sum()
 
     def contrast(self, batch: EpisodeBatch, dims: Tensor, q: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """What each agent's executed action changes in the prediction, [M, T, n, C], against its alternatives
-        (``alternatives``; 0 for the dead and on padding), and the prediction [M, T, C]."""
-        actions, counted = batch.actions[:, :-1].long(), (batch.alive & batch.filled[..., None])[:, :-1]
-        weight = alternatives(batch.avail[:, :-1], actions, counted, q)
+        (``alternatives``; 0 for the dead), and the prediction [M, T, C]; 0 on padding."""
+        actions, filled = batch.actions[:, :-1].long(), batch.filled[:, :-1]
+        weight = alternatives(batch.avail[:, :-1], actions, batch.alive[:, :-1] & filled[..., None], q)
         model = self.model if self.slow_every is None else self.slow
-        return model.contrast(self.read(batch), actions, weight, dims)
+        found = model.contrast(self.read(batch)[filled], actions[filled], weight[filled], dims, filled.sum(1))
+        contrast, predicted = (v.new_zeros(*filled.shape, *v.shape[1:]).index_put((filled,), v) for v in found)
+        return contrast, predicted
 
     def state_dict(self) -> dict[str, object]:
         return {

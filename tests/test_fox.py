@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +120,15 @@ class Known:
     def encode(self, blocks: Tensor, reach: Tensor) -> Tensor:
         return blocks.flatten(-2)
 
-    def log_likelihood(self, logits: Tensor, target: Tensor) -> Tensor:
-        return logits
+    def room(self, rows: int) -> None:
+        return None
+
+    def likelihoods(self, latents: Sequence[Tensor], target: Tensor, room: None) -> Tensor:
+        return torch.stack([self(torch.cat(trio, -1)) for trio in trios_of(*latents)])
+
+
+def trios_of(z: Tensor, far: Tensor, near: Tensor, one: Tensor, two: Tensor) -> list[tuple[Tensor, ...]]:
+    return [(z, far, near), (z, one, two), (one, far, two), (one, two, near)]
 
 
 def test_the_awareness_reward_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,6 +145,27 @@ def test_the_awareness_reward_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     reward, c = aware.reward(0.5 * h, partners, torch.zeros(2, 3, 4), True)
     assert c == pytest.approx(1 / 8), "half the latents, an eighth of |mean log g|"
     assert reward.tolist() == pytest.approx([-3 / 8, 0.0])
+
+
+@pytest.mark.parametrize("form_target", ["bits", "raw"])
+def test_likelihoods_equal_those_of_whole_trios(form_target: str) -> None:
+    decoder, blocks = make_fox(SPEC, form_target=form_target).fox.aware.decoder, 8.0 * torch.rand(5, 3, 4)
+    latents, target = torch.randn(5, 5, 3, 4), decoder.encode(blocks, torch.tensor(8.0))[:, None]
+    plain = torch.stack([decoder.log_likelihood(decoder(torch.cat(t, -1)), target) for t in trios_of(*latents)])
+    found = decoder.likelihoods(list(latents), target, decoder.room(20))
+    assert torch.allclose(found, plain, atol=1e-6) and plain.std() > 1e-3
+    swapped = decoder.likelihoods(list(latents[[0, 1, 2, 4, 3]]), target, decoder.room(20))
+    assert not torch.allclose(swapped[1:], plain[1:], atol=1e-4), "noise in another place is another trio"
+
+
+def test_decoding_in_parts_rewards_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    rewards = []
+    for trios in (1024, 7):
+        monkeypatch.setattr("algos.fox_aware.CACHED", trios)
+        algo = make_fox(SPEC)
+        batch = collected(algo, 5)
+        rewards.append(algo.fox.aware_bonus(batch, algo.learner.forward(batch)))
+    assert torch.allclose(*rewards, atol=1e-6) and rewards[0].any()
 
 
 def test_a_decoder_that_ignores_latents_earns_nothing() -> None:

@@ -51,16 +51,35 @@ def test_contrast_equals_whole_predictions(kind: str) -> None:
     found, _ = dynamics.contrast(batch, DIMS)
     x, taken = dynamics.read(batch), batch.actions[:, :-1].long()
     weight = alternatives(batch.avail[:, :-1], taken, batch.filled[:, :-1, None].expand(-1, -1, 3))
-    expected = torch.zeros_like(found)
+    expected, slots = torch.zeros_like(found), torch.full((3,), 6)
+
+    def predict(actions: Tensor) -> Tensor:
+        return dynamics.model(x.flatten(0, 1), actions.flatten(0, 1), slots).view(3, 6, -1)
+
     with torch.no_grad():
-        fact = dynamics.model(x, taken)
+        fact = predict(taken)
         for t in range(6):
             for i in range(3):
                 for a in range(4):
                     other = taken.clone()
                     other[:, t, i] = a
-                    expected[:, t, i] += weight[:, t, i, a, None] * (fact - dynamics.model(x, other))[:, t]
+                    expected[:, t, i] += weight[:, t, i, a, None] * (fact - predict(other))[:, t]
     assert torch.allclose(found, expected, atol=1e-5) and found.abs().max() > 1e-3
+
+
+def test_a_gru_over_ragged_rows_equals_torchs_over_padded_episodes() -> None:
+    net, lengths = make_dynamics(SPEC, kind="gru").model, torch.tensor([3, 0, 6, 1])
+    there = torch.arange(6) < lengths[:, None]
+    x, actions = torch.randn(4, 6, net.inputs), torch.randint(4, (4, 6, 3))
+    weights = torch.randn(10, 3)
+    found = net(x[there], actions[there], lengths)
+    whole = net.head(net.gru(torch.relu(net.enter(x, actions)))[0])[there]
+    assert torch.allclose(found, whole, atol=1e-6)
+    grads = [torch.autograd.grad((v * weights).sum(), list(net.parameters())) for v in (found, whole)]
+    for a, b in zip(*grads, strict=True):
+        assert torch.allclose(a, b, atol=1e-5) and b.any()
+    before = net.hidden(net.enter(x[there], actions[there]), lengths)[1]
+    assert not before[[0, 3, 9]].any() and before[[1, 2, 4]].all(), "episodes begin from zeros"
 
 
 def test_an_agent_that_the_model_ignores_has_no_influence() -> None:
