@@ -8,10 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from envs.overcooked import Overcooked
 from envs.overcooked.env import WAYS, Cook, Item
+from marl.types import Step
 from scripts.main import CONF
 
 LAYOUTS = ("cramped_room", "asymmetric_advantages", "coordination_ring", "forced_coordination", "counter_circuit")
@@ -30,6 +32,19 @@ def settings(layout: str) -> dict[str, Any]:
 
 def kitchen(n_envs: int = 1, seed: int = 0, layout: str = "cramped_room", **changes: Any) -> Overcooked:
     return Overcooked(**{**settings(layout), **changes}, n_envs=n_envs, seed=seed)
+
+
+def set_up(one: Cook, two: Cook, things: dict[tuple[int, int], Item] | None = None, **changes: Any) -> Overcooked:
+    env = kitchen(**changes)
+    env.reset()
+    env.arrange([one, two], things or {})
+    return env
+
+
+def play(env: Overcooked, *joint: Sequence[int]) -> Step:
+    for actions in joint:
+        step = env.step(torch.tensor([list(actions)]))
+    return step
 
 
 class Package:
