@@ -200,33 +200,6 @@ def test_making_and_training_a_hook_leaves_the_global_generator_alone() -> None:
     assert len(hook.dims) == 1 and torch.equal(torch.rand(4), expected)
 
 
-def test_no_gap_writes_the_table_before_its_error(tmp_path: Path) -> None:
-    hook = ready(cog={"delta": "auto_gap", "least_gap": 50.0})
-    assert len(hook.dims) == 0
-    with pytest.raises(ConfigError, match=r"found no gap of at least 50.0"):
-        hook.report(tmp_path)
-    lines = (tmp_path / "fim_cog.csv").read_text().splitlines()
-    assert len(lines) == 1 + SPEC.state_dim and all(line.endswith("False") for line in lines[1:])
-
-
-def test_what_flips_by_itself_is_chosen_but_hardly_pays() -> None:
-    """The noise trap: features 3 and 4 flip on 2% of the steps, whatever anybody does."""
-
-    def played(episodes: int, seed: int) -> EpisodeBatch:
-        batch, gen = button_batch(SPEC, episodes, seed), torch.Generator().manual_seed(100 + seed)
-        flips = torch.rand(*batch.filled.shape, 2, generator=gen) < 0.02
-        batch.state[..., 3:5] = (flips.cumsum(1) % 2).float()
-        return batch
-
-    hook = ready(played(400, 0), id_steps=1500, pretrain=800, tau=0.05, cog={"delta": 0.9}, model={"hidden_dim": 32})
-    assert hook.found is not None and hook.found.selected.tolist() == [True, False, False, True, True]
-    fresh = played(40, 1)
-    with torch.no_grad():
-        influence = hook.sized(hook.dynamics.contrast(fresh, hook.dims)[0])[fresh.filled[:, :-1]]
-    pays, noise = influence[:, 0, 0].mean(), influence[..., 1:].mean()
-    assert pays > 0.3 and noise < 0.1 * pays, (pays, noise)
-
-
 def test_nothing_moves_then_a_refresh_finds_what_does() -> None:
     """Random play that never presses the button chooses nothing, and the base learner goes on; later it is found."""
     still = button_batch(SPEC, 40)
