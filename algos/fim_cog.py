@@ -142,6 +142,9 @@ class CenterOfGravity:
         axis.set_yticks(shown, [bars[y][1] for y in shown], fontsize=6)
         if bars:
             axis.set_xscale("log")
+            axis.tick_params(axis="x", which="both", labelsize=6)
+            if self.delta != "auto_gap":
+                axis.axvline(float(self.delta), color="black", linestyle="--", linewidth=0.8)
         axis.invert_yaxis()
         axis.set_xlabel("entropy of the normalised change, nats")
         still = len(self.names) - len(bars)
