@@ -229,7 +229,7 @@ def test_additive_and_monotonic_values_miss_the_nonmonotonic_optimum(name: str) 
 
 def test_qplex_learns_the_nonmonotonic_game_exactly() -> None:
     """Wang et al. 2021, section 4.1."""
-    reached, table = solve("qplex", "nonmonotonic", 1500, lr=0.001, lanes=32)
+    reached, table = solve("qplex", "nonmonotonic", 800, lr=0.002, lanes=32)
     payoff = torch.tensor([[8.0, -12, -12], [-12, 0, 0], [-12, 0, 0]])
     assert reached == 8.0 and (table - payoff).abs().max() < 1.0
 

@@ -133,7 +133,8 @@ def test_signals_to_the_whole_job_leave_the_workers_alone():
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
 import torch  # as a training script does, and without guarding __main__: workers must not run this file
 sys.path.insert(0, {root!r})
 from tests.test_pool import bombs, pids
