@@ -31,8 +31,8 @@ class Surprise(NoHook):
 
 
 class Diverse(ValueAlgorithm):
-    """``members`` teams, each alone in its own episodes, in every seat, fitted to the reward and ``alpha`` times the mean
-    over agents of ``-log p(a)``, where p is the members' mean policy, softmax(Q / ``temperature``) over what is
+    """``members`` teams, each alone in its own episodes, in every seat. They are fitted to the reward and ``alpha``
+    times the mean over agents of ``-log p(a)``, p the members' mean policy, softmax(Q / ``temperature``) over what is
     available. Tests draw a member for every episode; ``member(k)`` is team k.
     """
 
