@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from algos.sbc_roles import RoleLearner, with_roles
 from algos.sbc_sets import BlockedSets
@@ -55,3 +56,7 @@ def role_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
         "blocked": Field((n, C), torch.bool, "episode"),
     }  # fmt: skip
     return EpisodeBatch(batch.data | data, batch.fields | fields)
+
+
+def changed(batch: EpisodeBatch, **values: Tensor) -> EpisodeBatch:
+    return EpisodeBatch(batch.data | values, batch.fields)
