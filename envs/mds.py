@@ -29,7 +29,7 @@ from envs.grid import (
     rests,
 )
 from envs.skirmish.compiled import forget_stale, rule
-from marl.types import ConfigError, EnvSpec
+from marl.types import Blockable, ConfigError, EnvSpec
 
 MOVES = ("N", "NE", "E", "SE", "S", "SW", "W", "NW", "stay")
 STAY = 8
@@ -104,6 +104,8 @@ def step_lane(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: 
     if rests(lane, out, b):
         return
     move_agents(rules, board, actions, b)
+    for i in range(board.mark.shape[1]):
+        board.mark[b, i] = board.cell[b, i, 1] * rules.size + board.cell[b, i, 0]
     events[0] = count_covered(rules, board.cell[b])
     out.reward[b] = rules.pay[events[0]]
     end_step(lane, out, False, events[0] == rules.pay.shape[0] - 1, rules.limit, b)
@@ -139,9 +141,8 @@ class MultiDestinationSpread(GridGame):
     to where they were. Cells are shared where somebody went back to a cell that another had entered, and at the start.
 
     State [n size²]: one of the cells for each agent. Observation [n size² + n]: the state and who the agent is.
-    ``Step.info``: "covered", the distinct goals covered. Raises ConfigError.
-
-    For state blocking, ``block_features`` are the agents' cells (y size + x); families "cells" and "goals".
+    ``Step.info``: "covered", the distinct goals covered, and "cell" long [B, n], where the agents are (y size + x).
+    For state blocking: families "cells" and "goals" of these. Raises ConfigError.
     """
 
     families = ("cells", "goals")
@@ -163,8 +164,9 @@ class MultiDestinationSpread(GridGame):
             raise ConfigError(f"pay must have {len(goals) + 1} values, for 0..{len(goals)} goals, got {len(pay)}")
         self.n_block_features = size * size
         rules = Rules(size, episode_limit, taken, np.array(pay, np.float64))
-        spec, kernels = build_spec(size, n_agents, episode_limit), Kernels(reset_lanes, step_lanes, observe_only)
+        spec, kernels = build_spec(size, n_agents, taken, episode_limit), Kernels(reset_lanes, step_lanes, observe_only)
         super().__init__(spec, rules, kernels, size, n_agents, EVENTS, n_envs, seed)
+        self._info["cell"] = torch.from_numpy(self._board.mark)
 
     def block_features(self, family: str) -> Tensor:
         """Long [B, n]: the cell that each agent is on; the same for both families."""
@@ -175,9 +177,7 @@ class MultiDestinationSpread(GridGame):
         """Bool [n, C]: which cells can be blocked for each agent."""
         if family not in self.families:
             raise ConfigError(f"family must be one of {', '.join(self.families)}, got {family}")
-        goals = torch.from_numpy(self._rules.goals)
-        cells = goals if family == "goals" else torch.ones_like(goals)
-        return cells.expand(self.spec.n_agents, -1).clone()
+        return self.spec.blockable[family].mask.clone()
 
     def render(self, lane: int = 0) -> np.ndarray:
         """Picture of a lane, uint8 [height, width, 3]: goals are squares; agents, by colour, quarters of their cell."""
@@ -193,8 +193,9 @@ class MultiDestinationSpread(GridGame):
         return np.array(image)
 
 
-def build_spec(size: int, n: int, episode_limit: int) -> EnvSpec:
+def build_spec(size: int, n: int, goals: np.ndarray, episode_limit: int) -> EnvSpec:
     C = size * size
+    families = {"cells": torch.ones(n, C, dtype=torch.bool), "goals": torch.from_numpy(goals).expand(n, -1).clone()}
     state = tuple(f"agent {i} at {place % size},{place // size}" for i in range(n) for place in range(C))
     O = len(state) + n  # noqa: E741
     about = torch.zeros(n, n, O, dtype=torch.bool)
@@ -204,4 +205,5 @@ def build_spec(size: int, n: int, episode_limit: int) -> EnvSpec:
     return EnvSpec(
         n, len(MOVES), O, len(state), episode_limit, torch.zeros(O), torch.ones(O), idle_action=STAY, about=about,
         obs_names=(*state, *(f"is agent {i}" for i in range(n))), state_names=state, action_names=MOVES,
+        info_names=(*EVENTS, "cell"), blockable={name: Blockable("cell", mask) for name, mask in families.items()},
     )  # fmt: skip

@@ -7,6 +7,7 @@ Axis letters, used in every shape comment of the project: ``B`` lanes (parallel 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -29,6 +30,15 @@ def require_positive(section: str, **sizes: int) -> None:
 
 
 @dataclass(frozen=True)
+class Blockable:
+    """A family of features of the state that agents can be told to avoid. ``info`` names what ``Step.info`` says of it:
+    the feature that each agent has just met, long [B, n], -1 for none; ``mask`` bool [n, C]: which count for whom."""
+
+    info: str
+    mask: Tensor
+
+
+@dataclass(frozen=True)
 class EnvSpec:
     """Sizes and meaning of an environment's tensors; equal for all lanes.
 
@@ -36,7 +46,8 @@ class EnvSpec:
     says that feature ``o`` of agent ``i``'s observation describes agent ``j``; None where nobody knows.
     ``noop_action`` is all that a dead agent can do; None where nobody dies. ``idle_action`` is what a living agent
     does to do nothing, and always available to it; None refuses agent-missing attacks. ``info_names``: what
-    ``Step.info`` holds beside "won"; who declares a field of such a name finds it in the episodes.
+    ``Step.info`` holds beside "won"; who declares a field of such a name finds it in the episodes. ``blockable``:
+    families of features for state blocking, by name.
     """
 
     n_agents: int
@@ -53,6 +64,14 @@ class EnvSpec:
     state_names: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
     info_names: tuple[str, ...] = ()
+    blockable: Mapping[str, Blockable] = field(default_factory=dict)
+
+    def family(self, name: str) -> Blockable:
+        """One of ``blockable``; ConfigError says which there are."""
+        if name not in self.blockable:
+            there = ", ".join(self.blockable) or "none"
+            raise ConfigError(f"family '{name}' cannot be blocked in this environment; there are {there}")
+        return self.blockable[name]
 
 
 @dataclass

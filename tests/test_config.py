@@ -28,6 +28,7 @@ envs.configs.register()
 # values for what a file leaves to the user ("???")
 GIVEN = {
     "algo=frozen": ("algo.run=runs/one",),
+    **{f"algo={name}": ("algo.runs=[runs/one]",) for name in ("fcp", "hsp", "mep")},
     **{f"experiment={name}_smac": ("init_from=runs/one",) for name in ("random", "rarl", "rap", "romance", "ernie")},
     "env=gym": ("env.env=package:Name-v0", "env.episode_limit=10"),
     "env=pettingzoo": ("env.env=package.module", "env.episode_limit=10"),

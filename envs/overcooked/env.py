@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,7 +32,7 @@ from envs.overcooked.records import (
 )
 from envs.overcooked.render import draw
 from envs.skirmish.compiled import forget_stale, rule
-from marl.types import ConfigError, Obs
+from marl.types import Blockable, ConfigError, Obs
 
 OBSERVATIONS = ("lossless", "features")
 WAYS = "NSEW"
@@ -169,7 +170,9 @@ class Overcooked(LaneGame):
         happened = np.zeros((n_envs, 2, len(EVENTS)), np.bool_)
         info = {"events": happened, "shaped": board.shaped, "cell": board.cell, "station": board.station}
         kernels = Kernels(reset_lanes, step_lanes, observe_only)
-        super().__init__(spec.build_spec(self.layout, rules), rules, kernels, board, happened, info, n_envs, seed)
+        families = {"cells": Blockable("cell", self.floor()), "stations": Blockable("station", self.stations())}
+        told = replace(spec.build_spec(self.layout, rules), info_names=tuple(info), blockable=families)
+        super().__init__(told, rules, kernels, board, happened, info, n_envs, seed)
 
     def block_features(self, family: str) -> Tensor:
         """Long [B, 2]: the tile where each player stands ("cells"), or that it has used ("stations", -1: none)."""
@@ -180,11 +183,18 @@ class Overcooked(LaneGame):
         """Bool [2, tiles]: the floor that each player may reach; or the stations beside it, among them counters only
         where the other player reaches them too."""
         self._require_family(family)
+        return self.spec.blockable[family].mask.clone()
+
+    def floor(self) -> Tensor:
+        """Bool [2, tiles]: where each player may come to stand."""
         found = torch.zeros(2, self.n_block_features, dtype=torch.bool)
-        if family == "cells":
-            for i, floor in enumerate(self.layout.reach):
-                found[i, sorted(floor)] = True
-            return found
+        for i, floor in enumerate(self.layout.reach):
+            found[i, sorted(floor)] = True
+        return found
+
+    def stations(self) -> Tensor:
+        """Bool [2, tiles]: what each player may use, counters only where the other reaches them too."""
+        found = torch.zeros(2, self.n_block_features, dtype=torch.bool)
         terrain = torch.from_numpy(self.layout.terrain)
         for tile in (terrain != FLOOR).nonzero().flatten().tolist():
             before = {place for place, _ in self.layout.stands_before(tile)}

@@ -1,0 +1,90 @@
+"""``StateBlock``: the same game with a reward that is lowered where agents meet features that they should avoid.
+
+A virtual environment of SBC (Kang, Lee, Jo, Han 2026): nothing but the reward differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from marl.protocols import VectorEnv
+from marl.types import ConfigError, Obs, Step
+
+INFO = ("unblocked_reward", "blocked")
+
+
+class StateBlock:
+    """``env`` with ``penalty`` times the share of ``agents`` (numbers; None: all) that have met a blocked feature in a
+    step taken off its reward. Lane b plays in the virtual environment ``sets[b % len(sets)]``, a list of features of
+    ``family``; an empty one is the game itself. Features that do not count for an agent are not blocked for it.
+
+    ``Step.info`` has what the game says and "unblocked_reward" f32 [B], the game's own reward, and "blocked" bool
+    [B, n], who met a blocked feature. Raises ConfigError. Whatever else the game can do, it still can.
+    """
+
+    def __init__(
+        self, env: Callable[..., VectorEnv], family: str, sets: Sequence[Sequence[int]], agents: Sequence[int] | None,
+        penalty: float, *, n_envs: int, seed: int = 0,
+    ) -> None:  # fmt: skip
+        self.env = env(n_envs=n_envs, seed=seed)
+        self.n_envs, self.device, self.resumable = n_envs, self.env.device, self.env.resumable
+        inner = self.env.spec
+        self.info, mask = inner.family(family).info, inner.family(family).mask
+        n, C = mask.shape
+        if penalty < 0:
+            raise ConfigError(f"penalty is {penalty}; it must be at least 0")
+        who = list(range(n)) if agents is None else list(agents)
+        if not who or len(set(who)) < len(who) or not set(who) <= set(range(n)):
+            raise ConfigError(f"agents must be different numbers in 0..{n - 1}, or null for all, got {who}")
+        if not sets:
+            raise ConfigError("sets must hold at least one list of features (an empty list: nothing is blocked)")
+        wrong = [c for one in sets for c in one if not 0 <= c < C or not bool(mask[who, c].any())]
+        if wrong:
+            there = ", ".join(map(str, mask[who].any(0).nonzero().flatten().tolist()))
+            raise ConfigError(f"sets names feature {wrong[0]}; {family} that these agents meet are {there}")
+        self.penalty, self.agents = penalty, torch.isin(torch.arange(n), torch.tensor(who))
+        chosen = torch.stack([torch.isin(torch.arange(C), torch.tensor(list(one), dtype=torch.long)) for one in sets])
+        blocked = chosen[:, None] & mask & self.agents[:, None]  # [sets, n, C]
+        self.sets = blocked[torch.arange(n_envs) % len(sets)].to(self.device)  # [B, n, C]
+        self.spec = replace(inner, info_names=(*inner.info_names, *INFO))
+        self._running = torch.zeros(n_envs, dtype=torch.bool, device=self.device)
+
+    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
+        if mask is None:
+            self._running[:] = True
+        else:
+            self._running |= mask
+        return self.env.reset(seed, mask)
+
+    def step(self, actions: Tensor) -> Step:
+        step = self.env.step(actions)
+        met = step.info[self.info]  # long [B, n]
+        hit = self.sets.gather(2, met.clamp(min=0).unsqueeze(2)).squeeze(2) & (met >= 0) & self._running[:, None]
+        reward = step.reward - self.penalty * hit[:, self.agents].float().mean(1)
+        self._running &= ~(step.terminated | step.truncated)
+        told = {"unblocked_reward": step.reward, "blocked": hit}
+        return Step(step.next, reward, step.terminated, step.truncated, {**step.info, **told})
+
+    def render(self, lane: int = 0) -> np.ndarray:
+        return self.env.render(lane)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.env.state_dict()
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.env.load_state_dict(state)
+        self._running[:] = False
+
+    def close(self) -> None:
+        self.env.close()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "env":  # asked before there is one
+            raise AttributeError(name)
+        return getattr(self.env, name)
