@@ -10,10 +10,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from marl.build import use_threads
+from marl.cells import read_cell
 from marl.config import pick_device
 from marl.matrix import METRICS, score_rows
 from marl.matrix_report import Matrix, publish, show, write
-from marl.robustness import Cell, Setting, measure, plan_cell, provenance, read_cell, read_suite
+from marl.robustness import Cell, Setting, measure, plan_cell, provenance, read_suite
 from marl.types import ConfigError
 from marl.victims import Agent, from_runs, imported
 from scripts.main import option, positive, run
