@@ -41,8 +41,10 @@ def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes", "fps")
     if cfg.show:
         return show(cfg)
-    team = open_team(cfg, 1)
     out = Path(cfg.out or Path(cfg.run or ".") / "episode.gif")
+    if out.suffix.lower() != ".gif":
+        raise ConfigError(f"out={cfg.out} must end in .gif")
+    team = open_team(cfg, 1)
     with closing(team.env):
         frames, results = film(team, cfg.episodes)
     save_gif(frames, out, cfg.fps)

@@ -138,6 +138,12 @@ def test_plot_refuses_results_without_a_json_name(runs: Path, tmp_path: Path, ca
     assert stopped.value.code == 2 and "study.txt must end in .json" in capsys.readouterr().err
 
 
+def test_record_refuses_other_pictures(runs: Path, tmp_path: Path, capsys: Any) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command("record", f"run='{folders(runs)[0]}'", f"out={tmp_path / 'film.mp4'}")
+    assert stopped.value.code == 2 and "film.mp4 must end in .gif" in capsys.readouterr().err
+
+
 def test_record_films_an_episode(runs: Path, tmp_path: Path) -> None:
     film = tmp_path / "film.gif"
     command("record", f"run='{folders(runs)[0]}'", f"out={film}", "episodes=2", "fps=10", RESTLESS)
