@@ -161,6 +161,24 @@ class RobustnessConfig:
     env: Any = None
 
 
+@dataclass
+class CrossplayConfig:
+    runs: Any = None
+    partners: Any = MISSING
+    across: bool = True
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = 0
+    epsilon: float = MISSING
+    device: str = "auto"
+    threads: int | None = None
+    jobs: int = 1
+    metric: str = MISSING
+    out: str = MISSING
+    results: str | None = None
+    env: Any = None
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -169,6 +187,7 @@ SCHEMAS = {
     "bench": BenchConfig,
     "fidelity": FidelityConfig,
     "robustness": RobustnessConfig,
+    "crossplay": CrossplayConfig,
 }
 
 # keys that may differ between a checkpoint and the run that continues it

@@ -16,7 +16,7 @@ from marl import checkpoint
 from marl.build import Parts, build, call, factory, make_env, use_threads
 from marl.config import pick_device
 from marl.evaluate import evaluate
-from marl.protocols import Algorithm, Attack, Policy, VectorEnv
+from marl.protocols import Algorithm, Attack, Policy, Troupe, VectorEnv
 from marl.seeding import Streams
 from marl.types import Clock, ConfigError, EnvSpec, Field, core_fields
 
@@ -151,7 +151,8 @@ def restore(algo: Algorithm, run_dir: Path, folder: Path, device: torch.device) 
 
 def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, streams: Streams) -> Policy:
     """A policy without an environment of its own: of the run ``opens["run"]`` at ``opens["checkpoint"]`` (None: the
-    newest), or what the plug-in ``opens["policy"]`` makes. ConfigError where it does not fit ``spec``."""
+    newest), or what the plug-in ``opens["policy"]`` makes. ``opens["member"]``: not the team of the run, but another
+    policy that its algorithm trains. ConfigError where it does not fit ``spec``, or there is none."""
     if opens["policy"] is not None:
         with streams.initializing():
             return call(factory(OmegaConf.create(opens["policy"]), "policy"), "policy", spec, device)
@@ -159,4 +160,10 @@ def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, s
     make_algo = factory(read_config(run_dir).algo, "algo")
     with streams.initializing():
         algo = call(make_algo, "algo", spec, device, streams["replay"])
-    return algo.policy(restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]), device))
+    clock = restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]), device)
+    member = opens.get("member")
+    if member is None:
+        return algo.policy(clock)
+    if not isinstance(algo, Troupe):
+        raise ConfigError(f"{run_dir} has no member {member}: {type(algo).__name__} trains one team only")
+    return algo.member(member)

@@ -35,7 +35,12 @@ class Agent:
 
     @property
     def name(self) -> str:
-        return f"{self.task} {self.label} seed {self.seed}"
+        return f"{self.task} {self.who}"
+
+    @property
+    def who(self) -> str:
+        """Its name among agents of one game."""
+        return f"{self.label} seed {self.seed}"
 
 
 def entries(given: Any) -> list[tuple[str | None, str]]:
@@ -63,11 +68,12 @@ def trained_folders(pattern: str, key: str = "runs") -> list[Path]:
     return kept
 
 
-def from_run(folder: Path, name: str | None, env: Tree | None, env_name: str | None) -> Agent:
-    """The team of a run's newest checkpoint, in ``env`` or else in the game that it was trained in."""
+def from_run(folder: Path, name: str | None, env: Tree | None, env_name: str | None, step: int | None = None) -> Agent:
+    """The team of a run's newest checkpoint (or of the one at ``step``), in ``env`` or else in the game that it was
+    trained in."""
     config = resolved(read_config(folder))
     task, label, seed = identify(config)
-    meta = checkpoint.verify(picked := pick_checkpoint(folder, None))
+    meta = checkpoint.verify(picked := pick_checkpoint(folder, step))
     step = int(picked.name.removeprefix("step_"))
     return Agent(
         env_name or task, name or label, seed, {"run": str(folder), "env_steps": step},
