@@ -7,6 +7,7 @@ import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from marl.heatmap import draw
 from marl.matrix_report import interval_lines, write_scalars
 
 LABEL_WIDTH, COLUMN_WIDTH = 40, 24  # characters
+PICTURE_LETTERS = 68  # of a name
 PAIR_COLUMNS = (
     "row", "row_seed", "population", "column", "column_seed", "possible", "why", "mean", "std", "episodes",
     "worst_seat", "limit", "limit_trained", "br_prox",
@@ -210,6 +212,10 @@ def show(report: Report) -> None:
         console.print(note, markup=False, highlight=False)
 
 
+def _wrapped(name: str) -> str:
+    return fill(shorten(name, PICTURE_LETTERS, placeholder="...") if " " in name else name[:PICTURE_LETTERS], 34)
+
+
 def heatmap(report: Report, path: Path) -> Path:
     """Runs by runs and partners, coloured by the metric; grey where there is no number; self-play in bold."""
     sheet = report.sheet
@@ -217,8 +223,8 @@ def heatmap(report: Report, path: Path) -> Path:
     why = [[cell.partition(":")[0] if isinstance(cell, str) else None for cell in row] for row in sheet.cells]
     known = values[np.isfinite(values)]
     low, high = (0.0, 1.0) if sheet.metric == "win_rate" else (known.min(initial=0.0), known.max(initial=0.0) or 1.0)
-    rows = [f"{agent.label}\nseed {agent.seed}" for agent in sheet.rows]
-    columns = [name if seed is None else f"{name} {seed}" for _, name, seed in _names(sheet)]
+    rows = [f"{_wrapped(agent.label)}\nseed {agent.seed}" for agent in sheet.rows]
+    columns = [_wrapped(name) if seed is None else f"{_wrapped(name)} {seed}" for _, name, seed in _names(sheet)]
     groups = [partner.population for partner in sheet.partners]
     lines = [len(rows) + k for k, name in enumerate(groups) if k == 0 or name != groups[k - 1]]
     heavy = {(i, i) for i in range(len(rows))}

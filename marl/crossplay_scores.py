@@ -202,9 +202,11 @@ def _held(sheet: Sheet, members: list[int]) -> list[Held]:
     for population, every in populations.items():
         chosen = [k for k in every if not any(isinstance(sheet.cells[i][first + k], str) for i in members)]
         block = values[np.ix_(members, [first + k for k in chosen])]  # nan: itself
-        block = block[~np.isnan(block).all(1)] if chosen else block[:0]
-        if not len(block):
+        met = ~np.isnan(block).all(0)
+        if not met.any():
             continue
+        block, chosen = block[:, met], [k for k, ok in zip(chosen, met, strict=True) if ok]
+        block = block[~np.isnan(block).all(1)]
         best = np.array([sheet.limits[k][0] for k in chosen])
         shares = block / best if (best > 0).all() else None
         hardest = sheet.partners[chosen[int(np.nanmean(block, axis=0).argmin())]].name
