@@ -98,9 +98,10 @@ def _answered(
     population: str, members: list[Agent], responses: Tree, section: str, env: Tree, task: str
 ) -> list[Partner]:
     names = [agent.label if agent.opens["run"] is None else agent.who for agent in members]
-    for k, agent in enumerate(members):
-        if agent.opens["run"] is not None and names.count(names[k]) > 1:  # checkpoints of one run
-            names[k] += f" at {agent.source['env_steps']}"
+    names = [
+        name if names.count(name) == 1 or agent.opens["run"] is None else f"{name} at {agent.source['env_steps']}"
+        for name, agent in zip(names, members, strict=True)
+    ]  # checkpoints of one run have their steps in their names
     for name in responses:
         if name not in names:
             raise ConfigError(f"{section}.responses.{name} answers nobody; there are {', '.join(names)}")

@@ -21,7 +21,8 @@ from marl.types import EpisodeBatch
 from scripts.main import choices
 from tests.helpers import TINY, compose_train, make_learner, make_spec, newest_state, random_batch, rows, train
 
-ALGOS = [name for name in choices("algo") if name != "frozen"]  # learns nothing; tests/test_init_from.py
+# frozen learns nothing (tests/test_init_from.py), bc not from what it plays (tests/test_bc.py)
+ALGOS = [name for name in choices("algo") if name not in ("frozen", "bc")]
 TOYS = [name for name in choices("env") if name.startswith("toy/")]
 NEEDS = {"laies": ("algo.hooks.laies.external=[.*]",)}  # which features matter is for a person to say
 SHORT = ("train.total_steps=120", "algo.epsilon.steps=100", "log.every=20", "eval.every=60", "checkpoint.every=60",
