@@ -179,6 +179,23 @@ class CrossplayConfig:
     env: Any = None
 
 
+@dataclass
+class PlayConfig:
+    run: str | None = None
+    policy: Any = None
+    checkpoint: int | None = None
+    member: str | None = None
+    seat: int = MISSING
+    pace: float | None = None
+    episodes: int = MISSING
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    out: str | None = None
+    env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -188,6 +205,7 @@ SCHEMAS = {
     "fidelity": FidelityConfig,
     "robustness": RobustnessConfig,
     "crossplay": CrossplayConfig,
+    "play": PlayConfig,
 }
 
 # keys that may differ between a checkpoint and the run that continues it

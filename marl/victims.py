@@ -59,7 +59,8 @@ def entries(given: Any) -> list[tuple[str | None, str]]:
 def trained_folders(pattern: str, key: str = "runs") -> list[Path]:
     """Run folders with checkpoints at or below every path that ``pattern`` (a glob, ** allowed) matches, but for runs
     that were set aside; ConfigError where there is none."""
-    matches = [path for path in map(Path, glob(pattern, recursive=True)) if path.is_dir()]
+    found_paths = [pattern] if Path(pattern).is_dir() else glob(pattern, recursive=True)  # folders may have [ ] in them
+    matches = [path for path in map(Path, found_paths) if path.is_dir()]
     configs = {path / "config.json" for path in matches} | {f for path in matches for f in path.rglob("config.json")}
     found = {f.parent.resolve(): f.parent for f in configs if f.exists() and (f.parent / "checkpoints").is_dir()}
     kept = [folder for real, folder in sorted(found.items()) if "previous" not in real.parts]

@@ -152,11 +152,17 @@ def test_every_suite_composes_and_its_attacks_lack_nothing(suite: str) -> None:
         assert column.name not in ("wolfpack", "ega", "ib") or column.fit, "these learn about their victim"
 
 
-@pytest.mark.parametrize("script", ["evaluate", "record", "plot", "bench", "fidelity", "robustness"])
+@pytest.mark.parametrize(
+    "script", ["evaluate", "record", "plot", "bench", "fidelity", "robustness", "crossplay", "play"]
+)
 def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
-    given = {"plot": ["runs=runs"], "bench": [], "fidelity": ["dir=agents"], "robustness": ["runs=runs"]}.get(
-        script, ["run=runs/one"]
-    )
+    given = {
+        "plot": ["runs=runs"],
+        "bench": [],
+        "fidelity": ["dir=agents"],
+        "robustness": ["runs=runs"],
+        "crossplay": ["runs=runs"],
+    }.get(script, ["run=runs/one"])
     with initialize_config_module("conf", version_base="1.3"):
         cfg = compose(script, overrides=given)
         if script == "bench":
