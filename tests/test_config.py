@@ -29,6 +29,7 @@ envs.configs.register()
 GIVEN = {
     "algo=frozen": ("algo.run=runs/one",),
     **{f"experiment={name}_smac": ("init_from=runs/one",) for name in ("random", "rarl", "rap", "romance", "ernie")},
+    **{f"demos@algo.demos={name}": ("algo=bc",) for name in choices("demos")},
     "env=gym": ("env.env=package:Name-v0", "env.episode_limit=10"),
     "env=pettingzoo": ("env.env=package.module", "env.episode_limit=10"),
 }
@@ -42,10 +43,11 @@ OPTIONS = [
     *(f"env={name}" for name in choices("env")),
     *(f"experiment={name}" for name in choices("experiment")),
     *(f"+hook@algo.hooks.{name}={name}" for name in choices("hook")),
+    *(f"demos@algo.demos={name}" for name in choices("demos")),
 ]
-COMPOSED_HERE = {"algo", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
-# job_logging, what evaluate and record take instead of a run, columns of robustness
-COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite"}
+COMPOSED_HERE = {"algo", "demos", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
+# job_logging, what evaluate and record take instead of a run, columns of robustness, of crossplay (test_scripted.py)
+COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "partners"}
 
 
 def test_every_group_is_known_here() -> None:
