@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from algos.fim_cog import STILL, CenterOfGravity, Findings
+from algos.fim_cog import STILL, CenterOfGravity, Findings, NoGap
 from algos.fim_memory import Memory
 from algos.fim_trace import FORMS, TRACES, focus, team_reward, trace_metrics
 from algos.influence import CHANGED, Anneal, Dynamics, Transitions, events, one_process
@@ -110,6 +110,7 @@ class FIM(NoHook):
         self.found: Findings | None = None
         self.due, self.dims, self.reported = id_steps, torch.zeros(0, dtype=torch.long), True
         self.seen: Seen | None = None
+        self.no_gap: NoGap | None = None
 
     def parameters(self) -> Iterable[Parameter]:
         return self.dynamics.model.parameters()
@@ -150,7 +151,10 @@ class FIM(NoHook):
         change = data.change[data.filled]
         before = self.found
         if before is None:
-            found = self.cog.find(change)
+            try:
+                found = self.cog.find(change)
+            except NoGap as error:
+                self.no_gap, found = error, error.found
         else:
             found = self.refreshed(before, change)
         self.due = self.anneal.seen + self.refresh_every if self.refresh_every else torch.iinfo(torch.long).max
@@ -185,10 +189,12 @@ class FIM(NoHook):
         return self.dynamics.learn(data, selected, scale, steps)
 
     def report(self, folder: Path) -> None:
-        """Write the table and the plot of entropies once per finding."""
+        """Write the table and the plot of entropies once per finding; then NoGap, if there was nothing to cut at."""
         if self.found is not None and not self.reported:
             self.cog.report(self.found, folder)
             self.reported = True
+        if self.no_gap is not None:
+            raise self.no_gap
 
     # learning, logging
 

@@ -32,6 +32,14 @@ class Findings:
     selected: Tensor  # bool
 
 
+class NoGap(ConfigError):
+    """There is no gap to cut at; ``found`` says what there is."""
+
+    def __init__(self, message: str, found: Findings) -> None:
+        super().__init__(message)
+        self.found = found
+
+
 class CenterOfGravity:
     """Selects features with ``h_min`` < H < ``delta`` among ``candidates`` less ``exclude`` (patterns: ``matching``).
 
@@ -65,12 +73,15 @@ class CenterOfGravity:
         )
 
     def find(self, change: Tensor) -> Findings:
-        """From the changes [R, S] of all state features in R steps, none of them across a reset."""
+        """From the changes [R, S] of all state features in R steps, none of them across a reset. Raises NoGap."""
         change = change.abs()
         scale = self.scale_of(change)
         entropy = entropies(change, scale, self.bins)
         changed = (change > CHANGED).float().mean(0)
-        return Findings(scale, changed, entropy, self.select(entropy))
+        try:
+            return Findings(scale, changed, entropy, self.select(entropy))
+        except ConfigError as error:
+            raise NoGap(str(error), Findings(scale, changed, entropy, torch.zeros_like(entropy, dtype=bool))) from error
 
     def scale_of(self, change: Tensor) -> Tensor:
         if self.normaliser == "max":
@@ -131,6 +142,9 @@ class CenterOfGravity:
         axis.set_yticks(shown, [bars[y][1] for y in shown], fontsize=6)
         if bars:
             axis.set_xscale("log")
+            axis.tick_params(axis="x", which="both", labelsize=6)
+            if self.delta != "auto_gap":
+                axis.axvline(float(self.delta), color="black", linestyle="--", linewidth=0.8)
         axis.invert_yaxis()
         axis.set_xlabel("entropy of the normalised change, nats")
         still = len(self.names) - len(bars)

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from attacks.base import LaneDraws
 from marl.distributed import world
-from marl.protocols import NoAttack, Policy, View
+from marl.protocols import Policy, View
 from marl.replay import Replay
 from marl.returns import td_lambda
 from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
@@ -64,7 +65,7 @@ def clipped_objective(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     return torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
 
 
-class ATLA(NoAttack):
+class ATLA(LaneDraws):
     """Adds ``epsilon`` tanh(u), u ~ N(mean, spread), to every feature that every living agent sees, within legal
     bounds; while it is not trained (``greedy``) u is the mean. PPO on the negative team reward of attacked lanes:
     ``epochs`` passes over every collection, in ``minibatches`` parts.
@@ -116,19 +117,17 @@ class ATLA(NoAttack):
 
     def fields(self) -> dict[str, Field]:
         """``hit`` bool [n]: this agent's observation was changed in this step; ``obs_seen`` [n, O]."""
-        n = self.spec.n_agents
-        return {"hit": Field((n,), torch.bool), "obs_seen": Field((n, self.spec.obs_dim))}
+        return super().fields() | {"obs_seen": Field((self.spec.n_agents, self.spec.obs_dim))}
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
-        self.gen = gen
+        super().begin(n_envs, victim, gen)
         self.drawn: list[Tensor] = []  # [B, n, O] of every step, before squashing
 
     @torch.no_grad()
     def perturb_obs(self, view: View) -> Tensor:
         obs, drawn = view.obs.obs, self.net.mean(view.obs.obs)
         if self.exploring or not self.greedy:
-            noise = torch.randn(obs.shape, generator=self.gen, device=self.device)
-            drawn = drawn + self.net.log_spread.exp() * noise
+            drawn = drawn + self.net.log_spread.exp() * self.normal(*obs.shape[1:])
         self.drawn.append(drawn)
         seen = (obs + self.epsilon * drawn.tanh()).clamp(self.low, self.high)
         seen = torch.where((view.active[:, None] & view.obs.alive)[..., None], seen, obs)

@@ -17,8 +17,8 @@ from marl.protocols import Attack, NoAttack, Policy, Victim, View
 from marl.types import ConfigError, EnvSpec, Field
 
 __all__ = [
-    "ActionAttack", "Attack", "Budget", "LaneAttack", "NoAttack", "ObservationAttack", "View", "as_victim", "choose_k",
-    "pick", "require_agents", "require_chance",
+    "ActionAttack", "Attack", "Budget", "LaneAttack", "LaneDraws", "NoAttack", "ObservationAttack", "View", "as_victim",
+    "choose_k", "pick", "require_agents", "require_chance",
 ]  # fmt: skip
 Unit = Literal["step", "agent_action"]
 UNITS = ("step", "agent_action")
@@ -56,13 +56,9 @@ class Budget:
         self.spent = self.spent + (hit.any(-1).long() if self.unit == "step" else hit.sum(-1))
 
 
-class LaneAttack(NoAttack):
-    """An attack with a budget. All randomness comes from ``uniform``, one row per lane, so that B lanes play as B
+class LaneDraws(NoAttack):
+    """An attack whose randomness all comes from ``uniform`` and ``normal``, one row per lane, so that B lanes play as B
     single ones do."""
-
-    def __init__(self, spec: EnvSpec, device: torch.device | str, *, budget: int | None, budget_unit: Unit) -> None:
-        super().__init__(spec, device)
-        self.budget = Budget(budget, budget_unit)
 
     def fields(self) -> dict[str, Field]:
         """``hit`` bool [n]: this agent's action or observation was changed in this step."""
@@ -70,11 +66,26 @@ class LaneAttack(NoAttack):
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         self.gen, self.n_envs = gen, n_envs
-        self.budget.begin(n_envs, self.device)
 
     def uniform(self, *shape: int) -> Tensor:
         """Uniform draws [B, *shape], a row for every lane, also for those that are not attacked."""
         return torch.rand(self.n_envs, *shape, generator=self.gen, device=self.device)
+
+    def normal(self, *shape: int) -> Tensor:
+        """The same of the standard normal distribution, [B, *shape]."""
+        return torch.randn(self.n_envs, *shape, generator=self.gen, device=self.device)
+
+
+class LaneAttack(LaneDraws):
+    """An attack with a budget, which it pays from."""
+
+    def __init__(self, spec: EnvSpec, device: torch.device | str, *, budget: int | None, budget_unit: Unit) -> None:
+        super().__init__(spec, device)
+        self.budget = Budget(budget, budget_unit)
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        super().begin(n_envs, victim, gen)
+        self.budget.begin(n_envs, self.device)
 
     def pay(self, wanted: Tensor, view: View) -> Tensor:
         """What of ``wanted`` bool [B, n] takes place: in attacked lanes, on living agents, as far as it can be paid."""

@@ -15,19 +15,20 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
+from attacks.base import LaneDraws
 from attacks.ibal_curriculum import Curriculum
 from attacks.ibal_estimators import Estimators, draw_groups
 from attacks.ibal_models import dependence
 from attacks.ibal_scores import above_floor, across, draw, hidden_features, largest, own_features, table, write_table
 from attacks.ibal_search import Search
-from marl.protocols import NoAttack, Policy, View
+from marl.protocols import Policy, View
 from marl.replay import Replay
 from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 
 CHOICES = {"size": ("random", "full"), "score": ("kl", "pmi"), "floor": ("median", "none")}
 
 
-class IBAL(NoAttack):
+class IBAL(LaneDraws):
     """In each episode a part of ``k`` agents is drawn (``size`` random: k ~ U{0..k_max}; full: k_max). Each side is
     shown its observations without the ``n_masked`` features that tell most about the other side (``hidden_features``;
     not ``symmetric``: only the part is blinded). In each step, with the episode's chance p, the part does what tells
@@ -87,6 +88,7 @@ class IBAL(NoAttack):
                 raise ConfigError(f"attack.{key}={number} must be at least {bound}")
         if protect_own and spec.about is None:
             raise ConfigError("attack.protect_own=true: the environment does not say what its features describe")
+        self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
         self.k_max, self.size, self.n_masked, self.per_agent = k_max, size, n_masked, per_agent
         self.symmetric, self.floor, self.noise, self.score = symmetric, floor, noise, score
         self.p_act, self.schedule, self.guidance = p_act, schedule, guidance
@@ -107,21 +109,17 @@ class IBAL(NoAttack):
         """``hit`` [n]: this agent's action or observation was changed in this step. Per episode: ``ibal_group`` [n],
         the part; ``ibal_p``, its chance; ``ibal_mask`` [n, O], what is hidden."""
         n, O = self.spec.n_agents, self.spec.obs_dim  # noqa: E741
-        return {
-            "hit": Field((n,), torch.bool),
+        return super().fields() | {
             "obs_seen": Field((n, O)),
             "ibal_group": Field((n,), torch.bool, "episode"),
             "ibal_p": Field((), per="episode"),
             "ibal_mask": Field((n, O), torch.bool, "episode"),
         }
 
-    def uniform(self, *shape: int) -> Tensor:
-        """Uniform draws [B, *shape], a row for every lane."""
-        return torch.rand(self.n_envs, *shape, generator=self.gen, device=self.device)
-
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         """Draw the parts, their chances and what is hidden; the same for the whole episode."""
-        self.gen, self.n_envs, n = gen, n_envs, self.spec.n_agents
+        super().begin(n_envs, victim, gen)
+        n = self.spec.n_agents
         u = self.uniform(n + 2)
         k = torch.full_like(u[:, 0], self.k_max) if self.size == "full" else (u[:, 0] * (self.k_max + 1)).floor()
         quiet = self.natural or (self.guidance and not self.estimators.rounds) or self.seen < self.warmup_episodes
@@ -159,11 +157,8 @@ class IBAL(NoAttack):
         obs = view.obs.obs
         self.under |= view.active
         hidden = self.mask & view.active[:, None, None] & view.obs.alive[..., None]
-        shown = torch.zeros_like(obs)
-        if self.noise is not None:
-            shown = obs + self.noise * torch.randn(obs.shape, generator=self.gen, device=self.device)
-            shown = shown.clamp(self.spec.obs_low.to(self.device), self.spec.obs_high.to(self.device))
-        self.shown = torch.where(hidden, shown, obs)
+        shown = torch.zeros_like(obs) if self.noise is None else obs + self.noise * self.normal(*obs.shape[1:])
+        self.shown = torch.where(hidden, shown.clamp(self.low, self.high), obs)
         self.blinded = (self.shown != obs).any(-1)  # [B, n]
         return self.shown
 

@@ -66,6 +66,11 @@ def speed_row(name: str, lanes: int, threads: int, speed: tuple[float, float, fl
             "per_cpu_s": steps / cpu}  # fmt: skip
 
 
+def peak_memory() -> float:
+    """The most memory that this process has held, MiB (Linux counts KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 def env_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
     for lanes in ENV_LANES:
         with closing(make_env(cfg, lanes, Streams(cfg.seed).env_seed("env"))) as env:
@@ -108,7 +113,7 @@ def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
 
 
 def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iterator[Row]:
-    """rollout, the attack's own work, update and train on one warm run."""
+    """rollout, the attack's own work, update and train on one warm run; ``train`` also says how much memory it took."""
     base = {"lanes": run.parts.env.n_envs, "threads": threads}
 
     def collect_once() -> float:
@@ -124,9 +129,11 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
         return float(fresh.length.sum())
 
     batch_size = int(cfg.algo.get("batch_size", 32))
-    collect_once()
-    while len(run.replay) < batch_size:
-        collect_once()
+    while len(run.replay) < batch_size or run.clock.env_steps < cfg.warmup_steps:
+        fresh = run.collect()
+        run.count(fresh)
+        run.parts.algo.annotate(fresh)
+        run.replay.add(fresh)
     if only in (None, "rollout"):
         steps, wall, cpu = repeat(cfg.seconds, collect_once)
         yield {"name": "rollout", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu}
@@ -150,7 +157,8 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
         steps, wall, cpu = repeat(2 * cfg.seconds, train_once)
         updates = run.clock.updates - before
         yield {"name": "train", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu,
-               "updates_per_s": updates / wall, "updates_per_cpu_s": updates / cpu}  # fmt: skip
+               "updates_per_s": updates / wall, "updates_per_cpu_s": updates / cpu,
+               "peak_mib": peak_memory()}  # fmt: skip
 
 
 def rows(cfg: DictConfig) -> Iterator[Row]:
@@ -173,5 +181,6 @@ def rows(cfg: DictConfig) -> Iterator[Row]:
                 with closing(run):
                     yield from loop_rows(run_cfg, run, threads, cfg.only)
     if cfg.only in (None, "memory"):
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        yield {"name": "memory", "lanes": cfg.train.n_envs, "threads": threads, "value": peak, "unit": "MiB peak"}
+        yield {
+            "name": "memory", "lanes": cfg.train.n_envs, "threads": threads, "value": peak_memory(), "unit": "MiB peak",
+        }  # fmt: skip

@@ -47,6 +47,14 @@ def _store_observation(batch: EpisodeBatch, t: int, obs: Obs) -> None:
     batch.alive[:, t] = obs.alive
 
 
+def _store_step(batch: EpisodeBatch, t: int, values: dict[str, Tensor]) -> None:
+    """What the batch has a field for, of step ``t``; of fields of an episode the newest value stays."""
+    for name, value in values.items():
+        if name in batch.fields:
+            place = batch[name][:, t] if batch.fields[name].per == "step" else batch[name]
+            place.copy_(value)
+
+
 def collect(
     env: VectorEnv,
     policy: Policy,
@@ -65,13 +73,12 @@ def collect(
 
     ``fields`` are the core fields and those that the algorithm and the attack declare; whatever ``policy.act``,
     ``attack.perturb_actions`` and the environment's ``info_names`` give under these names is stored. ``attacked`` bool
-    [B] marks the lanes that the attack may touch; it also perturbs what is seen after a lane's last step, which values
+    [B] marks the lanes that the attack may touch. It also perturbs what is seen after a lane's last step, which values
     are bootstrapped from. ``device`` is where the policy lives. ``watch`` is called before every step. A ``seed``
     starts the lanes' random streams anew.
     """
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)
-    per_step = {name for name, f in fields.items() if f.per == "step"}
     running = torch.ones(B, dtype=torch.bool, device=env.device)
     ended = torch.zeros_like(running)  # in the step before: values are bootstrapped from what is seen now
     attacked = attacked.to(device)
@@ -96,11 +103,7 @@ def collect(
         stored = {name: step.info[name] for name in env.spec.info_names}
         stored |= {"actions": actions, "intended": intended, "reward": step.reward, "terminated": step.terminated}
         stored |= {"filled": running, "obs_seen": seen, **extras, **attack_extras}
-        for name, value in stored.items():
-            if name in per_step:
-                batch[name][:, t] = value.to(env.device)
-            elif name in fields:
-                batch[name][:] = value.to(env.device)
+        _store_step(batch, t, stored)
         batch["length"].add_(running)
         batch["won"].logical_or_(running & step.info["won"])
         attack.after_step(view, executed, step)

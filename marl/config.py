@@ -120,6 +120,7 @@ class PlotConfig:
 class BenchConfig(TrainConfig):
     only: str | None = None
     seconds: float = MISSING
+    warmup_steps: int = MISSING
     yardstick: Any = None
     out: str | None = None
 

@@ -207,12 +207,12 @@ class NoHook:
 
 @dataclass
 class View:
-    """What an attack sees at step ``t``."""
+    """What an attack sees at step ``t``; ``perturb_obs`` also what is seen after a lane's last step."""
 
     t: int
     obs: Obs
     carry: Carry
-    active: Tensor  # bool [B]: the lane runs and is under attack; perturb_obs also sees the state that it ended in
+    active: Tensor  # bool [B]: the lane is under attack and runs; for perturb_obs also where it has just ended
     victim: Policy
 
 

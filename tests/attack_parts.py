@@ -1,6 +1,7 @@
 """The contract of attacks, rule by rule, on a corridor where agents die and lanes end at different times.
 
-A ``Make`` gives a fresh attack for a spec with so much budget (None: as its configuration says) in this unit.
+A ``Make`` gives a fresh attack for a spec with so much budget (None: without a limit) in this unit. Attacks that have
+no budget keep all rules but those in ``OF_BUDGETS``.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, LaneAttack, NoAttack
+from attacks.base import Attack, LaneDraws, NoAttack
 from envs.streams import lane_keys
 from envs.toy import Corridor
 from marl.collect import collect
 from marl.mixers import QMix
 from marl.policy import EpsilonGreedy
-from marl.types import EnvSpec, EpisodeBatch, core_fields
+from marl.protocols import Fitting
+from marl.replay import Replay
+from marl.types import Clock, EnvSpec, EpisodeBatch, core_fields
 from tests.helpers import differences, make_agent
 
 LANES, AGENTS = 8, 5
@@ -61,21 +64,34 @@ def play(attack: Attack, attacked: list[bool] | None = None, env: Any = None, vi
 
 
 class Rows:
-    """Draws for ``LaneAttack.uniform``: lane b's numbers come from a generator of its own."""
+    """Draws for ``LaneDraws``: lane b's numbers come from a generator of its own."""
 
     def __init__(self, lanes: list[int]) -> None:
         self.gens = [torch.Generator().manual_seed(1000 + lane) for lane in lanes]
 
-    def __call__(self, attack: LaneAttack, *shape: int) -> Tensor:
-        return torch.stack([torch.rand(shape, generator=gen) for gen in self.gens])
+    def __call__(self, draw: Callable[..., Tensor], *shape: int) -> Tensor:
+        return torch.stack([draw(shape, generator=gen) for gen in self.gens])
 
 
 @contextlib.contextmanager
 def drawing_rows(lanes: list[int]) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         rows = Rows(lanes)
-        patch.setattr(LaneAttack, "uniform", lambda attack, *shape: rows(attack, *shape))
+        patch.setattr(LaneDraws, "uniform", lambda attack, *shape: rows(torch.rand, *shape))
+        patch.setattr(LaneDraws, "normal", lambda attack, *shape: rows(torch.randn, *shape))
         yield
+
+
+def fit(attack: Attack) -> None:
+    """Let an attack learn about a frozen victim, as evaluations do; with the same draws wherever it is called."""
+    assert isinstance(attack, Fitting)
+    spec, policy = corridor().spec, make_victim(corridor().spec)
+    replay = Replay(100, spec.episode_limit, core_fields(spec) | attack.fields())
+    with attack.fitting(), drawing_rows(list(range(LANES))):
+        while attack.needs_fit:
+            episodes = play(attack, victim=policy)
+            replay.add(episodes)
+            attack.update(replay, episodes, policy, Clock())
 
 
 def fresh(make: Make, *budget: Any, seed: int = 0) -> Attack:
@@ -209,3 +225,4 @@ def repeats(make: Make) -> None:
 RULES: dict[str, Callable[[Make], None]] = {
     rule.__name__: rule for rule in (inactive, honest, budget, bounds, lanes, victim, off, state, repeats)
 }
+OF_BUDGETS = ("budget", "off")

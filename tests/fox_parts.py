@@ -58,6 +58,12 @@ def add_fields(algo: FoX, batch: EpisodeBatch) -> None:
         batch.data[name] = torch.zeros(*batch.filled.shape, *field.shape, dtype=field.dtype)
 
 
+def moved(net: torch.nn.Module, loss: Tensor) -> list[Tensor]:
+    """Gradient of ``loss`` in every parameter of ``net``; zeros where it has none."""
+    grads = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(net.parameters(), grads, strict=True)]
+
+
 def formations(matrix: Tensor, **changes: Any) -> Formations:
     options = {name: HOOK[name] for name in ("decimals", "features", "partners", "mask_dead", "canonical")}
     return Formations(matrix, **{**options, **changes})

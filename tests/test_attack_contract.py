@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,29 @@ from attacks.base import Attack
 from marl.build import factory
 from marl.types import EnvSpec
 from scripts.main import choices
-from tests.attack_parts import RULES, Make
+from tests.attack_parts import OF_BUDGETS, RULES, Make, fit
 from tests.broken_attacks import BROKEN_ATTACKS, Sound
 from tests.helpers import compose_train
 
+ROOT = Path(__file__).resolve().parent.parent
 ATTACKS = [name for name in choices("attack") if name != "none"]
+SMALL = ("attack.warmup_episodes=0", "attack.k_max=2", "attack.estimators.hidden_dim=16", "attack.estimators.width=8",
+         "attack.estimators.group_width=8", "attack.estimators.samples=32",
+         "attack.estimators.fit_rounds=10")  # fmt: skip
 MORE: dict[str, tuple[str, ...]] = {  # so that a dozen steps show something
     "random": ("attack.p=0.4",),
     "rand_act": ("attack.p=0.4",),
     "single": ("attack.start_p=0.5", "attack.duration=2"),
     "mixture": ("attack.attacks.random.p=0.4",),
+    "wolfpack": ("attack.foresight.window=3",),
+    "ibal": SMALL,
+    "ib": SMALL,
 }
+FITTED = ("ibal", "ib")  # they do nothing before they know their victim
 
 
 def limit(node: Any, budget: int | None, unit: str) -> int:
-    """Set the budget of an attack and of those inside it; how many were set."""
+    """Set the budget of an attack and of those inside it; how many have one."""
     if not isinstance(node, DictConfig):
         return 0
     found = sum(limit(part, budget, unit) for part in node.values())
@@ -43,20 +52,39 @@ def configuration(name: str) -> DictConfig:
     return compose_train(Path("runs"), "env=toy/corridor", f"attack={name}", *MORE.get(name, ())).attack
 
 
+def has_budget(name: str) -> bool:
+    return limit(copy.deepcopy(configuration(name)), 0, "step") > 0
+
+
 @pytest.fixture
 def make(name: str) -> Make:
     def build(spec: EnvSpec, budget: int | None = None, unit: str = "step") -> Attack:
         node = copy.deepcopy(configuration(name))
-        assert limit(node, budget, unit), f"attack={name} has no budget"
-        return factory(node, "attack")(spec, "cpu")
+        found = limit(node, budget, unit)
+        assert found or budget is None, f"attack={name} has no budget"
+        attack: Attack = factory(node, "attack")(spec, "cpu")
+        if name in FITTED:
+            fit(attack)
+        return attack
 
     return build
 
 
-@pytest.mark.parametrize("rule", RULES)
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [(name, rule) for name in ATTACKS for rule in RULES if rule not in OF_BUDGETS or has_budget(name)],
+)
 def test_attacks_keep_the_contract(rule: str, make: Make) -> None:
     RULES[rule](make)
+
+
+def test_the_documentation_lists_every_attack_and_those_without_a_budget() -> None:
+    """So that an attack whose configuration has forgotten its budget does not pass for one that has none."""
+    said = (ROOT / "docs" / "attacks.md").read_text(encoding="utf8")
+    row_heads = [line.split("|")[1] for line in said.splitlines() if line.startswith("| `")]
+    assert {"none", *ATTACKS} <= {name for head in row_heads for name in re.findall(r"`(\w+)`", head)}
+    (unlimited,) = re.findall(r"^Without a budget: (.*?)\.", said, re.MULTILINE | re.DOTALL)
+    assert sorted(re.findall(r"`(\w+)`", unlimited)) == [name for name in sorted(ATTACKS) if not has_budget(name)]
 
 
 @pytest.mark.parametrize(("rule", "broken"), BROKEN_ATTACKS, ids=lambda x: x if isinstance(x, str) else x.__name__)

@@ -95,6 +95,8 @@ def test_every_algorithm_trains_on_every_toy_game(algo: str, env: str, tmp_path:
             "algo.hooks.fim.model.kind=gru",
             "algo.hooks.fim.trace=per_agent",
         ),
+        ("algo=fox", "agent@algo.agent=fox"),
+        ("algo=fox", "agent@algo.agent=fox", "mixer@algo.mixer=qplex", "algo.agent.share_parameters=false"),
         ("algo=laies", "mixer@algo.mixer=qplex", "algo.hooks.laies.external=[cell]"),
         ("algo=count", "mixer@algo.mixer=none", "algo.hooks.count.features=['0:2']"),
         ("algo=vdn", "train.n_envs=1", "algo.batch_size=1", "algo.warmup_episodes=1", "replay.capacity=1"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -204,6 +205,15 @@ def test_noise_may_take_the_place_of_zero(tmp_path: Path) -> None:
     moved = (batch["obs_seen"] - batch.obs)[mask]
     assert moved.abs().max() > 0.2 and (moved != 0).float().mean() > 0.4  # at a bound half of the noise is cut
     assert (batch["obs_seen"] <= env.spec.obs_high).all() and (batch["obs_seen"] >= env.spec.obs_low).all()
+
+
+def test_what_is_hidden_reads_the_nearest_legal_value_to_zero(tmp_path: Path) -> None:
+    env = posts(64)
+    spec = replace(env.spec, obs_low=torch.full_like(env.spec.obs_low, 0.25))
+    attack = make_attack(spec, tmp_path, "attack.guidance=false", "attack.size=full")
+    batch = play(attack, env, make_victim(env.spec))
+    mask = batch["ibal_mask"][:, None].expand_as(batch.obs) & batch.filled[..., None, None]
+    assert mask.any() and (batch["obs_seen"][mask] == 0.25).all()
 
 
 @pytest.mark.parametrize("context, width", [("hidden", 16), ("obs", 15), ("state", 12), ("joint", 48)])

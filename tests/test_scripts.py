@@ -198,6 +198,8 @@ def test_bench_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[
     for row in measured:
         assert {"name", "lanes", "threads", "value", "unit"} <= row.keys()
         assert row["value"] > 0 and row["threads"] == 1 and row["unit"], row
+    held = {row["name"]: row.get("peak_mib", row["value"]) for row in measured}
+    assert 50 < held["train"] <= held["memory"], "MiB; torch alone takes more than 50"
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("env_random", *rows))
 
