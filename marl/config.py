@@ -162,6 +162,41 @@ class RobustnessConfig:
     env: Any = None
 
 
+@dataclass
+class CrossplayConfig:
+    runs: Any = None
+    partners: Any = MISSING
+    across: bool = True
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = 0
+    epsilon: float = MISSING
+    device: str = "auto"
+    threads: int | None = None
+    jobs: int = 1
+    metric: str = MISSING
+    out: str = MISSING
+    results: str | None = None
+    env: Any = None
+
+
+@dataclass
+class PlayConfig:
+    run: str | None = None
+    policy: Any = None
+    checkpoint: int | None = None
+    member: str | None = None
+    seat: int = MISSING
+    pace: float | None = None
+    episodes: int = MISSING
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    out: str | None = None
+    env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -170,6 +205,8 @@ SCHEMAS = {
     "bench": BenchConfig,
     "fidelity": FidelityConfig,
     "robustness": RobustnessConfig,
+    "crossplay": CrossplayConfig,
+    "play": PlayConfig,
 }
 
 # keys that may differ between a checkpoint and the run that continues it

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from marl.checkpoint import write_atomic
 from marl.evaluate import Interval
+from marl.heatmap import draw
 from marl.matrix import Row, Score
 
 AGENT_WIDTH, COLUMN_WIDTH = 40, 26  # characters
@@ -164,57 +165,55 @@ def _runs_of(row: Row, matrix: Matrix) -> int:
 
 def heatmap(matrix: Matrix, path: Path) -> Path:
     """Methods (and their means over tasks) by columns, coloured by the metric; grey where there is no score."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = [row for row in matrix.rows if row.level != "run"]
     values = np.full((len(rows), len(matrix.columns)), np.nan)
+    why: list[list[str | None]] = [[None] * len(matrix.columns) for _ in rows]
+    heavy = set()
     for i, row in enumerate(rows):
         for j, name in enumerate(matrix.columns):
             cell = row.cells[name]
             if isinstance(cell, Score):
                 values[i, j] = cell.metric(matrix.metric).mean
+            else:
+                why[i][j] = cell.partition(":")[0]
+            if name == row.worst(matrix.metric, matrix.baseline):
+                heavy.add((i, j))
     known = values[np.isfinite(values)]
     low, high = (0.0, 1.0) if matrix.metric == "win_rate" else (known.min(initial=0.0), known.max(initial=0.0) or 1.0)
-    figure = Figure(figsize=(3.2 + 1.15 * len(matrix.columns), 1.4 + 0.62 * len(rows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    axis.set_facecolor("#c8c8c8")
-    image = axis.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
-    for i, row in enumerate(rows):
-        for j, name in enumerate(matrix.columns):
-            cell = row.cells[name]
-            bright = isinstance(cell, Score) and values[i, j] > (low + high) / 2
-            text = f"{values[i, j]:.2f}" if isinstance(cell, Score) else fill(cell.partition(":")[0], 8)
-            heavy = "bold" if name == row.worst(matrix.metric, matrix.baseline) else "normal"
-            colour = "black" if bright or isinstance(cell, str) else "white"
-            axis.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, fontweight=heavy)
-    axis.set_xticks(range(len(matrix.columns)), matrix.columns, rotation=30, ha="right")
     names = [f"{fill(row.label, 34)}\n{'mean of tasks' if row.level == 'tasks' else row.task}" for row in rows]
-    axis.set_yticks(range(len(rows)), names, fontsize=8)
-    figure.colorbar(image, ax=axis, label=matrix.metric.replace("_", " "))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    return path
+    return draw(
+        path, values, names, matrix.columns, label=matrix.metric.replace("_", " "), low=low, high=high, why=why,
+        heavy=heavy,
+    )  # fmt: skip
 
 
-def tensorboard(matrix: Matrix, folder: Path) -> None:
-    """Scalars ``robustness/<column>/<metric>`` of every run, at the step of its checkpoint, written anew."""
+def write_scalars(folder: Path, runs: dict[str, tuple[int, dict[str, float]]]) -> None:
+    """TensorBoard scalars, anew: by the name of a run, its step and its values."""
     from torch.utils.tensorboard import SummaryWriter
 
     shutil.rmtree(folder, ignore_errors=True)
+    for name, (step, scalars) in runs.items():
+        with SummaryWriter(str(folder / name.replace("/", "-"))) as writer:
+            for key, value in scalars.items():
+                writer.add_scalar(key, value, step)
+
+
+def tensorboard(matrix: Matrix, folder: Path) -> None:
+    """Scalars ``robustness/<column>/<metric>`` of every run, at the step of its checkpoint."""
+    runs: dict[str, tuple[int, dict[str, float]]] = {}
     for row in matrix.rows:
         if row.level != "run":
             continue
-        name = f"{row.task} {row.label} seed{row.seeds[0]}".replace("/", "-")
+        scalars = {}
+        for column, cell in row.cells.items():
+            if isinstance(cell, Score):
+                scalars[f"robustness/{column}/win_rate"] = cell.win_rate.mean
+                scalars[f"robustness/{column}/return"] = cell.returns.mean
+                if cell.drop is not None:
+                    scalars[f"robustness/{column}/drop"] = cell.drop.mean
         step = int((row.source or {}).get("env_steps", 0))
-        with SummaryWriter(str(folder / name)) as writer:
-            for column, cell in row.cells.items():
-                if isinstance(cell, Score):
-                    writer.add_scalar(f"robustness/{column}/win_rate", cell.win_rate.mean, step)
-                    writer.add_scalar(f"robustness/{column}/return", cell.returns.mean, step)
-                    if cell.drop is not None:
-                        writer.add_scalar(f"robustness/{column}/drop", cell.drop.mean, step)
+        runs[f"{row.task} {row.label} seed{row.seeds[0]}"] = (step, scalars)
+    write_scalars(folder, runs)
 
 
 def write(matrix: Matrix, folder: Path) -> Path:

@@ -139,6 +139,15 @@ class Algorithm(Protocol):
 
 
 @runtime_checkable
+class Troupe(Protocol):
+    """An algorithm that trains more policies than the one that it is tested with."""
+
+    def member(self, name: str) -> Policy:
+        """One of them as it plays by now; ConfigError says which there are."""
+        ...
+
+
+@runtime_checkable
 class Reporting(Protocol):
     """An algorithm, learner hook or attack that finds something a person should read, such as what it chose by
     itself."""

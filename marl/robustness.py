@@ -6,38 +6,30 @@ once and kept; whatever changes makes another cell. An attack that has networks 
 
 from __future__ import annotations
 
-import hashlib
 import json
-import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
 from marl.build import check_call, factory
+from marl.cells import Episodes, Outcome, Tell, commits, content_key, measure_cell, missing, one_pass
 from marl.checkpoint import write_atomic
 from marl.config import resolved
 from marl.evaluate import evaluate
 from marl.fitting import fit_attack, load_fit, save_fit
-from marl.jobs import Stopped, run_jobs
-from marl.progress import JobProgress
 from marl.protocols import Fitting
 from marl.resume import command_line, git_commit
 from marl.runs import open_team, with_options
 from marl.seeding import derive
-from marl.signals import StopRequest
 from marl.types import ConfigError
 from marl.victims import Agent, Tree, same_game
 
-log = logging.getLogger(__name__)
 FIT_TO = ("victim", "reference")
-LAYOUT = 1  # of cells and fits; a change of what they mean makes old ones unknown
-Tell = Callable[[float], None]  # how much is done, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -94,12 +86,6 @@ class Cell:
 
     def done(self) -> bool:
         return self.path.exists()
-
-
-def content_key(document: Tree) -> str:
-    """Digest of plain data, whatever the order of its keys."""
-    text = json.dumps({"layout": LAYOUT, **document}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Column], str | None]:
@@ -200,24 +186,14 @@ def run_fit(fit: Fit, tell: Tell) -> str | None:
 
 def run_cell(cell: Cell, tell: Tell) -> str | None:
     """Measure a cell and keep it; the reason where that is not possible."""
-    started = time.perf_counter()
-    try:
-        if cell.why is not None:
-            raise ConfigError(cell.why)
-        episodes = play(cell, tell)
-    except ConfigError as error:
-        return str(error)
-    document = {
-        "title": cell.title, "seed": cell.setting.seed, "n": cell.setting.episodes,
-        "fit": cell.fit.key if cell.fit else None, "commit": git_commit(), "seconds": time.perf_counter() - started,
-        "team": cell.team, "episodes": episodes,
+    about = {
+        "seed": cell.setting.seed, "n": cell.setting.episodes, "fit": cell.fit.key if cell.fit else None,
+        "team": cell.team,
     }  # fmt: skip
-    cell.path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(cell.path, json.dumps(document))
-    return None
+    return cell.why or measure_cell(cell, lambda: play(cell, tell), about)
 
 
-def play(cell: Cell, tell: Tell) -> dict[str, list[Any]]:
+def play(cell: Cell, tell: Tell) -> Episodes:
     """Per-episode values of a cell; ConfigError where its attack and its team do not go together."""
     episodes = cell.setting.episodes
     team = open_team(OmegaConf.create(cell.team), min(cell.setting.n_envs, episodes))
@@ -234,54 +210,23 @@ def play(cell: Cell, tell: Tell) -> dict[str, list[Any]]:
     return {name: values.tolist() for name, values in results.items()}
 
 
-@dataclass
-class Outcome:
-    """What a pass over cells left behind: reasons by the key of the cell, and whether nothing is left to do."""
-
-    impossible: dict[str, str]
-    complete: bool
-
-
 def measure(cells: list[Cell], processes: int) -> Outcome:
     """Fit and measure whatever is not there yet. A signal stops after the round in hand; finished cells stay."""
-    pending = list({cell.key: cell for cell in cells if not cell.done()}.values())
-    fits = list({cell.fit.key: cell.fit for cell in pending if cell.fit and not cell.fit.done()}.values())
-    failed: dict[str, str] = {}
-    outcome = Outcome({}, complete=False)
-    with StopRequest() as stop, JobProgress(len(fits) + len(pending)) as progress:
-        try:
-            for fit, why in run_jobs(run_fit, fits, processes, stop, progress):
-                log.info("%s: %s", fit.title, why or "done")
-                if why is not None:
-                    failed[fit.key] = why
-            pending = [
-                replace(cell, why=failed[cell.fit.key]) if cell.fit and cell.fit.key in failed else cell
-                for cell in pending
-            ]
-            for cell, why in run_jobs(run_cell, pending, processes, stop, progress):
-                log.info("%s: %s", cell.title, f"not possible: {why}" if why else "done")
-                if why is not None:
-                    outcome.impossible[cell.key] = why
-            outcome.complete = True
-        except Stopped:
-            log.info("stopped by %s; the same command continues", stop.name)
+    pending = missing(cells)
+    fits = missing(cell.fit for cell in pending if cell.fit)
+    with one_pass(len(fits) + len(pending), processes) as (outcome, do):
+        do(run_fit, fits)
+        failed = outcome.impossible
+        do(run_cell, [replace(c, why=failed[c.fit.key]) if c.fit and c.fit.key in failed else c for c in pending])
+    for fit in fits:
+        outcome.impossible.pop(fit.key, None)
     return outcome
-
-
-def read_cell(cell: Cell, outcome: Outcome) -> dict[str, np.ndarray] | str:
-    """Per-episode values of a measured cell, or why there are none."""
-    if not cell.done():
-        why = outcome.impossible.get(cell.key)
-        return "not measured yet" if why is None else f"not possible: {why}"
-    document = json.loads(cell.path.read_text(encoding="utf8"))
-    return {name: np.asarray(values) for name, values in document["episodes"].items()}
 
 
 def provenance(columns: list[Column], cells: list[Cell], setting: Setting) -> dict[str, Any]:
     """How a matrix came about: commits of the cells and of this pass, the command, seeds, attacks and fits."""
-    measured = [json.loads(cell.path.read_text(encoding="utf8")) for cell in cells if cell.done()]
     return {
-        "commit": git_commit(), "commits": sorted({one["commit"] for one in measured}), "command": command_line(),
+        "commit": git_commit(), "commits": commits(cells), "command": command_line(),
         "seed": setting.seed, "n_envs": min(setting.n_envs, setting.episodes),
         "columns": {c.name: {"attack": c.attack, "fit": c.fit, "env": c.env} for c in columns},
         "fits": sorted({cell.fit.title for cell in cells if cell.fit is not None}),

@@ -16,9 +16,9 @@ from marl import checkpoint
 from marl.build import Parts, build, call, factory, make_env, use_threads
 from marl.config import pick_device
 from marl.evaluate import evaluate
-from marl.protocols import Attack, Policy, VectorEnv
+from marl.protocols import Algorithm, Attack, Policy, Troupe, VectorEnv
 from marl.seeding import Streams
-from marl.types import Clock, ConfigError, Field, core_fields
+from marl.types import Clock, ConfigError, EnvSpec, Field, core_fields
 
 
 @dataclass
@@ -128,14 +128,42 @@ def load_trained(
             cfg[key] = value
     cfg.env = with_options(cfg.env, env_options or {})
     parts = build(cfg, n_envs, env_stream="eval")
-    state = checkpoint.load_state(folder, parts.device)
     try:
-        parts.algo.load_state_dict(state["algo"])
-    except RuntimeError as error:  # torch's message lists every tensor
+        return parts, restore(parts.algo, run_dir, folder, parts.device)
+    except ConfigError:
         parts.env.close()
+        raise
+
+
+def restore(algo: Algorithm, run_dir: Path, folder: Path, device: torch.device) -> Clock:
+    """Give ``algo`` the weights of the checkpoint ``folder`` of a run; the clock that goes with them."""
+    state = checkpoint.load_state(folder, device)
+    try:
+        algo.load_state_dict(state["algo"])
+    except RuntimeError as error:  # torch's message lists every tensor
         raise ConfigError(
             f"the team of {run_dir} does not fit this environment: {str(error).splitlines()[-1].strip()}"
         ) from error
     clock = Clock()
     clock.load_state_dict(state["clock"])
-    return parts, clock
+    return clock
+
+
+def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, streams: Streams) -> Policy:
+    """A policy without an environment of its own: of the run ``opens["run"]`` at ``opens["checkpoint"]`` (None: the
+    newest), or what the plug-in ``opens["policy"]`` makes. ``opens["member"]``: not the team of the run, but another
+    policy that its algorithm trains. ConfigError where it does not fit ``spec``, or there is none."""
+    if opens["policy"] is not None:
+        with streams.initializing():
+            return call(factory(OmegaConf.create(opens["policy"]), "policy"), "policy", spec, device)
+    run_dir = Path(opens["run"])
+    make_algo = factory(read_config(run_dir).algo, "algo")
+    with streams.initializing():
+        algo = call(make_algo, "algo", spec, device, streams["replay"])
+    clock = restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]), device)
+    member = opens.get("member")
+    if member is None:
+        return algo.policy(clock)
+    if not isinstance(algo, Troupe):
+        raise ConfigError(f"{run_dir} has no member {member}: {type(algo).__name__} trains one team only")
+    return algo.member(member)

@@ -35,7 +35,12 @@ class Agent:
 
     @property
     def name(self) -> str:
-        return f"{self.task} {self.label} seed {self.seed}"
+        return f"{self.task} {self.who}"
+
+    @property
+    def who(self) -> str:
+        """Its name among agents of one game."""
+        return f"{self.label} seed {self.seed}"
 
 
 def entries(given: Any) -> list[tuple[str | None, str]]:
@@ -54,7 +59,8 @@ def entries(given: Any) -> list[tuple[str | None, str]]:
 def trained_folders(pattern: str, key: str = "runs") -> list[Path]:
     """Run folders with checkpoints at or below every path that ``pattern`` (a glob, ** allowed) matches, but for runs
     that were set aside; ConfigError where there is none."""
-    matches = [path for path in map(Path, glob(pattern, recursive=True)) if path.is_dir()]
+    found_paths = [pattern] if Path(pattern).is_dir() else glob(pattern, recursive=True)  # folders may have [ ] in them
+    matches = [path for path in map(Path, found_paths) if path.is_dir()]
     configs = {path / "config.json" for path in matches} | {f for path in matches for f in path.rglob("config.json")}
     found = {f.parent.resolve(): f.parent for f in configs if f.exists() and (f.parent / "checkpoints").is_dir()}
     kept = [folder for real, folder in sorted(found.items()) if "previous" not in real.parts]
@@ -63,11 +69,12 @@ def trained_folders(pattern: str, key: str = "runs") -> list[Path]:
     return kept
 
 
-def from_run(folder: Path, name: str | None, env: Tree | None, env_name: str | None) -> Agent:
-    """The team of a run's newest checkpoint, in ``env`` or else in the game that it was trained in."""
+def from_run(folder: Path, name: str | None, env: Tree | None, env_name: str | None, step: int | None = None) -> Agent:
+    """The team of a run's newest checkpoint (or of the one at ``step``), in ``env`` or else in the game that it was
+    trained in."""
     config = resolved(read_config(folder))
     task, label, seed = identify(config)
-    meta = checkpoint.verify(picked := pick_checkpoint(folder, None))
+    meta = checkpoint.verify(picked := pick_checkpoint(folder, step))
     step = int(picked.name.removeprefix("step_"))
     return Agent(
         env_name or task, name or label, seed, {"run": str(folder), "env_steps": step},

@@ -5,20 +5,22 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 import envs.configs
 from envs.pool import WorkerError
+from marl.build import use_threads
 from marl.checkpoint import CheckpointError
-from marl.config import register
+from marl.config import pick_device, register
 from marl.metrics import NonFiniteError
 from marl.types import ConfigError
 
@@ -80,6 +82,24 @@ def positive(cfg: DictConfig, *keys: str) -> None:
     for key in keys:
         if cfg[key] < 1:
             raise ConfigError(f"{key}={cfg[key]} is too small; it must be at least 1")
+
+
+def plain(node: Any) -> Any:
+    """Builtins in the place of a configuration."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
+def check_matrix(cfg: DictConfig, metrics: Iterable[str]) -> str:
+    """Refuse what no matrix of measurements can be made with; returns the device."""
+    positive(cfg, "episodes", "n_envs", "jobs")
+    use_threads(cfg.threads)
+    if cfg.seed < 0:
+        raise ConfigError(f"seed={cfg.seed} is too small; it must be at least 0")
+    if cfg.metric not in metrics:
+        raise ConfigError(f"metric={cfg.metric} is not known; choose one of {', '.join(metrics)}")
+    if cfg.results is not None and not cfg.results.endswith(".json"):
+        raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn beside it")
+    return str(pick_device(cfg.device))
 
 
 def run(task: Callable[[DictConfig], object], config_name: str) -> None:

@@ -4,23 +4,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
-from marl.build import use_threads
-from marl.config import pick_device
+from marl.cells import read_cell
 from marl.matrix import METRICS, score_rows
 from marl.matrix_report import Matrix, publish, show, write
-from marl.robustness import Cell, Setting, measure, plan_cell, provenance, read_cell, read_suite
+from marl.robustness import Cell, Setting, measure, plan_cell, provenance, read_suite
 from marl.types import ConfigError
 from marl.victims import Agent, from_runs, imported
-from scripts.main import option, positive, run
-
-
-def plain(node: Any) -> Any:
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+from scripts.main import check_matrix, option, plain, positive, run
 
 
 def find_agents(cfg: DictConfig) -> tuple[list[Agent], list[Agent]]:
@@ -40,16 +34,8 @@ def find_agents(cfg: DictConfig) -> tuple[list[Agent], list[Agent]]:
 
 
 def read_setting(cfg: DictConfig) -> Setting:
-    positive(cfg, "episodes", "n_envs", "jobs")
     positive(cfg.fit, "n_envs", "replay")
-    use_threads(cfg.threads)
-    if cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed} is too small; it must be at least 0")
-    if cfg.metric not in METRICS:
-        raise ConfigError(f"metric={cfg.metric} is not known; choose one of {', '.join(METRICS)}")
-    if cfg.results is not None and not cfg.results.endswith(".json"):
-        raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn beside it")
-    device = str(pick_device(cfg.device))
+    device = check_matrix(cfg, METRICS)
     return Setting(
         cfg.episodes, cfg.n_envs, cfg.seed, cfg.fit.n_envs, cfg.fit.replay, device, cfg.threads, Path(cfg.out)
     )

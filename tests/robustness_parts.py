@@ -15,10 +15,11 @@ from torch import Generator, Tensor
 
 from attacks.base import as_victim
 from envs.toy import Corridor
+from marl.cells import Outcome, read_cell
 from marl.matrix import Row, Score, score_rows
 from marl.matrix_report import Matrix
 from marl.protocols import NoAttack, View
-from marl.robustness import Cell, Column, Outcome, Setting, measure, plan_cell, read_cell
+from marl.robustness import Cell, Column, Setting, measure, plan_cell
 from marl.types import Carry, EnvSpec, Field, Obs, Step
 from marl.victims import Agent
 

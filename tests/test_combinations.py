@@ -23,6 +23,7 @@ from tests.helpers import TINY, compose_train, make_learner, make_spec, newest_s
 
 ELSEWHERE = {
     "frozen": "learns nothing: tests/test_init_from.py",
+    "bc": "learns not from what it plays: tests/test_bc.py",
     **dict.fromkeys(("sbc", "sbc_null", "sbc_irrelevant", "sbc_two_stage", "fcp", "hsp", "hsp_partners", "mep"),
                     "need runs, or a game that can be blocked: tests/test_sbc_run.py"),
 }  # fmt: skip

@@ -30,6 +30,7 @@ GIVEN = {
     "algo=frozen": ("algo.run=runs/one",),
     **{f"algo={name}": ("algo.runs=[runs/one]",) for name in ("fcp", "hsp", "mep")},
     **{f"experiment={name}_smac": ("init_from=runs/one",) for name in ("random", "rarl", "rap", "romance", "ernie")},
+    **{f"demos@algo.demos={name}": ("algo=bc",) for name in choices("demos")},
     "env=gym": ("env.env=package:Name-v0", "env.episode_limit=10"),
     "env=pettingzoo": ("env.env=package.module", "env.episode_limit=10"),
 }
@@ -43,10 +44,11 @@ OPTIONS = [
     *(f"env={name}" for name in choices("env")),
     *(f"experiment={name}" for name in choices("experiment")),
     *(f"+hook@algo.hooks.{name}={name}" for name in choices("hook")),
+    *(f"demos@algo.demos={name}" for name in choices("demos")),
 ]
-COMPOSED_HERE = {"algo", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
-# job_logging, what evaluate and record take instead of a run, columns of robustness
-COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite"}
+COMPOSED_HERE = {"algo", "demos", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
+# job_logging, what evaluate and record take instead of a run, columns of robustness, of crossplay (test_scripted.py)
+COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "partners"}
 
 
 def test_every_group_is_known_here() -> None:
@@ -153,11 +155,17 @@ def test_every_suite_composes_and_its_attacks_lack_nothing(suite: str) -> None:
         assert column.name not in ("wolfpack", "ega", "ib") or column.fit, "these learn about their victim"
 
 
-@pytest.mark.parametrize("script", ["evaluate", "record", "plot", "bench", "fidelity", "robustness"])
+@pytest.mark.parametrize(
+    "script", ["evaluate", "record", "plot", "bench", "fidelity", "robustness", "crossplay", "play"]
+)
 def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
-    given = {"plot": ["runs=runs"], "bench": [], "fidelity": ["dir=agents"], "robustness": ["runs=runs"]}.get(
-        script, ["run=runs/one"]
-    )
+    given = {
+        "plot": ["runs=runs"],
+        "bench": [],
+        "fidelity": ["dir=agents"],
+        "robustness": ["runs=runs"],
+        "crossplay": ["runs=runs"],
+    }.get(script, ["run=runs/one"])
     with initialize_config_module("conf", version_base="1.3"):
         cfg = compose(script, overrides=given)
         if script == "bench":

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from marl.cells import read_cell
 from marl.evaluate import evaluate
 from marl.matrix import combine, over_tasks, score_run
 from marl.matrix_report import csv_text, document, table
 from marl.protocols import Fitting
-from marl.robustness import measure, read_cell
+from marl.robustness import measure
 from marl.types import core_fields
 from tests.robustness_parts import (
     BOTH,

@@ -1,0 +1,170 @@
+"""Behaviour cloning: a team of copies of somebody whose decisions were recorded, as human proxies for cross-play are
+made (Carroll and others 2019, arXiv 1910.05789): a feed-forward network, cross-entropy, stochastic in play.
+
+It learns from its demonstrations alone. The episodes that training collects only drive the clock, so that the clone has
+a run folder, tests and checkpoints as every other team.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from marl.demonstrations import Demonstrations, Source
+from marl.replay import Replay
+from marl.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs, require_positive
+
+
+class CloneNet(nn.Module):
+    """Observation [*, O] to logits [*, A]; ``hidden`` are the widths of its layers, with ReLU between."""
+
+    def __init__(self, spec: EnvSpec, hidden: Sequence[int]) -> None:
+        super().__init__()
+        widths = [spec.obs_dim, *hidden]
+        layers: list[nn.Module] = []
+        for a, b in pairwise(widths):
+            layers += [nn.Linear(a, b), nn.ReLU()]
+        self.layers = nn.Sequential(*layers, nn.Linear(widths[-1], spec.n_actions))
+
+    def forward(self, obs: Tensor) -> Tensor:
+        return self.layers(obs)
+
+
+def masked_logits(logits: Tensor, avail: Tensor) -> Tensor:
+    """Logits [*, A] with what is not available (avail bool [*, A]) out of reach."""
+    return logits.masked_fill(~avail, -torch.inf)
+
+
+class ClonePolicy:
+    """Draws every agent's action from the network's probabilities, in tests too: the people were no machines.
+
+    ``unstuck`` steps in which an agent has seen the same, whatever it did, are enough: it then chooses among the
+    actions that it has not tried in them (0: never), as the human proxies of earlier work do. Carry: ``seen`` [B, n, O]
+    and ``tried`` bool [B, n, A], what was last seen, and tried since then; ``still`` long [B, n], for how many steps.
+    """
+
+    def __init__(self, net: CloneNet, spec: EnvSpec, unstuck: int) -> None:
+        self.net, self.spec, self.unstuck = net, spec, unstuck
+
+    def begin(self, n_envs: int, gen: Generator) -> Carry:
+        spec, device = self.spec, gen.device
+        lanes = (n_envs, spec.n_agents)
+        return {
+            "seen": torch.full((*lanes, spec.obs_dim), torch.nan, device=device),  # equal to nothing
+            "tried": torch.zeros(*lanes, spec.n_actions, dtype=torch.bool, device=device),
+            "still": torch.zeros(lanes, dtype=torch.long, device=device),
+        }
+
+    @torch.no_grad()
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        same = (obs.obs == carry["seen"]).all(-1)  # [B, n]
+        still, tried = torch.where(same, carry["still"] + 1, 0), carry["tried"] & same[..., None]
+        avail = obs.avail
+        if self.unstuck:
+            fresh = avail & ~tried  # [B, n, A]
+            stuck = (still >= self.unstuck) & fresh.any(-1)
+            avail = torch.where(stuck[..., None], fresh, avail)
+        chances = masked_logits(self.net(obs.obs), avail).softmax(-1)
+        actions = torch.multinomial(chances.flatten(0, 1), 1, generator=gen).view(still.shape)  # [B, n]
+        return actions, {"seen": obs.obs.clone(), "tried": tried, "still": still}, {}
+
+    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
+        tried = carry["tried"].scatter(-1, executed[..., None], True)
+        return {**carry, "tried": tried}
+
+
+class Clone:
+    """``demos`` finds the demonstrations when learning starts: whoever only plays needs none. ``held_out`` of their
+    games, at least one, are not learnt from; ``bc/held_out_loss`` and ``bc/held_out_accuracy`` are about them.
+
+    Raises ConfigError where ``held_out`` or sizes are out of range, or the demonstrations do not fit the game.
+    """
+
+    def __init__(
+        self, spec: EnvSpec, device: torch.device | str, gen: Generator, *, demos: Callable[[], Source],
+        hidden: Sequence[int], lr: float, batch_size: int, updates_per_collect: int, held_out: float, unstuck: int,
+    ) -> None:  # fmt: skip
+        require_positive("algo", batch_size=batch_size, updates_per_collect=updates_per_collect)
+        if not 0.0 < held_out < 1.0:
+            raise ConfigError(f"algo.held_out is {held_out}; it must be within (0, 1)")
+        if unstuck < 0:
+            raise ConfigError(f"algo.unstuck is {unstuck}; it must be at least 0")
+        self.spec, self.device, self.gen, self.source = spec, torch.device(device), gen, demos()
+        self.held_out, self.unstuck = held_out, unstuck
+        self.batch_size, self.updates_per_collect = batch_size, updates_per_collect
+        self.net = CloneNet(spec, hidden).to(self.device)
+        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=lr)
+        self.data: tuple[Demonstrations, Demonstrations] | None = None  # to learn from, held out
+
+    def fields(self) -> dict[str, Field]:
+        return {}
+
+    def policy(self, clock: Clock) -> ClonePolicy:
+        return ClonePolicy(self.net, self.spec, self.unstuck)
+
+    def annotate(self, fresh: EpisodeBatch) -> None:
+        return None
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
+        if self.data is None:
+            self.data = split_games(check_fit(self.source.load(self.spec), self.spec), self.held_out)
+        known, unknown = self.data
+        for _ in range(self.updates_per_collect):
+            batch = known.take(torch.randint(len(known), (self.batch_size,), generator=self.gen))
+            loss, accuracy = self.loss(batch)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            clock.updates += 1
+        with torch.no_grad():
+            other_loss, other_accuracy = self.loss(unknown)
+        return {
+            "bc/loss": loss.detach(), "bc/accuracy": accuracy, "bc/held_out_loss": other_loss,
+            "bc/held_out_accuracy": other_accuracy,
+        }  # fmt: skip
+
+    def loss(self, batch: Demonstrations) -> tuple[Tensor, Tensor]:
+        """Mean cross-entropy, and the share of decisions that the likeliest action meets."""
+        logits = masked_logits(self.net(batch.obs.to(self.device)), batch.avail.to(self.device))
+        actions = batch.actions.to(self.device)
+        return F.cross_entropy(logits, actions), (logits.argmax(-1) == actions).float().mean()
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"clone": self.net}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"clone": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["clone"])
+        self.optimizer.load_state_dict(state["optimizer"])
+
+
+def check_fit(demos: Demonstrations, spec: EnvSpec) -> Demonstrations:
+    """The demonstrations, if they are of a game such as ``spec`` and do only what is available."""
+    if demos.obs.shape[1] != spec.obs_dim or demos.avail.shape[1] != spec.n_actions:
+        raise ConfigError(
+            f"the demonstrations have {demos.obs.shape[1]} features and {demos.avail.shape[1]} actions; the game has "
+            f"{spec.obs_dim} and {spec.n_actions}"
+        )
+    wrong = ~demos.avail.gather(1, demos.actions[:, None])[:, 0]
+    if wrong.any():
+        raise ConfigError(f"decision {int(wrong.nonzero()[0])} of the demonstrations was not available")
+    return demos
+
+
+def split_games(demos: Demonstrations, share: float) -> tuple[Demonstrations, Demonstrations]:
+    """What is learnt from and what is held out: the last ``share`` of the games, at least one, never all."""
+    games = demos.game.unique()
+    if len(games) < 2:
+        raise ConfigError(
+            f"there are demonstrations of {len(games)} game; one to learn from and one to hold out are needed"
+        )
+    last = games[-max(1, min(len(games) - 1, round(share * len(games)))) :]
+    held = torch.isin(demos.game, last)
+    return demos.take(~held), demos.take(held)

@@ -1,0 +1,50 @@
+"""A table of numbers as a picture: one colour a cell, the number in it, grey where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from textwrap import fill
+
+import numpy as np
+
+GREY = "#c8c8c8"
+
+
+def draw(
+    path: Path,
+    values: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    label: str,
+    low: float,
+    high: float,
+    why: Sequence[Sequence[str | None]],
+    heavy: Collection[tuple[int, int]] = (),
+    lines: Sequence[int] = (),
+) -> Path:
+    """``values`` [rows, columns], nan where ``why`` says what is written instead. ``low`` and ``high`` are the ends of
+    the colours, ``heavy`` cells are in bold, ``lines`` are drawn between groups: left of these columns."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.2 + 1.15 * len(columns), 1.4 + 0.62 * len(rows)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    axis.set_facecolor(GREY)
+    image = axis.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
+    for i, j in np.ndindex(*values.shape):
+        known = bool(np.isfinite(values[i, j]))
+        bright = known and values[i, j] > (low + high) / 2
+        text = f"{values[i, j]:.2f}" if known else fill(why[i][j] or "", 8)
+        weight, colour = "bold" if (i, j) in heavy else "normal", "black" if bright or not known else "white"
+        axis.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, fontweight=weight)
+    for column in lines:
+        axis.axvline(column - 0.5, color="white", linewidth=3)
+    axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    figure.colorbar(image, ax=axis, label=label)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    return path
