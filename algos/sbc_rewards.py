@@ -96,6 +96,24 @@ class HiddenReward(NoHook):
         self.weight, self.team_weight = state["weight"].cpu(), float(state["team_weight"])
 
 
+class Unblocked(NoHook):
+    """Reports the game's own return where blocked states lower the reward (``envs.wrappers.StateBlock``); training
+    stays as it is. Logged as ``reward/unblocked_return``: the mean over the newest episodes."""
+
+    def __init__(self, spec: EnvSpec) -> None:
+        require_told(spec, "hooks", "unblocked_reward")
+        self.newest = torch.zeros(())
+
+    def fields(self) -> dict[str, Field]:
+        return {"unblocked_reward": Field(())}
+
+    def annotate(self, fresh: EpisodeBatch) -> None:
+        self.newest = (fresh.unblocked_reward * fresh.filled).sum(1).mean()
+
+    def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics:
+        return {"reward/unblocked_return": self.newest}
+
+
 def draw(values: Sequence[float]) -> float:
     """One of them, by the generator of network initialisation."""
     return float(values[int(torch.randint(len(values), ()))])

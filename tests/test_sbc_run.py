@@ -139,6 +139,18 @@ def test_populations_are_answered(tmp_path: Path) -> None:
         trained(tmp_path / "wrong", "algo=fcp", f"algo.runs=[{tmp_path}/vdn0]", "algo.members=['0']")
 
 
+def test_virtual_environments_train_any_algorithm_and_report_both_returns(tmp_path: Path) -> None:
+    blocked = [option.replace("env.episode_limit", "env.env.episode_limit") for option in MINI[1:]]
+    options = ("env=mds_mini_blocked", *blocked, "algo=vdn", "+hook@algo.hooks.unblocked=unblocked", "env.penalty=100")
+    train(tmp_path / "run", *options)
+    data = newest_state(tmp_path / "run")[1]["data"]
+    lowered = data["unblocked_reward"] - data["reward"]
+    assert lowered.min() == 0 and lowered.max() in (50.0, 100.0), "one or both agents on the cell"
+    last = rows(tmp_path / "run", "metrics")[-1]
+    mine = (data["unblocked_reward"] * data["filled"]).sum(1)[-8:].mean()
+    assert last["reward/unblocked_return"] == pytest.approx(float(mine))
+
+
 def test_what_cannot_be_is_refused_before_work_starts(tmp_path: Path) -> None:
     for overrides, message in (
         (("env=toy/matrix", "algo=sbc"), "family 'cells' cannot be blocked in this environment; there are none"),
