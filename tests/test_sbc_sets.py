@@ -57,6 +57,16 @@ def test_what_partners_visit_is_blocked_more_often() -> None:
     assert sets.visits.sum() == 0, "counted anew"
 
 
+def test_being_on_no_feature_meets_nothing_that_is_blocked() -> None:
+    sets, batch = make_sets(SPEC), role_batch(SPEC, 1)
+    cell = torch.full((1, batch.horizon + 1, 3), -1)
+    cell[0, 1, 0] = 0
+    blocked = torch.zeros(1, 3, 4, dtype=torch.bool)
+    blocked[:, :, 0] = True
+    met = sets.met(changed(batch, cell=cell, blocked=blocked))
+    assert met.nonzero().tolist() == [[0, 1, 0]]
+
+
 def test_what_leaves_the_team_nothing_is_blocked_less_often() -> None:
     sets, batch = make_sets(SPEC), role_batch(SPEC, 3)
     blocked = torch.zeros(3, 3, 4, dtype=torch.bool)
