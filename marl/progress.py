@@ -37,8 +37,9 @@ class TrainProgress:
     def __init__(self, mode: str, total_steps: int, first_step: int) -> None:
         console = Console(stderr=True)
         self.mode = ("bar" if console.is_terminal else "lines") if mode == "auto" else mode
-        self.total, self.first, self.started = total_steps, first_step, time.monotonic()
-        self.last_line = self.started
+        self.total = total_steps
+        self.since: tuple[int, float] | None = None  # step and time of the first ``show``: simulators have compiled
+        self.last_line = time.monotonic()
         self.bar: Progress | None = None
         if self.mode == "bar":
             self.bar = Progress(
@@ -49,16 +50,19 @@ class TrainProgress:
             self.bar.start()
 
     def status(self, step: int, scalars: dict[str, float]) -> str:
-        elapsed = max(1e-9, time.monotonic() - self.started)
-        speed = (step - self.first) / elapsed
-        left = clock_text((self.total - step) / speed) if speed > 0 and step < self.total else "0:00:00"
-        parts = [f"{step:,}/{self.total:,} steps", f"{speed:,.0f} steps/s"]
+        parts, left = [f"{step:,}/{self.total:,} steps"], []
+        first, started = self.since or (step, 0.0)
+        if step > first:
+            speed = (step - first) / max(1e-9, time.monotonic() - started)
+            parts.append(f"{speed:,.0f} steps/s")
+            left.append(f"left {clock_text(max(0, self.total - step) / speed)}")
         for key, name in (("train/return", "return"), ("train/win_rate", "win"), ("eval/win_rate", "test win")):
             if key in scalars:
                 parts.append(f"{name} {scalars[key]:.2f}")
-        return "  ".join([*parts, f"left {left}"])
+        return "  ".join(parts + left)
 
     def show(self, step: int, scalars: dict[str, float]) -> None:
+        self.since = self.since or (step, time.monotonic())
         if self.bar is not None:
             self.bar.update(self.task, completed=min(step, self.total), status=self.status(step, scalars))
         elif self.mode == "lines" and time.monotonic() - self.last_line >= LINE_EVERY_S:
