@@ -155,6 +155,7 @@ class RobustnessConfig:
     threads: int | None = None
     jobs: int = 1
     metric: str = MISSING
+    versus: str | None = None
     fit: FitSection = field(default_factory=FitSection)
     fit_on: Any = None
     out: str = MISSING

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
 
 from marl.evaluate import Interval, mean_interval, rate_interval
+from marl.types import ConfigError
 from marl.victims import Agent
 
 METRICS = {"win_rate": "won", "return": "return"}  # how a metric's per-episode values are called
@@ -38,7 +39,8 @@ Cells = dict[str, "Score | str"]  # by column; a text says why there is no score
 
 @dataclass(frozen=True)
 class Row:
-    """``level``: a run, the method that it is a seed of, or a method's mean over tasks."""
+    """``level``: a run, the method that it is a seed of, or a method's mean over tasks. ``leads``: by column, how much
+    more of the metric a method has than the one that it is compared with."""
 
     level: Literal["run", "method", "tasks"]
     task: str
@@ -46,6 +48,7 @@ class Row:
     seeds: tuple[int, ...]
     cells: Cells
     source: dict[str, Any] | None = None
+    leads: dict[str, Interval] = field(default_factory=dict)
 
     def worst(self, metric: str, baseline: str | None) -> str | None:
         """The column with the least of the metric, the baseline left aside."""
@@ -146,3 +149,44 @@ def _together(level: Literal["method", "tasks"], task: str, label: str, groups: 
         cells[name] = missing[0] if missing else combine(scores)
     seeds = sorted({seed for rows in groups for row in rows for seed in row.seeds})
     return Row(level, task, label, tuple(seeds), cells)
+
+
+def check_versus(versus: str | None, agents: list[Agent]) -> None:
+    """ConfigError where ``versus`` is given and no method is called so."""
+    labels = list(dict.fromkeys(agent.label for agent in agents))
+    if versus is not None and versus not in labels:
+        raise ConfigError(f"versus={versus} is not a row of this matrix; there are {', '.join(labels)}")
+
+
+def add_leads(rows: list[Row], versus: str, metric: str) -> list[Row]:
+    """The rows of methods with their leads over the method ``versus``, run by run of one seed in one task: teams that
+    began as the same one share what that one was like. Student's t over the pairs, over tasks as for other scores.
+    Columns that lack a pair in a task have no lead."""
+    runs = {(row.task, row.label, row.seeds): row.cells for row in rows if row.level == "run"}
+
+    def leads(label: str, tasks: list[str], column: str) -> Interval | None:
+        groups = []
+        for task in tasks:
+            pairs = [
+                (runs[task, label, seeds][column], cells[column])
+                for (where, who, seeds), cells in runs.items()
+                if (where, who) == (task, versus) and (task, label, seeds) in runs
+            ]
+            found = [
+                mine.metric(metric).mean - other.metric(metric).mean
+                for mine, other in pairs
+                if isinstance(mine, Score) and isinstance(other, Score)
+            ]
+            if not found:
+                return None
+            groups.append(np.array(found))
+        return mean_interval(groups[0]) if len(groups) == 1 else over_tasks(groups)
+
+    def led(row: Row) -> Row:
+        if row.level == "run" or row.label == versus:
+            return row
+        tasks = [row.task] if row.level == "method" else [t for t, who, _ in runs if who == row.label]
+        found = {name: leads(row.label, list(dict.fromkeys(tasks)), name) for name in row.cells}
+        return replace(row, leads={name: lead for name, lead in found.items() if lead is not None})
+
+    return [led(row) for row in rows]

@@ -26,7 +26,7 @@ AGENT_WIDTH, COLUMN_WIDTH = 40, 26  # characters
 CSV_COLUMNS = (
     "level", "task", "agent", "seeds", "column", "possible", "why", "episodes", "win_rate", "win_low", "win_high",
     "return", "return_std", "return_low", "return_high", "length", "attacked_steps", "attacked_actions", "drop",
-    "drop_low", "drop_high", "worst",
+    "drop_low", "drop_high", "lead", "lead_low", "lead_high", "worst",
 )  # fmt: skip
 
 
@@ -42,6 +42,7 @@ class Matrix:
     episodes: int
     complete: bool
     about: dict[str, Any]  # commit, command, seed, lanes, and what the columns are
+    versus: str | None = None  # the method that leads are counted over
 
 
 def _number(value: float) -> float | None:
@@ -67,11 +68,12 @@ def document(matrix: Matrix) -> dict[str, Any]:
         }
         rows.append(
             {"level": row.level, "task": row.task, "agent": row.label, "seeds": list(row.seeds), "source": row.source,
-             "worst": row.worst(matrix.metric, matrix.baseline), "cells": cells}
+             "worst": row.worst(matrix.metric, matrix.baseline), "cells": cells,
+             **({"leads": {name: lead.as_dict() for name, lead in row.leads.items()}} if row.leads else {})}
         )  # fmt: skip
     return {
         "name": matrix.name, **matrix.about, "episodes": matrix.episodes, "metric": matrix.metric,
-        "baseline": matrix.baseline, "complete": matrix.complete, "rows": rows,
+        "baseline": matrix.baseline, "versus": matrix.versus, "complete": matrix.complete, "rows": rows,
     }  # fmt: skip
 
 
@@ -88,18 +90,21 @@ def csv_text(matrix: Matrix) -> str:
                 "column": name, "possible": isinstance(cell, Score), "worst": name == worst,
             }  # fmt: skip
             line |= _csv_score(cell, matrix.episodes) if isinstance(cell, Score) else {"why": cell}
+            if name in row.leads:
+                line |= {"lead": row.leads[name].mean, **_bounds("lead", row.leads[name])}
             writer.writerow(line)
     return out.getvalue()
 
 
-def _csv_score(score: Score, episodes: int) -> dict[str, Any]:
-    def bounds(name: str, interval: Interval) -> dict[str, Any]:
-        return {f"{name}_low": _number(interval.low), f"{name}_high": _number(interval.high)}
+def _bounds(name: str, interval: Interval) -> dict[str, Any]:
+    return {f"{name}_low": _number(interval.low), f"{name}_high": _number(interval.high)}
 
-    line = {"episodes": episodes, "win_rate": score.win_rate.mean, **bounds("win", score.win_rate)}
-    line |= {"return": score.returns.mean, "return_std": score.return_std, **bounds("return", score.returns)}
+
+def _csv_score(score: Score, episodes: int) -> dict[str, Any]:
+    line = {"episodes": episodes, "win_rate": score.win_rate.mean, **_bounds("win", score.win_rate)}
+    line |= {"return": score.returns.mean, "return_std": score.return_std, **_bounds("return", score.returns)}
     line |= {"length": score.length, "attacked_steps": score.attacked_steps, "attacked_actions": score.attacked_actions}
-    return line | ({"drop": score.drop.mean, **bounds("drop", score.drop)} if score.drop else {})
+    return line | ({"drop": score.drop.mean, **_bounds("drop", score.drop)} if score.drop else {})
 
 
 def interval_lines(interval: Interval) -> list[str]:
@@ -123,6 +128,8 @@ def _cell_text(name: str, row: Row, matrix: Matrix, notes: list[str]) -> Text:
             lines.append(f"return {cell.returns.mean:.2f}")
         if cell.attacked_steps:
             lines.append(f"hits {cell.attacked_steps:.1f}/{cell.attacked_actions:.1f}")
+        if name in row.leads:
+            lines.append("lead " + " ".join(interval_lines(row.leads[name])))
     return Text("\n".join(lines), "bold" if name == row.worst(matrix.metric, matrix.baseline) else "")
 
 
@@ -135,7 +142,8 @@ def _row_name(row: Row) -> Text:
 
 def table(matrix: Matrix) -> tuple[Table, list[str]]:
     """The table, and the notes that its numbers in brackets refer to. A method of one run is not shown twice."""
-    made = Table(title=f"{matrix.name}: {matrix.metric.replace('_', ' ')} over {matrix.episodes} episodes a cell")
+    over = f"; leads over {matrix.versus}" if matrix.versus else ""
+    made = Table(title=f"{matrix.name}: {matrix.metric.replace('_', ' ')} over {matrix.episodes} episodes a cell{over}")
     notes: list[str] = []
     made.add_column("agent", overflow="fold", max_width=AGENT_WIDTH)
     for title in (*matrix.columns, "worst"):

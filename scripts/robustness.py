@@ -9,7 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from marl.cells import read_cell
-from marl.matrix import METRICS, score_rows
+from marl.matrix import METRICS, add_leads, check_versus, score_rows
 from marl.matrix_report import Matrix, publish, show, write
 from marl.robustness import Cell, Setting, measure, plan_cell, provenance, read_suite
 from marl.types import ConfigError
@@ -45,14 +45,17 @@ def main(cfg: DictConfig) -> None:
     setting = read_setting(cfg)
     columns, baseline = read_suite(cfg.suite, cfg.only)
     agents, references = find_agents(cfg)
+    check_versus(cfg.versus, agents)
     plan: list[list[Cell]] = [[plan_cell(agent, column, setting, references) for column in columns] for agent in agents]
     every = [cell for cells in plan for cell in cells]
     outcome = measure(every, cfg.jobs)
     names = [column.name for column in columns]
     found = [{name: read_cell(cell, outcome) for name, cell in zip(names, cells, strict=True)} for cells in plan]
     rows = score_rows(agents, found, baseline, cfg.metric)
+    if cfg.versus is not None:
+        rows = add_leads(rows, cfg.versus, cfg.metric)
     suite, about = HydraConfig.get().runtime.choices.suite, provenance(columns, every, setting)
-    matrix = Matrix(suite, rows, names, baseline, cfg.metric, cfg.episodes, outcome.complete, about)
+    matrix = Matrix(suite, rows, names, baseline, cfg.metric, cfg.episodes, outcome.complete, about, cfg.versus)
     show(matrix)
     print(f"written to {write(matrix, setting.out)}")
     if cfg.results is not None:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from marl.cells import read_cell
 from marl.evaluate import evaluate
-from marl.matrix import combine, over_tasks, score_run
+from marl.matrix import add_leads, combine, over_tasks, score_rows, score_run
 from marl.matrix_report import csv_text, document, table
 from marl.protocols import Fitting
 from marl.robustness import measure
@@ -105,6 +106,28 @@ def test_seeds_of_a_method_and_tasks(tmp_path: Path) -> None:
     assert drop is not None and (drop.mean, drop.n) == (0.25, 2)  # 0.5 of the first, nothing of the second
     tasks = score(rows[-1], "natural").win_rate
     assert tasks.mean == 0.75 and not tasks.bounded, "one run of a task tells nothing about its seeds"
+
+
+def test_leads_are_paired_by_seed_and_task() -> None:
+    """Ahead by 0.1, 0.2, 0.3 (mean 0.2, variance 0.01), and by 0 and 0.2 in the other task, whose seed 2 has no partner;
+    the third method shares no seed."""
+    wins = {("a", "base"): [0.1, 0.5, 0.6], ("a", "other"): [0.2, 0.7, 0.9], ("b", "base"): [0.5, 0.5],
+            ("b", "other"): [0.5, 0.7, 1.0], ("a", "alone"): [0.4]}  # fmt: skip
+    agents, cells = [], []
+    for (task, label), values in wins.items():
+        for k, value in enumerate(values):
+            agents.append(agent([0, 0], label, k + 5 * (label == "alone"), task=task))
+            won = np.arange(10) < 10 * value
+            cells.append({"x": dict.fromkeys(("return", "length", "hits", "hit_actions"), won * 1.0) | {"won": won}})
+    rows = add_leads(score_rows(agents, cells, None, "win_rate"), "base", "win_rate")
+    found = {(row.level, row.task, row.label): row.leads.get("x") for row in rows if row.leads}
+    assert list(found) == [("method", "a", "other"), ("method", "b", "other"), ("tasks", "a, b", "other")]
+    lead, half = found["method", "a", "other"], T_975[2] * 0.1 / 3**0.5
+    assert lead is not None and (lead.mean, lead.low, lead.n) == pytest.approx((0.2, 0.2 - half, 3), rel=1e-4)
+    both, parts = found["tasks", "a, b", "other"], (0.01 / 3, 0.02 / 2)
+    freedom = sum(parts) ** 2 / (parts[0] ** 2 / 2 + parts[1] ** 2)
+    half = float(stats.t.ppf(0.975, freedom)) * sum(parts) ** 0.5 / 2
+    assert both is not None and (both.mean, both.high) == pytest.approx((0.15, 0.15 + half))
 
 
 def test_the_interval_over_tasks_by_hand() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from marl.matrix_report import write
+from marl.matrix import add_leads
+from marl.matrix_report import table, write
 from tests.helpers import TINY, command
 from tests.robustness_parts import NATURAL, TRIP, agent, column, fake, matrix, measured, setting
 from tests.test_cli import refused
@@ -36,6 +38,22 @@ def test_files_hold_the_matrix(tmp_path: Path) -> None:
     assert (line["win_rate"], line["return"], line["attacked_steps"], line["drop"]) == ("0.5", "6.0", "0.5", "0.5")
     assert float(line["win_low"]) == pytest.approx(0.18762, abs=1e-5) and line["worst"] == "True"
     assert len(list((tmp_path / "out" / "tensorboard").rglob("events*"))) == 2
+
+
+def test_files_and_the_table_hold_the_leads(tmp_path: Path) -> None:
+    rows, _ = measured([agent([0, 0]), agent([0, 1], "other")], [NATURAL], setting(tmp_path))
+    rows = add_leads(rows, "scripted", "win_rate")
+    write(replace(matrix(rows), versus="scripted"), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "matrix.json").read_text())
+    assert found["versus"] == "scripted" and found["rows"][2]["leads"]["natural"]["mean"] == -1.0
+    assert not any("leads" in row for k, row in enumerate(found["rows"]) if k != 2)
+    lines = list(csv.DictReader((tmp_path / "out" / "matrix.csv").read_text().splitlines()))
+    assert [line["lead"] for line in lines] == ["", "", "-1.0", ""] and lines[2]["lead_low"] == "", (
+        "one pair: no bounds"
+    )
+    shown, _ = table(replace(matrix(rows), versus="scripted"))
+    assert "leads over scripted" in str(shown.title)
+    assert "lead -1.00" in "".join(str(cell) for cell in shown.columns[1].cells)
 
 
 def test_the_heatmap_shows_the_numbers(tmp_path: Path) -> None:
@@ -146,6 +164,7 @@ def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
         (["device=cuda:99"], ("device=cuda:99", "cpu")),
         (["metric=length"], ("metric=length", "win_rate, return")),
         (["results=study.txt"], ("study.txt must end in .json",)),
+        (["versus=nobody"], ("versus=nobody", "study")),
         (["episode=5"], ("episode", "episodes")),
     ],
 )  # fmt: skip
