@@ -109,8 +109,8 @@ def test_seeds_of_a_method_and_tasks(tmp_path: Path) -> None:
 
 
 def test_leads_are_paired_by_seed_and_task() -> None:
-    """Ahead by 0.1, 0.2, 0.3 (mean 0.2, variance 0.01), and by 0 and 0.2 in the other task, whose seed 2 has no partner;
-    the third method shares no seed."""
+    """Ahead by 0.1, 0.2, 0.3 (mean 0.2, variance 0.01); by 0 and 0.2 in the other task, whose seed 2 has no partner.
+    The third method shares no seed."""
     wins = {("a", "base"): [0.1, 0.5, 0.6], ("a", "other"): [0.2, 0.7, 0.9], ("b", "base"): [0.5, 0.5],
             ("b", "other"): [0.5, 0.7, 1.0], ("a", "alone"): [0.4]}  # fmt: skip
     agents, cells = [], []
