@@ -96,8 +96,8 @@ def test_each_agent_has_its_own_network_when_not_shared() -> None:
 
 
 def test_without_memory_by_hand() -> None:
-    """x = (2, -1): fc_in (2, -1) + (0, 1) -> relu (2, 0); fc_mid (2 - 1, -2) -> relu (1, 0); fc_out 3 * 1 + 0.5. What was
-    carried plays no part."""
+    """x = (2, -1): fc_in (2, -1) + (0, 1) -> relu (2, 0); fc_mid (2 - 1, -2) -> relu (1, 0); fc_out 3 * 1 + 0.5. What
+    was carried plays no part."""
     agent = FeedForwardAgent(
         make_spec(n=1, A=1, O=2), hidden_dim=2, share_parameters=True, last_action=False, agent_id=False
     )
