@@ -22,6 +22,7 @@ from marl.protocols import Fitting, NoAttack, Reporting, VectorEnv
 from marl.replay import Replay
 from marl.trainer import fit
 from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, core_fields
+from tests.attack_parts import Detached, Linear, look, spec_of
 from tests.helpers import TINY, compose_train, differences, make_agent, make_learner, newest_state, rows, train
 
 SMALL = ("attack.estimators.hidden_dim=16", "attack.estimators.width=16", "attack.estimators.group_width=16",
@@ -207,6 +208,35 @@ def test_noise_may_take_the_place_of_zero(tmp_path: Path) -> None:
     assert (batch["obs_seen"] <= env.spec.obs_high).all() and (batch["obs_seen"] >= env.spec.obs_low).all()
 
 
+def blind(tmp_path: Path, mask: Any, victim: Any = None, **changes: Any) -> IBAL:
+    """Two agents that see three numbers each; ``mask`` [2, 3] says what an attack with FGSM hides."""
+    options = ("attack.fgsm=0.1", "attack.guidance=false", "attack.action_attack=false", "attack.n_masked=1")
+    attack = make_attack(spec_of(**changes), tmp_path, *options)
+    attack.begin(1, victim or Linear(), torch.Generator())
+    attack.mask = torch.tensor([mask], dtype=torch.bool)
+    return attack
+
+
+def test_fgsm_on_hidden_features_by_hand(tmp_path: Path) -> None:
+    """q = (o0 - o2, o0/2 + 2 o2). At (1, 0, 0) action 0 is greedy: o0 goes down, o2 up; at (0, 0, 1) it is the other
+    way round. Only what is hidden moves, and nothing of the dead, or out of the legal range."""
+    seen = torch.tensor([[[1.0, 0, 0], [0, 0, 1.0]]])
+    shown = blind(tmp_path, [[1, 0, 0], [0, 1, 1]]).perturb_obs(look(seen))
+    torch.testing.assert_close(shown, torch.tensor([[[0.9, 0, 0], [0, 0, 0.9]]]))
+    shown = blind(tmp_path, [[0, 1, 1], [1, 0, 0]]).perturb_obs(look(seen, alive=[[True, False]]))
+    torch.testing.assert_close(shown, torch.tensor([[[1.0, 0, 0.1], [0, 0, 1.0]]]))
+    high = blind(tmp_path, [[1, 0, 1]] * 2, low=0.95).perturb_obs(look([[[1.0, 1.0, 1.0]] * 2]))
+    assert high[0, 0].tolist() == pytest.approx([1.1, 1.0, 0.95])  # greedy is action 1
+
+
+def test_fgsm_needs_values_and_their_gradients(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="attack=ibal with fgsm reads the values of its victim; object shows none"):
+        blind(tmp_path, [[1, 1, 1]] * 2, victim=object())
+    attack = blind(tmp_path, [[0, 0, 0]] * 2)  # before anything is hidden
+    with pytest.raises(ConfigError, match="attack=ibal with fgsm: the values of Detached have no gradient in what it"):
+        attack.perturb_obs(look([[[1.0, 0, 0]] * 2], victim=Detached()))
+
+
 def test_what_is_hidden_reads_the_nearest_legal_value_to_zero(tmp_path: Path) -> None:
     env = posts(64)
     spec = replace(env.spec, obs_low=torch.full_like(env.spec.obs_low, 0.25))
@@ -252,11 +282,13 @@ def test_a_policy_with_other_hidden_states_is_refused(tmp_path: Path) -> None:
         ("attack.p_act=1.5", r"p_act=1.5 must be within \[0, 1\], or null"),
         ("attack.n_masked=16", r"n_masked=16 must be within 0 .. 15, or null"),
         ("attack.noise=-1.0", "noise=-1.0 must be at least 0"),
+        ("attack.fgsm=0.0", "fgsm=0.0 must be above 0, or null"),
+        (("attack.fgsm=0.1", "attack.noise=0.2"), "noise=0.2 and attack.fgsm=0.1: hidden features show only one"),
     ],
 )
-def test_bad_options_are_refused(override: str, message: str, tmp_path: Path) -> None:
+def test_bad_options_are_refused(override: str | tuple[str, ...], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_attack(posts().spec, tmp_path, override)
+        make_attack(posts().spec, tmp_path, *([override] if isinstance(override, str) else override))
 
 
 def test_protection_needs_to_know_what_features_describe(tmp_path: Path) -> None:
@@ -322,7 +354,8 @@ def test_a_run_learns_reports_and_resumes_exactly(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "switch",
     ["attack.obs_attack=false", "attack.action_attack=false", "attack.guidance=false", "attack.schedule=false",
-     "attack.score=pmi", "attack.estimators.estimator=ce", "attack.floor=none", "attack.estimators.context=obs"],
+     "attack.fgsm=0.1", "attack.score=pmi", "attack.estimators.estimator=ce", "attack.floor=none",
+     "attack.estimators.context=obs"],
 )  # fmt: skip
 def test_ablations_run_and_attack(switch: str, tmp_path: Path) -> None:
     train(tmp_path / "run", *TRAIN, *SHORT, switch)
