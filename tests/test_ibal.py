@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from attacks.ibal import IBAL
+from attacks.ibal_estimators import draw_groups
 from envs.posts import Posts
 from envs.toy import Corridor
 from marl.build import factory
@@ -167,6 +168,24 @@ def test_a_round_trip_repeats_and_playing_changes_nothing(attack: IBAL, tmp_path
     first, second = play(attack, posts(100), victim), play(other, posts(100), victim)
     assert first["hit"].any() and differences(first.data, second.data) == []
     assert differences(attack.state_dict(), before) == []
+
+
+@pytest.mark.parametrize("options", [(), ("attack.per_agent=true", "attack.n_masked=2")])
+def test_masks_do_not_ask_which_side_is_which_or_who_has_which_number(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Swapped sides give the same masks, renumbered agents the renumbered ones; blinding one side alone does not."""
+    gen = torch.Generator().manual_seed(0)
+    attack = make_attack(posts(n_agents=5).spec, tmp_path, "attack.k_max=2", *options)
+    scores = attack.estimators.scores
+    scores.weight.fill_(1.0)
+    scores.total = torch.rand(scores.total.shape, generator=gen)
+    M, group = scores.total, draw_groups(torch.rand(40, 5, generator=gen), torch.arange(40) % 2 + 1)
+    masks = attack.masks(group)
+    assert masks.any(-1).all() and torch.equal(attack.masks(~group), masks)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    scores.total = M[order][:, order]
+    assert torch.equal(attack.masks(group[:, order]), masks[:, order])
+    attack.symmetric = False
+    assert not torch.equal(attack.masks(~group), attack.masks(group))
 
 
 def test_it_hides_nothing_that_it_knows_nothing_about(tmp_path: Path) -> None:
