@@ -231,7 +231,9 @@ def test_the_chance_grows_with_success_only() -> None:
     for result, steps, expected in plays:
         curriculum.add(result, torch.zeros(2), steps)
         assert curriculum.p_max == pytest.approx(expected), steps
-    for steps in range(60, 200, 10):
+    curriculum.add(torch.zeros(4, dtype=torch.bool), torch.zeros(4), 60)
+    assert curriculum.p_max == pytest.approx(0.5625), "it never falls"
+    for steps in range(70, 210, 10):
         curriculum.add(torch.ones(4, dtype=torch.bool), torch.zeros(4), steps)
     assert curriculum.p_max == 1.0
 
