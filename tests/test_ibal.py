@@ -115,7 +115,8 @@ def test_only_living_members_are_forced_and_only_to_what_is_available(tmp_path: 
 
 def test_the_dead_are_left_alone_even_where_they_could_act(tmp_path: Path) -> None:
     """In most games they cannot, which would hide it."""
-    attack = make_attack(spec_of(), tmp_path, "attack.guidance=false", "attack.p_act=1.0", "attack.size=full")
+    options = ("attack.guidance=false", "attack.p_act=1.0", "attack.size=full", "attack.estimators.context=obs")
+    attack = make_attack(spec_of(), tmp_path, *options)
     attack.begin(200, Linear(), torch.Generator().manual_seed(0))
     alive = torch.arange(200)[:, None] % 2 == torch.arange(2)  # one of two
     view = look(torch.zeros(200, 2, 3), alive=alive)
