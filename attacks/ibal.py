@@ -15,8 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import LaneDraws, as_victim
-from attacks.gradient import greedy_actions, slope
+from attacks.base import LaneDraws, as_victim, greedy_actions, slope
 from attacks.ibal_curriculum import Curriculum
 from attacks.ibal_estimators import Estimators, draw_groups
 from attacks.ibal_models import dependence
@@ -40,7 +39,7 @@ class IBAL(LaneDraws):
     ``obs_attack``, ``action_attack``: either half can be off. Not ``guidance``: features and actions are drawn at
     random. Not ``schedule``: p = 1/k_max. Hidden features read zero; or, with ``noise``, themselves plus Gaussian
     noise of this scale; or, with ``fgsm``, themselves plus a signed gradient step of this size against the agent's own
-    choice of action (``attacks.gradient``). ``protect_own``: features that describe the observer itself are never
+    choice of action (``slope``). ``protect_own``: features that describe the observer itself are never
     hidden. ``floor`` median: scores count from each pair's median up, and what does not exceed it is never hidden.
     The first ``warmup_episodes`` are natural.
     """

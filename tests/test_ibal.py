@@ -1,8 +1,7 @@
-"""IBAL as an attack: what it leaves alone, what it hides and forces, what it saves, and that a run with it learns."""
+"""IBAL as an attack: what it leaves alone, what it hides and forces, and what it saves."""
 
 from __future__ import annotations
 
-import csv
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -13,57 +12,13 @@ import torch
 
 from attacks.ibal import IBAL
 from attacks.ibal_estimators import draw_groups
-from envs.posts import Posts
 from envs.toy import Corridor
-from marl.build import factory
-from marl.collect import collect
 from marl.mixers import VDN
-from marl.policy import EpsilonGreedy
-from marl.protocols import Fitting, NoAttack, Reporting, VectorEnv
-from marl.replay import Replay
-from marl.trainer import fit
-from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, core_fields
+from marl.protocols import Fitting, NoAttack, Reporting
+from marl.types import ConfigError, EnvSpec, EpisodeBatch
 from tests.attack_parts import Detached, Linear, look, spec_of
-from tests.helpers import TINY, compose_train, differences, make_agent, make_learner, newest_state, rows, train
-
-SMALL = ("attack.estimators.hidden_dim=16", "attack.estimators.width=16", "attack.estimators.group_width=16",
-         "attack.estimators.samples=64", "attack.estimators.ema=0.2", "attack.warmup_episodes=0")  # fmt: skip
-
-
-def posts(n_envs: int = 16, seed: int = 1, n_agents: int = 3) -> Posts:
-    return Posts(n_agents=n_agents, noise=3, goal=0.8, absent_agents=0, episode_limit=6, n_envs=n_envs, seed=seed)
-
-
-def make_attack(spec: EnvSpec, tmp_path: Path, *overrides: str, name: str = "ibal") -> IBAL:
-    cfg = compose_train(tmp_path, "env=posts", f"attack={name}", *SMALL, *overrides)
-    torch.manual_seed(0)
-    return factory(cfg.attack, "attack")(spec, "cpu")
-
-
-def make_victim(spec: EnvSpec) -> EpsilonGreedy:
-    torch.manual_seed(3)
-    return EpsilonGreedy(make_agent(spec), VDN(spec), 0.5, "intended")
-
-
-def play(attack: Any, env: VectorEnv, victim: EpsilonGreedy, explore: bool = True, off: int = 0) -> EpisodeBatch:
-    """An episode per lane; the first ``off`` lanes are not attacked."""
-    fields = core_fields(env.spec) | attack.fields()
-    gens = {name: torch.Generator().manual_seed(7) for name in ("policy_gen", "attack_gen")}
-    attacked = torch.arange(env.n_envs) >= off
-    return collect(env, victim, attack, fields, explore=explore, attacked=attacked, device="cpu", **gens)
-
-
-def fitted(attack: IBAL, env: VectorEnv, victim: EpsilonGreedy) -> IBAL:
-    """Fitted to a frozen victim as evaluations do it."""
-    replay = Replay(200, env.spec.episode_limit, core_fields(env.spec) | attack.fields())
-    attack.estimators.fit_rounds = 20
-    with attack.fitting():
-        while attack.needs_fit:
-            fresh = play(attack, env, victim)
-            assert not fresh["hit"].any() and torch.equal(fresh["obs_seen"], fresh.obs)
-            replay.add(fresh)
-            attack.update(replay, fresh, victim, Clock())
-    return attack
+from tests.helpers import differences, make_learner
+from tests.ibal_parts import fitted, make_attack, make_victim, play, posts
 
 
 @pytest.fixture
@@ -334,22 +289,6 @@ def test_protection_needs_to_know_what_features_describe(tmp_path: Path) -> None
         make_attack(spec, tmp_path, "attack.protect_own=true")
 
 
-# training
-
-TRAIN = ("env=posts", "env.episode_limit=6", "algo=vdn", "attack=ibal", *SMALL, "attack.estimators.every=1",
-         "attack.report_every=5", "attack.curriculum.every=100", "attack.curriculum.success=0.0",
-         "attack.curriculum.window=4", "attack.curriculum.success_return=0.0")  # fmt: skip
-
-SHORT = ("train.total_steps=200", "eval.every=200", "checkpoint.every=200", "log.every=40")
-
-
-def test_nobody_attacked_is_the_unattacked_run_bit_for_bit(tmp_path: Path) -> None:
-    train(tmp_path / "free", "env=posts", "algo=vdn", *SHORT)
-    train(tmp_path / "none", "env=posts", "algo=vdn", *SHORT, "attack=ibal", *SMALL, "attack.k_max=0")
-    free, none = (newest_state(tmp_path / name)[0]["algo"] for name in ("free", "none"))
-    assert free["learner"]["updates"] > 4 and differences(free, none) == []
-
-
 def test_values_are_fitted_at_intended_actions_and_what_was_seen(attack: IBAL) -> None:
     """The loss does not change with what was executed, and does with what was hidden."""
     batch = play(attack, posts(32), make_victim(attack.spec))
@@ -363,42 +302,6 @@ def test_values_are_fitted_at_intended_actions_and_what_was_seen(attack: IBAL) -
     assert loss() == loss(actions=batch.intended)
     assert loss() != loss(intended=batch.actions)
     assert loss() != loss(obs_seen=batch.obs) and loss() == loss(obs=torch.zeros_like(batch.obs))
-
-
-def test_a_run_learns_reports_and_resumes_exactly(tmp_path: Path) -> None:
-    train(tmp_path / "whole", *TRAIN)
-    written = rows(tmp_path / "whole", "metrics")
-    assert {"ibal/est_ce", "ibal/group_ce", "ibal/score_top", "ibal/forced_rate", "ibal/p_max", "ibal/told_forced",
-            "ibal/mask_change"} <= set(written[-1])  # fmt: skip
-    assert written[-1]["ibal/told_forced"] <= written[-1]["ibal/told_intended"] + 1e-4
-    assert written[-1]["ibal/p_max"] == 1.0  # one attacked agent: always
-    with (tmp_path / "whole" / "reports" / "ibal_scores.csv").open(encoding="utf8") as file:
-        table = list(csv.DictReader(file))
-    assert len(table) == 3 * 2 * 15 and (tmp_path / "whole" / "reports" / "ibal_scores.png").stat().st_size > 5000
-    seen = next(r for r in table if (r["observer"], r["feature"], r["actor"]) == ("1", "other 0 at A", "2"))
-    assert seen["describes"] == "0" and float(seen["nats"]) >= 0.0
-    assert any(row["hidden"] == "1" for row in table)
-
-    half = compose_train(tmp_path, *TINY, *TRAIN, "train.total_steps=200")
-    fit(half, tmp_path / "parts")
-    cfg = compose_train(tmp_path, *TINY, *TRAIN)
-    fit(cfg, tmp_path / "parts")
-    whole, parts = newest_state(tmp_path / "whole")[0], newest_state(tmp_path / "parts")[0]
-    assert whole["attack"]["estimators"]["rounds"] > 10
-    assert differences(whole["attack"], parts["attack"]) == [] and differences(whole["algo"], parts["algo"]) == []
-
-
-@pytest.mark.parametrize(
-    "switch",
-    ["attack.obs_attack=false", "attack.action_attack=false", "attack.guidance=false", "attack.schedule=false",
-     "attack.fgsm=0.1", "attack.score=pmi", "attack.estimators.estimator=ce", "attack.floor=none",
-     "attack.estimators.context=obs"],
-)  # fmt: skip
-def test_ablations_run_and_attack(switch: str, tmp_path: Path) -> None:
-    train(tmp_path / "run", *TRAIN, *SHORT, switch)
-    last = rows(tmp_path / "run", "metrics")[-1]
-    assert (last["ibal/masked"] > 0) == (switch != "attack.obs_attack=false")
-    assert (last["ibal/forced_rate"] > 0) == (switch != "attack.action_attack=false")
 
 
 def test_it_satisfies_the_reporting_seam(attack: IBAL) -> None:
