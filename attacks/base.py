@@ -1,5 +1,5 @@
-"""What attacks are made of: budgets, draws, and the frames of those that replace actions and of those that disturb
-observations.
+"""What attacks are made of: budgets, draws, the frames of those that replace actions and of those that disturb
+observations, and the slope of a victim's choice in what it sees.
 
 LPA-Dec-POMDP (Yuan et al. 2023, ROMANCE, arXiv 2305.05909; Lee, Hwang, Jo, Han 2025, Wolfpack, arXiv 2502.02844): an
 attacker with units left sees the state and the intended joint action and has some agents do something else; with none
@@ -11,14 +11,16 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from marl.learner import best_available
 from marl.protocols import Attack, NoAttack, Policy, Victim, View
 from marl.types import ConfigError, EnvSpec, Field
 
 __all__ = [
     "ActionAttack", "Attack", "Budget", "LaneAttack", "LaneDraws", "NoAttack", "ObservationAttack", "View", "as_victim",
-    "choose_k", "pick", "require_agents", "require_chance",
+    "choose_k", "greedy_actions", "pick", "require_agents", "require_chance", "slope",
 ]  # fmt: skip
 Unit = Literal["step", "agent_action"]
 UNITS = ("step", "agent_action")
@@ -171,6 +173,27 @@ def as_victim(policy: Policy, attack: str) -> Victim:
     if not isinstance(policy, Victim):
         raise ConfigError(f"attack={attack} reads the values of its victim; {type(policy).__name__} shows none")
     return policy
+
+
+def greedy_actions(view: View, attack: str) -> Tensor:
+    """What the victim would do, long [B, n], if it were shown what is there."""
+    with torch.no_grad():
+        return best_available(as_victim(view.victim, attack).q_values(view.obs.obs, view.carry), view.obs.avail)
+
+
+def slope(seen: Tensor, greedy: Tensor, view: View, attack: str) -> Tensor:
+    """Gradient [B, n, O], at ``seen``, of the summed cross-entropy between softmax(Q) over available actions and the
+    actions ``greedy`` long [B, n]; the victim's own gradients stay untouched. ConfigError where it has none."""
+    victim = as_victim(view.victim, attack)
+    with torch.enable_grad():
+        x = seen.detach().requires_grad_()
+        q = victim.q_values(x, view.carry).masked_fill(~view.obs.avail, -torch.inf)  # [B, n, A]
+        loss = F.cross_entropy(q.flatten(0, 1), greedy.flatten(), reduction="sum")
+        if not loss.requires_grad:
+            name = type(victim).__name__
+            raise ConfigError(f"attack={attack}: the values of {name} have no gradient in what it observes")
+        (found,) = torch.autograd.grad(loss, x)
+    return found
 
 
 def require_chance(name: str, value: float) -> None:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from attacks.base import ObservationAttack, View, as_victim
-from marl.learner import best_available
+from attacks.base import ObservationAttack, View, as_victim, greedy_actions, slope
 from marl.protocols import Policy
 from marl.types import ConfigError, EnvSpec, require_positive
+
+NAME = "fgsm or pgd"
 
 
 class GradientAttack(ObservationAttack):
@@ -42,29 +42,15 @@ class GradientAttack(ObservationAttack):
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
-        self.values = as_victim(victim, "fgsm or pgd").q_values
+        as_victim(victim, NAME)  # refused before anything is played
 
     def disturb(self, view: View) -> Tensor:
-        clean, avail = view.obs.obs, view.obs.avail
-        with torch.no_grad():
-            greedy = best_available(self.values(clean, view.carry), avail)  # [B, n]
+        clean, greedy = view.obs.obs, greedy_actions(view, NAME)
         seen = clean.clone()
         if self.random_start:
             seen += self.epsilon * (2 * self.uniform(*clean.shape[1:]) - 1)
         for _ in range(self.steps):
-            step = self.step_size * self.slope(seen, greedy, view).sign()
+            step = self.step_size * slope(seen, greedy, view, NAME).sign()
             seen = clean + (seen + step - clean).clamp(-self.epsilon, self.epsilon)
             seen = seen.clamp(self.low, self.high)
         return seen
-
-    def slope(self, seen: Tensor, greedy: Tensor, view: View) -> Tensor:
-        """Gradient [B, n, O] of the summed cross-entropy at ``seen``; the victim's own gradients stay untouched."""
-        with torch.enable_grad():
-            x = seen.detach().requires_grad_()
-            q = self.values(x, view.carry).masked_fill(~view.obs.avail, -torch.inf)  # [B, n, A]
-            loss = F.cross_entropy(q.flatten(0, 1), greedy.flatten(), reduction="sum")
-            if not loss.requires_grad:
-                name = type(view.victim).__name__
-                raise ConfigError(f"attack=fgsm or pgd: the values of {name} have no gradient in what it observes")
-            (slope,) = torch.autograd.grad(loss, x)
-        return slope

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import LaneDraws
+from attacks.base import LaneDraws, as_victim, greedy_actions, slope
 from attacks.ibal_curriculum import Curriculum
 from attacks.ibal_estimators import Estimators, draw_groups
 from attacks.ibal_models import dependence
@@ -26,6 +26,7 @@ from marl.replay import Replay
 from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 
 CHOICES = {"size": ("random", "full"), "score": ("kl", "pmi"), "floor": ("median", "none")}
+WITH_FGSM = "ibal with fgsm"
 
 
 class IBAL(LaneDraws):
@@ -36,10 +37,11 @@ class IBAL(LaneDraws):
 
     p is drawn from [1/k_max, P_max] per episode, and P_max grows with success (``curriculum``); ``p_act`` fixes it.
     ``obs_attack``, ``action_attack``: either half can be off. Not ``guidance``: features and actions are drawn at
-    random. Not ``schedule``: p = 1/k_max. ``noise`` replaces hidden features by themselves plus Gaussian noise of this
-    scale instead of by zero. ``protect_own``: features that describe the observer itself are never hidden. ``floor``
-    median: scores count from each pair's median up, and what does not exceed it is never hidden. The first
-    ``warmup_episodes`` are natural.
+    random. Not ``schedule``: p = 1/k_max. Hidden features read zero; or, with ``noise``, themselves plus Gaussian
+    noise of this scale; or, with ``fgsm``, themselves plus a signed gradient step of this size against the agent's own
+    choice of action (``slope``). ``protect_own``: features that describe the observer itself are never
+    hidden. ``floor`` median: scores count from each pair's median up, and what does not exceed it is never hidden.
+    The first ``warmup_episodes`` are natural.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class IBAL(LaneDraws):
         protect_own: bool,
         floor: Literal["median", "none"],
         noise: float | None,
+        fgsm: float | None,
         score: Literal["kl", "pmi"],
         search_limit: int,
         sweeps: int,
@@ -86,11 +89,15 @@ class IBAL(LaneDraws):
         for key, (number, bound) in least.items():
             if number < bound:
                 raise ConfigError(f"attack.{key}={number} must be at least {bound}")
+        if fgsm is not None and fgsm <= 0.0:
+            raise ConfigError(f"attack.fgsm={fgsm} must be above 0, or null")
+        if noise is not None and fgsm is not None:
+            raise ConfigError(f"attack.noise={noise} and attack.fgsm={fgsm}: hidden features show only one of them")
         if protect_own and spec.about is None:
             raise ConfigError("attack.protect_own=true: the environment does not say what its features describe")
         self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
         self.k_max, self.size, self.n_masked, self.per_agent = k_max, size, n_masked, per_agent
-        self.symmetric, self.floor, self.noise, self.score = symmetric, floor, noise, score
+        self.symmetric, self.floor, self.noise, self.fgsm, self.score = symmetric, floor, noise, fgsm, score
         self.p_act, self.schedule, self.guidance = p_act, schedule, guidance
         self.obs_attack, self.action_attack = obs_attack, action_attack
         self.warmup_episodes, self.report_every = warmup_episodes, report_every
@@ -119,6 +126,8 @@ class IBAL(LaneDraws):
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         """Draw the parts, their chances and what is hidden; the same for the whole episode."""
         super().begin(n_envs, victim, gen)
+        if self.fgsm is not None:
+            as_victim(victim, WITH_FGSM)  # refused before anything is played
         n = self.spec.n_agents
         u = self.uniform(n + 2)
         k = torch.full_like(u[:, 0], self.k_max) if self.size == "full" else (u[:, 0] * (self.k_max + 1)).floor()
@@ -157,10 +166,18 @@ class IBAL(LaneDraws):
         obs = view.obs.obs
         self.under |= view.active
         hidden = self.mask & view.active[:, None, None] & view.obs.alive[..., None]
-        shown = torch.zeros_like(obs) if self.noise is None else obs + self.noise * self.normal(*obs.shape[1:])
-        self.shown = torch.where(hidden, shown.clamp(self.low, self.high), obs)
+        self.shown = torch.where(hidden, self.instead(view).clamp(self.low, self.high), obs)
         self.blinded = (self.shown != obs).any(-1)  # [B, n]
         return self.shown
+
+    def instead(self, view: View) -> Tensor:
+        """What features show where they are hidden [B, n, O], legal or not."""
+        obs = view.obs.obs
+        if self.fgsm is not None:
+            return obs + self.fgsm * slope(obs, greedy_actions(view, WITH_FGSM), view, WITH_FGSM).sign()
+        if self.noise is not None:
+            return obs + self.noise * self.normal(*obs.shape[1:])
+        return torch.zeros_like(obs)
 
     def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         executed = intended

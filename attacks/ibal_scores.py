@@ -9,10 +9,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from marl.types import EnvSpec
+
+PANELS = 8  # observers in the picture; the table has them all
 
 
 class Scores:
@@ -98,18 +101,26 @@ def own_features(spec: EnvSpec) -> Tensor:
     return spec.about[agents, agents]
 
 
+def named(spec: EnvSpec) -> tuple[str, ...]:
+    """Names of the observed features [O], numbers where the environment has none."""
+    return spec.obs_names or tuple(f"feature {d}" for d in range(spec.obs_dim))
+
+
+def described(spec: EnvSpec, observer: int, feature: int) -> list[int]:
+    """The agents that a feature of an observer describes, as far as the environment says so."""
+    return [] if spec.about is None else spec.about[observer, :, feature].nonzero().flatten().tolist()
+
+
 def table(scores: Tensor, floored: Tensor, masked: Tensor, spec: EnvSpec) -> list[list[Any]]:
     """Rows (observer, feature, described agent, actor, score, score above floor, hidden when the actor is the other
     side): all [n, n, O] by (observer, actor, feature)."""
-    names = spec.obs_names or tuple(f"feature {d}" for d in range(spec.obs_dim))
     rows = []
     for i in range(spec.n_agents):
         for j in (j for j in range(spec.n_agents) if j != i):
-            for d, name in enumerate(names):
-                about = [] if spec.about is None else spec.about[i, :, d].nonzero().flatten().tolist()
-                described = " ".join(str(agent) for agent in about)
+            for d, name in enumerate(named(spec)):
+                about = " ".join(map(str, described(spec, i, d)))
                 value, above = f"{float(scores[i, j, d]):.6g}", f"{float(floored[i, j, d]):.6g}"
-                rows.append([i, name, described, j, value, above, int(masked[i, j, d])])
+                rows.append([i, name, about, j, value, above, int(masked[i, j, d])])
     return rows
 
 
@@ -120,20 +131,40 @@ def write_table(rows: Sequence[Sequence[Any]], path: Path) -> None:
         writer.writerows(rows)
 
 
-def draw(scores: Tensor, masked: Tensor, spec: EnvSpec, path: Path) -> None:
-    """Heat map: one row per feature, one column per (observer, actor); crosses where the feature is hidden."""
-    from matplotlib.figure import Figure
+def row_names(spec: EnvSpec, observer: int) -> list[str]:
+    """What an observer's features are called in the picture: with the other agents that they describe."""
+    names = []
+    for d, name in enumerate(named(spec)):
+        others = [agent for agent in described(spec, observer, d) if agent != observer]
+        names.append(f"{name} (agent {', '.join(map(str, others))})" if others else name)
+    return names
 
-    n, names = spec.n_agents, spec.obs_names or tuple(f"feature {d}" for d in range(spec.obs_dim))
-    pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
-    values = torch.stack([scores[i, j] for i, j in pairs], 1).cpu().numpy()  # [O, pairs]
-    figure = Figure(figsize=(3.0 + 0.3 * len(pairs), 1.5 + 0.17 * len(names)), layout="constrained")
-    axes = figure.add_subplot()
-    image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0)
-    hidden = torch.stack([masked[i, j] for i, j in pairs], 1).nonzero()
-    axes.plot(hidden[:, 1].tolist(), hidden[:, 0].tolist(), "x", color="red", markersize=5)
-    axes.set_xticks(range(len(pairs)), [f"{i}<{j}" for i, j in pairs], rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
-    axes.set_xlabel("observer < actor; x: hidden when the actor alone is the other side")
-    figure.colorbar(image, ax=axes, label="nats")
+
+def draw(scores: Tensor, masked: Tensor, spec: EnvSpec, path: Path) -> None:
+    """One heat map per observer (the first ``PANELS``): a row per feature, a column per actor, in nats; with the
+    numbers where the team is small. A frame: hidden while that actor alone is the other side. Both [n, n, O]."""
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    n, observers = spec.n_agents, range(min(spec.n_agents, PANELS))
+    numbers = n <= 4
+    size = (len(observers) * (1.9 + (0.55 if numbers else 0.25) * (n - 1)) + 0.8, 1.6 + 0.2 * spec.obs_dim)
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(observers), squeeze=False)[0]
+    top = max(float(scores.max()), 1e-9)
+    for i, axes in zip(observers, panels, strict=True):
+        actors = [j for j in range(n) if j != i]
+        values = scores[i, actors].T.cpu().numpy()  # [O, n - 1]
+        image = axes.imshow(values, aspect="auto", cmap="viridis", vmin=0.0, vmax=top)
+        for d, column in masked[i, actors].T.nonzero().tolist():
+            axes.add_patch(Rectangle((column - 0.47, d - 0.45), 0.94, 0.9, fill=False, edgecolor="red", linewidth=1.8))
+        for (d, column), value in np.ndenumerate(values) if numbers else ():
+            colour = "white" if value < 0.6 * top else "black"
+            axes.text(column, d, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+        axes.set_xticks(range(len(actors)), [f"agent {j}" for j in actors], fontsize=7, rotation=0 if numbers else 90)
+        axes.set_yticks(range(spec.obs_dim), row_names(spec, i), fontsize=7)
+        axes.set_title(f"agent {i} sees", fontsize=9)
+    figure.colorbar(image, ax=panels, label="nats", fraction=0.04, pad=0.02)
+    legend = "what each feature tells about whose action; framed: hidden while that agent alone is the other side"
+    figure.supxlabel(legend, fontsize=8)
     figure.savefig(path, dpi=110)

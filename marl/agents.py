@@ -1,4 +1,5 @@
-"""Recurrent utility network of each agent: linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018, app. C).
+"""Recurrent utility network of each agent: linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018, app. C);
+and one without memory, for games that need none.
 
 One set of weights, three paths that tests keep equal. ``unroll`` runs whole sequences through ``nn.GRU`` on a GPU and
 through ``marl.gru`` on the CPU. ``step`` writes the equations with matrix products, because attacks need ``vmap`` and
@@ -39,8 +40,12 @@ class RecurrentAgent(nn.Module):
         else:
             self.fc_in = StackedLinear(spec.n_agents, self.input_dim, hidden_dim)
             self.fc_out = StackedLinear(spec.n_agents, hidden_dim, spec.n_actions)
-        networks = 1 if share_parameters else spec.n_agents
-        self.gru = nn.ModuleList(nn.GRU(hidden_dim, hidden_dim) for _ in range(networks))
+        self.make_core(1 if share_parameters else spec.n_agents)
+
+    def make_core(self, networks: int) -> None:
+        """What stands between ``fc_in`` and ``fc_out``, for so many networks; agents with another core override this,
+        ``step`` and ``unroll``."""
+        self.gru = nn.ModuleList(nn.GRU(self.hidden_dim, self.hidden_dim) for _ in range(networks))
 
     def initial(self, *lead: int) -> Tensor:
         """Zero hidden state [*lead, n, H] on the network's device."""
@@ -109,3 +114,25 @@ class RecurrentAgent(nn.Module):
     def _spread(values: Tensor, rows: Tensor) -> Tensor:
         """values [N, n, F] at rows bool [M, T] -> [M, T, n, F]."""
         return values.new_zeros(*rows.shape, *values.shape[1:]).index_put((rows,), values)
+
+
+class FeedForwardAgent(RecurrentAgent):
+    """The same without memory: a second hidden layer in the GRU's place.
+
+    Its hidden state is that layer, for those who ask what an agent makes of what it sees; it does not read it back.
+    """
+
+    def make_core(self, networks: int) -> None:
+        H = self.hidden_dim
+        self.fc_mid: nn.Module = nn.Linear(H, H) if self.shared else StackedLinear(networks, H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.fc_mid(F.relu(self.fc_in(x))))
+        return self.fc_out(h), h
+
+    def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if lengths is None:
+            return self.step(x, self.initial(*x.shape[:2]))
+        rows = torch.arange(x.shape[1]) < lengths[:, None]
+        q, h = self.step(x[rows], self.initial(int(rows.sum())))
+        return self._spread(q, rows), self._spread(h, rows)

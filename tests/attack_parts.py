@@ -16,7 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.base import Attack, LaneDraws, NoAttack
+from attacks.base import Attack, LaneDraws, NoAttack, View
 from envs.streams import lane_keys
 from envs.toy import Corridor
 from marl.collect import collect
@@ -24,7 +24,7 @@ from marl.mixers import QMix
 from marl.policy import EpsilonGreedy
 from marl.protocols import Fitting
 from marl.replay import Replay
-from marl.types import Clock, EnvSpec, EpisodeBatch, core_fields
+from marl.types import Clock, EnvSpec, EpisodeBatch, Obs, core_fields
 from tests.helpers import differences, make_agent
 
 LANES, AGENTS = 8, 5
@@ -80,6 +80,46 @@ def drawing_rows(lanes: list[int]) -> Iterator[None]:
         patch.setattr(LaneDraws, "uniform", lambda attack, *shape: rows(torch.rand, *shape))
         patch.setattr(LaneDraws, "normal", lambda attack, *shape: rows(torch.randn, *shape))
         yield
+
+
+class Linear:
+    """A victim whose values are linear in what is seen: q_a = w_a . o for agents that all see three numbers."""
+
+    weights = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.0, 2.0]])  # [A, O]
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def q_values(self, obs: Tensor, carry: Any) -> Tensor:
+        self.asked += 1
+        return obs @ self.weights.T
+
+    def begin(self, *_: Any) -> Any: ...
+    def act(self, *_: Any, **__: Any) -> Any: ...
+    def after(self, *_: Any) -> Any: ...
+    def q_total(self, *_: Any, **__: Any) -> Any: ...
+    def params(self) -> Any: ...
+    def q_with(self, *_: Any) -> Any: ...
+
+
+def spec_of(n: int = 2, A: int = 2, O: int = 3, low: float = -10.0) -> EnvSpec:  # noqa: E741
+    return EnvSpec(n, A, O, 1, 5, torch.full((O,), low), torch.full((O,), 10.0))
+
+
+def look(obs: Any, avail: Any = None, alive: Any = None, victim: Any = None, t: int = 0) -> View:
+    """One step of ``len(obs)`` lanes, all attacked."""
+    seen = torch.as_tensor(obs, dtype=torch.float32)
+    B, n, _ = seen.shape
+    can = torch.ones(B, n, 2, dtype=torch.bool) if avail is None else torch.as_tensor(avail)
+    lives = torch.ones(B, n, dtype=torch.bool) if alive is None else torch.as_tensor(alive)
+    return View(t, Obs(seen, torch.zeros(B, 1), can, lives), {}, torch.ones(B, dtype=torch.bool), victim or Linear())
+
+
+class Detached(Linear):
+    """Its values have no gradient."""
+
+    def q_values(self, obs: Tensor, carry: Any) -> Tensor:
+        return super().q_values(obs.detach(), carry)
 
 
 def fit(attack: Attack) -> None:

@@ -33,7 +33,8 @@ MORE: dict[str, tuple[str, ...]] = {  # so that a dozen steps show something
     "ibal": SMALL,
     "ib": SMALL,
 }
-FITTED = ("ibal", "ib")  # they do nothing before they know their victim
+VARIANTS = {"ibal with fgsm": ("ibal", "attack.fgsm=0.1")}  # an attack in another form that must keep the rules too
+FITTED = ("ibal", "ib", "ibal with fgsm")  # they do nothing before they know their victim
 
 
 def limit(node: Any, budget: int | None, unit: str) -> int:
@@ -49,7 +50,8 @@ def limit(node: Any, budget: int | None, unit: str) -> int:
 
 @functools.cache
 def configuration(name: str) -> DictConfig:
-    return compose_train(Path("runs"), "env=toy/corridor", f"attack={name}", *MORE.get(name, ())).attack
+    base, *form = VARIANTS.get(name, (name,))
+    return compose_train(Path("runs"), "env=toy/corridor", f"attack={base}", *MORE.get(base, ()), *form).attack
 
 
 def has_budget(name: str) -> bool:
@@ -72,7 +74,7 @@ def make(name: str) -> Make:
 
 @pytest.mark.parametrize(
     ("name", "rule"),
-    [(name, rule) for name in ATTACKS for rule in RULES if rule not in OF_BUDGETS or has_budget(name)],
+    [(name, rule) for name in (*ATTACKS, *VARIANTS) for rule in RULES if rule not in OF_BUDGETS or has_budget(name)],
 )
 def test_attacks_keep_the_contract(rule: str, make: Make) -> None:
     RULES[rule](make)

@@ -7,54 +7,20 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from attacks.base import View, choose_k, pick
+from attacks.base import choose_k, pick
 from attacks.gradient import GradientAttack
 from attacks.missing import Missing
 from attacks.noise import Noise, RandomMask
 from attacks.random import RandomActions
 from attacks.single import SingleAgent
-from marl.types import ConfigError, EnvSpec, Obs
-from tests.attack_parts import corridor, play
+from marl.types import ConfigError, EnvSpec
+from tests.attack_parts import Detached, Linear, corridor, look, play, spec_of
 from tests.helpers import make_spec
 
 STEP: dict[str, Any] = {"budget": None, "budget_unit": "step"}
 ALWAYS: dict[str, Any] = {"rate": 1.0, "agents": None, "redraw": "step", **STEP}
 FGSM: dict[str, Any] = {"epsilon": 0.1, "steps": 1, "step_size": 0.1, "random_start": False, **ALWAYS}
-
-
-class Linear:
-    """A victim whose values are linear in what is seen: q_a = w_a . o for agents that all see three numbers."""
-
-    weights = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.0, 2.0]])  # [A, O]
-
-    def __init__(self) -> None:
-        self.asked = 0
-
-    def q_values(self, obs: Tensor, carry: Any) -> Tensor:
-        self.asked += 1
-        return obs @ self.weights.T
-
-    def begin(self, *_: Any) -> Any: ...
-    def act(self, *_: Any, **__: Any) -> Any: ...
-    def after(self, *_: Any) -> Any: ...
-    def q_total(self, *_: Any, **__: Any) -> Any: ...
-    def params(self) -> Any: ...
-    def q_with(self, *_: Any) -> Any: ...
-
-
-def spec_of(n: int = 2, A: int = 2, O: int = 3, low: float = -10.0) -> EnvSpec:  # noqa: E741
-    return EnvSpec(n, A, O, 1, 5, torch.full((O,), low), torch.full((O,), 10.0))
-
-
-def look(obs: Any, avail: Any = None, alive: Any = None, victim: Any = None, t: int = 0) -> View:
-    """One step of ``len(obs)`` lanes, all attacked."""
-    seen = torch.as_tensor(obs, dtype=torch.float32)
-    B, n, _ = seen.shape
-    can = torch.ones(B, n, 2, dtype=torch.bool) if avail is None else torch.as_tensor(avail)
-    lives = torch.ones(B, n, dtype=torch.bool) if alive is None else torch.as_tensor(alive)
-    return View(t, Obs(seen, torch.zeros(B, 1), can, lives), {}, torch.ones(B, dtype=torch.bool), victim or Linear())
 
 
 def begun(attack: Any, lanes: int = 1, victim: Any = None) -> Any:
@@ -169,10 +135,6 @@ def test_pgd_stops_at_the_ball_and_starts_inside_it() -> None:
 
 
 def test_a_victim_without_gradients_is_refused() -> None:
-    class Detached(Linear):
-        def q_values(self, obs: Tensor, carry: Any) -> Tensor:
-            return super().q_values(obs.detach(), carry)
-
     attack = begun(GradientAttack(spec_of(), "cpu", **FGSM), victim=Detached())
     with pytest.raises(ConfigError, match="the values of Detached have no gradient in what it observes"):
         attack.perturb_obs(look([[[1.0, 0, 0]] * 2], victim=Detached()))

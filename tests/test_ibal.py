@@ -1,8 +1,7 @@
-"""IBAL as an attack: what it leaves alone, what it hides and forces, what it saves, and that a run with it learns."""
+"""IBAL as an attack: what it leaves alone, what it hides and forces, and what it saves."""
 
 from __future__ import annotations
 
-import csv
 import io
 from dataclasses import replace
 from pathlib import Path
@@ -12,56 +11,14 @@ import pytest
 import torch
 
 from attacks.ibal import IBAL
-from envs.posts import Posts
+from attacks.ibal_estimators import draw_groups
 from envs.toy import Corridor
-from marl.build import factory
-from marl.collect import collect
 from marl.mixers import VDN
-from marl.policy import EpsilonGreedy
-from marl.protocols import Fitting, NoAttack, Reporting, VectorEnv
-from marl.replay import Replay
-from marl.trainer import fit
-from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, core_fields
-from tests.helpers import TINY, compose_train, differences, make_agent, make_learner, newest_state, rows, train
-
-SMALL = ("attack.estimators.hidden_dim=16", "attack.estimators.width=16", "attack.estimators.group_width=16",
-         "attack.estimators.samples=64", "attack.estimators.ema=0.2", "attack.warmup_episodes=0")  # fmt: skip
-
-
-def posts(n_envs: int = 16, seed: int = 1, n_agents: int = 3) -> Posts:
-    return Posts(n_agents=n_agents, noise=3, goal=0.8, absent_agents=0, episode_limit=6, n_envs=n_envs, seed=seed)
-
-
-def make_attack(spec: EnvSpec, tmp_path: Path, *overrides: str, name: str = "ibal") -> IBAL:
-    cfg = compose_train(tmp_path, "env=posts", f"attack={name}", *SMALL, *overrides)
-    torch.manual_seed(0)
-    return factory(cfg.attack, "attack")(spec, "cpu")
-
-
-def make_victim(spec: EnvSpec) -> EpsilonGreedy:
-    torch.manual_seed(3)
-    return EpsilonGreedy(make_agent(spec), VDN(spec), 0.5, "intended")
-
-
-def play(attack: Any, env: VectorEnv, victim: EpsilonGreedy, explore: bool = True, off: int = 0) -> EpisodeBatch:
-    """An episode per lane; the first ``off`` lanes are not attacked."""
-    fields = core_fields(env.spec) | attack.fields()
-    gens = {name: torch.Generator().manual_seed(7) for name in ("policy_gen", "attack_gen")}
-    attacked = torch.arange(env.n_envs) >= off
-    return collect(env, victim, attack, fields, explore=explore, attacked=attacked, device="cpu", **gens)
-
-
-def fitted(attack: IBAL, env: VectorEnv, victim: EpsilonGreedy) -> IBAL:
-    """Fitted to a frozen victim as evaluations do it."""
-    replay = Replay(200, env.spec.episode_limit, core_fields(env.spec) | attack.fields())
-    attack.estimators.fit_rounds = 20
-    with attack.fitting():
-        while attack.needs_fit:
-            fresh = play(attack, env, victim)
-            assert not fresh["hit"].any() and torch.equal(fresh["obs_seen"], fresh.obs)
-            replay.add(fresh)
-            attack.update(replay, fresh, victim, Clock())
-    return attack
+from marl.protocols import Fitting, NoAttack, Reporting
+from marl.types import ConfigError, EnvSpec, EpisodeBatch
+from tests.attack_parts import Detached, Linear, look, spec_of
+from tests.helpers import differences, make_learner
+from tests.ibal_parts import fitted, make_attack, make_victim, play, posts
 
 
 @pytest.fixture
@@ -111,6 +68,18 @@ def test_only_living_members_are_forced_and_only_to_what_is_available(tmp_path: 
     assert torch.equal(batch["obs_seen"][filled], batch.obs[filled])
 
 
+def test_the_dead_are_left_alone_even_where_they_could_act(tmp_path: Path) -> None:
+    """In most games they cannot, which would hide it."""
+    options = ("attack.guidance=false", "attack.p_act=1.0", "attack.size=full", "attack.estimators.context=obs")
+    attack = make_attack(spec_of(), tmp_path, *options)
+    attack.begin(200, Linear(), torch.Generator().manual_seed(0))
+    alive = torch.arange(200)[:, None] % 2 == torch.arange(2)  # one of two
+    view = look(torch.zeros(200, 2, 3), alive=alive)
+    attack.perturb_obs(view)
+    executed = attack.perturb_actions(view, torch.zeros(200, 2, dtype=torch.long))[0]
+    assert executed[alive].any() and not executed[~alive].any()
+
+
 def test_every_step_has_the_episodes_chance(tmp_path: Path) -> None:
     """With guidance off a hit is a uniform draw of four actions: three of four change something."""
     env = posts(200)
@@ -136,8 +105,11 @@ def test_parts_and_chances_are_drawn_within_their_bounds(tmp_path: Path) -> None
     assert (attack.p == 0.5).all()
 
 
-def test_eight_lanes_draw_what_eight_single_ones_do(attack: IBAL, monkeypatch: pytest.MonkeyPatch) -> None:
-    victim, gen = make_victim(attack.spec), torch.Generator()
+def test_eight_lanes_draw_what_eight_single_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env = posts(n_agents=4)
+    victim, gen = make_victim(env.spec), torch.Generator()
+    attack = fitted(make_attack(env.spec, tmp_path, "attack.k_max=2"), env, victim)
+    attack.curriculum.p_max = 0.9
     together, alone = [torch.Generator().manual_seed(b) for b in range(8)], []
 
     def rows_of(gens: list[torch.Generator]) -> None:
@@ -151,7 +123,7 @@ def test_eight_lanes_draw_what_eight_single_ones_do(attack: IBAL, monkeypatch: p
         rows_of([torch.Generator().manual_seed(b)])
         attack.begin(1, victim, gen)
         alone.append((attack.mask[0], attack.p[0], attack.group[0]))
-    assert group.any() and mask.any()
+    assert group.any() and mask.any() and len(p.unique()) == 8
     for several, single in zip((mask, p, group), zip(*alone, strict=True), strict=True):
         assert torch.equal(several, torch.stack(single))
 
@@ -159,13 +131,34 @@ def test_eight_lanes_draw_what_eight_single_ones_do(attack: IBAL, monkeypatch: p
 def test_a_round_trip_repeats_and_playing_changes_nothing(attack: IBAL, tmp_path: Path) -> None:
     victim, file = make_victim(attack.spec), io.BytesIO()
     torch.save(attack.state_dict(), file)
-    file.seek(0)
-    before = torch.load(file, weights_only=True)
+
+    def saved() -> Any:
+        file.seek(0)
+        return torch.load(file, weights_only=True)
+
     other = make_attack(attack.spec, tmp_path, "attack.p_act=0.5")
-    other.load_state_dict(before)
+    other.load_state_dict(saved())
     first, second = play(attack, posts(100), victim), play(other, posts(100), victim)
     assert first["hit"].any() and differences(first.data, second.data) == []
-    assert differences(attack.state_dict(), before) == []
+    assert differences(attack.state_dict(), saved()) == []  # not the tensors that the other one has made its own
+
+
+@pytest.mark.parametrize("options", [(), ("attack.per_agent=true", "attack.n_masked=2")])
+def test_masks_do_not_ask_which_side_is_which_or_who_has_which_number(options: tuple[str, ...], tmp_path: Path) -> None:
+    """Swapped sides give the same masks, renumbered agents the renumbered ones; blinding one side alone does not."""
+    gen = torch.Generator().manual_seed(0)
+    attack = make_attack(posts(n_agents=5).spec, tmp_path, "attack.k_max=2", *options)
+    scores = attack.estimators.scores
+    scores.weight.fill_(1.0)
+    scores.total = torch.rand(scores.total.shape, generator=gen)
+    M, group = scores.total, draw_groups(torch.rand(40, 5, generator=gen), torch.arange(40) % 2 + 1)
+    masks = attack.masks(group)
+    assert masks.any(-1).all() and torch.equal(attack.masks(~group), masks)
+    order = torch.tensor([3, 0, 4, 1, 2])
+    scores.total = M[order][:, order]
+    assert torch.equal(attack.masks(group[:, order]), masks[:, order])
+    attack.symmetric = False
+    assert not torch.equal(attack.masks(~group), attack.masks(group))
 
 
 def test_it_hides_nothing_that_it_knows_nothing_about(tmp_path: Path) -> None:
@@ -205,6 +198,35 @@ def test_noise_may_take_the_place_of_zero(tmp_path: Path) -> None:
     moved = (batch["obs_seen"] - batch.obs)[mask]
     assert moved.abs().max() > 0.2 and (moved != 0).float().mean() > 0.4  # at a bound half of the noise is cut
     assert (batch["obs_seen"] <= env.spec.obs_high).all() and (batch["obs_seen"] >= env.spec.obs_low).all()
+
+
+def blind(tmp_path: Path, mask: Any, victim: Any = None, **changes: Any) -> IBAL:
+    """Two agents that see three numbers each; ``mask`` [2, 3] says what an attack with FGSM hides."""
+    options = ("attack.fgsm=0.1", "attack.guidance=false", "attack.action_attack=false", "attack.n_masked=1")
+    attack = make_attack(spec_of(**changes), tmp_path, *options)
+    attack.begin(1, victim or Linear(), torch.Generator())
+    attack.mask = torch.tensor([mask], dtype=torch.bool)
+    return attack
+
+
+def test_fgsm_on_hidden_features_by_hand(tmp_path: Path) -> None:
+    """q = (o0 - o2, o0/2 + 2 o2). At (1, 0, 0) action 0 is greedy: o0 goes down, o2 up; at (0, 0, 1) it is the other
+    way round. Only what is hidden moves, and nothing of the dead, or out of the legal range."""
+    seen = torch.tensor([[[1.0, 0, 0], [0, 0, 1.0]]])
+    shown = blind(tmp_path, [[1, 0, 0], [0, 1, 1]]).perturb_obs(look(seen))
+    torch.testing.assert_close(shown, torch.tensor([[[0.9, 0, 0], [0, 0, 0.9]]]))
+    shown = blind(tmp_path, [[0, 1, 1], [1, 0, 0]]).perturb_obs(look(seen, alive=[[True, False]]))
+    torch.testing.assert_close(shown, torch.tensor([[[1.0, 0, 0.1], [0, 0, 1.0]]]))
+    high = blind(tmp_path, [[1, 0, 1]] * 2, low=0.95).perturb_obs(look([[[1.0, 1.0, 1.0]] * 2]))
+    assert high[0, 0].tolist() == pytest.approx([1.1, 1.0, 0.95])  # greedy is action 1
+
+
+def test_fgsm_needs_values_and_their_gradients(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="attack=ibal with fgsm reads the values of its victim; object shows none"):
+        blind(tmp_path, [[1, 1, 1]] * 2, victim=object())
+    attack = blind(tmp_path, [[0, 0, 0]] * 2)  # before anything is hidden
+    with pytest.raises(ConfigError, match="attack=ibal with fgsm: the values of Detached have no gradient in what it"):
+        attack.perturb_obs(look([[[1.0, 0, 0]] * 2], victim=Detached()))
 
 
 def test_what_is_hidden_reads_the_nearest_legal_value_to_zero(tmp_path: Path) -> None:
@@ -252,33 +274,19 @@ def test_a_policy_with_other_hidden_states_is_refused(tmp_path: Path) -> None:
         ("attack.p_act=1.5", r"p_act=1.5 must be within \[0, 1\], or null"),
         ("attack.n_masked=16", r"n_masked=16 must be within 0 .. 15, or null"),
         ("attack.noise=-1.0", "noise=-1.0 must be at least 0"),
+        ("attack.fgsm=0.0", "fgsm=0.0 must be above 0, or null"),
+        (("attack.fgsm=0.1", "attack.noise=0.2"), "noise=0.2 and attack.fgsm=0.1: hidden features show only one"),
     ],
 )
-def test_bad_options_are_refused(override: str, message: str, tmp_path: Path) -> None:
+def test_bad_options_are_refused(override: str | tuple[str, ...], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
-        make_attack(posts().spec, tmp_path, override)
+        make_attack(posts().spec, tmp_path, *([override] if isinstance(override, str) else override))
 
 
 def test_protection_needs_to_know_what_features_describe(tmp_path: Path) -> None:
     spec = EnvSpec(**{**vars(posts().spec), "about": None})
     with pytest.raises(ConfigError, match="does not say what its features describe"):
         make_attack(spec, tmp_path, "attack.protect_own=true")
-
-
-# training
-
-TRAIN = ("env=posts", "env.episode_limit=6", "algo=vdn", "attack=ibal", *SMALL, "attack.estimators.every=1",
-         "attack.report_every=5", "attack.curriculum.every=100", "attack.curriculum.success=0.0",
-         "attack.curriculum.window=4", "attack.curriculum.success_return=0.0")  # fmt: skip
-
-SHORT = ("train.total_steps=200", "eval.every=200", "checkpoint.every=200", "log.every=40")
-
-
-def test_nobody_attacked_is_the_unattacked_run_bit_for_bit(tmp_path: Path) -> None:
-    train(tmp_path / "free", "env=posts", "algo=vdn", *SHORT)
-    train(tmp_path / "none", "env=posts", "algo=vdn", *SHORT, "attack=ibal", *SMALL, "attack.k_max=0")
-    free, none = (newest_state(tmp_path / name)[0]["algo"] for name in ("free", "none"))
-    assert free["learner"]["updates"] > 4 and differences(free, none) == []
 
 
 def test_values_are_fitted_at_intended_actions_and_what_was_seen(attack: IBAL) -> None:
@@ -294,41 +302,6 @@ def test_values_are_fitted_at_intended_actions_and_what_was_seen(attack: IBAL) -
     assert loss() == loss(actions=batch.intended)
     assert loss() != loss(intended=batch.actions)
     assert loss() != loss(obs_seen=batch.obs) and loss() == loss(obs=torch.zeros_like(batch.obs))
-
-
-def test_a_run_learns_reports_and_resumes_exactly(tmp_path: Path) -> None:
-    train(tmp_path / "whole", *TRAIN)
-    written = rows(tmp_path / "whole", "metrics")
-    assert {"ibal/est_ce", "ibal/group_ce", "ibal/score_top", "ibal/forced_rate", "ibal/p_max", "ibal/told_forced",
-            "ibal/mask_change"} <= set(written[-1])  # fmt: skip
-    assert written[-1]["ibal/told_forced"] <= written[-1]["ibal/told_intended"] + 1e-4
-    assert written[-1]["ibal/p_max"] == 1.0  # one attacked agent: always
-    with (tmp_path / "whole" / "reports" / "ibal_scores.csv").open(encoding="utf8") as file:
-        table = list(csv.DictReader(file))
-    assert len(table) == 3 * 2 * 15 and (tmp_path / "whole" / "reports" / "ibal_scores.png").stat().st_size > 5000
-    seen = next(r for r in table if (r["observer"], r["feature"], r["actor"]) == ("1", "other 0 at A", "2"))
-    assert seen["describes"] == "0" and float(seen["nats"]) >= 0.0
-    assert any(row["hidden"] == "1" for row in table)
-
-    half = compose_train(tmp_path, *TINY, *TRAIN, "train.total_steps=200")
-    fit(half, tmp_path / "parts")
-    cfg = compose_train(tmp_path, *TINY, *TRAIN)
-    fit(cfg, tmp_path / "parts")
-    whole, parts = newest_state(tmp_path / "whole")[0], newest_state(tmp_path / "parts")[0]
-    assert whole["attack"]["estimators"]["rounds"] > 10
-    assert differences(whole["attack"], parts["attack"]) == [] and differences(whole["algo"], parts["algo"]) == []
-
-
-@pytest.mark.parametrize(
-    "switch",
-    ["attack.obs_attack=false", "attack.action_attack=false", "attack.guidance=false", "attack.schedule=false",
-     "attack.score=pmi", "attack.estimators.estimator=ce", "attack.floor=none", "attack.estimators.context=obs"],
-)  # fmt: skip
-def test_ablations_run_and_attack(switch: str, tmp_path: Path) -> None:
-    train(tmp_path / "run", *TRAIN, *SHORT, switch)
-    last = rows(tmp_path / "run", "metrics")[-1]
-    assert (last["ibal/masked"] > 0) == (switch != "attack.obs_attack=false")
-    assert (last["ibal/forced_rate"] > 0) == (switch != "attack.action_attack=false")
 
 
 def test_it_satisfies_the_reporting_seam(attack: IBAL) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from attacks.ibal_curriculum import Curriculum
 from attacks.ibal_estimators import Estimators, Transitions, draw_groups
 from attacks.ibal_models import DimensionModel, dimension_scores
-from attacks.ibal_scores import Scores, above_floor, across, hidden_features, largest
+from attacks.ibal_scores import PANELS, Scores, above_floor, across, draw, hidden_features, largest, row_names
+from envs.posts import Posts
 from marl.types import ConfigError
 from tests.helpers import make_spec
 
@@ -198,6 +201,26 @@ def test_how_many_features_are_hidden() -> None:
     assert hidden_features(group, None, False, known).tolist() == [[8, 4, 4, 4], [4] * 4, [0] * 4]
 
 
+# pictures
+
+
+def test_features_are_named_with_the_agents_that_they_describe() -> None:
+    posts = Posts(n_agents=3, noise=1, goal=0.5, absent_agents=0, episode_limit=2, n_envs=1).spec
+    names = row_names(posts, 1)
+    assert (names[1], names[3]) == ("am agent 1", "idle")  # its own: it knows whose they are
+    assert names[7:13] == ["other 0 at A (agent 0)", "other 0 at B (agent 0)", "other 1 there (agent 2)",
+                           "other 1 at A (agent 2)", "other 1 at B (agent 2)", "noise 0"]  # fmt: skip
+    assert row_names(make_spec(3, 2, 2), 0) == ["feature 0", "feature 1"]
+
+
+@pytest.mark.parametrize("n", [2, PANELS + 1])
+def test_the_picture_has_a_panel_for_each_of_the_first_observers(n: int, tmp_path: Path) -> None:
+    draw(torch.rand(n, n, 4), torch.rand(n, n, 4) < 0.5, make_spec(n, 2, 4), tmp_path / "scores.png")
+    width = Image.open(tmp_path / "scores.png").width / 110
+    panel = 1.9 + (0.55 if n == 2 else 0.25) * (n - 1)
+    assert width == pytest.approx(min(n, PANELS) * panel + 0.8, abs=0.1)
+
+
 # curriculum
 
 
@@ -208,7 +231,9 @@ def test_the_chance_grows_with_success_only() -> None:
     for result, steps, expected in plays:
         curriculum.add(result, torch.zeros(2), steps)
         assert curriculum.p_max == pytest.approx(expected), steps
-    for steps in range(60, 200, 10):
+    curriculum.add(torch.zeros(4, dtype=torch.bool), torch.zeros(4), 60)
+    assert curriculum.p_max == pytest.approx(0.5625), "it never falls"
+    for steps in range(70, 210, 10):
         curriculum.add(torch.ones(4, dtype=torch.bool), torch.zeros(4), steps)
     assert curriculum.p_max == 1.0
 

@@ -8,21 +8,23 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import grad, vmap
 
+from marl.agents import FeedForwardAgent, RecurrentAgent
 from marl.gru import gru_recurrence
 from marl.mixers import VDN, Mixer, NoMixer, QMix, QPlex
 from marl.networks import StackedLinear
 from marl.policy import EpsilonGreedy
-from tests.helpers import make_agent, make_spec
+from tests.helpers import AGENT, make_agent, make_spec
 
 SPEC = make_spec()
 QMIX = {"embed_dim": 8, "hypernet_dim": 16}
 QPLEX = {"hypernet_dim": 16, "n_kernels": 3, "kernel_dim": 16, "stop_advantage": True, "transform": True}
 
 
+@pytest.mark.parametrize("kind", [RecurrentAgent, FeedForwardAgent])
 @pytest.mark.parametrize("share", [True, False])
-def test_unroll_equals_steps_in_values_and_gradients(share: bool) -> None:
+def test_unroll_equals_steps_in_values_and_gradients(share: bool, kind: type[RecurrentAgent]) -> None:
     torch.manual_seed(0)
-    agent = make_agent(SPEC, share_parameters=share)
+    agent = kind(SPEC, **{**AGENT, "share_parameters": share})
     x = torch.randn(4, 6, SPEC.n_agents, agent.input_dim)
     weights = torch.randn(4, 6, SPEC.n_agents, SPEC.n_actions)
 
@@ -62,10 +64,11 @@ def test_the_compiled_recurrence_equals_torch_in_values_and_gradients() -> None:
         assert torch.allclose(mine, other, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", [RecurrentAgent, FeedForwardAgent])
 @pytest.mark.parametrize("share", [True, False])
-def test_ragged_sequences_do_not_see_each_other_or_their_padding(share: bool) -> None:
+def test_ragged_sequences_do_not_see_each_other_or_their_padding(share: bool, kind: type[RecurrentAgent]) -> None:
     torch.manual_seed(0)
-    agent = make_agent(SPEC, share_parameters=share)
+    agent = kind(SPEC, **{**AGENT, "share_parameters": share})
     x, lengths = torch.randn(5, 6, SPEC.n_agents, agent.input_dim), torch.tensor([6, 1, 3, 0, 5])
     rows = torch.arange(6) < lengths[:, None]
     dense, ragged = agent.unroll(x)[0], agent.unroll(x, lengths)[0]
@@ -90,6 +93,20 @@ def test_each_agent_has_its_own_network_when_not_shared() -> None:
         agent.gru[1].bias_ih_l0.add_(1.0)
     after, _ = agent.unroll(same)
     assert torch.equal(before[:, :, [0, 2]], after[:, :, [0, 2]]) and not torch.equal(before[:, :, 1], after[:, :, 1])
+
+
+def test_without_memory_by_hand() -> None:
+    """x = (2, -1): fc_in (2, -1) + (0, 1) -> relu (2, 0); fc_mid (2 - 1, -2) -> relu (1, 0); fc_out 3 * 1 + 0.5. What
+    was carried plays no part."""
+    agent = FeedForwardAgent(
+        make_spec(n=1, A=1, O=2), hidden_dim=2, share_parameters=True, last_action=False, agent_id=False
+    )
+    values = {"fc_in.weight": [[1, 0], [0, 1]], "fc_in.bias": [0, 1], "fc_mid.weight": [[1, 0], [-1, 0]],
+              "fc_mid.bias": [-1, 0], "fc_out.weight": [[3, 7]], "fc_out.bias": [0.5]}  # fmt: skip
+    agent.load_state_dict({name: torch.tensor(value, dtype=torch.float32) for name, value in values.items()})
+    for carried in (0.0, 9.0):
+        q, h = agent.step(torch.tensor([[2.0, -1.0]]), torch.full((1, 2), carried))
+        assert q.tolist() == [[3.5]] and h.tolist() == [[1, 0]]
 
 
 def test_inputs_are_observation_last_action_and_id() -> None:
