@@ -79,4 +79,5 @@ def test_walkers_stay_in_their_game(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "partners").glob("*.yaml")))
 def test_every_population_can_be_read(name: str) -> None:
-    assert bool(population(name, "mds" if name == "mds" else "mds_mini")) == (name != "none")
+    env = {"mds": "mds", "overcooked": "overcooked/cramped_room"}.get(name, "mds_mini")
+    assert bool(population(name, env)) == (name != "none")
