@@ -247,8 +247,8 @@ def decide_all(
 
 class Cooks:
     """``fills``: brings onions to pots until they are full. ``serves``: brings a dish when a soup cooks, and the soup
-    to the window. Both: it does it all. ``pot``: it uses the nearest one, or only the first or the last (row by row) that
-    it reaches. A cook who reaches no pot lays what its mate needs on counters that both reach.
+    to the window. Both: it does it all. ``pot``: it uses the nearest one, or only the first or the last (row by row)
+    that it reaches. A cook who reaches no pot lays what its mate needs on counters that both reach.
 
     It puts down what it has no use for, and starts full pots where they do not start by themselves. Who waits steps
     aside when the mate faces it; who stood still though it wanted to walk goes around the mate for some steps, or steps
