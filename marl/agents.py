@@ -1,4 +1,5 @@
-"""Recurrent utility network of each agent: linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018, app. C).
+"""Utility network of each agent: linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018, app. C); and one
+without memory.
 
 One set of weights, three paths that tests keep equal. ``unroll`` runs whole sequences through ``nn.GRU`` on a GPU and
 through ``marl.gru`` on the CPU. ``step`` writes the equations with matrix products, because attacks need ``vmap`` and
@@ -109,3 +110,28 @@ class RecurrentAgent(nn.Module):
     def _spread(values: Tensor, rows: Tensor) -> Tensor:
         """values [N, n, F] at rows bool [M, T] -> [M, T, n, F]."""
         return values.new_zeros(*rows.shape, *values.shape[1:]).index_put((rows,), values)
+
+
+class FeedForwardAgent(RecurrentAgent):
+    """The same without memory: three linear layers with ReLU between. Its hidden state is the last layer but one; what
+    was there before is not read."""
+
+    def __init__(
+        self, spec: EnvSpec, *, hidden_dim: int, share_parameters: bool, last_action: bool, agent_id: bool
+    ) -> None:
+        super().__init__(
+            spec, hidden_dim=hidden_dim, share_parameters=share_parameters, last_action=last_action, agent_id=agent_id
+        )
+        del self.gru
+        self.fc_middle: nn.Module
+        if share_parameters:
+            self.fc_middle = nn.Linear(hidden_dim, hidden_dim)
+        else:
+            self.fc_middle = StackedLinear(spec.n_agents, hidden_dim, hidden_dim)
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.fc_middle(F.relu(self.fc_in(x))))
+        return self.fc_out(h), h
+
+    def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return self.step(x, x)

@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.func import grad, vmap
 
+from marl.agents import FeedForwardAgent, RecurrentAgent
 from marl.gru import gru_recurrence
 from marl.mixers import VDN, Mixer, NoMixer, QMix, QPlex
 from marl.networks import StackedLinear
 from marl.policy import EpsilonGreedy
-from tests.helpers import make_agent, make_spec
+from tests.helpers import AGENT, make_agent, make_spec
 
 SPEC = make_spec()
 QMIX = {"embed_dim": 8, "hypernet_dim": 16}
@@ -20,9 +21,10 @@ QPLEX = {"hypernet_dim": 16, "n_kernels": 3, "kernel_dim": 16, "stop_advantage":
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_unroll_equals_steps_in_values_and_gradients(share: bool) -> None:
+@pytest.mark.parametrize("kind", [RecurrentAgent, FeedForwardAgent])
+def test_unroll_equals_steps_in_values_and_gradients(kind: type[RecurrentAgent], share: bool) -> None:
     torch.manual_seed(0)
-    agent = make_agent(SPEC, share_parameters=share)
+    agent = kind(SPEC, **AGENT | {"share_parameters": share})
     x = torch.randn(4, 6, SPEC.n_agents, agent.input_dim)
     weights = torch.randn(4, 6, SPEC.n_agents, SPEC.n_actions)
 
@@ -42,6 +44,22 @@ def test_unroll_equals_steps_in_values_and_gradients(share: bool) -> None:
     assert unrolled.keys() == stepped.keys() == dict(agent.named_parameters()).keys()
     for name, value in unrolled.items():
         assert torch.allclose(value, stepped[name], atol=2e-5), name
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_a_network_without_memory_by_hand(share: bool) -> None:
+    """Two hidden layers with ReLU, each agent's own where they are not shared; what came before changes nothing."""
+    torch.manual_seed(0)
+    agent, x = FeedForwardAgent(SPEC, **AGENT | {"share_parameters": share}), torch.randn(2, 3, SPEC.n_agents, 15)
+    for i in range(SPEC.n_agents):
+        z = x[:, :, i]
+        for layer in (agent.fc_in, agent.fc_middle, agent.fc_out):
+            weight, bias = (layer.weight.T, layer.bias) if share else (layer.weight[i], layer.bias[i])
+            z = z.relu() if layer is not agent.fc_in else z
+            z = z @ weight + bias
+        assert torch.allclose(agent.unroll(x)[0][:, :, i], z, atol=1e-6)
+    assert agent.initial(4).shape == (4, SPEC.n_agents, agent.hidden_dim)
+    assert torch.equal(agent.step(x[:, 0], agent.initial(2))[0], agent.step(x[:, 0], agent.initial(2) + 1.0)[0])
 
 
 def test_the_compiled_recurrence_equals_torch_in_values_and_gradients() -> None:
