@@ -20,20 +20,24 @@ from marl.protocols import Policy
 from marl.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Obs
 
 
-class Training(Lineup):
-    """Exploring episodes are played by the ego (policy 0) and ``partners`` as ``assign`` says, all others by the ego
-    alone, in every seat. To attacks it is the ego."""
+class Exploring(Lineup):
+    """Exploring episodes are played by the ego (policy 0) and its partners as ``assign`` says, all others by the ego
+    alone, in every seat."""
+
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        if not explore:
+            carry = carry | {"assign": torch.full_like(carry["assign"], EGO)}
+        return super().act(obs, carry, explore=explore, gen=gen)
+
+
+class Training(Exploring):
+    """``Exploring`` with an ego by networks, which is what attacks see."""
 
     def __init__(
         self, ego: EpsilonGreedy, partners: Sequence[Policy], assign: Callable[[int, Generator], Tensor]
     ) -> None:
         super().__init__([ego, *partners], assign)
         self.ego, self.mixer, self.last_action = ego, ego.mixer, ego.last_action
-
-    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        if not explore:
-            carry = carry | {"assign": torch.full_like(carry["assign"], EGO)}
-        return super().act(obs, carry, explore=explore, gen=gen)
 
     def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
         return self.ego.q_values(obs, self.egos(carry))

@@ -1,13 +1,14 @@
-"""Best responses to a population of trained partners. Who is in the population makes the method:
+"""Best responses to a population of partners who no longer learn. Who is in the population makes the method:
 
 FCP (Strouse et al. 2021): checkpoints at several times of self-play runs. HSP (Yu et al. 2023): runs that were trained
 for hidden rewards of events (``algos.sbc_rewards.HiddenReward``). MEP (Zhao et al. 2023): the members of a run of
-``algos.sbc_mep.Diverse``, and hard partners first (``priority``).
+``algos.sbc_mep.Diverse``, and hard partners first (``priority``). With a single partner it is the best response that
+BR-Prox asks for (docs/crossplay.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
@@ -65,25 +66,26 @@ def load_members(
 
 
 class BestResponse(EgoAlgorithm):
-    """The ego learns to play with the teams of other runs, which no longer learn; they play greedily, and at random
-    with a probability that each episode draws from ``partner_epsilon``. All partners of an episode are one team.
+    """The ego learns to play with the teams of other runs, and with ``policies``, factories by name, none of which
+    learns; they play greedily, and at random with a probability that each episode draws from ``partner_epsilon``. All
+    partners of an episode are one team.
 
     ``runs``: patterns of run folders. ``checkpoints``: at which shares of their training. ``members``: which policies
-    of their algorithm (None: its team). ``priority``: team k is drawn with probability ~ rank_k ** priority, rank 1
-    where the ego has earned most lately, as in MEP; 0: uniformly. ``memory``: how much of the mean return with a team
-    is kept when a new one comes in.
+    of their algorithm (None: its team). ``alone``: beside partners the ego has one seat, never more. ``priority``: team
+    k is drawn with probability ~ rank_k ** priority, rank 1 where the ego has earned most lately, as in MEP; 0:
+    uniformly. ``memory``: how much of the mean return with a team is kept when a new one comes in.
     """
 
     def __init__(
         self, spec: EnvSpec, device: torch.device | str, gen: Generator, *, runs: Sequence[str],
-        checkpoints: Sequence[float], members: Sequence[str] | None, partner_epsilon: Sequence[float],
-        priority: float, memory: float, **base: Any,
+        checkpoints: Sequence[float], members: Sequence[str] | None, policies: Mapping[str, Callable[..., Policy]],
+        alone: bool, partner_epsilon: Sequence[float], priority: float, memory: float, **base: Any,
     ) -> None:  # fmt: skip
         require_probabilities("algo", partner_epsilon=partner_epsilon, checkpoints=checkpoints, memory=memory)
         if priority < 0:
             raise ConfigError(f"algo.priority is {priority}; it must be at least 0")
         super().__init__(spec, device, gen, **base)
-        self.priority, self.memory = priority, memory
+        self.priority, self.memory, self.alone = priority, memory, alone
         folders = run_folders([runs] if isinstance(runs, str) else list(runs))
         teams = [
             team
@@ -91,6 +93,9 @@ class BestResponse(EgoAlgorithm):
             for step in steps_at(folder, checkpoints)
             for team in load_members(folder, step, members, spec, self.device, gen)
         ]
+        teams += [call(make, f"algo.policies.{name}", spec, self.device) for name, make in policies.items()]
+        if not teams:
+            raise ConfigError("algo.runs and algo.policies are both empty; name at least one partner")
         self.population: list[Policy] = [Noisy(team, partner_epsilon) for team in teams]
         self.returns = torch.full((len(teams),), -torch.inf)  # lately with each; never met: the hardest
 
@@ -105,7 +110,8 @@ class BestResponse(EgoAlgorithm):
 
     def assign(self, n_envs: int, gen: Generator) -> Tensor:
         team = torch.multinomial(self.weights().to(gen.device), n_envs, replacement=True, generator=gen)
-        return draw_partners(n_envs, self.n_agents, self.p_self, gen) * (PARTNER + team)[:, None]
+        least = self.n_agents - 1 if self.alone else 1
+        return draw_partners(n_envs, self.n_agents, self.p_self, gen, least) * (PARTNER + team)[:, None]
 
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
         self.observe(fresh)

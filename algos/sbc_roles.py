@@ -23,9 +23,10 @@ def with_roles(spec: EnvSpec) -> EnvSpec:
     return replace(spec, state_dim=spec.state_dim + spec.n_agents, state_names=())
 
 
-def draw_partners(n_envs: int, n_agents: int, p_self: float, gen: Generator) -> Tensor:
-    """Bool [B, n]: the seats of partners. None with probability ``p_self``; else 1..n-1, equally likely, anywhere."""
-    count = torch.randint(1, n_agents, (n_envs, 1), generator=gen, device=gen.device)
+def draw_partners(n_envs: int, n_agents: int, p_self: float, gen: Generator, least: int = 1) -> Tensor:
+    """Bool [B, n]: the seats of partners. None with probability ``p_self``; else ``least``..n-1, equally likely,
+    anywhere."""
+    count = torch.randint(least, n_agents, (n_envs, 1), generator=gen, device=gen.device)
     count[torch.rand(n_envs, generator=gen, device=gen.device) < p_self] = 0
     order = torch.rand(n_envs, n_agents, generator=gen, device=gen.device).argsort(1).argsort(1)
     return order < count

@@ -51,8 +51,9 @@ def _worst(worst: Worst | None) -> dict[str, Any] | None:
 
 def _held_dict(held: Held) -> dict[str, Any]:
     return {
-        "mean": held.mean.as_dict(), "worst": _worst(held.worst), "br_prox": _interval(held.br_prox),
-        "br_prox_iqm": _interval(held.br_prox_iqm), "best_responses_trained": held.trained,
+        "mean": held.mean.as_dict(), "worst": _worst(held.worst), "worst_seat": held.worst_seat.as_dict(),
+        "br_prox": _interval(held.br_prox), "br_prox_iqm": _interval(held.br_prox_iqm),
+        "best_responses_trained": held.trained,
     }  # fmt: skip
 
 
@@ -134,7 +135,8 @@ def facts(method: Method) -> list[tuple[str, Interval, str]]:
     for held in method.held:
         found += [
             (f"{held.population}/mean", held.mean, ""), (f"{held.population}/worst", held.worst.value, held.worst.who),
-            (f"{held.population}/br_prox", held.br_prox, ""), (f"{held.population}/br_prox_iqm", held.br_prox_iqm, ""),
+            (f"{held.population}/worst_seat", held.worst_seat, ""), (f"{held.population}/br_prox", held.br_prox, ""),
+            (f"{held.population}/br_prox_iqm", held.br_prox_iqm, ""),
         ]  # fmt: skip
     return [(what, interval, who) for what, interval, who in found if interval is not None]
 
@@ -182,7 +184,8 @@ def _held_text(held: Held | None) -> str:
     if held is None:
         return "-"
     share = [] if held.br_prox is None else [f"BR-Prox {held.br_prox.mean:.2f}"]
-    return "\n".join([*interval_lines(held.mean), f"worst {held.worst.value.mean:.2f}, {held.worst.who}", *share])
+    worst = [f"worst {held.worst.value.mean:.2f}, {held.worst.who}", f"worst seat {held.worst_seat.mean:.2f}"]
+    return "\n".join([*interval_lines(held.mean), *worst, *share])
 
 
 def between(report: Report) -> Table | None:

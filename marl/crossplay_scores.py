@@ -57,12 +57,14 @@ class Worst:
 
 @dataclass(frozen=True)
 class Held:
-    """A method with one population: each is a mean over the method's seeds. ``trained``: whether every partner has a
-    best response that was trained for it; otherwise BR-Prox is an upper bound."""
+    """A method with one population: each is a mean over the method's seeds. ``worst_seat``: the least over partners and
+    seats, where a convention about seats shows that ``worst``, a mean over them, hides. ``trained``: whether every
+    partner has a best response that was trained for it; otherwise BR-Prox is an upper bound."""
 
     population: str
     mean: Interval
     worst: Worst
+    worst_seat: Interval
     br_prox: Interval | None
     br_prox_iqm: Interval | None
     trained: bool
@@ -207,12 +209,14 @@ def _held(sheet: Sheet, members: list[int]) -> list[Held]:
             continue
         block, chosen = block[:, met], [k for k, ok in zip(chosen, met, strict=True) if ok]
         block = block[~np.isnan(block).all(1)]
+        seated = [[cell.seats for k in chosen if isinstance(cell := sheet.cells[i][first + k], Pair)] for i in members]
         best = np.array([sheet.limits[k][0] for k in chosen])
         shares = block / best if (best > 0).all() else None
         hardest = sheet.partners[chosen[int(np.nanmean(block, axis=0).argmin())]].name
         found.append(Held(
             population, mean_interval(np.nanmean(block, axis=1)),
             Worst(mean_interval(np.nanmin(block, axis=1)), hardest),
+            mean_interval(np.array([min(min(seats) for seats in pairs) for pairs in seated if pairs])),
             None if shares is None else mean_interval(np.nanmean(shares, axis=1)),
             None if shares is None else mean_interval(np.array([interquartile(row) for row in shares])),
             all(sheet.limits[k][1] for k in chosen),

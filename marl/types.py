@@ -47,7 +47,8 @@ class EnvSpec:
     ``noop_action`` is all that a dead agent can do; None where nobody dies. ``idle_action`` is what a living agent
     does to do nothing, and always available to it; None refuses agent-missing attacks. ``info_names``: what
     ``Step.info`` holds beside "won"; who declares a field of such a name finds it in the episodes. ``blockable``:
-    families of features for state blocking, by name.
+    families of features for state blocking, by name. ``floor_plan``: a map that never changes, in the game's own
+    notation, for policies by script; no network reads it.
     """
 
     n_agents: int
@@ -65,6 +66,7 @@ class EnvSpec:
     action_names: tuple[str, ...] = ()
     info_names: tuple[str, ...] = ()
     blockable: Mapping[str, Blockable] = field(default_factory=dict)
+    floor_plan: str = ""
 
     def family(self, name: str) -> Blockable:
         """One of ``blockable``; ConfigError says which there are."""

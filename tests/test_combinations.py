@@ -24,8 +24,11 @@ from tests.helpers import TINY, compose_train, make_learner, make_spec, newest_s
 ELSEWHERE = {
     "frozen": "learns nothing: tests/test_init_from.py",
     "bc": "learns not from what it plays: tests/test_bc.py",
-    **dict.fromkeys(("sbc", "sbc_null", "sbc_irrelevant", "sbc_two_stage", "fcp", "hsp", "hsp_partners", "mep"),
+    **dict.fromkeys(("sbc", "sbc_null", "sbc_irrelevant", "sbc_two_stage", "fcp", "hsp", "hsp_partners", "mep",
+                     "response"),
                     "need runs, or a game that can be blocked: tests/test_sbc_run.py"),
+    **dict.fromkeys(("sbc_table", "sbc_table_null", "sbc_table_irrelevant", "e3t_table", "sp_table"),
+                    "are tables for one small game: tests/test_sbc_table.py"),
 }  # fmt: skip
 ALGOS = [name for name in choices("algo") if name not in ELSEWHERE]
 TOYS = [name for name in choices("env") if name.startswith("toy/")]

@@ -203,6 +203,14 @@ def test_held_out_partners_by_hand() -> None:
     assert b.held[1].br_prox is not None and b.held[1].br_prox.mean == 1
 
 
+def test_a_convention_about_seats_shows_in_the_worst_one() -> None:
+    """Two runs with 5 beside each partner on average; one of them earns 9 in one seat and 1 in the other."""
+    sheet = by_hand([[9, 5, 5, 5], [5, 9, 5, 5]], ["a", "a"], PARTNERS[:2])
+    sheet.cells[0][2] = Pair(5.0, 0.0, 6, (9.0, 1.0))
+    (held,) = methods(sheet)[0].held
+    assert held.worst.value.mean == 5 and (held.worst_seat.mean, held.worst_seat.n) == ((1 + 5) / 2, 2)
+
+
 def test_a_trained_best_response_sets_the_limit() -> None:
     values: list[list[float | str | None]] = [[9, 3, 4]]
     (trained,) = methods(by_hand(values, ["a"], PARTNERS[:2], [[6, 12], [8]]))[0].held

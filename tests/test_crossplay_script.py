@@ -103,8 +103,8 @@ def test_files_hold_the_matrix(tmp_path: Path) -> None:
     lines = list(csv.DictReader((tmp_path / "methods.csv").read_text().splitlines()))
     numbers = {line["what"]: float(line["mean"]) for line in lines}
     assert numbers == pytest.approx(
-        {"self": 9, "cross": 2, "ratio": 2 / 9, "worst": 1, "p/mean": 3, "p/worst": 3, "p/br_prox": 0.75,
-         "p/br_prox_iqm": 0.75}
+        {"self": 9, "cross": 2, "ratio": 2 / 9, "worst": 1, "p/mean": 3, "p/worst": 3, "p/worst_seat": 3,
+         "p/br_prox": 0.75, "p/br_prox_iqm": 0.75}
     )  # fmt: skip
     assert {line["what"]: line["who"] for line in lines}["worst"] == "seeds 0 and 1"
     pairs = list(csv.DictReader((tmp_path / "pairs.csv").read_text().splitlines()))

@@ -27,7 +27,7 @@ SPEC = blocking_spec()
 def best_response(teams: int, priority: float) -> BestResponse:
     """Without runs behind it."""
     algo = object.__new__(BestResponse)
-    algo.priority, algo.memory, algo.n_agents, algo.p_self = priority, 0.9, 3, 0.0
+    algo.priority, algo.memory, algo.n_agents, algo.p_self, algo.alone = priority, 0.9, 3, 0.0, False
     algo.returns = torch.full((teams,), -torch.inf)
     return algo
 
@@ -53,7 +53,9 @@ def test_hard_teams_are_drawn_first_and_unmet_ones_before_them() -> None:
     assert ((assign == 0) | (assign == team[:, None])).all(), "one team a lane"
     shares = torch.bincount(team, minlength=4)[1:] / 5000
     assert shares.tolist() == pytest.approx([1 / 14, 4 / 14, 9 / 14], abs=0.03)
-    assert (assign == 0).any(1).all()
+    assert (assign == 0).any(1).all() and (assign == 0).sum(1).unique().tolist() == [1, 2]
+    algo.alone = True
+    assert ((algo.assign(500, gen) == 0).sum(1) == 1).all()
 
 
 def test_a_pattern_that_finds_nothing_is_refused(tmp_path: Path) -> None:

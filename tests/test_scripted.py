@@ -19,17 +19,19 @@ from marl.runs import load_policy
 from marl.scripted import Idle, RandomPlay
 from marl.seeding import Streams
 from marl.types import ConfigError, Obs, core_fields
-from marl.victims import Agent
+from marl.victims import Agent, Tree
 from scripts.main import CONF
 from tests.crossplay_parts import setting
 from tests.helpers import compose_train, make_spec
 
 
+def game(env: str) -> Tree:
+    return resolved(compose_train(Path("unused"), f"env={env}"))["env"]
+
+
 def population(name: str, env: str) -> list[Agent]:
     tree = yaml.safe_load((CONF / "partners" / f"{name}.yaml").read_text())
-    return [
-        one.agent for one in read_populations(tree, resolved(compose_train(Path("unused"), f"env={env}"))["env"], env)
-    ]
+    return [one.agent for one in read_populations(tree, game(env), env)]
 
 
 def test_random_play_is_uniform_over_what_is_available() -> None:
@@ -77,6 +79,19 @@ def test_walkers_stay_in_their_game(tmp_path: Path) -> None:
             load_policy(west.opens, wrong, torch.device("cpu"), Streams(0))
 
 
+@pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "policy").glob("*.yaml")))
+def test_every_policy_of_a_script_plays(name: str) -> None:
+    tree = yaml.safe_load((CONF / "policy" / f"{name}.yaml").read_text())
+    if name == "pymarl":  # needs a file: tests/test_importers.py
+        return
+    env = game("overcooked/cramped_room" if name == "cooks" else "mds_mini")
+    tree |= {"goals": [[0, 2], [4, 2]]} if name == "walkers" else {}
+    (partner,) = read_populations({"p": {"policies": {name: tree}}}, env, "game")
+    policy = load_policy(partner.agent.opens, game_spec(env), torch.device("cpu"), Streams(0))
+    assert policy.begin(2, torch.Generator()).keys() <= {"memory"}
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in (CONF / "partners").glob("*.yaml")))
 def test_every_population_can_be_read(name: str) -> None:
-    assert bool(population(name, "mds" if name == "mds" else "mds_mini")) == (name != "none")
+    env = {"mds": "mds", "overcooked": "overcooked/cramped_room"}.get(name, "mds_mini")
+    assert bool(population(name, env)) == (name != "none")

@@ -40,6 +40,15 @@ class Layout:
         """What the four ways add to a tile's number."""
         return (-self.width, self.width, 1, -1)
 
+    @property
+    def text(self) -> str:
+        """The kitchen as ``parse`` reads it."""
+        letters = {kind: letter for letter, kind in TILES.items()}
+        tiles = [letters[kind] for kind in self.terrain.tolist()]
+        for i, tile in enumerate(self.start):
+            tiles[tile] = str(i + 1)
+        return "/".join("".join(tiles[at : at + self.width]) for at in range(0, len(tiles), self.width))
+
     def tiles(self, *kinds: int) -> list[int]:
         """The tiles of these kinds, row by row."""
         return [tile for tile, kind in enumerate(self.terrain.tolist()) if kind in kinds]

@@ -140,5 +140,5 @@ def build_spec(layout: Layout, rules: Rules) -> EnvSpec:
     return EnvSpec(
         PLAYERS, len(ACTIONS), O, len(state), rules.limit, torch.tensor(low, dtype=torch.float32),
         torch.tensor(high, dtype=torch.float32), idle_action=STAY, about=about, obs_names=names,
-        state_names=tuple(state), action_names=ACTIONS,
+        state_names=tuple(state), action_names=ACTIONS, floor_plan=layout.text,
     )  # fmt: skip
