@@ -37,9 +37,7 @@ SHORT = ("train.total_steps=120", "algo.epsilon.steps=100", "log.every=20", "eva
          "algo.learner.target_every=2")  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 def tensors(tree: Any) -> list[torch.Tensor]:

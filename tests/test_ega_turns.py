@@ -13,10 +13,7 @@ from marl.trainer import Run, open_run
 from tests.helpers import TINY, compose_train, differences, newest_state, rows, train
 from tests.test_run import assert_same_run, at_collection, raise_signal
 
-
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 SMALL = ("env=toy/corridor", "attack.learner.batch_size=2", "attack.learner.hidden_dim=8", "attack.budget=2",

@@ -21,9 +21,7 @@ from tests.test_run import assert_same_run, at_collection, raise_signal
 SHORT = ("train.total_steps=120", "eval.every=60", "checkpoint.every=60")
 
 
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 @pytest.fixture(scope="module")

@@ -29,10 +29,7 @@ BATTLE = ("env=skirmish/3m", "train.n_envs=4", "eval.n_envs=4", "eval.episodes=4
           "train.total_steps=1000", "eval.every=400", "checkpoint.every=300")  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing the learning curve takes longer than these runs; test_scripts looks at the pictures."""
-    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
+pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
 import pytest
 import torch
 from torch import Tensor
@@ -23,13 +21,7 @@ GOALS = ("algo.sets.family=goals", "algo.sets.m_max=1", "algo.sets.refresh_steps
 WEST, EAST = 10, 14
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("no_drawing", "one_thread")
 
 
 def trained(folder: Path, *overrides: str) -> dict[str, Any]:

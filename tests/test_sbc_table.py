@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numba
 import pytest
 import torch
 
@@ -32,13 +30,7 @@ SMALL = ("env=mds_mini", "env.size=3", "env.goals=[[0,1],[2,1]]", "env.episode_l
          "algo.lr.steps=15000", "algo.epsilon.steps=8000")  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def quiet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
-    before = numba.get_num_threads()
-    numba.set_num_threads(1)
-    yield
-    numba.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("no_drawing", "one_thread")
 
 
 def trained(folder: Path, *overrides: str) -> dict[str, Any]:
