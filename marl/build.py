@@ -6,6 +6,7 @@ import functools
 import inspect
 import os
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import UnionType
@@ -51,7 +52,8 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise ConfigError(f"{section}: {' '.join(str(cause).split())}") from error
+        inner = re.search(r"full_key: (\S+)", str(error))  # which of its parts, as Hydra says
+        raise ConfigError(f"{inner[1] if inner else section}: {' '.join(str(cause).split())}") from error
     _check_keywords(made, section)
     return made
 

@@ -25,10 +25,10 @@ class LinearSchedule:
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise ConfigError(f"a schedule's steps is {self.steps}; it must be at least 1")
+            raise ConfigError(f"steps is {self.steps}; it must be at least 1")
         for name, value in {"start": self.start, "end": self.end}.items():
             if not 0.0 <= value <= 1.0:
-                raise ConfigError(f"epsilon.{name} is {value}; it must be within [0, 1]")
+                raise ConfigError(f"{name} is {value}; it must be within [0, 1]")
 
     def __call__(self, env_steps: int) -> float:
         return self.start + (self.end - self.start) * min(1.0, env_steps / self.steps)

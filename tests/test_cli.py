@@ -54,7 +54,7 @@ TRAIN = {
     "env.length=x": ("env.length=x", "int"),
     "algo.agent.hidden_dim=0": ("hidden_dim is 0", "at least 1"),
     "algo.batch_size=-3": ("batch_size is -3", "at least 1"),
-    "algo.epsilon.end=2": ("epsilon.end is 2", "[0, 1]"),
+    "algo.epsilon.end=2": ("algo.epsilon: end is 2", "[0, 1]"),
     "algo.learner.optimizer=sgd": ("'sgd'", "adam or rmsprop"),
     "algo.learner.tau=0.1 algo.learner.target_every=5": ("learner.tau=0.1", "exactly one"),
     "env.length=1": ("length", "at least 2", "got 1"),
