@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,12 +35,19 @@ FIT_TO = ("victim", "reference")
 @dataclass(frozen=True)
 class Column:
     """An attack, what it is fitted to ("victim", "reference" or nothing), and what it changes in the game's
-    configuration."""
+    configuration. ``tasks``: by task, what of ``attack`` and ``env`` differs there."""
 
     name: str
     attack: Tree
     fit: str | None
     env: Tree
+    tasks: dict[str, Tree] = field(default_factory=dict)
+
+    def on(self, task: str) -> Column:
+        """The column as it is on one task."""
+        other = self.tasks.get(task, {})
+        attack, env = (merged(mine, other.get(key)) for key, mine in (("attack", self.attack), ("env", self.env)))
+        return replace(self, attack=attack, env=env, tasks={})
 
 
 @dataclass(frozen=True)
@@ -109,19 +116,33 @@ def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Colu
     return columns, baseline
 
 
+def merged(tree: Tree, changes: Tree | None) -> Tree:
+    """A configuration with some of its options changed, at any depth."""
+    tree = OmegaConf.to_container(OmegaConf.merge(tree, changes or {}))  # type: ignore[assignment]
+    return tree
+
+
 def _column(name: str, node: Any) -> Column:
     section = f"suite.columns.{name}"
     if not isinstance(node, dict) or "attack" not in node:
         raise ConfigError(f"{section} has no attack; give +attack@{section}.attack=NAME")
-    for key in node:
-        if key not in ("attack", "env", "fit"):
-            raise ConfigError(f"{section}.{key} is not known; a column has attack, env, fit")
-    attack = DictConfig(node["attack"])
-    check_call(factory(attack, f"{section}.attack"), f"{section}.attack", None, None)
+    _refuse_unknown(section, node, ("attack", "env", "fit", "tasks"))
     fit = node.get("fit")
     if fit is not None and fit not in FIT_TO:
         raise ConfigError(f"{section}.fit={fit} is not known; choose one of {', '.join(FIT_TO)}, or null")
-    return Column(name, node["attack"], fit, node.get("env") or {})
+    column = Column(name, node["attack"], fit, node.get("env") or {}, node.get("tasks") or {})
+    check_call(factory(DictConfig(column.attack), f"{section}.attack"), f"{section}.attack", None, None)
+    for task, changes in column.tasks.items():
+        where = f"{section}.tasks.{task}"
+        _refuse_unknown(where, changes, ("attack", "env"))
+        check_call(factory(DictConfig(column.on(task).attack), f"{where}.attack"), f"{where}.attack", None, None)
+    return column
+
+
+def _refuse_unknown(section: str, node: Tree, known: tuple[str, ...]) -> None:
+    for key in node:
+        if key not in known:
+            raise ConfigError(f"{section}.{key} is not known; it has {', '.join(known)}")
 
 
 def team_config(agent: Agent, column: Column, setting: Setting, seed: int) -> Tree:
@@ -153,6 +174,7 @@ def plan_fit(agent: Agent, column: Column, setting: Setting, references: list[Ag
 
 def plan_cell(agent: Agent, column: Column, setting: Setting, references: list[Agent]) -> Cell:
     """The cell of ``agent`` under ``column``."""
+    column = column.on(agent.task)
     team = team_config(agent, column, setting, setting.seed)
     why, fit = None, None
     try:
@@ -228,6 +250,6 @@ def provenance(columns: list[Column], cells: list[Cell], setting: Setting) -> di
     return {
         "commit": git_commit(), "commits": commits(cells), "command": command_line(),
         "seed": setting.seed, "n_envs": min(setting.n_envs, setting.episodes),
-        "columns": {c.name: {"attack": c.attack, "fit": c.fit, "env": c.env} for c in columns},
+        "columns": {c.name: {"attack": c.attack, "fit": c.fit, "env": c.env, "tasks": c.tasks} for c in columns},
         "fits": sorted({cell.fit.title for cell in cells if cell.fit is not None}),
     }  # fmt: skip

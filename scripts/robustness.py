@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from marl.cells import read_cell
 from marl.matrix import METRICS, add_leads, check_versus, score_rows
 from marl.matrix_report import Matrix, publish, show, write
-from marl.robustness import Cell, Setting, measure, plan_cell, provenance, read_suite
+from marl.robustness import Cell, Column, Setting, measure, plan_cell, provenance, read_suite
 from marl.types import ConfigError
 from marl.victims import Agent, from_runs, imported
 from scripts.main import check_matrix, option, plain, positive, run
@@ -41,11 +41,19 @@ def read_setting(cfg: DictConfig) -> Setting:
     )
 
 
+def note_absent(columns: list[Column], tasks: set[str]) -> None:
+    """Say which tasks' options no row asks for: a suite may know more games than are measured, or a name is wrong."""
+    for column in columns:
+        for task in sorted(column.tasks.keys() - tasks):
+            print(f"suite.columns.{column.name}.tasks.{task} changes nothing: the rows play {', '.join(sorted(tasks))}")
+
+
 def main(cfg: DictConfig) -> None:
     setting = read_setting(cfg)
     columns, baseline = read_suite(cfg.suite, cfg.only)
     agents, references = find_agents(cfg)
     check_versus(cfg.versus, agents)
+    note_absent(columns, {agent.task for agent in agents})
     plan: list[list[Cell]] = [[plan_cell(agent, column, setting, references) for column in columns] for agent in agents]
     every = [cell for cells in plan for cell in cells]
     outcome = measure(every, cfg.jobs)

@@ -173,6 +173,19 @@ def test_without_seeds_for_rounds_the_episodes_would_differ() -> None:
     assert torch.equal(Starts.SEEN[0], Starts.SEEN[3]) and not torch.equal(Starts.SEEN[1], Starts.SEEN[4])
 
 
+def test_a_column_may_differ_by_task(tmp_path: Path) -> None:
+    """The attack trips nobody, but both agents on one task; on another what its game pays differs."""
+    tasks = {"second": {"attack": {"agents": 2}}, "third": {"env": {"payoff": [[7, 2], [4, 0]]}}}
+    varied = replace(column("varied", fake("Trip", agents=0, to=1)), tasks=tasks)
+    agents = [agent([0, 0], task=task) for task in ("first", "second", "third")]
+    rows, outcome = measured(agents, [NATURAL, varied], setting(tmp_path))
+    assert outcome.complete
+    returns = {row.task: score(row, "varied").returns.mean for row in rows if row.level == "run"}
+    assert returns == {"first": 8.0, "second": 4.0, "third": 7.0}
+    assert varied.attack["agents"] == 0, "the column itself stays"
+    assert column("one", fake("Trip", agents=2, to=1)).on("second") == replace(varied.on("second"), name="one")
+
+
 # once, and again
 
 

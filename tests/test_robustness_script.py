@@ -164,6 +164,8 @@ def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
         (["device=cuda:99"], ("device=cuda:99", "cpu")),
         (["metric=length"], ("metric=length", "win_rate, return")),
         (["results=study.txt"], ("study.txt must end in .json",)),
+        (["+suite.columns.random.tasks.corridor.attack.pp=1"], ("suite.columns.random.tasks.corridor.attack", "pp")),
+        (["+suite.columns.random.tasks.corridor.fit=victim"], ("tasks.corridor.fit", "attack, env")),
         (["versus=nobody"], ("versus=nobody", "study")),
         (["episode=5"], ("episode", "episodes")),
     ],
