@@ -19,6 +19,7 @@ from marl.build import RUNTIME, call, factory, signature
 from marl.config import LONGEST_VARIANT, config_hash, register, resolved
 from marl.robustness import read_suite
 from marl.types import ConfigError
+from marl.victims import entries
 from scripts.main import CONF, choices
 from tests.helpers import compose_train
 
@@ -48,7 +49,7 @@ OPTIONS = [
 ]
 COMPOSED_HERE = {"algo", "demos", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
 # job_logging, what evaluate and record take instead of a run, columns of robustness, of crossplay (test_scripted.py)
-COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "partners"}
+COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "study", "partners"}
 
 
 def test_every_group_is_known_here() -> None:
@@ -153,6 +154,18 @@ def test_every_suite_composes_and_its_attacks_lack_nothing(suite: str) -> None:
         attack = factory(OmegaConf.create(column.attack), "attack")
         assert absent(attack, column.name) == []
         assert column.name not in ("wolfpack", "ega", "ib") or column.fit, "these learn about their victim"
+
+
+@pytest.mark.parametrize("study", choices("study"))
+def test_every_study_composes_and_names_runs_that_experiments_make(study: str) -> None:
+    with initialize_config_module("conf", version_base="1.3"):
+        cfg = compose("robustness", overrides=[f"study={study}"])
+        assert compose("robustness", overrides=[f"study={study}", "episodes=3"]).episodes == 3, "options still count"
+    read_suite(cfg.suite, None)
+    experiments = (OmegaConf.load(path) for path in (CONF / "experiment").rglob("*.yaml"))
+    names = {str(one.name) for one in experiments if "name" in one}
+    paths = [path for _, path in entries(OmegaConf.to_container(cfg.runs))] + list(cfg.fit_on or ())
+    assert {path.split("/")[1] for path in paths} <= names
 
 
 @pytest.mark.parametrize(
