@@ -9,6 +9,7 @@ from textwrap import fill
 import numpy as np
 
 GREY = "#c8c8c8"
+DENSE = 30  # rows or columns beyond which cells are small squares without numbers
 
 
 def draw(
@@ -25,16 +26,19 @@ def draw(
     lines: Sequence[int] = (),
 ) -> Path:
     """``values`` [rows, columns], nan where ``why`` says what is written instead. ``low`` and ``high`` are the ends of
-    the colours, ``heavy`` cells are in bold, ``lines`` are drawn between groups: left of these columns."""
+    the colours, ``heavy`` cells are in bold, ``lines`` are drawn between groups: left of these columns. More than
+    ``DENSE`` rows or columns leave no room for the words and numbers in the cells."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(3.2 + 1.15 * len(columns), 1.4 + 0.62 * len(rows)), layout="constrained")
+    dense = max(values.shape) > DENSE
+    width, height = (0.17, 0.17) if dense else (1.15, 0.62)  # of a cell, inches
+    figure = Figure(figsize=(3.2 + width * len(columns), 1.4 + height * len(rows)), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.subplots()
     axis.set_facecolor(GREY)
     image = axis.imshow(values, cmap="viridis", vmin=low, vmax=high, aspect="auto")
-    for i, j in np.ndindex(*values.shape):
+    for i, j in [] if dense else np.ndindex(*values.shape):
         known = bool(np.isfinite(values[i, j]))
         bright = known and values[i, j] > (low + high) / 2
         text = f"{values[i, j]:.2f}" if known else fill(why[i][j] or "", 8)
@@ -42,8 +46,12 @@ def draw(
         axis.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, fontweight=weight)
     for column in lines:
         axis.axvline(column - 0.5, color="white", linewidth=3)
-    axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
-    axis.set_yticks(range(len(rows)), rows, fontsize=8)
+    if dense:
+        rows, columns = ([" ".join(name.split()) for name in names] for names in (rows, columns))
+        axis.set_xticks(range(len(columns)), columns, rotation=90, fontsize=7)
+    else:
+        axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axis.set_yticks(range(len(rows)), rows, fontsize=7 if dense else 8)
     figure.colorbar(image, ax=axis, label=label)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=120)

@@ -119,6 +119,11 @@ def test_files_hold_the_matrix(tmp_path: Path) -> None:
     assert {what for what, _, _ in facts(report.methods[0])} == set(numbers)
 
 
+def picture_size(folder: Path) -> tuple[int, int]:
+    with Image.open(folder / "crossplay.png") as picture:
+        return picture.size
+
+
 def test_the_picture_shows_the_numbers(tmp_path: Path) -> None:
     """Bright where the most is, dark at 0, grey only where there is nothing."""
 
@@ -133,6 +138,9 @@ def test_the_picture_shows_the_numbers(tmp_path: Path) -> None:
     bright, dark, grey = (253, 231, 36), (68, 1, 84), (200, 200, 200)
     assert colours([9, 0, 9], [0, 9, 9]) >= {bright, dark} and grey not in colours([9, 0, 9], [0, 9, 9])
     assert colours([9, 9, 9], [9, 9, "not possible: shy"]) >= {bright, grey}
+    small = picture_size(tmp_path)
+    assert colours(*[[9] * 31 + [0]] * 31) >= {bright, dark}
+    assert max(picture_size(tmp_path)) < 5 * max(small), "many runs are small squares"
 
 
 # populations
