@@ -55,11 +55,11 @@ def training_row(window: Window, timer: Timer, metrics: Metrics, replay: Replay,
 
 def size_text(number: float) -> str:
     """Bytes in the largest unit that keeps the number above one."""
-    for unit in ("B", "KiB", "MiB"):
-        if number < 1024:
-            return f"{number:.3g} {unit}"
+    units = ["B", "KiB", "MiB", "GiB"]
+    while number >= 1024 and len(units) > 1:
         number /= 1024
-    return f"{number:.3g} GiB"
+        units.pop(0)
+    return f"{number:,.0f} {units[0]}" if number >= 100 else f"{number:.3g} {units[0]}"
 
 
 def short(path: Path) -> str:
