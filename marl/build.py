@@ -52,8 +52,10 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        inner = re.search(r"full_key: (\S+)", str(error))  # which of its parts, as Hydra says
-        raise ConfigError(f"{inner[1] if inner else section}: {' '.join(str(cause).split())}") from error
+        part = re.search(r"full_key: (\S+)", str(error))  # as Hydra says, from the root of what the node belongs to
+        key = part[1] if part else section
+        where = key if f"{key}.".startswith(f"{section}.") else f"{section}.{key}"
+        raise ConfigError(f"{where}: {' '.join(str(cause).split())}") from error
     _check_keywords(made, section)
     return made
 

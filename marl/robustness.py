@@ -118,8 +118,7 @@ def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Colu
 
 def merged(tree: Tree, changes: Tree | None) -> Tree:
     """A configuration with some of its options changed, at any depth."""
-    tree = OmegaConf.to_container(OmegaConf.merge(tree, changes or {}))  # type: ignore[assignment]
-    return tree
+    return resolved(DictConfig(OmegaConf.merge(tree, changes or {})))
 
 
 def _column(name: str, node: Any) -> Column:
@@ -130,7 +129,10 @@ def _column(name: str, node: Any) -> Column:
     fit = node.get("fit")
     if fit is not None and fit not in FIT_TO:
         raise ConfigError(f"{section}.fit={fit} is not known; choose one of {', '.join(FIT_TO)}, or null")
-    column = Column(name, node["attack"], fit, node.get("env") or {}, node.get("tasks") or {})
+    tasks = node.get("tasks") or {}
+    if not isinstance(tasks, dict):
+        raise ConfigError(f"{section}.tasks={tasks} must be options by task; give +{section}.tasks.TASK.attack.OPTION")
+    column = Column(name, node["attack"], fit, node.get("env") or {}, tasks)
     check_call(factory(DictConfig(column.attack), f"{section}.attack"), f"{section}.attack", None, None)
     for task, changes in column.tasks.items():
         where = f"{section}.tasks.{task}"
@@ -139,7 +141,9 @@ def _column(name: str, node: Any) -> Column:
     return column
 
 
-def _refuse_unknown(section: str, node: Tree, known: tuple[str, ...]) -> None:
+def _refuse_unknown(section: str, node: Any, known: tuple[str, ...]) -> None:
+    if not isinstance(node, dict):
+        raise ConfigError(f"{section}={node} must be options; it has {', '.join(known)}")
     for key in node:
         if key not in known:
             raise ConfigError(f"{section}.{key} is not known; it has {', '.join(known)}")

@@ -134,6 +134,20 @@ def test_every_algorithm_composes_with_every_kind_of_environment(algo: str, env:
     assert cfg.run_path.startswith(f"default/{env.replace('/', '-')}/{algo}-none/")
 
 
+def test_a_wrong_part_is_named_by_its_whole_key() -> None:
+    """Whether the configuration hangs in a tree or stands by itself, as columns' attacks do."""
+    wrong = {"_target_": "marl.policy.LinearSchedule", "start": 3.0, "end": 0.0, "steps": 1}
+    holder = {"_target_": "builtins.dict", "epsilon": wrong}
+    for node, section, key in (
+        (OmegaConf.create({"algo": holder}).algo, "algo", "algo.epsilon"),
+        (OmegaConf.create(holder), "suite.columns.x.attack", "suite.columns.x.attack.epsilon"),
+        (OmegaConf.create(wrong), "algo", "algo"),
+        (OmegaConf.create({"_target_": "builtins.dict", "algorithm": wrong}), "algo", "algo.algorithm"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{key}: start is 3.0"):
+            factory(node, section)
+
+
 @pytest.mark.parametrize("name", choices("launch"))
 def test_every_launcher_composes(name: str, tmp_path: Path) -> None:
     plugin = PLUGINS.get(name)

@@ -165,6 +165,8 @@ def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
         (["metric=length"], ("metric=length", "win_rate, return")),
         (["results=study.txt"], ("study.txt must end in .json",)),
         (["+suite.columns.random.tasks.corridor.attack.pp=1"], ("suite.columns.random.tasks.corridor.attack", "pp")),
+        (["+suite.columns.random.tasks=3"], ("suite.columns.random.tasks=3", "by task")),
+        (["+suite.columns.random.tasks.corridor=3"], ("suite.columns.random.tasks.corridor=3", "attack, env")),
         (["+suite.columns.random.tasks.corridor.fit=victim"], ("tasks.corridor.fit", "attack, env")),
         (["versus=nobody"], ("versus=nobody", "study")),
         (["episode=5"], ("episode", "episodes")),
