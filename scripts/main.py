@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
+from numba.core import event
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -23,6 +25,22 @@ from marl.checkpoint import CheckpointError
 from marl.config import pick_device, register
 from marl.metrics import NonFiniteError
 from marl.types import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+class CompileNotice(event.Listener):
+    """Says once why nothing happens for a while: numba is at work, not what it stored earlier."""
+
+    said = False
+
+    def on_start(self, event: event.Event) -> None:
+        if not self.said:
+            log.info("compiling for this machine, once: up to a minute")
+        self.said = True
+
+    def on_end(self, event: event.Event) -> None:
+        """Several follow each other; the end of one means nothing."""
 
 
 def choices(group: str) -> list[str]:
@@ -112,7 +130,7 @@ def run(task: Callable[[DictConfig], object], config_name: str) -> None:
     envs.configs.register()
 
     def job(cfg: DictConfig) -> None:
-        with exit_codes():
+        with exit_codes(), event.install_listener("numba:compile", CompileNotice()):
             task(cfg)
 
     with exit_codes():

@@ -8,7 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba import njit
+from numba.core import event
 
+from scripts.main import CompileNotice
 from tests.helpers import command, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -141,3 +144,14 @@ def test_a_real_process_exits_with_2(tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 2 and done.stdout == ""
     assert done.stderr.startswith("error: env=skirmish/3n does not exist") and done.stderr.count("\n") == 1
+
+
+def test_compiling_is_said_once_and_only_where_something_is_compiled(caplog):
+    caplog.set_level("INFO")
+    double, triple = njit(lambda x: 2 * x), njit(lambda x: 3 * x)
+    with event.install_listener("numba:compile", CompileNotice()):
+        assert double(2) == 4 and triple(2) == 6
+    assert [record.message for record in caplog.records] == ["compiling for this machine, once: up to a minute"]
+    with event.install_listener("numba:compile", CompileNotice()):
+        assert double(3) == 6
+    assert len(caplog.records) == 1

@@ -8,14 +8,12 @@ lists in compiled code, so inlining every rule takes off another third.
 from __future__ import annotations
 
 import hashlib
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 
-log = logging.getLogger(__name__)
 OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "forceinline": True}
 rule: Any = njit(**OPTIONS)
 
@@ -39,7 +37,6 @@ def forget_stale(kernel: Any, sources: Sequence[Path] | None = None) -> None:
     Numba notices changes in a kernel's own file alone, not in the files of the rules that it calls: ``sources``, or
     all rules of the battle. A stamp beside the compiled code holds the digest of the files that it was compiled from.
     """
-    battle = sources is None
     sources = sorted(sources or (path for path in HERE.glob("*.py") if path.name not in NOT_COMPILED))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
     folder = Path(kernel.stats.cache_path)
@@ -52,7 +49,5 @@ def forget_stale(kernel: Any, sources: Sequence[Path] | None = None) -> None:
             compiled.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         stamp.write_text(digest)
-        if battle:
-            log.info("compiling the battle's rules: once, about half a minute")
     except OSError:  # a cache that we may not write is one that numba does not write either
         pass
