@@ -14,7 +14,7 @@ RARE = 1e-3  # added to visit frequencies: what nobody has met yet is drawn now 
 
 
 class BlockedSets:
-    """Draws a set for every agent and episode: empty with probability ``p_empty``, else 1..``m_max`` features of
+    """Draws a set for every agent and episode: empty with probability ``p_empty``, else ``m_min``..``m_max`` features of
     ``family``, equally likely how many, drawn without replacement with probability ~ (visit frequency of the partners
     with an empty set + 0.001) ** ``kappa``.
 
@@ -25,13 +25,19 @@ class BlockedSets:
 
     def __init__(
         self, spec: EnvSpec, *, family: str, m_max: int, p_empty: float, kappa: float, pool: int | None,
-        feasible: float, doubt: float, refresh_steps: int,
+        feasible: float, doubt: float, refresh_steps: int, m_min: int = 1,
     ) -> None:  # fmt: skip
         blockable = spec.family(family)
         self.info, self.mask = blockable.info, blockable.mask.clone()  # bool [n, C]
         if not bool(self.mask.any(1).all()):
             raise ConfigError(f"sets.family={family}: there is an agent that meets none of them")
-        for name, least, value in (("m_max", 1, m_max), ("refresh_steps", 1, refresh_steps), ("pool", 1, pool or 1)):
+        sizes = {
+            "m_min": (1, m_min),
+            "m_max": (m_min, m_max),
+            "refresh_steps": (1, refresh_steps),
+            "pool": (1, pool or 1),
+        }
+        for name, (least, value) in sizes.items():
             if value < least:
                 raise ConfigError(f"sets.{name} is {value}; it must be at least {least}")
         for name, share in {"p_empty": p_empty, "kappa": kappa, "feasible": feasible, "doubt": doubt}.items():
@@ -39,7 +45,7 @@ class BlockedSets:
                 raise ConfigError(f"sets.{name} is {share}; it must be within [0, 1]")
         if pool is not None:
             self.mask &= random_features(self.mask.any(0), pool)
-        self.m_max, self.p_empty, self.kappa = m_max, p_empty, kappa
+        self.m_min, self.m_max, self.p_empty, self.kappa = m_min, m_max, p_empty, kappa
         self.feasible, self.doubt, self.refresh_steps = feasible, doubt, refresh_steps
         n, C = self.mask.shape
         self.weight = self.mask.float()  # [n, C]
@@ -56,7 +62,7 @@ class BlockedSets:
         """Bool [B, n, C]."""
         n, C = self.mask.shape
         device = gen.device
-        size = torch.randint(1, self.m_max + 1, (n_envs, n, 1), generator=gen, device=device)
+        size = torch.randint(self.m_min, self.m_max + 1, (n_envs, n, 1), generator=gen, device=device)
         size[torch.rand(n_envs, n, generator=gen, device=device) < self.p_empty] = 0
         # the largest of log-weights with Gumbel noise are a draw without replacement
         noise = -torch.log(torch.empty(n_envs, n, C, device=device).exponential_(generator=gen))

@@ -17,8 +17,8 @@ from tests.helpers import LEARNER, make_agent, make_spec, random_batch
 C = 4
 MASK = torch.tensor([[True, True, True, False], [True, True, True, True], [False, True, True, True]])
 SETS: dict[str, Any] = {
-    "family": "cells", "m_max": 2, "p_empty": 0.25, "kappa": 0.5, "pool": None, "feasible": 0.1, "doubt": 0.25,
-    "refresh_steps": 1000,
+    "family": "cells", "m_min": 1, "m_max": 2, "p_empty": 0.25, "kappa": 0.5, "pool": None, "feasible": 0.1,
+    "doubt": 0.25, "refresh_steps": 1000,
 }  # fmt: skip
 MIXERS = {"iql": NoMixer, "vdn": VDN, "qmix": lambda spec: QMix(spec, embed_dim=8, hypernet_dim=8)}
 

@@ -34,6 +34,9 @@ def test_blocked_sets_are_small_allowed_and_empty_as_often_as_said() -> None:
         assert sizes.tolist() == pytest.approx([0.25, 0.375, 0.375, 0.0], abs=0.015)
     few = make_sets(SPEC, m_max=4, p_empty=0.0).draw(2000, torch.Generator().manual_seed(0))
     assert not (few & ~MASK).any() and int(few[:, 0].sum(1).max()) == 3, "no more than there are"
+    exact = make_sets(SPEC, m_min=2, m_max=2).draw(20000, torch.Generator().manual_seed(0))
+    shares = torch.bincount(exact[:, 0].sum(1), minlength=3) / 20000
+    assert shares.tolist() == pytest.approx([0.25, 0.0, 0.75], abs=0.015)
 
 
 def test_what_partners_visit_is_blocked_more_often() -> None:
@@ -102,6 +105,8 @@ def test_conclusions_are_drawn_every_so_many_steps_and_a_pool_stays_what_it_is()
     [
         ({"family": "doors"}, "family 'doors' cannot be blocked in this environment; there are cells"),
         ({"m_max": 0}, "sets.m_max is 0; it must be at least 1"),
+        ({"m_min": 0}, "sets.m_min is 0; it must be at least 1"),
+        ({"m_min": 3}, "sets.m_max is 2; it must be at least 3"),
         ({"p_empty": 1.5}, r"sets.p_empty is 1.5; it must be within \[0, 1\]"),
         ({"kappa": -0.5}, "sets.kappa is -0.5"),
         ({"pool": 9}, "sets.pool is 9; the family has 4 features"),
