@@ -14,9 +14,9 @@ RARE = 1e-3  # added to visit frequencies: what nobody has met yet is drawn now 
 
 
 class BlockedSets:
-    """Draws a set for every agent and episode: empty with probability ``p_empty``, else ``m_min``..``m_max`` features of
-    ``family``, equally likely how many, drawn without replacement with probability ~ (visit frequency of the partners
-    with an empty set + 0.001) ** ``kappa``.
+    """Draws a set for every agent and episode: empty with probability ``p_empty``, else ``m_min``..``m_max`` features
+    of ``family``, equally likely how many, drawn without replacement with probability ~ (visit frequency of the
+    partners with an empty set + 0.001) ** ``kappa``.
 
     ``pool``: only so many features of the family, chosen at random once (a control: blocking what does not matter);
     None: all. Every ``refresh_steps`` steps frequencies are counted anew, and features whose blocking brought the team
