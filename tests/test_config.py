@@ -170,16 +170,27 @@ def test_every_suite_composes_and_its_attacks_lack_nothing(suite: str) -> None:
         assert column.name not in ("wolfpack", "ega", "ib") or column.fit, "these learn about their victim"
 
 
+def made_by_experiments() -> set[str]:
+    """The names of runs that experiments give."""
+    experiments = (OmegaConf.load(path) for path in (CONF / "experiment").rglob("*.yaml"))
+    return {str(one.name) for one in experiments if "name" in one}
+
+
 @pytest.mark.parametrize("study", choices("study"))
 def test_every_study_composes_and_names_runs_that_experiments_make(study: str) -> None:
+    script = "crossplay" if "/partners" in (CONF / "study" / f"{study}.yaml").read_text() else "robustness"
     with initialize_config_module("conf", version_base="1.3"):
-        cfg = compose("robustness", overrides=[f"study={study}"])
-        assert compose("robustness", overrides=[f"study={study}", "episodes=3"]).episodes == 3, "options still count"
-    read_suite(cfg.suite, None)
-    experiments = (OmegaConf.load(path) for path in (CONF / "experiment").rglob("*.yaml"))
-    names = {str(one.name) for one in experiments if "name" in one}
-    paths = [path for _, path in entries(OmegaConf.to_container(cfg.runs))] + list(cfg.fit_on or ())
-    assert {path.split("/")[1] for path in paths} <= names
+        cfg = compose(script, overrides=[f"study={study}"])
+        assert compose(script, overrides=[f"study={study}", "episodes=3"]).episodes == 3, "options still count"
+    paths = [path for _, path in entries(OmegaConf.to_container(cfg.runs))]
+    if script == "robustness":
+        read_suite(cfg.suite, None)
+        paths += list(cfg.fit_on or ())
+    else:
+        partners = OmegaConf.to_container(cfg.partners)
+        assert isinstance(partners, dict)
+        paths += [population["runs"] for population in partners.values() if "runs" in population]
+    assert {path.split("/")[1] for path in paths} <= made_by_experiments()
 
 
 @pytest.mark.parametrize(
