@@ -146,7 +146,7 @@ def test_a_real_process_exits_with_2(tmp_path: Path) -> None:
     assert done.stderr.startswith("error: env=skirmish/3n does not exist") and done.stderr.count("\n") == 1
 
 
-def test_compiling_is_said_once_and_only_where_something_is_compiled(caplog):
+def test_compiling_is_said_once_and_only_where_something_is_compiled(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
     double, triple = njit(lambda x: 2 * x), njit(lambda x: 3 * x)
     with event.install_listener("numba:compile", CompileNotice()):
