@@ -198,6 +198,21 @@ class PlayConfig:
     env_options: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class TableSection:
+    train: list[str] = MISSING  # sweeps, one after the other
+    measure: dict[str, str] = MISSING  # by the file that it leaves: a script and its options
+
+
+@dataclass
+class ReproduceConfig:
+    table: TableSection = MISSING
+    jobs: int = 1
+    overrides: list[str] = field(default_factory=list)
+    results: str = MISSING
+    dry_run: bool = False
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -208,6 +223,7 @@ SCHEMAS = {
     "robustness": RobustnessConfig,
     "crossplay": CrossplayConfig,
     "play": PlayConfig,
+    "reproduce": ReproduceConfig,
 }
 
 # keys that may differ between a checkpoint and the run that continues it

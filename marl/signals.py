@@ -10,9 +10,10 @@ HANDLED = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class StopRequest:
-    """Context in which the first SIGINT, SIGTERM or SIGUSR1 only sets ``name``."""
+    """Context in which the first SIGINT, SIGTERM or SIGUSR1, or of what ``handled`` names, only sets ``name``."""
 
-    def __init__(self) -> None:
+    def __init__(self, handled: tuple[str, ...] = HANDLED) -> None:
+        self.handled = handled
         self.name: str | None = None
         self._previous: dict[int, Any] = {}
 
@@ -29,7 +30,7 @@ class StopRequest:
         self._previous = {}
 
     def __enter__(self) -> StopRequest:
-        for name in HANDLED:
+        for name in self.handled:
             number = getattr(signal, name, None)  # no SIGUSR1 on Windows
             if number is not None:
                 try:

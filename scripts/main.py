@@ -14,6 +14,7 @@ from typing import Any
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
 from numba.core import event
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -24,6 +25,7 @@ from marl.build import use_threads
 from marl.checkpoint import CheckpointError
 from marl.config import pick_device, register
 from marl.metrics import NonFiniteError
+from marl.signals import StopRequest
 from marl.types import ConfigError
 
 log = logging.getLogger(__name__)
@@ -41,6 +43,25 @@ class CompileNotice(event.Listener):
 
     def on_end(self, event: event.Event) -> None:
         """Several follow each other; the end of one means nothing."""
+
+
+class Sweep:
+    """Of this process. An attribute and no global: joblib's workers get a copy of what the main script holds."""
+
+    stopped = False  # by a signal: what is left of a sweep is not begun
+
+
+class LetRunsSave(Callback):
+    """Around a sweep in other processes: Ctrl-C reaches them too, and this one waits until they have saved."""
+
+    def __init__(self) -> None:
+        self.stop = StopRequest(("SIGINT",))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        self.stop.__enter__()
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        self.stop.__exit__()
 
 
 def choices(group: str) -> list[str]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from marl.trainer import fit
-from scripts.main import run
+from scripts.main import Sweep, run
+
+log = logging.getLogger(__name__)
 
 
 def train(cfg: DictConfig) -> None:
-    fit(cfg, Path(HydraConfig.get().runtime.output_dir))
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if Sweep.stopped:
+        log.info("not begun: %s", run_dir)
+        return
+    Sweep.stopped = not fit(cfg, run_dir)
 
 
 if __name__ == "__main__":

@@ -48,8 +48,9 @@ OPTIONS = [
     *(f"demos@algo.demos={name}" for name in choices("demos")),
 ]
 COMPOSED_HERE = {"algo", "demos", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
-# job_logging, what evaluate and record take instead of a run, columns of robustness, of crossplay (test_scripted.py)
-COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "study", "partners"}
+# job_logging, what evaluate and record take instead of a run, columns of robustness, of crossplay (test_scripted.py),
+# published tables (test_reproduce.py)
+COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "study", "partners", "table"}
 
 
 def test_every_group_is_known_here() -> None:

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -307,14 +308,14 @@ def test_a_full_disk_at_the_last_save_is_an_error(tmp_path: Path, monkeypatch: p
 # real processes and real signals
 
 
-def start(runs: Path, *overrides: str) -> subprocess.Popen[str]:
+def start(runs: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
     arguments = (
         "env=toy/corridor", "train.n_envs=4", "algo.batch_size=4", "algo.warmup_episodes=4", "log.every=100",
         "log.tensorboard=false", "algo.updates_per_collect=1", "threads=1", f"runs_dir={runs}",
     )  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "scripts.train", *arguments, *overrides],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
     )  # fmt: skip
 
 
@@ -344,3 +345,15 @@ def test_a_signal_saves_and_exits_cleanly_and_the_same_command_resumes(number: s
         output, _ = again.communicate(timeout=60)
         assert again.returncode == 0 and f"continuing at step {steps:,}" in output, output
         assert (folder / "DONE").exists() and newest_state(folder)[0]["clock"]["env_steps"] >= steps + 100
+
+
+@pytest.mark.parametrize("launch", [("launch=local",), ("launch=joblib", "hydra.launcher.n_jobs=2")])
+def test_ctrl_c_stops_a_sweep_once_its_runs_have_saved(launch: tuple[str, ...], tmp_path: Path) -> None:
+    process = start(tmp_path, "seed=0,1,2", "train.total_steps=100000000", *launch, "-m", start_new_session=True)
+    begun = len(launch)  # one run here, two there
+    wait_for(lambda: found if len(found := list(tmp_path.rglob("metrics.jsonl"))) == begun else [], process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the sweep
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in output, output
+    assert output.count("stopped by SIGINT") == begun and output.count("not begun") == 3 - begun
+    assert len({path.parent.parent for path in tmp_path.rglob("checkpoints/step_*")}) == begun

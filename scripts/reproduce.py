@@ -1,0 +1,136 @@
+"""A published table from nothing: ``python -m scripts.reproduce table=s2q_shift jobs=2``.
+
+``conf/table/NAME.yaml`` says which sweeps train its runs, one sweep after the other, and what is measured then.
+Finished runs and cells are kept: the same command continues.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import hydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from marl.checkpoint import CheckpointError
+from marl.config import SCHEMAS
+from marl.jobs import Stopped, run_jobs
+from marl.progress import JobProgress
+from marl.signals import StopRequest
+from marl.types import ConfigError
+from scripts.main import plain, positive, run
+
+log = logging.getLogger(__name__)
+POLL_S = 0.2
+
+
+@dataclass(frozen=True)
+class Command:
+    """A script of this project with its options."""
+
+    script: str
+    words: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        return shlex.join((self.script, *self.words))
+
+    @property
+    def argv(self) -> list[str]:
+        return [sys.executable, "-m", f"scripts.{self.script}", *self.words]
+
+
+def runs_of(sweep: str, more: list[str]) -> list[Command]:
+    """The single runs of a sweep, in Hydra's grammar and order: ``algo=vdn,qmix seed=range(3)`` is six."""
+    overrides = OverridesParser.create().parse_overrides([*shlex.split(sweep), *more])
+    values = [
+        [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
+        if one.is_sweep_override()
+        else [str(one.input_line)]
+        for one in overrides
+    ]
+    return [Command("train", words) for words in itertools.product(*values)]
+
+
+def measurement(name: str, line: str, folder: Path, jobs: int) -> Command:
+    """``line``, a script and its options, so that it leaves ``folder/name.json`` and its picture."""
+    script, *words = shlex.split(line)
+    options = {key: {field.name for field in fields(schema)} for key, schema in SCHEMAS.items()}
+    able = sorted(key for key in options if "results" in options[key] and key != "reproduce")
+    if script not in able:
+        raise ConfigError(f"table.measure.{name} begins with {script}; it must be one of {', '.join(able)}")
+    if "jobs" in options[script]:
+        words.append(f"jobs={jobs}")
+    return Command(script, (*words, f"results={folder / name}.json"))
+
+
+def train(command: Command, tell: Callable[[float], None]) -> str | None:
+    """Train in a process of its own; what it said last where it failed. A stop lets it save."""
+    with tempfile.TemporaryFile("w+", encoding="utf8") as said:
+        # a session of its own: Ctrl-C comes once, from here
+        with subprocess.Popen(command.argv, stdout=said, stderr=subprocess.STDOUT, start_new_session=True) as child:
+            try:
+                while child.poll() is None:
+                    tell(0.0)
+                    time.sleep(POLL_S)
+            except Stopped:
+                child.terminate()
+                raise
+        if child.returncode == 0:
+            return None
+        said.seek(0)
+        return (said.read().strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+
+
+def train_all(sweeps: list[list[Command]], jobs: int) -> bool:
+    """One sweep after the other, ``jobs`` runs at once; whether all are finished. Those of a sweep that can, finish."""
+    with StopRequest() as stop, JobProgress(sum(map(len, sweeps))) as progress:
+        try:
+            for sweep in sweeps:
+                failed = {}
+                for command, why in run_jobs(train, sweep, jobs, stop, progress):
+                    log.info("%s: %s", command.title, why or "done")
+                    failed |= {command.title: why} if why else {}
+                if failed:
+                    raise CheckpointError(f"{len(failed)} of {len(sweep)} runs failed, first {next(iter(failed))}")
+        except Stopped:
+            log.info("stopped by %s; the same command continues", stop.name)
+            return False
+    return True
+
+
+def check(commands: list[Command]) -> None:
+    """Compose each before anything starts."""
+    for command in commands:
+        hydra.compose(command.script, overrides=list(command.words))
+
+
+def main(cfg: DictConfig) -> None:
+    positive(cfg, "jobs")
+    sweeps = [runs_of(sweep, plain(cfg.overrides)) for sweep in cfg.table.train]
+    measured = [measurement(name, line, Path(cfg.results), cfg.jobs) for name, line in cfg.table.measure.items()]
+    check([sweep[0] for sweep in sweeps] + measured)
+    if cfg.dry_run:
+        for command in [*itertools.chain(*sweeps), *measured]:
+            print(shlex.join(["python", *command.argv[1:]]))
+        return
+    if not train_all(sweeps, cfg.jobs):
+        return
+    for command in measured:
+        log.info(command.title)
+        code = subprocess.run(command.argv, check=False).returncode
+        if code:
+            sys.exit(code)
+
+
+if __name__ == "__main__":
+    run(main, "reproduce")
