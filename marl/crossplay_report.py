@@ -65,6 +65,7 @@ def _method_dict(method: Method) -> dict[str, Any]:
         "ratio": _interval(method.ratio), "worst_pair": _worst(method.worst),
         "with": {name: interval.as_dict() for name, interval in method.with_others.items()},
         "populations": {held.population: _held_dict(held) for held in method.held},
+        "held_out": _interval(method.held_out),
     }  # fmt: skip
 
 
@@ -138,6 +139,7 @@ def facts(method: Method) -> list[tuple[str, Interval, str]]:
             (f"{held.population}/worst_seat", held.worst_seat, ""), (f"{held.population}/br_prox", held.br_prox, ""),
             (f"{held.population}/br_prox_iqm", held.br_prox_iqm, ""),
         ]  # fmt: skip
+    found.append(("held_out", method.held_out, ""))
     return [(what, interval, who) for what, interval, who in found if interval is not None]
 
 
@@ -156,7 +158,8 @@ def table(report: Report) -> tuple[Table, list[str]]:
     populations = list(dict.fromkeys(partner.population for partner in report.sheet.partners))
     made = Table(title=f"{report.game}: {report.sheet.metric.replace('_', ' ')}, {report.episodes} episodes a seating")
     made.add_column("method", overflow="fold", max_width=LABEL_WIDTH)
-    for title in ("self-play", "cross-play", "XP/SP", "worst pair", *populations):
+    several = ["all held out"] if len(populations) > 1 else []
+    for title in ("self-play", "cross-play", "XP/SP", "worst pair", *populations, *several):
         made.add_column(title)
     bound = set()
     for method in report.methods:
@@ -165,7 +168,8 @@ def table(report: Report) -> tuple[Table, list[str]]:
         plain = [_text(one) for one in (method.self_play, method.cross, method.ratio)]
         count = len(method.seeds)
         made.add_row(f"{method.label}\n{count} seed{'s' * (count != 1)}", *plain, _worst_text(method.worst),
-                     *(_held_text(held.get(name)) for name in populations))  # fmt: skip
+                     *(_held_text(held.get(name)) for name in populations),
+                     *(_text(method.held_out) for _ in several))  # fmt: skip
     notes = [f"{name}: BR-Prox is an upper bound, for not every partner has a trained best response"
              for name in populations if name in bound]  # fmt: skip
     holes = {cell for row in report.sheet.cells for cell in row if isinstance(cell, str)}

@@ -68,11 +68,13 @@ class Held:
     br_prox: Interval | None
     br_prox_iqm: Interval | None
     trained: bool
+    by_run: tuple[float, ...]  # the mean of each run; nan where it met nobody
 
 
 @dataclass(frozen=True)
 class Method:
-    """``cross``, ``ratio``: None with one seed. ``with_others``: by method, the mean over pairs of different runs."""
+    """``cross``, ``ratio``: None with one seed. ``with_others``: by method, the mean over pairs of different runs.
+    ``held_out``: with all populations, each counting alike; None where there are not two."""
 
     label: str
     seeds: tuple[int, ...]
@@ -84,6 +86,7 @@ class Method:
     worst: Worst | None
     with_others: dict[str, Interval]
     held: list[Held]
+    held_out: Interval | None
 
 
 def score_pair(seatings: Sequence[Results | str], metric: str) -> Cell:
@@ -154,9 +157,10 @@ def _method(sheet: Sheet, label: str, members: list[int], groups: dict[str, list
         if np.diag(inside).mean() > 0:
             ratio = jackknife(lambda use: _share(inside[np.ix_(use, use)]), len(kept))
         worst = _worst_pair(sheet, kept, inside)
+    held = _held(sheet, members)
     return Method(
         label, seeds, mean_interval(alone) if len(alone) else None, _spread(alone), cross, _spread(others), ratio,
-        worst, _with_others(values, members, label, groups), _held(sheet, members),
+        worst, _with_others(values, members, label, groups), held, _held_out(held),
     )  # fmt: skip
 
 
@@ -208,17 +212,27 @@ def _held(sheet: Sheet, members: list[int]) -> list[Held]:
         if not met.any():
             continue
         block, chosen = block[:, met], [k for k, ok in zip(chosen, met, strict=True) if ok]
-        block = block[~np.isnan(block).all(1)]
+        some = ~np.isnan(block).all(1)
+        block, by_run = block[some], np.full(len(members), np.nan)
+        by_run[some] = np.nanmean(block, axis=1)
         seated = [[cell.seats for k in chosen if isinstance(cell := sheet.cells[i][first + k], Pair)] for i in members]
         best = np.array([sheet.limits[k][0] for k in chosen])
         shares = block / best if (best > 0).all() else None
         hardest = sheet.partners[chosen[int(np.nanmean(block, axis=0).argmin())]].name
         found.append(Held(
-            population, mean_interval(np.nanmean(block, axis=1)),
+            population, mean_interval(by_run[some]),
             Worst(mean_interval(np.nanmin(block, axis=1)), hardest),
             mean_interval(np.array([min(min(seats) for seats in pairs) for pairs in seated if pairs])),
             None if shares is None else mean_interval(np.nanmean(shares, axis=1)),
             None if shares is None else mean_interval(np.array([interquartile(row) for row in shares])),
-            all(sheet.limits[k][1] for k in chosen),
+            all(sheet.limits[k][1] for k in chosen), tuple(by_run),
         ))  # fmt: skip
     return found
+
+
+def _held_out(held: list[Held]) -> Interval | None:
+    """Over the runs that met every population."""
+    means = np.array([one.by_run for one in held])
+    if len(held) < 2 or np.isnan(means).any(0).all():
+        return None
+    return mean_interval(means[:, ~np.isnan(means).any(0)].mean(0))

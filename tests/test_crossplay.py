@@ -201,6 +201,12 @@ def test_held_out_partners_by_hand() -> None:
     assert script.br_prox_iqm.mean == pytest.approx(((0.5 + 1) / 2 + (0.5 + 1) / 2) / 2)
     assert human.br_prox is not None and human.br_prox.mean == pytest.approx((0.2 + 0.6) / 2)
     assert b.held[1].br_prox is not None and b.held[1].br_prox.mean == 1
+    assert a.held_out is not None and b.held_out is not None, "both populations count alike, by run"
+    assert (a.held_out.mean, a.held_out.n) == (((17 / 4 + 1) / 2 + (16 / 4 + 3) / 2) / 2, 2)
+    assert b.held_out.mean == (11 / 4 + 5) / 2
+    unmet = by_hand([[*values[0][:7], None], values[1], values[2]], ["a", "a", "b"], PARTNERS)
+    assert (one := methods(unmet)[0].held_out) is not None and (one.mean, one.n) == ((16 / 4 + 3) / 2, 1)
+    assert methods(by_hand([[9, 3, 4]], ["a"], PARTNERS[:2]))[0].held_out is None
 
 
 def test_a_convention_about_seats_shows_in_the_worst_one() -> None:
