@@ -106,6 +106,9 @@ def exit_codes() -> Iterator[None]:
     except (CheckpointError, NonFiniteError, WorkerError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+    except KeyboardInterrupt:  # a second one, or before the work began
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 CONF = Path(__file__).resolve().parent.parent / "conf"

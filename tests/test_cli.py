@@ -11,7 +11,7 @@ import pytest
 from numba import njit
 from numba.core import event
 
-from scripts.main import CompileNotice
+from scripts.main import CompileNotice, exit_codes
 from tests.helpers import command, train
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -155,3 +155,9 @@ def test_compiling_is_said_once_and_only_where_something_is_compiled(caplog: pyt
     with event.install_listener("numba:compile", CompileNotice()):
         assert double(3) == 6
     assert len(caplog.records) == 1
+
+
+def test_an_interrupt_is_one_word_and_not_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended, exit_codes():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
