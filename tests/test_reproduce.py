@@ -54,9 +54,9 @@ def test_every_recipe_is_sound(table: str) -> None:
         check([sweep[0] for sweep in sweeps] + [measurement(n, m, Path("x"), 1) for n, m in recipe.measure.items()])
     every = [run for sweep in sweeps for run in sweep]
     assert len(set(every)) == len(every)
-    chosen = dict(word.split("=", 1) for run in every for word in run.words if word.startswith(("experiment=", "env=")))
-    for group, name in chosen.items():
-        assert name in choices(group)
+    words = {tuple(word.split("=", 1)) for run in every for word in run.words}
+    for group in ("experiment", "env", "algo"):
+        assert {name for key, name in words if key == group} <= set(choices(group))
 
 
 def test_every_published_table_has_its_recipe() -> None:
