@@ -74,7 +74,7 @@ def measurement(name: str, line: str, folder: Path, jobs: int) -> Command:
 
 
 def train(command: Command, tell: Callable[[float], None]) -> str | None:
-    """Train in a process of its own; what it said last where it failed. A stop lets it save."""
+    """Train in a process of its own; what it said last where it did not finish. A stop lets it save."""
     with tempfile.TemporaryFile("w+", encoding="utf8") as said:
         # a session of its own: Ctrl-C comes once, from here
         with subprocess.Popen(command.argv, stdout=said, stderr=subprocess.STDOUT, start_new_session=True) as child:
@@ -85,10 +85,9 @@ def train(command: Command, tell: Callable[[float], None]) -> str | None:
             except Stopped:
                 child.terminate()
                 raise
-        if child.returncode == 0:
-            return None
         said.seek(0)
-        return (said.read().strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        last = (said.read().strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+        return None if child.returncode == 0 and "the same command continues" not in last else last
 
 
 def train_all(sweeps: list[list[Command]], jobs: int) -> bool:
@@ -101,7 +100,9 @@ def train_all(sweeps: list[list[Command]], jobs: int) -> bool:
                     log.info("%s: %s", command.title, why or "done")
                     failed |= {command.title: why} if why else {}
                 if failed:
-                    raise CheckpointError(f"{len(failed)} of {len(sweep)} runs failed, first {next(iter(failed))}")
+                    raise CheckpointError(
+                        f"{len(failed)} of {len(sweep)} runs did not finish, first {next(iter(failed))}"
+                    )
         except Stopped:
             log.info("stopped by %s; the same command continues", stop.name)
             return False

@@ -106,7 +106,11 @@ def test_a_run_that_fails_is_named_and_nothing_is_measured(tmp_path: Path) -> No
     process = start(tmp_path, "algo=vdn init_from=null,runs/nowhere")
     output = finish(process)
     assert process.returncode == 1
-    assert "1 of 2 runs failed" in output and "init_from=runs/nowhere" in output and "is not a run folder" in output
+    assert (
+        "1 of 2 runs did not finish" in output
+        and "init_from=runs/nowhere" in output
+        and "is not a run folder" in output
+    )
     assert len(list(tmp_path.rglob("DONE"))) == 1 and not (tmp_path / "outputs").exists()
 
 
@@ -129,12 +133,11 @@ def test_a_recipe_that_is_wrong_is_refused_before_anything_starts(
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: int, tmp_path: Path) -> None:
-    process = start(
-        tmp_path,
-        "algo=vdn seed=0,1,2",
-        "overrides=['env=toy/corridor','train.total_steps=99999999','log.every=400']",
-        f"jobs={jobs}",
-    )
+    def begin(total: int) -> subprocess.Popen[str]:
+        options = f"overrides=['env=toy/corridor','train.total_steps={total}','log.every=400','log.tensorboard=false']"
+        return start(tmp_path, "algo=vdn seed=0,1,2", options, f"jobs={jobs}")
+
+    process = begin(99999999)
     deadline = time.monotonic() + 90
     while len(list(tmp_path.rglob("metrics.jsonl"))) < jobs:
         assert process.poll() is None and time.monotonic() < deadline
@@ -142,5 +145,22 @@ def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: 
     process.send_signal(signal.SIGINT)
     output = finish(process)
     assert process.returncode == 0 and "stopped by SIGINT; the same command continues" in output, output
-    assert len(list(tmp_path.rglob("checkpoints/step_*"))) == jobs
-    assert not (tmp_path / "outputs").exists()
+    saved = {path.parent.parent.name: path.name for path in tmp_path.rglob("checkpoints/step_*")}
+    assert len(saved) == jobs and not (tmp_path / "outputs").exists()
+    assert begin(400).wait(timeout=120) == 0
+    logs = {path.parent.name: path.read_text() for path in tmp_path.rglob("train.log")}
+    assert len(logs) == 3 and (tmp_path / "outputs/tables/s2q_tenfold.json").exists()
+    assert {seed for seed, log in logs.items() if "continuing at step" in log} == set(saved)
+
+
+def test_a_run_that_somebody_else_stopped_is_not_taken_for_finished(tmp_path: Path) -> None:
+    process = start(
+        tmp_path, "algo=vdn seed=0", "overrides=['env=toy/corridor','train.total_steps=99999999','log.every=400']"
+    )
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.rglob("metrics.jsonl")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    subprocess.run(["pkill", "-TERM", "-P", str(process.pid), "-f", "scripts.train"], check=True)
+    output = finish(process)
+    assert process.returncode == 1 and "stopped by SIGTERM" in output and not (tmp_path / "outputs").exists(), output
