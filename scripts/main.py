@@ -45,6 +45,10 @@ class CompileNotice(event.Listener):
         """Several follow each other; the end of one means nothing."""
 
 
+class UnfinishedError(RuntimeError):
+    """A run that this process started in another one did not finish; exit code 1."""
+
+
 class Sweep:
     """Of this process. An attribute and no global: joblib's workers get a copy of what the main script holds."""
 
@@ -103,7 +107,7 @@ def exit_codes() -> Iterator[None]:
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
-    except (CheckpointError, NonFiniteError, WorkerError) as error:
+    except (CheckpointError, NonFiniteError, UnfinishedError, WorkerError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:  # a second one, or before the work began

@@ -21,13 +21,12 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from marl.checkpoint import CheckpointError
 from marl.config import SCHEMAS
 from marl.jobs import Stopped, run_jobs
 from marl.progress import JobProgress
 from marl.signals import StopRequest
 from marl.types import ConfigError
-from scripts.main import plain, positive, run
+from scripts.main import UnfinishedError, plain, positive, run
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2
@@ -100,7 +99,7 @@ def train_all(sweeps: list[list[Command]], jobs: int) -> bool:
                     log.info("%s: %s", command.title, why or "done")
                     failed |= {command.title: why} if why else {}
                 if failed:
-                    raise CheckpointError(
+                    raise UnfinishedError(
                         f"{len(failed)} of {len(sweep)} runs did not finish, first {next(iter(failed))}"
                     )
         except Stopped:
