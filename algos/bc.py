@@ -15,9 +15,9 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from marl.demonstrations import Demonstrations, Source
-from marl.replay import Replay
-from marl.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs, require_positive
+from marl.core.demonstrations import Demonstrations, Source
+from marl.core.protocols import Replay
+from marl.core.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs, require_positive
 
 
 class CloneNet(nn.Module):

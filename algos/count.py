@@ -10,17 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algos.influence import matching
-from marl.learner import Forward
-from marl.protocols import NoHook
-from marl.seeding import derive
-from marl.types import ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
+from algos.shared.influence import matching
+from marl.core.protocols import NoHook
+from marl.core.seeding import derive
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 
 TABLE = 1 << 20  # cells; with as many states as a tenth of them, one in twenty shares its cell
 
 
 class CountBonus(NoHook):
-    """Features ``features`` (patterns: ``algos.influence.matching``) are rounded to ``1 / resolution``; states equal
+    """Features ``features`` (patterns: ``influence.matching``) are rounded to ``1 / resolution``; states equal
     after that are one. Visits are counted once, when collected; the bonus is read when sampled, so it is never stale.
     Under torchrun each rank counts its own episodes.
     """

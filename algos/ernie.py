@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from marl.distributed import global_count
-from marl.learner import Forward, ValueLearner, previous_actions
-from marl.seeding import derive
-from marl.types import ConfigError, EpisodeBatch, Metrics
+from marl.core.distributed import global_count
+from marl.core.seeding import derive
+from marl.core.types import ConfigError, EpisodeBatch, Forward, Metrics
+from marl.learn.learner import ValueLearner, previous_actions
 
 
 class ErnieLearner(ValueLearner):

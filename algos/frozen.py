@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from marl import checkpoint
-from marl.build import call, factory
-from marl.protocols import Algorithm, Policy
-from marl.replay import Replay
-from marl.runs import pick_checkpoint, read_config
-from marl.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs
+from marl.core.protocols import Algorithm, Policy, Replay
+from marl.core.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs
+from marl.run import checkpoint
+from marl.run.build import call, factory
+from marl.run.runs import pick_checkpoint, read_config
 
 
 class Frozen:

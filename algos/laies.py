@@ -1,7 +1,7 @@
 """LAIES: agents are paid for their influence on external state features that a person names, and for their change.
 
 Liu, Pu, Pan, Yi, Ma, Wang, Zhang 2023 (ICML), "Lazy Agents: A New Perspective on Solving Sparse Reward Problem in
-Multi-agent Reinforcement Learning". Model and influence are shared with FIM (``algos.influence``).
+Multi-agent Reinforcement Learning". Model and influence are shared with FIM (``algos.shared.influence``).
 """
 
 from __future__ import annotations
@@ -13,17 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from algos.influence import Anneal, Dynamics, matching, one_process
-from marl.learner import Forward
-from marl.protocols import NoHook
-from marl.seeding import derive
-from marl.types import ConfigError, EnvSpec, EpisodeBatch, Metrics
+from algos.shared.influence import Anneal, Dynamics, matching, one_process
+from marl.core.protocols import NoHook
+from marl.core.seeding import derive
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 
 
 class LAIES(NoHook):
     """r_int = min(``influence_scale`` * sum_i min(I_i, ``agent_clip``), ``total_clip``)
     + ``change_scale`` / 100 * min(sum_d (s'_d - s_d)^2, ``change_clip``), both over the features ``external``
-    (patterns: ``algos.influence.matching``); I_i = sum_d (f_d(s, a) - mean f_d(s, a', a^-i))^2.
+    (patterns: ``algos.shared.influence.matching``); I_i = sum_d (f_d(s, a) - mean f_d(s, a', a^-i))^2.
     """
 
     def __init__(

@@ -6,9 +6,8 @@ from typing import Any
 
 import torch
 
-from marl.learner import Forward
-from marl.protocols import NoHook
-from marl.types import ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
+from marl.core.protocols import NoHook
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 
 
 class Visits(NoHook):

@@ -10,9 +10,17 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from algos.central import CentralForward, CentralLearner, is_joint, masked_mean, one_of, within_unit, wqmix_weight
-from marl.learner import Forward, td_metrics, team_value
-from marl.types import EpisodeBatch, Metrics
+from algos.shared.central import (
+    CentralForward,
+    CentralLearner,
+    is_joint,
+    masked_mean,
+    one_of,
+    within_unit,
+    wqmix_weight,
+)
+from marl.core.types import EpisodeBatch, Forward, Metrics
+from marl.learn.learner import td_metrics, team_value
 
 
 class WQMixLearner(CentralLearner):

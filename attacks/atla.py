@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from attacks.base import LaneDraws
-from marl.distributed import world
-from marl.protocols import Policy, View
-from marl.replay import Replay
-from marl.returns import td_lambda
-from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
+from marl.core.distributed import world
+from marl.core.protocols import Policy, Replay, View
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
+from marl.learn.returns import td_lambda
 
 
 class Adversary(nn.Module):

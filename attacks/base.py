@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from marl.learner import best_available
-from marl.protocols import Attack, NoAttack, Policy, Victim, View
-from marl.types import ConfigError, EnvSpec, Field
+from marl.core.protocols import Attack, NoAttack, Policy, Victim, View
+from marl.core.types import ConfigError, EnvSpec, Field
+from marl.learn.learner import best_available
 
 __all__ = [
     "ActionAttack", "Attack", "Budget", "LaneAttack", "LaneDraws", "NoAttack", "ObservationAttack", "View", "as_victim",

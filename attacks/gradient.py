@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.base import ObservationAttack, View, as_victim, greedy_actions, slope
-from marl.protocols import Policy
-from marl.types import ConfigError, EnvSpec, require_positive
+from marl.core.protocols import Policy
+from marl.core.types import ConfigError, EnvSpec, require_positive
 
 NAME = "fgsm or pgd"
 

@@ -12,8 +12,8 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.base import LaneAttack, Unit, View, choose_k, require_agents
-from marl.protocols import Policy
-from marl.types import ConfigError, EnvSpec, Field
+from marl.core.protocols import Policy
+from marl.core.types import ConfigError, EnvSpec, Field
 
 MODES = ("idle", "removed")
 

@@ -10,9 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.base import Attack, LaneAttack, View
-from marl.protocols import Policy
-from marl.replay import Replay
-from marl.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Step
+from marl.core.protocols import Policy, Replay
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Step
 
 
 class Mixture(LaneAttack):

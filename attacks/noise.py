@@ -11,8 +11,8 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.base import ObservationAttack, View, choose_k, require_chance
-from marl.protocols import Policy
-from marl.types import ConfigError, EnvSpec
+from marl.core.protocols import Policy
+from marl.core.types import ConfigError, EnvSpec
 
 
 class RandomMask(ObservationAttack):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks.base import ActionAttack, View, pick, require_chance
-from marl.types import EnvSpec
+from marl.core.types import EnvSpec
 
 
 class RandomActions(ActionAttack):

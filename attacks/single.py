@@ -12,9 +12,9 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.base import ActionAttack, View, as_victim, pick, require_chance
-from marl.learner import best_available
-from marl.protocols import Policy
-from marl.types import ConfigError, EnvSpec
+from marl.core.protocols import Policy
+from marl.core.types import ConfigError, EnvSpec
+from marl.learn.learner import best_available
 
 
 class SingleAgent(ActionAttack):

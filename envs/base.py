@@ -1,7 +1,7 @@
 """What every environment shares: the refusal of unavailable actions, and ``check_env``.
 
-``check_env`` enforces the contract of ``marl.protocols.VectorEnv`` by playing random available actions, with early and
-masked resets, finished lanes and forbidden actions mixed in. Whatever it rejects is a ``ContractError`` naming a rule.
+``check_env`` enforces the contract of ``marl.core.protocols.VectorEnv`` by playing random available actions, with early
+and masked resets, finished lanes and forbidden actions mixed in. What it rejects is a ``ContractError`` naming a rule.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marl.protocols import Locating, VectorEnv
-from marl.types import EnvSpec, Obs, Step
+from marl.core.protocols import Locating, VectorEnv
+from marl.core.types import EnvSpec, Obs, Step
 
 Frame = dict[str, Tensor]  # everything one step saw and returned; every tensor leads with B
 

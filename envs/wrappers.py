@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marl.protocols import VectorEnv
-from marl.types import ConfigError, Obs, Step
+from marl.core.protocols import VectorEnv
+from marl.core.types import ConfigError, Obs, Step
 
 INFO = ("unblocked_reward", "blocked")
 

@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from marl.bench import rows
-from marl.checkpoint import write_atomic
-from marl.config import validate
+from marl.core.config import validate
+from marl.measure.bench import rows
+from marl.run.checkpoint import write_atomic
 from scripts.main import run
 
 

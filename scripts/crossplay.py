@@ -8,14 +8,14 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from marl.cells import Outcome, read_cell
-from marl.crossplay import Seating, Setting, game_spec, measure, pair_up, provenance
-from marl.crossplay_report import Report, publish, show, write
-from marl.crossplay_scores import Cell, Sheet, find_limits, methods, score_pair
-from marl.matrix import METRICS
-from marl.partners import read_populations
-from marl.types import ConfigError
-from marl.victims import Agent, from_runs, same_game
+from marl.core.types import ConfigError
+from marl.measure.cells import Outcome, read_cell
+from marl.measure.crossplay import Seating, Setting, game_spec, measure, pair_up, provenance
+from marl.measure.crossplay_scores import Cell, Sheet, find_limits, methods, score_pair
+from marl.measure.entrants import Agent, from_runs, same_game
+from marl.measure.partners import read_populations
+from marl.measure.robustness_scores import METRICS
+from marl.show.crossplay_report import Report, publish, show, write
 from scripts.main import check_matrix, plain, run
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from marl.checkpoint import write_atomic
-from marl.evaluate import mean_interval, summarise
-from marl.progress import EpisodeProgress
-from marl.report import final_lines
-from marl.runs import evaluate_team, open_team
+from marl.core.intervals import mean_interval
+from marl.run.checkpoint import write_atomic
+from marl.run.evaluate import summarise
+from marl.run.progress import EpisodeProgress
+from marl.run.report import final_lines
+from marl.run.runs import evaluate_team, open_team
 from scripts.main import positive, run
 
 

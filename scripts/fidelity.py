@@ -10,9 +10,9 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from marl.checkpoint import write_atomic
-from marl.fidelity import check_team, find_teams
-from marl.types import ConfigError
+from marl.core.types import ConfigError
+from marl.measure.fidelity import check_team, find_teams
+from marl.run.checkpoint import write_atomic
 from scripts.main import CONF, positive, run
 
 COLUMNS = {"win_rates": ("win_rate", "return", "length"), "values": ("expected", "real", "residual", "residual_rms")}

@@ -20,13 +20,13 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 import envs.configs
-from envs.pool import WorkerError
-from marl.build import use_threads
-from marl.checkpoint import CheckpointError
-from marl.config import pick_device, register
-from marl.metrics import NonFiniteError
-from marl.signals import StopRequest
-from marl.types import ConfigError
+from envs.adapters.pool import WorkerError
+from marl.core.config import pick_device, register
+from marl.core.types import ConfigError
+from marl.run.build import use_threads
+from marl.run.checkpoint import CheckpointError
+from marl.run.metrics import NonFiniteError
+from marl.run.signals import StopRequest
 
 log = logging.getLogger(__name__)
 

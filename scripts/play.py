@@ -9,13 +9,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from marl.build import make_env, use_threads
-from marl.checkpoint import write_atomic
-from marl.config import pick_device
-from marl.play import Chooser, Keyboard, Screen, legend, play, seats_of
-from marl.runs import load_policy, read_config, with_options
-from marl.seeding import Streams
-from marl.types import ConfigError
+from marl.core.config import pick_device
+from marl.core.seeding import Streams
+from marl.core.types import ConfigError
+from marl.run.build import make_env, use_threads
+from marl.run.checkpoint import write_atomic
+from marl.run.runs import load_policy, read_config, with_options
+from marl.show.play import Chooser, Keyboard, Screen, legend, play, seats_of
 from scripts.main import plain, positive, run
 
 

@@ -8,10 +8,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from marl.checkpoint import write_atomic
-from marl.plot import Tasks, find_runs, learning_curves, provenance, summary
-from marl.resume import command_line
-from marl.types import ConfigError
+from marl.core.types import ConfigError
+from marl.run.checkpoint import write_atomic
+from marl.run.resume import command_line
+from marl.show.plot import Tasks, find_runs, learning_curves, provenance, summary
 from scripts.main import run
 
 

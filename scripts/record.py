@@ -9,10 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from marl.record import film, save_gif
-from marl.runs import open_team
-from marl.types import ConfigError
-from marl.window import Window, WindowClosed
+from marl.core.types import ConfigError
+from marl.run.runs import open_team
+from marl.show.record import film, save_gif
+from marl.show.window import Window, WindowClosed
 from scripts.main import positive, run
 
 

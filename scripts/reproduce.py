@@ -21,11 +21,11 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from marl.config import SCHEMAS
-from marl.jobs import Stopped, run_jobs
-from marl.progress import JobProgress
-from marl.signals import StopRequest
-from marl.types import ConfigError
+from marl.core.config import SCHEMAS
+from marl.core.types import ConfigError
+from marl.run.jobs import Stopped, run_jobs
+from marl.run.progress import JobProgress
+from marl.run.signals import StopRequest
 from scripts.main import UnfinishedError, plain, positive, run
 
 log = logging.getLogger(__name__)

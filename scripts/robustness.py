@@ -8,12 +8,12 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from marl.cells import read_cell
-from marl.matrix import METRICS, add_leads, check_versus, score_rows
-from marl.matrix_report import Matrix, publish, show, write
-from marl.robustness import Cell, Column, Setting, measure, plan_cell, provenance, read_suite
-from marl.types import ConfigError
-from marl.victims import Agent, from_runs, imported
+from marl.core.types import ConfigError
+from marl.measure.cells import read_cell
+from marl.measure.entrants import Agent, from_runs, imported
+from marl.measure.robustness import Cell, Column, Setting, measure, plan_cell, provenance, read_suite
+from marl.measure.robustness_scores import METRICS, add_leads, check_versus, score_rows
+from marl.show.robustness_report import Matrix, publish, show, write
 from scripts.main import check_matrix, option, plain, positive, run
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from marl.trainer import fit
+from marl.run.trainer import fit
+from marl.show.plot import run_curve
 from scripts.main import Sweep, run
 
 log = logging.getLogger(__name__)
@@ -19,7 +20,7 @@ def train(cfg: DictConfig) -> None:
     if Sweep.stopped:
         log.info("not begun: %s", run_dir)
         return
-    Sweep.stopped = not fit(cfg, run_dir)
+    Sweep.stopped = not fit(cfg, run_dir, run_curve)
 
 
 if __name__ == "__main__":

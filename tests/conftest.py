@@ -13,7 +13,7 @@ numba.set_num_threads(1)
 @pytest.fixture
 def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing the learning curve takes longer than tiny runs do; test_scripts looks at the pictures."""
-    monkeypatch.setattr("marl.plot.learning_curves", lambda groups, path: None)
+    monkeypatch.setattr("marl.show.plot.learning_curves", lambda groups, path: None)
 
 
 @pytest.fixture

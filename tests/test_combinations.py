@@ -12,23 +12,23 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from marl import distributed
-from marl.algorithm import ValueAlgorithm
-from marl.build import factory
-from marl.mixers import QMix
-from marl.trainer import open_run
-from marl.types import EpisodeBatch
+from marl.core import distributed
+from marl.core.types import EpisodeBatch
+from marl.learn.algorithm import ValueAlgorithm
+from marl.learn.mixers import QMix
+from marl.run.build import factory
+from marl.run.trainer import open_run
 from scripts.main import choices
-from tests.helpers import TINY, compose_train, make_learner, make_spec, newest_state, random_batch, rows, train
+from tests.support.helpers import TINY, compose_train, make_learner, make_spec, newest_state, random_batch, rows, train
 
 ELSEWHERE = {
-    "frozen": "learns nothing: tests/test_init_from.py",
-    "bc": "learns not from what it plays: tests/test_bc.py",
+    "frozen": "learns nothing: tests/marl/run/test_init_from.py",
+    "bc": "learns not from what it plays: tests/algos/test_bc.py",
     **dict.fromkeys(("sbc", "sbc_null", "sbc_irrelevant", "sbc_two_stage", "fcp", "hsp", "hsp_partners", "mep",
                      "response"),
-                    "need runs, or a game that can be blocked: tests/test_sbc_run.py"),
+                    "need runs, or a game that can be blocked: tests/algos/sbc/test_sbc_run.py"),
     **dict.fromkeys(("sbc_table", "sbc_table_null", "sbc_table_irrelevant", "e3t_table", "sp_table"),
-                    "are tables for one small game: tests/test_sbc_table.py"),
+                    "are tables for one small game: tests/algos/sbc/test_sbc_table.py"),
 }  # fmt: skip
 ALGOS = [name for name in choices("algo") if name not in ELSEWHERE]
 TOYS = [name for name in choices("env") if name.startswith("toy/")]

@@ -19,6 +19,7 @@ MAY_IMPORT = {  # of our own packages, and each its own
     "attacks": {"marl"},
     "scripts": {"marl", "envs", "conf"},
 }
+FLOORS = ("core", "learn", "run", "measure", "show")
 HEAVY = ("matplotlib", "ray", "smacv2", "pysc2", "tensorboard", "torch.utils.tensorboard", "pettingzoo", "submitit",
          "pygame", "jax")  # fmt: skip
 
@@ -53,23 +54,85 @@ def test_packages_import_only_what_the_design_allows(folder: str) -> None:
     assert not wrong, f"{folder}/ may import only {', '.join(sorted(allowed))}:\n" + "\n".join(wrong)
 
 
+def test_floors_import_downwards() -> None:
+    """``core`` imports no other floor of ``marl``, ``learn`` only ``core``, and so on up to ``show``."""
+    wrong = [
+        f"{path.relative_to(ROOT)}:{line} imports {module}"
+        for level, floor in enumerate(FLOORS)
+        for path in sources(f"marl/{floor}")
+        for module, line in imported(path).items()
+        if module.startswith("marl.") and module.split(".")[1] not in FLOORS[: level + 1]
+    ]
+    assert not wrong, f"floors from the ground up: {', '.join(FLOORS)}\n" + "\n".join(wrong)
+
+
+def test_marl_is_the_five_floors() -> None:
+    loose = [path.name for path in (ROOT / "marl").glob("*.py") if path.name not in ("__init__.py", "library.py")]
+    assert not loose, f"files beside the floors of marl/: {', '.join(loose)}"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Which of our modules each of our modules imports, by file; ``from package import module`` names the module."""
+    modules = {module_of(path): path for path in sources("marl", "envs", "algos", "attacks", "scripts")}
+    graph = {}
+    for name, path in modules.items():
+        found = set()
+        for wanted in imported(path):
+            hit = wanted if wanted in modules else wanted.rpartition(".")[0]
+            found |= {hit} & modules.keys() - {name}
+        graph[name] = found
+    return graph
+
+
+def test_no_file_imports_in_a_circle() -> None:
+    """Also not inside functions or for type checkers: a circle means that one file belongs elsewhere."""
+    circles = [" -> ".join([*circle, circle[0]]) for circle in find_circles(import_graph())]
+    assert not circles, "\n".join(circles)
+
+
+def test_a_circle_is_found() -> None:
+    assert find_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert find_circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def find_circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """One circle through every edge that closes one, by depth-first search."""
+    circles, done = [], set()
+
+    def visit(node: str, path: list[str]) -> None:
+        if node in path:
+            circles.append(path[path.index(node) :])
+        elif node not in done:
+            for after in sorted(graph[node]):
+                visit(after, [*path, node])
+            done.add(node)
+
+    for node in sorted(graph):
+        visit(node, [])
+    return circles
+
+
 @pytest.mark.parametrize("folder", ["algos", "attacks"])
 def test_plugins_do_not_import_each_other(folder: str) -> None:
-    """Any algorithm works with any attack because neither knows another; they share ``attacks.base``; the
-    papers that use an unrestricted value share ``algos.central``, those that pay for state features, which both must
-    name, and for influence on them ``algos.influence``. A plug-in may have parts: ``s2q``, ``s2q_policy``."""
+    """Any algorithm works with any attack because neither knows another. A method is a file or a package; what several
+    share is in ``algos/shared`` and ``attacks/base``."""
     wrong = []
     for path in sources(folder):
+        method = path.relative_to(ROOT / folder).with_suffix("").parts[0]
         for module, line in imported(path).items():
-            own = module.startswith(f"{folder}.") and module.split(".")[1].split("_")[0] == path.stem.split("_")[0]
-            shared = module.startswith(("attacks.base", "algos.central", "algos.influence"))
-            if module.startswith(f"{folder}.") and not shared and not own:
+            theirs = module.split(".")[1] if module.startswith(f"{folder}.") else method
+            if theirs not in (method, "shared", "base"):
                 wrong.append(f"{path.relative_to(ROOT)}:{line} imports {module}")
     assert not wrong, "\n".join(wrong)
 
 
 def test_training_imports_nothing_heavy_or_optional() -> None:
-    code = f"import sys, marl.trainer, marl.runs, marl.record; print([m for m in {HEAVY!r} if m in sys.modules])"
+    needed = "sys, marl, marl.run.trainer, marl.run.runs, marl.show.record"
+    code = f"import {needed}; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 

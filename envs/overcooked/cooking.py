@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.grid import Outputs
+from envs.grid.game import Outputs
+from envs.kernels.compiled import rule
 from envs.overcooked.layout import COUNTER, DISHES, FLOOR, ONIONS, POT, SERVE, TOMATOES
 from envs.overcooked.records import (
     CATASTROPHIC,
@@ -31,7 +32,6 @@ from envs.overcooked.records import (
     Kitchens,
     Rules,
 )
-from envs.skirmish.compiled import rule
 from envs.skirmish.records import Record
 
 

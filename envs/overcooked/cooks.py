@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from envs.overcooked.layout import COUNTER, DISHES, FAR, FLOOR, ONIONS, PLAYERS, POT, SERVE, Layout, parse
 from envs.overcooked.observe import PLAYER_STATE, POT_STATE, SHELF_STATE
 from envs.overcooked.records import ACTIONS, DISH, FULL, INTERACT, ITEMS, NOTHING, ONION, SOUP, STAY
-from marl.types import Carry, ConfigError, EnvSpec, Obs
+from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 
 POTS = ("nearest", "first", "last")
 SOON = 0.75  # of the time to cook: when a cook with a dish sets out for the pot

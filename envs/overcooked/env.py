@@ -5,18 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
 from numba import njit, prange
 from torch import Tensor
 
-from envs.grid import LANE, SOURCES, Kernels, LaneGame, Outputs, begin_episode, end_step, require_at_least, rests
+from envs.grid.game import LANE, SOURCES, Kernels, LaneGame, Outputs, begin_episode, end_step, require_at_least, rests
+from envs.kernels.compiled import forget_stale, rule
 from envs.overcooked import cooking, layout, observe, records, spec
 from envs.overcooked.cooking import play
 from envs.overcooked.layout import COUNTER, FLOOR
 from envs.overcooked.observe import draw_planes, mark, update_planes, write_features, write_state
+from envs.overcooked.pieces import Cook, Item
 from envs.overcooked.records import (
     DELIVERY,
     EVENTS,
@@ -31,8 +32,7 @@ from envs.overcooked.records import (
     Rules,
 )
 from envs.overcooked.render import draw
-from envs.skirmish.compiled import forget_stale, rule
-from marl.types import Blockable, ConfigError, Obs
+from marl.core.types import Blockable, ConfigError, Obs
 
 OBSERVATIONS = ("lossless", "features")
 WAYS = "NSEW"
@@ -102,25 +102,6 @@ def observe_only(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None
 
 
 forget_stale(reset_lanes, [*SOURCES, *(Path(part.__file__ or "") for part in (cooking, layout, observe, records))])
-
-
-class Item(NamedTuple):
-    """Something in a hand or on a tile: ``name`` onion, tomato, dish or soup. A soup has ingredients and, in a pot, the
-    steps that it has cooked (-1: it does not)."""
-
-    name: str
-    onions: int = 0
-    tomatoes: int = 0
-    ticks: int = IDLE
-
-
-class Cook(NamedTuple):
-    """A player: its tile, the way it faces (N, S, E, W), what it holds."""
-
-    x: int
-    y: int
-    way: str = "N"
-    held: Item | None = None
 
 
 class Overcooked(LaneGame):

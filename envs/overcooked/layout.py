@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from marl.types import ConfigError
+from marl.core.types import ConfigError
 
 FLOOR, COUNTER, POT, ONIONS, TOMATOES, DISHES, SERVE = range(7)
 TILES = {" ": FLOOR, "X": COUNTER, "P": POT, "O": ONIONS, "T": TOMATOES, "D": DISHES, "S": SERVE}

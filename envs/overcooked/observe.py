@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.grid import Outputs
+from envs.grid.game import Outputs
+from envs.kernels.compiled import rule
 from envs.overcooked.cooking import is_ready
 from envs.overcooked.layout import DISHES, FLOOR, ONIONS, SERVE, TOMATOES
 from envs.overcooked.records import DISH, FULL, IDLE, NOTHING, ONION, SOUP, TOMATO, Kitchens, Rules
-from envs.skirmish.compiled import rule
 from envs.skirmish.records import Record
 
 PLANES = (

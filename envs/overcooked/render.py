@@ -5,15 +5,12 @@ clocks. Shapes are drawn twice as large and shrunk, which smooths them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from envs.overcooked.layout import COUNTER, DISHES, DX, DY, FLOOR, ONIONS, POT, SERVE, TOMATOES, Layout
-
-if TYPE_CHECKING:
-    from envs.overcooked.env import Cook, Item
+from envs.overcooked.pieces import Cook, Item
 
 SIDE, FINE, BAR = 48, 2, 20  # pixels of a tile and of the line below; shapes are drawn so many times larger
 S = SIDE * FINE

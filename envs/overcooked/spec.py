@@ -10,7 +10,7 @@ import torch
 from envs.overcooked.layout import COUNTER, DISHES, FAR, ONIONS, PLAYERS, POT, SERVE, TOMATOES, Layout
 from envs.overcooked.observe import FEATURES, OWN, PLANES, TERRAIN
 from envs.overcooked.records import ACTIONS, FULL, ITEMS, STAY, Rules
-from marl.types import ConfigError, EnvSpec
+from marl.core.types import ConfigError, EnvSpec
 
 TERRAIN_PLANES = (POT, COUNTER, ONIONS, TOMATOES, DISHES, SERVE)
 

@@ -1,6 +1,7 @@
 """The games of people in the ``overcooked-ai`` package (Carroll and others 2019): positions and what was done in them.
 
-They replay exactly under the rules of ``auto_cook`` (tests/test_overcooked_humans.py). Two splits of different people.
+They replay exactly under the rules of ``auto_cook`` (tests/envs/overcooked/test_overcooked_humans.py).
+There are two splits of different people.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from envs.overcooked.env import Cook, Item, Overcooked
+from envs.overcooked.env import Overcooked
 from envs.overcooked.layout import Layout, parse
-from marl.demonstrations import Demonstrations
-from marl.types import ConfigError, EnvSpec
+from envs.overcooked.pieces import Cook, Item
+from marl.core.demonstrations import Demonstrations
+from marl.core.types import ConfigError, EnvSpec
 
 SPLITS = ("train", "test")
 NEEDS = ("overcooked_ai_py", "pandas")

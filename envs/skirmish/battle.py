@@ -10,13 +10,13 @@ import math
 import numpy as np
 from numba import njit, prange
 
+from envs.kernels.compiled import forget_stale, rule
+from envs.kernels.rng import below, mix, seed_lane
 from envs.skirmish.combat import fall
-from envs.skirmish.compiled import forget_stale, rule
 from envs.skirmish.observe import NOOP, observe_lane
 from envs.skirmish.orders import issue_orders, order_attack_move, order_hunt
 from envs.skirmish.physics import play_loop
 from envs.skirmish.records import DEATH, DENSE, HUNT_ON, WIN_LOSS, Ground, Lanes, Outputs, Record, World
-from envs.skirmish.rng import below, mix, seed_lane
 from envs.skirmish.sight import forget_sightings
 from envs.skirmish.spawn import draw_hidden, spawn
 

@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from envs.skirmish.compiled import rule
+from envs.kernels.compiled import rule
 from envs.skirmish.records import FIGHTING, MOVING, Record
 from envs.skirmish.units import UNIT_TYPES
 

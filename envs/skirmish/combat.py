@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from envs.skirmish.compiled import rule
+from envs.kernels.compiled import rule
 from envs.skirmish.records import Record
 from envs.skirmish.units import BIOLOGICAL, BURST, LINE
 

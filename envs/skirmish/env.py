@@ -1,4 +1,4 @@
-"""``Skirmish``: many StarCraft-like battles at once behind ``marl.protocols.VectorEnv``.
+"""``Skirmish``: many StarCraft-like battles at once behind ``marl.core.protocols.VectorEnv``.
 
 Observations, states, masks, rewards and endings follow SMAC; the battle itself is simulated here (docs/skirmish.md).
 """
@@ -25,8 +25,8 @@ from envs.skirmish.render import draw, places
 from envs.skirmish.setup import battle_rules, line_up_template, map_types, random_team, spawn_lattice
 from envs.skirmish.terrain import ground_height, walkable_cells
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
-from marl.types import ConfigError, Obs, Step
-from marl.window import Window, WindowClosed
+from marl.core.types import ConfigError, Obs, Step
+from marl.show.window import Window, WindowClosed
 
 CAPABILITIES = ("attack_probability", "health_level")
 NUMBERS = ("x", "y", "health", "shield", "cooldown", "energy", *CAPABILITIES)  # what UnitView shares with the record

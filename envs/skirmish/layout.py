@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from marl.types import EnvSpec
+from marl.core.types import EnvSpec
 
 MOVES = ("north", "south", "east", "west")
 GRID_POINTS = ("+0+4", "+0-4", "+4+0", "-4+0", "+2+2", "-2-2", "+2-2", "-2+2")  # where the surroundings are probed

@@ -11,7 +11,7 @@ from typing import Literal
 
 from envs.skirmish.map_table import MAPS, PUBLISHED, TYPE_ORDER
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
-from marl.types import ConfigError
+from marl.core.types import ConfigError
 
 Point = tuple[float, float]
 Group = tuple[str, int, Point]  # unit type, count, the point at which the game creates them

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.skirmish.compiled import rule
+from envs.kernels.compiled import rule
 from envs.skirmish.records import Lanes, Outputs, Record, World
 from envs.skirmish.sight import distance, may_target, sees, shuffle, sight
 from envs.skirmish.terrain import SIZE

@@ -12,7 +12,7 @@ from typing import Any
 
 from envs.skirmish.maps import Map
 from envs.skirmish.records import REWARD_MODES
-from marl.types import ConfigError
+from marl.core.types import ConfigError
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ import math
 
 import numpy as np
 
-from envs.skirmish.compiled import rule
+from envs.kernels.compiled import rule
+from envs.kernels.rng import below, uniform
 from envs.skirmish.records import Record
-from envs.skirmish.rng import below, uniform
 
 NOBODY = -1
 TINY = 1e-7

@@ -19,8 +19,8 @@ from pettingzoo import ParallelEnv
 
 from envs.skirmish.env import RENDER_FPS, Skirmish
 from envs.skirmish.map_table import MAPS
-from marl.types import ConfigError, Obs
-from marl.window import load_pygame
+from marl.core.types import ConfigError, Obs
+from marl.show.window import load_pygame
 
 NOOP, STOP = 0, 1
 RENDER_MODES = ["human", "rgb_array"]

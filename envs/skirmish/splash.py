@@ -9,8 +9,8 @@ import math
 
 import numpy as np
 
+from envs.kernels.compiled import rule
 from envs.skirmish.combat import can_hit, strike, within
-from envs.skirmish.compiled import rule
 from envs.skirmish.records import Record
 from envs.skirmish.units import BURST
 

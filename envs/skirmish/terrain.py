@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from marl.types import ConfigError
+from marl.core.types import ConfigError
 
 SIZE = 32  # every map is 32 x 32 cells
 

@@ -1,0 +1,246 @@
+"""FIM: the team is paid for influence on center-of-gravity state features, most for those it influences already.
+
+Park, Lee, Han 2025, "Focusing Influence Mechanism for Multi-Agent Reinforcement Learning", arXiv 2506.19417. The
+structure is the paper's, the details are reconstructed: docs/fim.md says which. Axis letter ``C``: chosen features.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from algos.fim.cog import STILL, CenterOfGravity, Findings, NoGap
+from algos.fim.memory import Memory
+from algos.fim.trace import FORMS, TRACES, focus, team_reward, trace_metrics
+from algos.shared.influence import CHANGED, Anneal, Dynamics, Transitions, events, one_process
+from marl.core.protocols import NoHook
+from marl.core.seeding import derive
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
+from marl.learn.policy import LinearSchedule
+
+log = logging.getLogger(__name__)
+RECALLED = 0.3  # a predicted change of this size, in units of the largest seen, counts as foreseen
+
+
+@dataclass(frozen=True)
+class RandomFirst(LinearSchedule):
+    """``LinearSchedule`` that stays at its start for the first ``hold`` environment steps: the behaviour in which
+    features are identified."""
+
+    hold: int
+
+    def __call__(self, env_steps: int) -> float:
+        return super().__call__(max(0, env_steps - self.hold))
+
+
+@dataclass
+class Seen:
+    """What ``reward`` computed about a batch and ``update`` logs."""
+
+    influence: Tensor  # [M, T, n, C]
+    predicted: Tensor  # [M, T, C]
+    e: Tensor  # [M, T, n or 1, C]
+    reward: Tensor  # [M, T, 1]
+
+
+class FIM(NoHook):
+    """The first ``id_steps`` environment steps pay nothing extra: from them the features are chosen (``cog``) and the
+    forward model is trained (``pretrain`` minibatches). Then r_int = ``scale`` * min(``r_clip``, mean_i sum_d w I).
+
+    ``influence``: abs (a dead zone of ``tau``, at most 1) or sq. ``average`` of an agent's alternatives: uniform, or
+    policy (softmax of its values over ``temperature``). ``trace``, ``trace_form``, ``eta``, ``kappa``:
+    ``algos.fim.trace.focus``. ``refresh_every``: environment steps after which features are looked for again, in the
+    newest ``id_steps`` steps, and added; 0: never. ``anneal_steps``: ``algos.shared.influence.Anneal``.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        *,
+        cog: Callable[[EnvSpec], CenterOfGravity],
+        model: Callable[[EnvSpec, int], Dynamics],
+        scale: float,
+        eta: float,
+        kappa: float,
+        tau: float,
+        r_clip: float,
+        influence: Literal["abs", "sq"],
+        average: Literal["uniform", "policy"],
+        temperature: float,
+        trace: Literal["off", "shared", "per_agent"],
+        trace_form: Literal["gain", "share", "product"],
+        id_steps: int,
+        pretrain: int,
+        refresh_every: int,
+        anneal_steps: int | None,
+    ) -> None:
+        one_process("algo.hooks.fim")
+        for key, value, allowed in (
+            ("influence", influence, ("abs", "sq")),
+            ("average", average, ("uniform", "policy")),
+            ("trace", trace, TRACES),
+            ("trace_form", trace_form, FORMS),
+        ):
+            if value not in allowed:
+                raise ConfigError(f"fim.{key}={value} is not known; choose one of {', '.join(allowed)}")
+        positive = {"r_clip": r_clip, "temperature": temperature, "id_steps": id_steps, "pretrain": pretrain}
+        for key, value in positive.items():
+            if value <= 0:
+                raise ConfigError(f"fim.{key}={value} must be positive")
+        for key, value in {"scale": scale, "kappa": kappa, "tau": tau, "refresh_every": refresh_every}.items():
+            if value < 0:
+                raise ConfigError(f"fim.{key}={value} must not be negative")
+        if not 0.0 <= eta < 1.0:
+            raise ConfigError(f"fim.eta={eta} must be within [0, 1)")
+        self.scale, self.eta, self.kappa, self.tau, self.r_clip = scale, eta, kappa, tau, r_clip
+        self.kind, self.average, self.temperature = influence, average, temperature
+        self.trace, self.trace_form = trace, trace_form
+        self.id_steps, self.pretrain, self.refresh_every = id_steps, pretrain, refresh_every
+        self.cog, self.anneal = cog(spec), Anneal(anneal_steps)
+        self.dynamics = model(spec, derive(torch.initial_seed(), "fim"))
+        self.memory = Memory(spec, id_steps, self.dynamics.uses_obs)
+        self.found: Findings | None = None
+        self.due, self.dims, self.reported = id_steps, torch.zeros(0, dtype=torch.long), True
+        self.seen: Seen | None = None
+        self.no_gap: NoGap | None = None
+
+    def parameters(self) -> Iterable[Parameter]:
+        return self.dynamics.model.parameters()
+
+    def annotate(self, fresh: EpisodeBatch) -> None:
+        self.anneal.observe(fresh)
+        if self.found is None or self.refresh_every:
+            self.memory.add(fresh)
+
+    def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor | float:
+        """[M, T, 1]; 0 until features are chosen, and where none could be."""
+        self.seen = None
+        self.dynamics.to(batch.state.device)
+        if self.anneal.seen >= self.due:
+            self.identify(batch.state.device)
+        if not len(self.dims):
+            return 0.0
+        with torch.no_grad():
+            q = fwd.q.detach()[:, :-1] / self.temperature if self.average == "policy" else None
+            contrast, predicted = self.dynamics.contrast(batch, self.dims, q)
+            influence = self.sized(contrast)
+            weighted, e = focus(influence, self.trace, self.trace_form, self.eta, self.kappa)
+            reward = self.scale * self.anneal.factor() * team_reward(weighted, self.r_clip)
+        self.seen = Seen(influence, predicted, e, reward)
+        return reward
+
+    def sized(self, contrast: Tensor) -> Tensor:
+        """Influence within [0, 1] of a predicted difference."""
+        if self.kind == "sq":
+            return contrast.square().clamp(max=1.0)
+        return (contrast.abs() - self.tau).clamp(0.0, 1.0)
+
+    # which features
+
+    def identify(self, device: torch.device) -> None:
+        """Choose the features, or add to them, and train the model on the steps that they were found in."""
+        data = self.dynamics.transitions(self.memory.episodes().to(device))
+        change = data.change[data.filled]
+        before = self.found
+        if before is None:
+            try:
+                found = self.cog.find(change)
+            except NoGap as error:
+                self.no_gap, found = error, error.found
+        else:
+            found = self.refreshed(before, change)
+        self.due = self.anneal.seen + self.refresh_every if self.refresh_every else torch.iinfo(torch.long).max
+        if not self.refresh_every:
+            self.memory.clear()
+        new = int(found.selected.sum()) - (0 if before is None else int(before.selected.sum()))
+        self.found, self.dims = found, found.selected.nonzero().flatten()
+        self.reported = self.reported and before is not None and not new
+        if new:
+            self.train_on(data, self.pretrain)
+        names = [self.cog.names[d] for d in self.dims.tolist()]
+        if names:
+            log.info("fim: %d center-of-gravity features: %s", len(names), ", ".join(names[:12]))
+        else:
+            log.warning("fim: no state feature qualifies; the base learner goes on alone (docs/fim.md)")
+
+    def refreshed(self, before: Findings, change: Tensor) -> Findings:
+        """What was found, and what the newest steps add; features never leave, and keep their normaliser."""
+        try:
+            now = self.cog.find(change)
+        except ConfigError as error:  # no gap this time: an earlier choice still stands
+            log.warning("fim: %s", error)
+            return before
+        old = before.selected.to(change.device)
+        scale = torch.where(old, before.scale.to(change.device), now.scale)
+        return Findings(scale, now.changed, now.entropy, old | now.selected)
+
+    def train_on(self, data: Transitions, steps: int | None = None) -> Tensor:
+        assert self.found is not None
+        device = data.change.device
+        selected, scale = self.found.selected.to(device), self.found.scale.to(device).clamp(min=STILL)
+        return self.dynamics.learn(data, selected, scale, steps)
+
+    def report(self, folder: Path) -> None:
+        """Write the table and the plot of entropies once per finding; then NoGap, if there was nothing to cut at."""
+        if self.found is not None and not self.reported:
+            self.cog.report(self.found, folder)
+            self.reported = True
+        if self.no_gap is not None:
+            raise self.no_gap
+
+    # learning, logging
+
+    def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics:
+        """Steps of the forward model; what the reward of this batch was made of."""
+        facts: Metrics = {
+            "fim/id_steps": torch.tensor(float(min(self.anneal.seen, self.id_steps))),
+            "fim/n_cog": torch.tensor(float(len(self.dims))),
+        }
+        if self.seen is None:
+            return facts
+        data = self.dynamics.transitions(batch)
+        facts["fim/anneal"] = torch.tensor(self.anneal.factor())
+        facts |= self.metrics(self.seen, data, batch)
+        return facts | {"fim/model_loss": self.train_on(data)}
+
+    def metrics(self, seen: Seen, data: Transitions, batch: EpisodeBatch) -> Metrics:
+        assert self.found is not None
+        filled = data.filled
+        changed = (data.change[..., self.dims].abs() > CHANGED) & filled[..., None]  # [M, T, C]
+        recalled = (seen.predicted.abs() > RECALLED) & changed
+        quiet = filled & ~events(data, self.found.selected.to(filled.device))
+        noise = torch.where(quiet, seen.influence.mean((-1, -2)), 0.0).sum() / quiet.sum().clamp(min=1)
+        intrinsic, extrinsic = seen.reward.sum(), batch.reward[:, :-1].abs().sum()
+        return {
+            "fim/event_recall": recalled.sum() / changed.sum().clamp(min=1),
+            "fim/noise_floor": noise,
+            "fim/r_int": intrinsic / len(batch),
+            "fim/r_int_share": intrinsic / (intrinsic + extrinsic).clamp(min=1e-8),
+            **trace_metrics(seen.e, filled),
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "dynamics": self.dynamics.state_dict(),
+            "memory": self.memory.state_dict(),
+            "found": None if self.found is None else dict(vars(self.found)),
+            "anneal": self.anneal.state_dict(),
+            "due": self.due,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.dynamics.load_state_dict(state["dynamics"])
+        self.memory.load_state_dict(state["memory"])
+        self.anneal.load_state_dict(state["anneal"])
+        self.due = int(state["due"])
+        if state["found"] is not None:
+            self.found = Findings(**state["found"])
+            self.dims = self.found.selected.nonzero().flatten()
+            self.reported = False  # it costs little, and the run folder may have been moved without it

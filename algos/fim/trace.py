@@ -1,0 +1,65 @@
+"""Eligibility traces over the influenced state features, and the reward that they shape (docs/fim.md)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from marl.core.types import Metrics
+
+TRACES = ("off", "shared", "per_agent")
+FORMS = ("gain", "share", "product")
+
+
+def traces(influence: Tensor, eta: float) -> Tensor:
+    """Traces before each step: e[0] = 0, e[t+1] = eta e[t] + influence[t], for influence [M, T, *] -> [M, T, *].
+
+    As in ``td_lambda``, the recursion is one product with a (strictly lower) triangular matrix, eta ** (t - 1 - k).
+    """
+    steps = torch.arange(influence.shape[1], device=influence.device, dtype=influence.dtype)
+    age = steps[:, None] - steps[None, :] - 1  # [T, T]
+    decay = torch.where(age >= 0, eta ** age.clamp(min=0), 0.0)
+    return (decay @ influence.flatten(2)).view_as(influence)
+
+
+def focus(influence: Tensor, trace: str, form: str, eta: float, kappa: float) -> tuple[Tensor, Tensor]:
+    """(influence times its weight [M, T, n, C], traces [M, T, n or 1, C]) for influence [M, T, n, C].
+
+    gain: w = 1 + kappa e. share: that over its mean over the features. product: w = eta e + what this step adds,
+    the trace after the step. Without a trace w = 1.
+    """
+    felt = influence if trace == "per_agent" else influence.mean(2, keepdim=True)
+    e = traces(felt, eta)
+    if trace == "off":
+        return influence, torch.zeros_like(e)
+    if form == "product":
+        return (eta * e + felt) * influence, e
+    w = 1.0 + kappa * e
+    if form == "share":
+        w = w / w.mean(-1, keepdim=True)
+    return w * influence, e
+
+
+def team_reward(weighted: Tensor, r_clip: float) -> Tensor:
+    """Mean over agents of the sum over features, at most ``r_clip``: [M, T, n, C] -> [M, T, 1]."""
+    return weighted.sum(-1).mean(-1, keepdim=True).clamp(max=r_clip)
+
+
+def trace_metrics(e: Tensor, filled: Tensor) -> Metrics:
+    """How focused the team is: traces e [M, T, n or 1, C], filled bool [M, T].
+
+    ``focus_entropy``: entropy of e over the features, mean where there is a trace; ``switches``: how often, per
+    episode, the feature with the largest trace became another one.
+    """
+    e = e.mean(2)  # [M, T, C]
+    total = e.sum(-1)
+    live = filled & (total > 0)
+    p = e / total.clamp(min=1e-12)[..., None]
+    entropy = -torch.xlogy(p, p).sum(-1)
+    top = e.argmax(-1)
+    moved = (top[:, 1:] != top[:, :-1]) & live[:, 1:] & live[:, :-1]
+    return {
+        "fim/trace_max": torch.where(filled[..., None], e, 0.0).amax(),
+        "fim/focus_entropy": torch.where(live, entropy, 0.0).sum() / live.sum().clamp(min=1),
+        "fim/switches": moved.sum() / len(e),
+    }

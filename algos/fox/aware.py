@@ -1,0 +1,183 @@
+"""What FoX's latents know of the formation: the networks, their losses, and the reward for knowing together.
+
+Equations as implemented: docs/fox.md. Axis letters: ``P`` draws of a step and an agent, ``R`` rows, ``D`` as
+in ``fox_nets``.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor, nn
+
+from algos.fox.nets import Encoder, FormationDecoder, FoXHeads, divergence, mlp, reverse_gradient
+from algos.shared.central import one_of
+from marl.core.distributed import all_reduce_gradients, global_count
+from marl.core.types import ConfigError, EpisodeBatch, Metrics, require_positive
+from marl.learn.agents import RecurrentAgent
+from marl.learn.learner import make_optimizer
+
+CACHED = 1024  # trios decoded at once: their layers stay in the processor's cache
+
+
+class Awareness:
+    """Encoder q(z | h), decoder g of formations, decoder k of histories, and the reward from them.
+
+    ``agent`` lends its encoder if it has one; ``bits`` are those of a formation's keys; ``code`` keeps the published
+    code's defects (docs/fox.md). ``form_target``: see ``FormationDecoder``; null leaves it to the variant. ``samples``
+    latents per agent and step estimate the reward. Every ``interval`` updates one step with ``minibatch`` (step, agent)
+    pairs trains the networks; ``flip`` weighs the reversed gradient. ``gen`` is the stream of latents and minibatches.
+    """
+
+    def __init__(
+        self,
+        agent: RecurrentAgent,
+        gen: Generator,
+        bits: int,
+        code: bool,
+        *,
+        form_target: Literal["bits", "raw"] | None,
+        samples: int,
+        minibatch: int,
+        interval: int,
+        latent_dim: int,
+        encoder_dim: int,
+        flip: float,
+        kl_weight: float,
+        lr: float,
+        grad_clip: float,
+    ) -> None:
+        require_positive("fox.aware", samples=samples, minibatch=minibatch, interval=interval)
+        target = form_target or ("raw" if code else "bits")
+        one_of("fox.aware.form_target", target, ("bits", "raw"))
+        for name, number in {"flip": flip, "kl_weight": kl_weight}.items():
+            if number < 0:
+                raise ConfigError(f"fox.aware.{name}={number} must not be negative")
+        if grad_clip <= 0:
+            raise ConfigError(f"fox.aware.grad_clip={grad_clip} must be positive")
+        self.n, self.gen, self.code, self.device = agent.n_agents, gen, code, gen.device
+        self.samples, self.minibatch, self.interval = samples, minibatch, interval
+        self.flip, self.kl_weight, self.grad_clip = flip, kl_weight, grad_clip
+        self.encoder = encoder_of(agent, latent_dim, encoder_dim)
+        self.decoder = FormationDecoder(self.n, latent_dim, encoder_dim, bits, target)
+        self.history = mlp(latent_dim, encoder_dim, agent.hidden_dim)
+        for net in self.networks().values():
+            net.to(self.device)
+        self.weights = [p for net in self.networks().values() for p in net.parameters()]
+        self.optimizer = make_optimizer("adam", self.weights, lr, eps=1e-8)
+        self.reach, self.largest = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        self.calls = 0
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"fox_encoder": self.encoder, "fox_decoder": self.decoder, "fox_history": self.history}
+
+    def observe(self, blocks: Tensor) -> None:
+        """Remember the largest distance of formation blocks [R, n, 4]: the decoder's unit."""
+        self.reach = torch.maximum(self.reach, blocks[..., :2].amax().to(self.device))
+
+    @torch.no_grad()
+    def reward(self, h: Tensor, partners: Tensor, blocks: Tensor, nonpositive: bool) -> tuple[Tensor, Tensor]:
+        """h [R, n, H], partners long [R, n, 2], blocks [R, n, 4] -> sum over agents [R] of the mean of ``samples``
+        gains, and c, 0-d. A gain says how much better three latents together tell the formation than each alone; it is
+        scaled to [0, c], or [-c, 0], by the batch's least and largest of its agent. c = |mean log g| over its running
+        maximum falls as the decoder learns."""
+        mu, logvar = self.encoder(h)
+        std, target = (0.5 * logvar).exp(), self.decoder.encode(blocks, self.reach)[:, None]  # [R, 1, D]
+        gains, known = torch.zeros(h.shape[:2], device=h.device), torch.zeros((), device=h.device)
+        chunk = max(1, CACHED // h.shape[1])
+        room = self.decoder.room(chunk * h.shape[1])
+        low, high = torch.full_like(gains[0], torch.inf), torch.full_like(gains[0], -torch.inf)
+        for _ in range(self.samples):  # one at a time: all at once would not fit for large teams
+            z = mu + std * self.noise(mu)
+            far, near = take(z, partners[..., 0]), take(z, partners[..., 1])
+            parts = (part.split(chunk) for part in (z, far, near, self.noise(mu), self.noise(mu), target))
+            log_g = torch.cat(
+                [self.decoder.likelihoods(rows[:-1], rows[-1], room) for rows in zip(*parts, strict=True)], 1
+            )  # [4, R, n]
+            gain = log_g[0] - (log_g[1] + log_g[2] + log_g[3]) / 3.0  # [R, n]
+            gains, known = gains + gain, known + log_g[0].mean()
+            low, high = torch.minimum(low, gain.amin(0)), torch.maximum(high, gain.amax(0))
+        known = (known / self.samples).abs()
+        self.largest = torch.maximum(self.largest, known)
+        c = known / self.largest.clamp(min=1e-12)
+        edge = high if nonpositive else low
+        return (c * (gains / self.samples - edge) / (high - low + 1e-6)).sum(-1), c
+
+    def noise(self, like: Tensor) -> Tensor:
+        return torch.randn(like.shape, generator=self.gen, device=like.device)
+
+    def update(self, batch: EpisodeBatch, h: Tensor) -> Metrics:
+        """Every ``interval`` calls, one gradient step; h [M, T+1, n, H]."""
+        self.calls += 1
+        if self.calls % self.interval:
+            return {}
+        loss, facts = self.latent_loss(batch, h)
+        self.optimizer.zero_grad(set_to_none=True)
+        (loss / global_count(torch.ones((), device=loss.device))).backward()  # the mean over ranks
+        all_reduce_gradients(self.weights)
+        nn.utils.clip_grad_norm_(self.weights, self.grad_clip)
+        self.optimizer.step()
+        return facts | {"loss/fox": loss.detach()}
+
+    def latent_loss(self, batch: EpisodeBatch, h: Tensor) -> tuple[Tensor, Metrics]:
+        """Loss, 0-d, of encoder and decoders on ``minibatch`` draws of a step that happened and an agent, and what to
+        log; h [M, T+1, n, H]."""
+        where = batch.filled.nonzero()
+        draw = {"generator": self.gen, "device": where.device}
+        m, t = where[torch.randint(len(where), (self.minibatch,), **draw)].unbind(1)
+        i = torch.randint(self.n, (self.minibatch, 1), **draw)
+        trio = torch.cat([i, batch.fox_partners[m, t, i[:, 0]].long()], 1)  # oneself, farthest, nearest
+        return self.loss_of(take(h[m, t], trio), self.decoder.encode(batch.fox_blocks[m, t], self.reach))
+
+    def loss_of(self, h: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
+        """Hidden states h [P, 3, H] of an agent, its farthest and its nearest, and target [P, D]."""
+        mu, logvar = self.encoder(h)
+        z = mu + (0.5 * logvar).exp() * self.noise(mu)
+        logits = self.decoder(z.flatten(-2))
+        recon, kl = self.decoder.loss(logits, target).mean(), divergence(mu, logvar)  # kl [P, 3, Z]
+        if (
+            self.code
+        ):  # three backward calls without clearing: the reversal is cancelled, the divergence swamps the rest
+            tau = F.mse_loss(torch.sigmoid(self.history(z[:, 0])), h[:, 0])
+            per_latent = kl.sum(-1).mean(0)  # [3]
+            loss = 2.0 * (recon + per_latent.sum()) + (1.0 - self.flip) * (tau + per_latent[0])
+        else:
+            tau = F.mse_loss(torch.tanh(self.history(reverse_gradient(z[:, 0], self.flip))), h[:, 0])
+            loss = recon + self.kl_weight * kl.mean() + tau
+        facts = {"fox/recon": recon.detach(), "fox/kl": kl.mean().detach(), "fox/tau_recon": tau.detach()}
+        return loss, facts if self.decoder.raw else facts | {"fox/bit_acc": self.decoder.bit_accuracy(logits, target)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **{name: net.state_dict() for name, net in self.networks().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "reach": self.reach,
+            "largest": self.largest,
+            "calls": self.calls,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, net in self.networks().items():
+            net.load_state_dict(state[name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.reach, self.largest = state["reach"].to(self.device), state["largest"].to(self.device)
+        self.calls = int(state["calls"])
+
+
+def encoder_of(agent: RecurrentAgent, latent_dim: int, encoder_dim: int) -> Encoder:
+    """The agent's own encoder, or a new one where its values have no use for it."""
+    if not isinstance(agent.fc_out, FoXHeads):
+        return Encoder(agent.hidden_dim, latent_dim, encoder_dim)
+    encoder = agent.fc_out.encoder
+    if encoder.latent_dim != latent_dim:
+        raise ConfigError(
+            f"algo.agent.latent_dim={encoder.latent_dim} and fox.aware.latent_dim={latent_dim} must be equal"
+        )
+    return encoder
+
+
+def take(x: Tensor, agents: Tensor) -> Tensor:
+    """x [R, n, F] of the agents long [R, k] of each row -> [R, k, F]."""
+    return x.gather(1, agents.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

@@ -1,0 +1,171 @@
+"""FoX's networks: encoder of histories, decoders of formation and history, and the agent whose values read the latent.
+
+Axis letters: ``Z`` latent size, ``b`` bits of a key, ``D`` numbers that describe a formation to the decoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marl.core.networks import StackedLinear
+from marl.core.types import EnvSpec, require_positive
+from marl.learn.agents import RecurrentAgent
+
+
+def mlp(inputs: int, hidden_dim: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Linear(inputs, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU(),
+        nn.Linear(hidden_dim, outputs),
+    )  # fmt: skip
+
+
+class Encoder(nn.Module):
+    """q(z | h): a normal distribution over latents from an agent's hidden state."""
+
+    def __init__(self, inputs: int, latent_dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        require_positive("fox", latent_dim=latent_dim, encoder_dim=hidden_dim)
+        self.latent_dim = latent_dim
+        self.trunk = nn.Sequential(
+            nn.Linear(inputs, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()
+        )
+        self.mu, self.logvar = nn.Linear(hidden_dim, latent_dim), nn.Linear(hidden_dim, latent_dim)
+
+    def mean(self, h: Tensor) -> Tensor:
+        """h [*, H] -> mean [*, Z]."""
+        return self.mu(self.trunk(h))
+
+    def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """h [*, H] -> mean [*, Z], logarithm of the variance [*, Z]."""
+        x = self.trunk(h)
+        return self.mu(x), self.logvar(x).clamp(-10.0, 4.0)
+
+
+def divergence(mu: Tensor, logvar: Tensor) -> Tensor:
+    """KL [*, Z] of each latent from the standard normal distribution."""
+    return -0.5 * (1.0 + logvar - mu.square() - logvar.exp())
+
+
+class _Reverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: float) -> Tensor:
+        ctx.weight = weight
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        return -ctx.weight * grad, None
+
+
+def reverse_gradient(x: Tensor, weight: float) -> Tensor:
+    """``x`` itself, whose gradient comes back times ``-weight`` (Ganin & Lempitsky 2015)."""
+    return _Reverse.apply(x, weight)
+
+
+class FormationDecoder(nn.Module):
+    """g(F | z_i, z_far, z_near): the whole team's formation from one agent's latent and its two partners'.
+
+    ``bits``: distances in units of the largest, by squared error, and the bits of the keys, by cross-entropy. ``raw``:
+    the published code's squared error on all numbers divided by 1000, as if hashes had a metric.
+    """
+
+    def __init__(
+        self, n_agents: int, latent_dim: int, hidden_dim: int, bits: int, form_target: Literal["bits", "raw"]
+    ) -> None:
+        super().__init__()
+        self.n_agents, self.bits, self.raw = n_agents, bits, form_target == "raw"
+        self.size = 4 * n_agents if self.raw else n_agents * (2 + 2 * bits)
+        self.net = mlp(3 * latent_dim, hidden_dim, self.size)
+
+    def encode(self, blocks: Tensor, reach: Tensor) -> Tensor:
+        """Formation blocks [*, n, 4] and the largest distance 0-d -> target [*, D]: 2n distances, then 2nb bits."""
+        if self.raw:
+            return blocks.flatten(-2) / 1000.0
+        distances = blocks[..., :2] / torch.where(reach > 0, reach, 1.0)
+        powers = torch.arange(self.bits - 1, -1, -1, device=blocks.device)
+        bits = (blocks[..., 2:, None].long() >> powers) & 1  # [*, n, 2, b]
+        return torch.cat([distances.flatten(-2), bits.flatten(-3).to(blocks.dtype)], -1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """z [*, 3Z] -> logits [*, D]."""
+        return self.net(z)
+
+    def room(self, rows: int) -> tuple[Tensor, Tensor]:
+        """Memory for ``likelihoods`` of up to ``rows`` trios: taking it anew each time costs as much as the sums."""
+        like = self.layers()[0].weight
+        return like.new_empty(9, rows, len(like)), like.new_empty(rows, self.size)
+
+    def layers(self) -> list[nn.Linear]:
+        return [layer for layer in self.net if isinstance(layer, nn.Linear)]
+
+    @torch.no_grad()
+    def likelihoods(self, latents: Sequence[Tensor], target: Tensor, room: tuple[Tensor, Tensor]) -> Tensor:
+        """log g [4, R, n] of target [R, 1, D] by latents z, far, near, one, two [R, n, Z]: of the trio (z, far, near),
+        and of each of these alone in its place, with noise for the others: (z, one, two), (one, far, two) and
+        (one, two, near).
+
+        The first layer is linear in a trio: what a latent adds to it in one place is computed once.
+        """
+        enter, hidden, leave = self.layers()
+        own, second, third = (place.t() for place in enter.weight.chunk(3, 1))
+        z, far, near, one, two = (latent.flatten(0, 1) for latent in latents)
+        *parts, x, y = room[0][:, : len(z)]
+        uses = ((z, own), (far, second), (near, third), (one, own), (one, second), (two, second), (two, third))
+        for (latent, place), part in zip(uses, parts, strict=True):
+            torch.mm(latent, place, out=part)
+        z, far, near, one_own, one_second, two_second, two_third = parts
+        trios = ((z, far, near), (z, one_second, two_third), (one_own, far, two_third), (one_own, two_second, near))
+        found = []
+        for a, b, c in trios:
+            torch.add(a, b, out=x).add_(c).add_(enter.bias).relu_()
+            torch.addmm(hidden.bias, x, hidden.weight.t(), out=y).relu_()
+            logits = torch.addmm(leave.bias, y, leave.weight.t(), out=room[1][: len(y)])
+            found.append(self.log_likelihood(logits.view(*latents[0].shape[:2], -1), target))
+        return torch.stack(found)
+
+    def log_likelihood(self, logits: Tensor, target: Tensor) -> Tensor:
+        """log g [*], up to a constant, of target [*, D]: per number for bits, summed for raw as in the code."""
+        if self.raw:
+            return -(torch.sigmoid(logits) - target).square().sum(-1)
+        split = 2 * self.n_agents
+        squared = (torch.sigmoid(logits[..., :split]) - target[..., :split]).square().sum(-1)
+        x, y = logits[..., split:], target[..., split:]
+        return -(squared + F.softplus(x * (1.0 - 2.0 * y)).sum(-1)) / self.size
+
+    def loss(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Reconstruction error [*] per number."""
+        return -self.log_likelihood(logits, target) / (self.size if self.raw else 1)
+
+    def bit_accuracy(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Share, 0-d, of the keys' bits that are right."""
+        split = 2 * self.n_agents
+        return ((logits[..., split:] > 0) == (target[..., split:] > 0.5)).float().mean()
+
+
+class FoXHeads(nn.Module):
+    """Q_i = shared(h_i) + local_i(h_i) + formation(z_i), with z_i the encoder's mean, also in tests and targets."""
+
+    def __init__(self, shared: nn.Module, encoder: Encoder, n_agents: int, hidden_dim: int, n_actions: int) -> None:
+        super().__init__()
+        self.shared, self.encoder = shared, encoder
+        self.local = StackedLinear(n_agents, hidden_dim, n_actions)
+        self.formation = nn.Linear(encoder.latent_dim, n_actions)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """h [*, n, H] -> q [*, n, A]."""
+        return self.shared(h) + self.local(h) + self.formation(self.encoder.mean(h))
+
+
+class FoXAgent(RecurrentAgent):
+    """The recurrent agent with a head of each agent's own and one on the latent. ``FoXHook`` trains the encoder; with
+    another algorithm it is a part of the agent like any other."""
+
+    def __init__(self, spec: EnvSpec, *, latent_dim: int, encoder_dim: int, **base: Any) -> None:
+        super().__init__(spec, **base)
+        encoder = Encoder(self.hidden_dim, latent_dim, encoder_dim)
+        self.fc_out = FoXHeads(self.fc_out, encoder, spec.n_agents, self.hidden_dim, spec.n_actions)

@@ -1,0 +1,229 @@
+"""S2Q's losses: K+1 monotonic values on one target, each pushed down on what the earlier ones claim.
+
+Jo, Lee, Han 2026, "Retaining Suboptimal Actions to Follow Shifting Optima in Multi-Agent Reinforcement Learning".
+Equations as implemented: docs/s2q.md. Axis letter: ``C`` = K+1 candidates, one per head.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from algos.s2q.nets import CandidateSoftmax, EncoderDecoder, claimed_before, repeated, suppress_amount
+from algos.shared.central import (
+    WEIGHTS,
+    CentralForward,
+    CentralLearner,
+    CentralValue,
+    is_joint,
+    masked_mean,
+    one_of,
+    value_where,
+    within_unit,
+    wqmix_weight,
+)
+from marl.core.protocols import LearnerHook
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
+from marl.learn.agents import RecurrentAgent
+from marl.learn.learner import best_available, gather_actions, previous_actions, td_metrics, team_value
+from marl.learn.mixers import Mixer
+
+
+@dataclass(frozen=True)
+class Structure:
+    """Which networks S2Q has beyond the base learner's, and how they are made."""
+
+    K: int  # heads besides head 0
+    comm: bool  # agents hear the latent of the step before
+    head: Callable[[], tuple[RecurrentAgent, Mixer]]
+    central: Callable[[], CentralValue]
+    decoder: Callable[[], EncoderDecoder]
+
+
+@dataclass
+class S2QForward(CentralForward):
+    """A pass with all heads."""
+
+    heads_q: list[Tensor]  # K+1 of [M, T+1, n, A], with gradient
+    candidates: Tensor  # long [M, T+1, C, n] greedy joint action of every head
+    values: Tensor  # [M, T+1, C] their target Q*
+
+
+class S2QLearner(CentralLearner):
+    """See the module. Options: ``w_c`` weight of down-weighted errors; ``weight0`` the rule of head 0 (s2q, cw, ow,
+    none), the others' is ow; ``alpha``, ``floor``, ``suppress_source`` the suppression (paper eq. 2);
+    ``temperature``, ``temperature_mode``, ``dedup`` the softmax; ``coef_kl``, ``coef_state`` the decoder's losses.
+    With K = 0, weight0=none and target_source=qtot it is the base learner, bit for bit.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        agent: RecurrentAgent,
+        mixer: Mixer,
+        hooks: Sequence[LearnerHook],
+        structure: Structure,
+        *,
+        w_c: float,
+        weight0: Literal["s2q", "cw", "ow", "none"],
+        alpha: float,
+        floor: float | None,
+        suppress_source: Literal["online", "target"],
+        temperature: float,
+        temperature_mode: Literal["absolute", "relative"],
+        dedup: bool,
+        coef_kl: float,
+        coef_state: float,
+        target_source: Literal["qstar", "qtot"],
+        device: torch.device | str = "cpu",
+        **base: Any,
+    ) -> None:
+        one_of("learner.weight0", weight0, ("s2q", *WEIGHTS))
+        one_of("learner.suppress_source", suppress_source, ("online", "target"))
+        within_unit("learner.w_c", w_c)
+        for key, value in {"alpha": alpha, "coef_kl": coef_kl, "coef_state": coef_state}.items():
+            if value < 0:
+                raise ConfigError(f"learner.{key}={value} must not be negative")
+        if floor is not None and floor <= 0:
+            raise ConfigError(f"learner.floor={floor} must be positive, or null")
+        self.w_c, self.weight0, self.K, self.comm = w_c, weight0, structure.K, structure.comm
+        self.alpha, self.floor, self.suppress_source = alpha, floor, suppress_source
+        self.coef_kl, self.coef_state = coef_kl, coef_state
+        extra = [structure.head() for _ in range(structure.K)]
+        self.heads, self.mixers = [head.to(device) for head, _ in extra], [mix.to(device) for _, mix in extra]
+        self.softmax = CandidateSoftmax(temperature, temperature_mode, dedup).to(device)
+        self.decoder = structure.decoder().to(device) if structure.K or structure.comm else None
+        plain = self.decoder is None and target_source == "qtot" and weight0 == "none"
+        central = None if plain else structure.central()
+        super().__init__(spec, agent, mixer, hooks, central, target_source=target_source, device=device, **base)
+
+    def online(self) -> dict[str, nn.Module]:
+        nets = super().online()
+        for k, (head, mixer) in enumerate(zip(self.heads, self.mixers, strict=True), 1):
+            nets |= {f"agent_{k}": head, f"mixer_{k}": mixer}
+        return nets | ({} if self.decoder is None else {"decoder": self.decoder})
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"softmax": self.softmax.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.softmax.load_state_dict(state["softmax"])
+
+    @property
+    def decoder_ready(self) -> bool:
+        """Whether the decoder has been trained at all."""
+        return self.updates > 0
+
+    def inputs(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor | None]:
+        if not self.comm:
+            return super().inputs(batch)
+        assert self.decoder is not None
+        last = previous_actions(self.acted(batch, self.last_action))
+        message = self.decoder.encode(self._states_before(batch.policy_obs, last))  # [M, T+1, L], with gradient
+        x = self.agent.inputs(hear(batch.policy_obs, message), last)
+        return x, batch.length.cpu() + 1 if self.device.type == "cpu" else None
+
+    @torch.no_grad()
+    def _states_before(self, obs: Tensor, last: Tensor) -> Tensor:
+        """Head 0's hidden states before each slot [M, T+1, n, H]: step by step, since each message depends on them."""
+        assert self.decoder is not None
+        h, states = self.agent.initial(len(obs)), []
+        for t in range(obs.shape[1]):
+            states.append(h)
+            _, h = self.agent.step(self.agent.inputs(hear(obs[:, t], self.decoder.encode(h)), last[:, t]), h)
+        return torch.stack(states, 1)
+
+    def forward(self, batch: EpisodeBatch) -> Forward:
+        fwd = super().forward(batch)
+        if not isinstance(fwd, CentralForward) or self.target_central is None:
+            return fwd
+        heads_q = [fwd.q, *(head.unroll(fwd.x, fwd.slots)[0] for head in self.heads)]
+        others = [best_available(q.detach(), batch.avail) for q in heads_q[1:]]
+        candidates = torch.stack([fwd.greedy, *others], 2)  # [M, T+1, C, n]
+        values = [fwd.central_v]
+        if others:
+            with torch.no_grad():
+                u = torch.stack([gather_actions(fwd.target_u, joint) for joint in others], 2)  # [M, T+1, K, n]
+                values.append(value_where(self.target_central, u, batch.state, fwd.slots).squeeze(-1))
+        return S2QForward(**vars(fwd), heads_q=heads_q, candidates=candidates, values=torch.cat(values, -1))
+
+    def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
+        if not isinstance(fwd, S2QForward):
+            return super().losses(batch, fwd, target)
+        filled, actions = batch.filled[:, :-1, None], self.acted(batch, self.act_on)[:, :-1]
+        q_star = self.central_taken(batch, fwd)
+        claimed = claimed_before(actions, fwd.candidates[:, :-1])  # bool [M, T, C]
+        amount = self.suppression(batch, fwd, q_star)
+        terms = {"central": masked_mean((q_star - target).square(), filled)}
+        metrics: Metrics = {}
+        for m, mixer in enumerate((self.mixer, *self.mixers)):
+            chosen = team_value(mixer, fwd.heads_q[m], fwd.candidates[:, :, m], actions, batch.state)
+            wanted = target - claimed[..., m, None] * amount
+            delta = chosen - wanted
+            weight = self.weight(m, delta.detach(), wanted, fwd, q_star.detach(), actions)
+            terms["td" if m == 0 else f"sub_{m}"] = masked_mean(weight * delta.square(), filled)
+            if m == 0:
+                metrics |= td_metrics(chosen, wanted, filled)
+            else:
+                metrics[f"suppress/frac_{m}"] = masked_mean(claimed[..., m, None].float(), filled)
+        if self.decoder is not None:
+            metrics["suppress/amount"] = masked_mean(amount, filled)
+            more, facts = self.decoder_losses(batch, fwd)
+            terms, metrics = terms | more, metrics | facts
+        return terms, metrics
+
+    def suppression(self, batch: EpisodeBatch, fwd: S2QForward, q_star: Tensor) -> Tensor:
+        """How far claimed joint actions are pushed below the target, D [M, T, 1], without gradient (paper eq. 2): alpha
+        times Q* of the action taken, at least ``floor``."""
+        q = q_star.detach()
+        if self.suppress_source == "target" and self.target_central is not None:
+            actions = self.acted(batch, self.act_on)[:, :-1]
+            u = gather_actions(fwd.target_u[:, :-1], actions)
+            q = value_where(self.target_central, u, batch.state[:, :-1], fwd.slots)
+        return suppress_amount(q, self.alpha, self.floor)
+
+    def weight(self, m: int, delta: Tensor, wanted: Tensor, fwd: S2QForward, q_star: Tensor, actions: Tensor) -> Tensor:
+        """Weights [M, T, 1] of head m's squared errors, from tensors without gradient."""
+        if m == 0 and self.weight0 == "s2q":
+            best = fwd.values[:, :-1].amax(-1, keepdim=True)
+            return torch.where(q_star >= best, 1.0, self.w_c)
+        rule = self.weight0 if m == 0 else "ow"
+        is_greedy = is_joint(actions, fwd.greedy[:, :-1])
+        return wqmix_weight(rule, self.w_c, delta, wanted, fwd.central_v[:, :-1], is_greedy)
+
+    def decoder_losses(self, batch: EpisodeBatch, fwd: S2QForward) -> tuple[dict[str, Tensor], Metrics]:
+        """KL(P || P^) and the error of the reconstructed state (mean over features); hidden states are detached."""
+        assert self.decoder is not None
+        filled, values, candidates = batch.filled[:, :-1], fwd.values[:, :-1], fwd.candidates[:, :-1]
+        step = filled[..., None]
+        self.softmax.observe(values, filled)
+        p = self.softmax(values, candidates)  # [M, T, C]
+        state, log_p = self.decoder(fwd.h[:, :-1])
+        kl = (torch.xlogy(p, p) - p * log_p).sum(-1, keepdim=True)
+        error = (state - batch.state[:, :-1]).square().mean(-1, keepdim=True)
+        terms = {
+            "decoder_kl": self.coef_kl * masked_mean(kl, step),
+            "decoder_state": self.coef_state * masked_mean(error, step),
+        }
+        distinct = ~repeated(candidates).any(-1, keepdim=True)
+        metrics = {
+            "candidates/distinct_frac": masked_mean(distinct.float(), step),
+            "P/entropy": masked_mean(-torch.xlogy(p, p).sum(-1, keepdim=True), step),
+        }
+        for k in range(self.K + 1):
+            metrics[f"candidates/value_{k}"] = masked_mean(values[..., k, None], step)
+            metrics[f"P/head_{k}"] = masked_mean(p[..., k, None], step)
+        if "s2q_greedy" in batch:  # what head 0 wanted when the step was played
+            switched = ~is_joint(batch.s2q_greedy[:, :-1].long(), fwd.greedy[:, :-1])
+            metrics["candidates/head0_switch_rate"] = masked_mean(switched.float(), step)
+        return terms, metrics
+
+
+def hear(obs: Tensor, message: Tensor) -> Tensor:
+    """Every agent's observation [*, n, O] with the team's message [*, L] behind it."""
+    return torch.cat([obs, message.unsqueeze(-2).expand(*obs.shape[:-1], -1)], -1)

@@ -1,0 +1,115 @@
+"""MEP's first stage, "Maximum Entropy Population-Based Training for Zero-Shot Human-AI Coordination" (Zhao et al.
+2023): a population learns self-play, paid for actions that it does not take as a whole. Written for value learners."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from algos.sbc.ego import role_learner
+from algos.sbc.roles import RoleLearner, with_roles
+from marl.core.protocols import NoHook, Policy, Replay
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
+from marl.learn.agents import RecurrentAgent
+from marl.learn.algorithm import ValueAlgorithm
+from marl.learn.learner import ValueLearner, gather_actions
+from marl.learn.lineup import Lineup
+from marl.learn.mixers import Mixer
+from marl.learn.policy import EpsilonGreedy
+
+
+class Surprise(NoHook):
+    """Adds what ``Diverse.update`` has put into the batch as ``bonus`` [M, T+1]."""
+
+    def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor:
+        return batch.bonus[:, :-1, None]
+
+
+class Diverse(ValueAlgorithm):
+    """``members`` teams, each alone in its own episodes, in every seat. They are fitted to the reward and ``alpha``
+    times the mean over agents of ``-log p(a)``, p the members' mean policy, softmax(Q / ``temperature``) over what is
+    available. Tests draw a member for every episode; ``member(k)`` is team k.
+    """
+
+    def __init__(self, *args: Any, members: int, alpha: float, temperature: float, **base: Any) -> None:
+        if members < 2:
+            raise ConfigError(f"algo.members is {members}; it must be at least 2")
+        if alpha < 0 or temperature <= 0:
+            raise ConfigError(f"algo.alpha={alpha} must be at least 0 and algo.temperature={temperature} positive")
+        self.members, self.alpha, self.temperature = members, alpha, temperature
+        super().__init__(*args, **base)
+
+    def make_learner(
+        self,
+        spec: EnvSpec,
+        agent: Callable[[EnvSpec], RecurrentAgent],
+        mixer: Callable[[EnvSpec], Mixer],
+        learner: Callable[..., ValueLearner],
+    ) -> ValueLearner:
+        self.n_agents, hooks = spec.n_agents, [*self.hooks, Surprise()]
+        self.teams: list[RoleLearner] = []
+        for k in range(self.members):
+            team = role_learner(learner, spec, agent(spec), mixer(with_roles(spec)), hooks, self.device)
+            team.plays = k
+            self.teams.append(team)
+        return self.teams[0]
+
+    def fields(self) -> dict[str, Field]:
+        return super().fields() | {"assign": Field((self.n_agents,), torch.int64, "episode")}
+
+    def policy(self, clock: Clock) -> Lineup:  # type: ignore[override]
+        epsilon = self.epsilon(clock.env_steps)
+        return Lineup([EpsilonGreedy(t.agent, t.mixer, epsilon, t.last_action) for t in self.teams], self.assign)
+
+    def assign(self, n_envs: int, gen: Generator) -> Tensor:
+        """Long [B, n]: one member for each lane."""
+        member = torch.randint(self.members, (n_envs, 1), generator=gen, device=gen.device)
+        return member.expand(-1, self.n_agents).clone()
+
+    def member(self, name: str) -> Policy:
+        """Team ``name``, "0" to the last, playing greedily."""
+        if not name.isdecimal() or int(name) >= self.members:
+            raise ConfigError(f"member '{name}' is not known; there are 0..{self.members - 1}")
+        team = self.teams[int(name)]
+        return EpsilonGreedy(team.agent, team.mixer, 0.0, team.last_action)
+
+    @torch.no_grad()
+    def bonus(self, batch: EpisodeBatch) -> Tensor:
+        """[M, T+1]: ``alpha`` times the mean over agents of -log of the members' mean probability of what was done."""
+        x, slots = self.teams[0].inputs(batch)
+        logs = []
+        for team in self.teams:
+            q = team.agent.unroll(x, slots)[0].masked_fill(~batch.avail, -torch.inf)
+            logs.append(gather_actions((q / self.temperature).log_softmax(-1), self.learner.acted(batch, "intended")))
+        mean = torch.stack(logs).logsumexp(0) - math.log(self.members)  # [M, T+1, n]
+        return torch.where(batch.filled, -self.alpha * mean.mean(2), 0.0)
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
+        if len(replay) < self.warmup_episodes:
+            return {}
+        metrics: Metrics = {}
+        for _ in range(self.updates_per_collect):
+            batch = replay.sample(self.batch_size, self.gen, self.device)
+            batch = EpisodeBatch(batch.data | {"bonus": self.bonus(batch)}, batch.fields | {"bonus": Field(())})
+            for team in self.teams:
+                metrics |= team.update(batch)
+            clock.updates += 1
+        paid = {"mep/bonus": batch.bonus.sum() / batch.filled.sum()}
+        return metrics | paid | {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))}
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {f"{name}_{k}": net for k, team in enumerate(self.teams) for name, net in team.networks().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"teams": [team.state_dict() for team in self.teams]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        saved: Sequence[dict[str, Any]] = state["teams"]
+        if len(saved) != len(self.teams):
+            raise ConfigError(f"saved with {len(saved)} members; algo.members is {len(self.teams)}")
+        for team, own in zip(self.teams, saved, strict=True):
+            team.load_state_dict(own)

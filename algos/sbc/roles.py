@@ -1,0 +1,108 @@
+"""Learning from some of the seats of a team: the value learner with a mask of the agents whose values it fits.
+
+Values of agents that play another role, under another reward, are never mixed with them (docs/sbc.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Generator, Tensor
+
+from marl.core.distributed import global_count, total
+from marl.core.types import EnvSpec, EpisodeBatch, Forward, Metrics
+from marl.learn.learner import ValueLearner, best_available, gather_actions, previous_actions
+from marl.learn.mixers import Mixer
+
+EGO, PARTNER = 0, 1  # numbers of policies in the field ``assign``
+
+
+def with_roles(spec: EnvSpec) -> EnvSpec:
+    """What mixers are made for: the state, and which agents play the role."""
+    return replace(spec, state_dim=spec.state_dim + spec.n_agents, state_names=())
+
+
+def draw_partners(n_envs: int, n_agents: int, p_self: float, gen: Generator, least: int = 1) -> Tensor:
+    """Bool [B, n]: the seats of partners. None with probability ``p_self``; else ``least``..n-1, equally likely,
+    anywhere."""
+    count = torch.randint(least, n_agents, (n_envs, 1), generator=gen, device=gen.device)
+    count[torch.rand(n_envs, generator=gen, device=gen.device) < p_self] = 0
+    order = torch.rand(n_envs, n_agents, generator=gen, device=gen.device).argsort(1).argsort(1)
+    return order < count
+
+
+class RoleLearner(ValueLearner):
+    """Fits the values of the agents whom policy ``plays`` played (field ``assign`` long [M, n]), m_i below: VDN
+    ``sum_i m_i Q_i``, QMIX ``mix({m_i Q_i}, [s, m])``, no mixer: the TD errors of these agents alone. Episodes without
+    such an agent are left out; a batch without any changes nothing.
+
+    ``told``: the networks read the episode's blocked sets (field ``blocked`` bool [M, n, C]) behind the observations.
+    The mixer is made for ``with_roles(spec)``.
+    """
+
+    plays = EGO
+    told = False
+
+    def mask(self, batch: EpisodeBatch) -> Tensor:
+        """Bool [M, n]: m, who plays the role."""
+        return batch.assign == self.plays
+
+    def inputs(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor | None]:
+        if not self.told:
+            return super().inputs(batch)
+        obs = tell(batch.policy_obs, batch.blocked[:, None].expand(-1, batch.horizon + 1, -1, -1))
+        x = self.agent.inputs(obs, previous_actions(self.acted(batch, self.last_action)))
+        return x, batch.length.cpu() + 1 if self.device.type == "cpu" else None
+
+    def mixed(
+        self, mixer: Mixer, batch: EpisodeBatch, slots: slice, q: Tensor, actions: Tensor, q_max: Tensor
+    ) -> Tensor:
+        """Team value [M, T, m] of the role, from q, q_max [M, T, n] and actions long [M, T, n] in ``slots``."""
+        m = self.mask(batch)[:, None].to(q.dtype)  # [M, 1, n]
+        state = torch.cat([batch.state[:, slots], m.expand_as(q)], -1)
+        return mixer(q * m, state, actions=actions, q_max=q_max * m)
+
+    def bootstrap(self, batch: EpisodeBatch, x: Tensor, slots: Tensor | None, greedy: Tensor) -> Tensor:
+        target_q, _ = self.target_agent.unroll(x, slots)
+        best = best_available(target_q, batch.avail)
+        chosen = greedy if self.double_q else best
+        q, q_max = gather_actions(target_q, chosen), gather_actions(target_q, best)
+        return self.mixed(self.target_mixer, batch, slice(None), q, chosen, q_max)
+
+    def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
+        before = slice(0, batch.horizon)
+        actions = self.acted(batch, self.act_on)[:, before]
+        q, q_max = gather_actions(fwd.q[:, before], actions), gather_actions(fwd.q[:, before], fwd.greedy[:, before])
+        chosen = self.mixed(self.mixer, batch, before, q, actions, q_max)  # [M, T, m]
+        mask = self.mask(batch)[:, None]  # [M, 1, n]
+        counted = batch.filled[:, before, None] & (mask if self.mixer.outputs > 1 else mask.any(2, keepdim=True))
+        error = torch.where(counted, chosen - target, 0.0)
+        with torch.no_grad():
+            mean = 1.0 / counted.sum().clamp(min=1)
+            metrics = {
+                "q/taken": torch.where(counted, chosen, 0.0).sum() * mean,
+                "q/target": torch.where(counted, target, 0.0).sum() * mean,
+                "q/td_abs": error.abs().sum() * mean,
+            }
+        return {"td": error.square().sum() / global_count(counted.sum())}, metrics
+
+    def update(self, batch: EpisodeBatch) -> Metrics:
+        rows = self.mask(batch).any(1)
+        if total(int(rows.sum())) == 0:
+            return {}
+        return super().update(batch.lanes(rows) if bool(rows.any()) else batch)  # torchrun: every rank takes part
+
+
+def tell(obs: Tensor, blocked: Tensor) -> Tensor:
+    """obs [*, n, O] and the blocked sets bool [*, n, C] as a partner reads them, [*, n, O + C]."""
+    return torch.cat([obs, blocked.to(obs.dtype)], -1)
+
+
+def told_of(spec: EnvSpec, features: int) -> EnvSpec:
+    """What the networks of a partner are made for."""
+    low, high = (torch.cat([bound, bound.new_full((features,), end)]) for bound, end in
+                 ((spec.obs_low, 0.0), (spec.obs_high, 1.0)))  # fmt: skip
+    return replace(
+        spec, obs_dim=spec.obs_dim + features, obs_low=low, obs_high=high, about=None, obs_names=(), blockable={}
+    )

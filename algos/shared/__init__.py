@@ -1,0 +1,1 @@
+"""Parts that the algorithms of more than one paper are made of."""

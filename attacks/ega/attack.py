@@ -1,0 +1,261 @@
+"""Learned attackers that choose whom to hit and when: EGA, and training against them: ROMANCE, RARL, RAP.
+
+Yuan et al. 2023 (ROMANCE), arXiv 2305.05909; RARL (Pinto et al. 2017) and RAP (Vinitsky et al. 2020) as it adapts them.
+The published generation loop becomes turns of the one training loop: so many collections in which the attackers learn,
+so many in which the team does (docs/romance.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.base import ActionAttack, as_victim
+from attacks.ega.learner import SoftLearner, attacker_inputs
+from attacks.ega.population import Archive, choice_policy, draw, pick_rows
+from marl.core.distributed import world
+from marl.core.protocols import Policy, Replay, View
+from marl.core.seeding import derive
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
+
+Turn = Literal["attackers", "team", "review"]
+
+
+class EGA(ActionAttack):
+    """Each lane's attacker, drawn for the episode, hits one agent per step or nobody; the victim does its worst action.
+
+    ``learner`` and ``archive`` are factories of ``SoftLearner`` (whose attackers are the population) and ``Archive``. A
+    generation is ``attacker_turns`` collections in which the attackers learn, ``updates`` steps each, ``team_turns`` in
+    which the team does, and ``review_turns`` in which nobody does: half of the lanes play the population, half the
+    archive, to find how good they are now. Then every attacker is offered to the archive, and the next population is
+    selected from it; without an archive there is no review and the population goes on as it is. In the attackers' turns
+    a share ``masked`` of the episodes has a third of its steps, or a beginning, without attacks.
+
+    After ``freeze_after`` generations (null: never) no attacker changes any more and all turns are the team's.
+    ``generations`` ends the schedules of the archive, and fitting: against a victim that does not learn there are no
+    turns of the team. ``behaviour_rows``: states that the archive keeps of each attacker, to compare them.
+
+    In training lanes play members of the population, in tests members of the archive where there is one.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        device: torch.device | str,
+        *,
+        budget: int | None,
+        budget_unit: Literal["step", "agent_action"],
+        learner: Callable[..., SoftLearner],
+        archive: Callable[..., Archive],
+        attacker_turns: int,
+        team_turns: int,
+        review_turns: int,
+        updates: int,
+        masked: float,
+        generations: int,
+        freeze_after: int | None,
+        behaviour_rows: int,
+    ) -> None:
+        super().__init__(spec, device, budget=budget, budget_unit=budget_unit)
+        require_positive("attack", attacker_turns=attacker_turns, updates=updates)
+        require_positive("attack", generations=generations, behaviour_rows=behaviour_rows)
+        for name, turns in {"team_turns": team_turns, "review_turns": review_turns}.items():
+            if turns < 0:
+                raise ConfigError(f"attack.{name}={turns} must be at least 0")
+        if not 0.0 <= masked <= 1.0:
+            raise ConfigError(f"attack.masked={masked} must be within [0, 1]")
+        if world()[1] > 1:
+            raise ConfigError("learned attackers do not run under torchrun: one process trains them")
+        self.updates, self.masked = updates, masked
+        self.generations, self.freeze_after, self.behaviour_rows = generations, freeze_after, behaviour_rows
+        self.dice = Generator().manual_seed(derive(torch.initial_seed(), "ega"))
+        self.learner: SoftLearner = learner(spec, device, self.dice)
+        self.archive: Archive = archive(self.learner.nets)
+        self.turns: list[Turn] = ["attackers"] * attacker_turns + ["team"] * team_turns
+        self.turns += ["review"] * (review_turns if self.archive.size else 0)
+        self.generation = self.collections = 0
+        self.returns = torch.zeros(2, self.learner.population)  # of the team under each in this generation: sum, count
+        self.announced = self.is_fitting = self.training = False
+
+    # whose turn it is
+
+    @property
+    def frozen(self) -> bool:
+        return self.freeze_after is not None and self.generation >= self.freeze_after
+
+    @property
+    def turn(self) -> Turn:
+        """What the next collection of training is for."""
+        return "team" if self.frozen and not self.is_fitting else self.round[self.collections]
+
+    @property
+    def round(self) -> list[Turn]:
+        """The turns of a generation."""
+        return [turn for turn in self.turns if turn != "team"] if self.is_fitting else self.turns
+
+    def take_turn(self) -> bool:
+        """Called before a collection of training, never before a test: whether the team learns from it."""
+        self.announced = True
+        return self.turn == "team"
+
+    @property
+    def needs_fit(self) -> bool:
+        return self.generation < self.generations
+
+    @property
+    def fitted(self) -> float:
+        return min(1.0, self.generation / self.generations)
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Meanwhile all episodes are the attackers' to learn from; the victim stays as it is."""
+        self.is_fitting, self.collections = True, 0
+        try:
+            yield
+        finally:
+            self.is_fitting = False
+            if not self.needs_fit:
+                self.learner.forget()
+
+    # playing
+
+    def fields(self) -> dict[str, Field]:
+        """Beside ``hit``: ``ega_choice``, the agent that the attacker wanted hit, n for nobody; ``ega_member``, who of
+        the archive, then of the population, played."""
+        return super().fields() | {
+            "ega_choice": Field((), torch.int16),
+            "ega_member": Field((), torch.int16, "episode"),
+        }
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        super().begin(n_envs, victim, gen)
+        self.victim = as_victim(victim, "ega")
+        self.training, self.announced = self.announced or self.is_fitting, False
+        old, new = len(self.archive), self.learner.population
+        if self.training:
+            share = 0.5 if old and self.turn == "review" else 0.0
+        else:
+            share = 1.0 if old else 0.0
+        u = self.uniform()  # [B]; below ``share`` the archive's, spread over its members
+        ranked = torch.where(u < share, u / max(share, 1e-9) * old, old + (u - share) / max(1 - share, 1e-9) * new)
+        self.member = ranked.long().clamp(max=old + new - 1)  # of the archive, then of the population
+        weights = torch.cat([self.archive.weights.to(self.device), self.learner.weights.detach()])
+        self.layers = self.learner.nets.split(weights[self.member])  # once: weights change only between episodes
+        self.spared = torch.zeros(n_envs, self.spec.episode_limit, dtype=torch.bool, device=self.device)
+        if self.training and self.turn == "attackers" and self.masked > 0:
+            self.spared = self.spare()
+
+    def spare(self) -> Tensor:
+        """Steps without attack, bool [B, T]: in a share ``masked`` of the lanes a random third of all, or a beginning
+        of up to a third."""
+        T = self.spec.episode_limit
+        lane, steps = self.uniform(3), self.uniform(T)  # [B, 3], [B, T]
+        start = torch.arange(T, device=self.device) < (lane[:, 2:] * (T // 3 + 1)).floor()
+        third = steps.argsort(1).argsort(1) < T // 3
+        return torch.where(lane[:, 1:2] < 0.5, start, third) & (lane[:, :1] < self.masked)
+
+    @torch.no_grad()
+    def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
+        n, learner = self.spec.n_agents, self.learner
+        left = self.budget.left
+        share = left / max(1, self.budget.limit)
+        x = torch.cat([view.obs.state, share[:, None].to(view.obs.state.dtype)], -1)  # [B, I]
+        q = learner.nets.values(self.layers, x[:, None]).squeeze(1)  # [B, C]
+        v = choice_policy(q, learner.p_ref, learner.temperature, learner.floor)
+        choice = draw(self.uniform(), v)
+        may = view.active & (left > 0) & ~self.spared[:, view.t]
+        self.choice = torch.where(may, choice, n)
+        values = self.victim.q_values(view.obs.obs, view.carry)
+        worst = values.masked_fill(~view.obs.avail, torch.inf).argmin(-1)  # [B, n]
+        return self.choice[:, None] == torch.arange(n, device=self.device), worst
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        executed, found = super().perturb_actions(view, intended)
+        return executed, found | {"ega_choice": self.choice, "ega_member": self.member}
+
+    # learning
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
+        """Learn from the attacked episodes of a collection of training; other collections change nothing."""
+        if not self.training or not bool(fresh.attacked.any()):
+            return {}
+        turn, fresh = self.turn, fresh.to(self.device)
+        episodes = self.with_budget(fresh).lanes(fresh.attacked)
+        spared = self.spared.any(1)[fresh.attacked]
+        metrics: Metrics = {}
+        if turn == "review" and self.round[self.collections - 1] != "review":
+            self.returns.zero_()  # what counts is how good they have become
+        self.note_returns(episodes.lanes(~spared))
+        if not self.frozen and turn != "review":
+            self.learner.remember(episodes)
+        if turn == "attackers":
+            for _ in range(self.updates):
+                metrics = self.learner.update()
+        self.collections += 1
+        if self.collections == len(self.round):
+            self.finish_generation(episodes)
+        return metrics | {
+            "attack/generation": torch.tensor(float(self.generation)),
+            "attack/archive": torch.tensor(float(len(self.archive))),
+        }
+
+    def note_returns(self, episodes: EpisodeBatch) -> None:
+        """The team's returns under each member of the population, and new qualities of the archive's."""
+        member, result = episodes.ega_member.long().cpu(), episodes.reward.sum(1).cpu()
+        old = len(self.archive)
+        self.archive.review(member[member < old], result[member < old])
+        member, result = member[member >= old] - old, result[member >= old]
+        self.returns[0].index_add_(0, member, result)
+        self.returns[1] += torch.bincount(member, minlength=self.learner.population)
+
+    def with_budget(self, batch: EpisodeBatch) -> EpisodeBatch:
+        """The episodes with the share of the budget left before every slot, [B, T+1]."""
+        hit = batch["hit"]
+        spent = (hit.any(-1) if self.budget.unit == "step" else hit.sum(-1)).long()
+        share = 1.0 - (spent.cumsum(1) - spent) / max(1, self.budget.limit)
+        return EpisodeBatch({**batch.data, "ega_budget": share}, {**batch.fields, "ega_budget": Field(())})
+
+    def finish_generation(self, episodes: EpisodeBatch) -> None:
+        """Offer the attackers to the archive and select the next population; ``episodes`` show how they behave."""
+        if self.archive.size and not self.frozen:
+            rows = attacker_inputs(episodes)[episodes.filled]
+            wanted = (episodes.ega_choice < self.spec.n_agents)[episodes.filled]
+            member = (episodes.ega_member.long() - len(self.archive))[:, None].expand_as(episodes.filled)[
+                episodes.filled
+            ]
+            for i in (self.returns[1] > 0).nonzero().flatten().tolist():
+                self.archive.offer(
+                    self.learner.weights[i].detach(),
+                    pick_rows(rows, wanted & (member == i), self.behaviour_rows, self.dice),
+                    -float(self.returns[0, i] / self.returns[1, i]),
+                    progress=self.generation / self.generations,
+                    policy=self.learner.policy,
+                    gen=self.dice,
+                )
+        self.generation, self.collections = self.generation + 1, 0
+        self.returns.zero_()
+        if self.archive.size and len(self.archive):
+            self.learner.install(self.archive.select(self.learner.population, self.generation, self.dice))
+        if self.frozen:
+            self.learner.forget()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "learner": self.learner.state_dict(),
+            "archive": self.archive.state_dict(),
+            "generation": self.generation,
+            "collections": self.collections,
+            "returns": self.returns.clone(),
+            "dice": self.dice.get_state(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+        self.archive.load_state_dict(state["archive"])
+        self.generation, self.collections = int(state["generation"]), int(state["collections"])
+        self.returns = state["returns"].cpu().clone()
+        self.dice.set_state(state["dice"].cpu())

@@ -1,0 +1,207 @@
+"""Attackers as a population: networks in one matrix, how they choose a victim, and the archive that they evolve from.
+
+Yuan et al. 2023, "Robust Multi-agent Coordination via Evolutionary Generation of Auxiliary Adversarial Attackers"
+(ROMANCE), arXiv 2305.05909: eq. numbers of docs/romance.md. Axis letters beside the usual: ``P`` attackers, ``D``
+weights of one, ``C`` = n + 1 choices (a victim, or nobody: the last), ``R`` rows, ``I`` inputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from marl.core.types import ConfigError, require_positive
+
+Layers = list[tuple[Tensor, Tensor]]
+RENEWAL = 0.25
+TINY = 1e-30  # a choice that is never made diverges from nothing, without 0 * inf
+
+
+class Networks:
+    """Multilayer perceptrons of one size with ReLU between layers; each is a row of a matrix of weights [P, D]."""
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        self.shapes = list(itertools.pairwise(sizes))
+        self.width = sum(i * o + o for i, o in self.shapes)  # D
+
+    def fresh(self, count: int, gen: Generator) -> Tensor:
+        """``count`` networks as ``nn.Linear`` initialises its own, [count, D] on the CPU, where ``gen`` lives."""
+        parts = []
+        for i, o in self.shapes:
+            parts.append((2 * torch.rand(count, i * o + o, generator=gen) - 1) / math.sqrt(i))
+        return torch.cat(parts, 1)
+
+    def split(self, weights: Tensor) -> Layers:
+        """[P, D] -> a matrix [P, inputs, outputs] and a bias [P, 1, outputs] per layer."""
+        layers, start = [], 0
+        for i, o in self.shapes:
+            matrix = weights[:, start : start + i * o].unflatten(1, (i, o))
+            bias = weights[:, None, start + i * o : start + i * o + o]
+            layers.append((matrix, bias))
+            start += i * o + o
+        return layers
+
+    @staticmethod
+    def values(layers: Layers, x: Tensor) -> Tensor:
+        """x [P, R, I] -> [P, R, C]."""
+        for k, (matrix, bias) in enumerate(layers):
+            x = torch.baddbmm(bias, F.relu(x) if k else x, matrix)
+        return x
+
+
+def reference(n_agents: int, delta: float) -> Tensor:
+    """p_ref [C]: nobody with 1 - delta, and every agent alike."""
+    return torch.tensor([delta / n_agents] * n_agents + [1.0 - delta])
+
+
+def choice_policy(q: Tensor, p_ref: Tensor, temperature: float, floor: float) -> Tensor:
+    """v [*, C] of values q [*, C]: v ~ p_ref exp(q / temperature), then no choice below ``floor``."""
+    v = torch.softmax(p_ref.log() + q / temperature, -1)
+    return v * (1.0 - q.shape[-1] * floor) + floor
+
+
+def soft_value(q: Tensor, p_ref: Tensor, temperature: float) -> Tensor:
+    """temperature log sum_c p_ref(c) exp(q(c) / temperature): q [*, C] -> [*]."""
+    return temperature * torch.logsumexp(p_ref.log() + q / temperature, -1)
+
+
+def jensen_shannon(v: Tensor) -> Tensor:
+    """Mean divergence of P distributions from their mean, over rows: v [P, R, C] -> 0-d, nats, 0 to ln P."""
+    return divergence(v, v.mean(0, keepdim=True)).mean()
+
+
+def divergence(p: Tensor, q: Tensor) -> Tensor:
+    """Kullback-Leibler divergence of p from q, mean over rows: [*, R, C] -> [*], nats."""
+    return (p * (p.clamp(min=TINY).log() - q.clamp(min=TINY).log())).sum(-1).mean(-1)
+
+
+def draw(u: Tensor, v: Tensor) -> Tensor:
+    """Choice by inverse distribution function: u [*] in [0, 1), v [*, C] -> long [*]."""
+    return (v.cumsum(-1) <= u.unsqueeze(-1)).sum(-1).clamp(max=v.shape[-1] - 1)
+
+
+def pick_rows(rows: Tensor, preferred: Tensor, count: int, gen: Generator) -> Tensor:
+    """``count`` of the rows [R, I], with repetition: of the preferred ones (bool [R]) where there are any."""
+    allowed = (preferred if bool(preferred.any()) else torch.ones_like(preferred)).nonzero().flatten()
+    index = (torch.rand(count, generator=gen) * len(allowed)).long().to(allowed.device)
+    return rows[allowed[index]]
+
+
+class Archive:
+    """At most ``size`` attackers, oldest first, kept because they are good or unlike the others. Size 0: none.
+
+    ``quality`` [k] is minus the team's return under each; ``behaviour`` [k, R, I] are inputs at which each attacked.
+    ``nearness`` and ``fresh`` go linearly from start to end, over the whole run (``progress`` 0 to 1) and over
+    ``fresh_generations``.
+    """
+
+    def __init__(
+        self,
+        nets: Networks,
+        *,
+        size: int,
+        nearness_start: float,
+        nearness_end: float,
+        select_temperature: float,
+        fresh_start: float,
+        fresh_end: float,
+        fresh_generations: int,
+    ) -> None:
+        require_positive("attack.archive", fresh_generations=fresh_generations)
+        if size < 0 or select_temperature <= 0:
+            raise ConfigError(
+                f"attack.archive.size={size} must not be negative, select_temperature={select_temperature} positive"
+            )
+        for name, value in (("nearness", nearness_start), ("nearness", nearness_end), ("fresh", fresh_start),
+                            ("fresh", fresh_end)):  # fmt: skip
+            if not 0.0 <= value <= 1.0:
+                raise ConfigError(f"attack.archive.{name}_start and _end must be within [0, 1], got {value}")
+        self.nets, self.size, self.select_temperature = nets, size, select_temperature
+        self.nearness, self.fresh = (nearness_start, nearness_end), (fresh_start, fresh_end)
+        self.fresh_generations = fresh_generations
+        self.weights = torch.zeros(0, nets.width)
+        self.quality = torch.zeros(0)
+        self.behaviour = torch.zeros(0, 0, nets.shapes[0][0])
+
+    def __len__(self) -> int:
+        return len(self.quality)
+
+    def offer(
+        self,
+        weights: Tensor,
+        behaviour: Tensor,
+        quality: float,
+        progress: float,
+        policy: Callable[[Tensor, Tensor], Tensor],
+        gen: Generator,
+    ) -> str:
+        """Take in an attacker [D] that attacked at ``behaviour`` [R, I], or not: "added", "replaced" or "refused".
+
+        It is added, and the oldest leaves a full archive, if its nearest neighbour is further away than 1 - nearness
+        times the mean distance. Otherwise it duels with that neighbour: it takes its place with probability
+        R_near / (R + R_near), R the team's return under it, where a negative return counts from the lower of both.
+        Distance: divergence of ``policy`` (weights [k, D], inputs [k, R, I]) -> [k, R, C] at the inputs of both.
+        """
+        weights, behaviour = weights.cpu(), behaviour.cpu()
+        distance = torch.full((1,), torch.inf)
+        if len(self):
+            pooled = torch.cat([behaviour.expand_as(self.behaviour), self.behaviour], 1)  # [k, 2R, I]
+            distance = divergence(policy(self.weights, pooled), policy(weights.expand_as(self.weights), pooled))
+        near = int(distance.argmin())
+        if len(self) == 0 or distance[near] > (1.0 - between(self.nearness, progress)) * distance.mean():
+            self._append(weights, behaviour, quality)
+            return "added"
+        mine, other = -quality, -float(self.quality[near])
+        base = min(mine, other, 0.0)
+        if float(torch.rand((), generator=gen)) >= chance_to_win(mine - base, other - base):
+            return "refused"
+        self.weights[near], self.behaviour[near], self.quality[near] = weights, behaviour, quality
+        return "replaced"
+
+    def _append(self, weights: Tensor, behaviour: Tensor, quality: float) -> None:
+        keep = slice(1, None) if len(self) >= self.size else slice(None)
+        self.weights = torch.cat([self.weights[keep], weights[None]])
+        self.behaviour = torch.cat([self.behaviour.reshape(-1, *behaviour.shape)[keep], behaviour[None]])
+        self.quality = torch.cat([self.quality[keep], torch.tensor([quality])])
+
+    def select(self, count: int, generation: int, gen: Generator) -> Tensor:
+        """Attackers [count, D] to train next: draws with probabilities softmax(quality / select_temperature), each of
+        them a new network with probability ``fresh``. While there are no more than ``count``: all, and new ones."""
+        new = self.nets.fresh(count, gen)
+        if len(self) <= count:
+            return torch.cat([self.weights, new[len(self) :]])
+        chance = torch.softmax(self.quality / self.select_temperature, 0)
+        index = torch.multinomial(chance, count, replacement=True, generator=gen)
+        fresh = between(self.fresh, generation / self.fresh_generations)
+        return torch.where(torch.rand(count, 1, generator=gen) < fresh, new, self.weights[index])
+
+    def review(self, member: Tensor, team_return: Tensor) -> None:
+        """New qualities of those who played: members long [M], the team's returns [M]. Every episode takes ``RENEWAL``
+        of what is left of the old quality."""
+        played = torch.bincount(member, minlength=len(self))
+        mean = torch.zeros(len(self)).index_add(0, member, team_return.float()) / played.clamp(min=1)
+        self.quality = torch.lerp(-mean, self.quality, (1.0 - RENEWAL) ** played)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": self.weights, "quality": self.quality, "behaviour": self.behaviour}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.weights, self.quality, self.behaviour = (
+            state[name].cpu().clone() for name in ("weights", "quality", "behaviour")
+        )
+
+
+def chance_to_win(mine: float, other: float) -> float:
+    """Of an attacker that leaves the team ``mine`` against one that leaves it ``other``, both at least 0."""
+    return other / (mine + other) if mine + other > 0 else 0.5
+
+
+def between(ends: tuple[float, float], progress: float) -> float:
+    """Linear from the first to the second while progress goes from 0 to 1, then constant."""
+    return ends[0] + (ends[1] - ends[0]) * min(1.0, progress)

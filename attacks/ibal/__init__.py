@@ -1,0 +1,5 @@
+"""The interaction-breaking attack (docs/ibal.md)."""
+
+from attacks.ibal.attack import IBAL
+
+__all__ = ["IBAL"]

@@ -1,0 +1,298 @@
+"""IBAL: hides from each part of the team what tells most about the other's actions, and makes it act so that its own
+actions tell least. Lee, Kang, Jo, Han 2026, "Interaction-Breaking Adversarial Learning Framework for Robust Multi-Agent
+Reinforcement Learning", arXiv 2605.18024. The structure is the paper's, much else is reconstructed: docs/ibal.md.
+
+No rewards, no values, no adversary that learns: dependence is estimated from episodes (``ibal_estimators``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.base import LaneDraws, as_victim, greedy_actions, slope
+from attacks.ibal.curriculum import Curriculum
+from attacks.ibal.estimators import Estimators, draw_groups
+from attacks.ibal.models import dependence
+from attacks.ibal.scores import above_floor, across, draw, hidden_features, largest, own_features, table, write_table
+from attacks.ibal.search import Search
+from marl.core.protocols import Policy, Replay, View
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
+
+CHOICES = {"size": ("random", "full"), "score": ("kl", "pmi"), "floor": ("median", "none")}
+WITH_FGSM = "ibal with fgsm"
+
+
+class IBAL(LaneDraws):
+    """In each episode a part of ``k`` agents is drawn (``size`` random: k ~ U{0..k_max}; full: k_max). Each side is
+    shown its observations without the ``n_masked`` features that tell most about the other side (``hidden_features``;
+    not ``symmetric``: only the part is blinded). In each step, with the episode's chance p, the part does what tells
+    least about the others.
+
+    p is drawn from [1/k_max, P_max] per episode, and P_max grows with success (``curriculum``); ``p_act`` fixes it.
+    ``obs_attack``, ``action_attack``: either half can be off. Not ``guidance``: features and actions are drawn at
+    random. Not ``schedule``: p = 1/k_max. Hidden features read zero; or, with ``noise``, themselves plus Gaussian
+    noise of this scale; or, with ``fgsm``, themselves plus a signed gradient step of this size against the agent's own
+    choice of action (``slope``). ``protect_own``: features that describe the observer itself are never
+    hidden. ``floor`` median: scores count from each pair's median up, and what does not exceed it is never hidden.
+    The first ``warmup_episodes`` are natural.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        device: torch.device | str,
+        *,
+        k_max: int,
+        size: Literal["random", "full"],
+        n_masked: int | None,
+        per_agent: bool,
+        symmetric: bool,
+        protect_own: bool,
+        floor: Literal["median", "none"],
+        noise: float | None,
+        fgsm: float | None,
+        score: Literal["kl", "pmi"],
+        search_limit: int,
+        sweeps: int,
+        p_act: float | None,
+        obs_attack: bool,
+        action_attack: bool,
+        guidance: bool,
+        schedule: bool,
+        warmup_episodes: int,
+        report_every: int,
+        estimators: Callable[[EnvSpec, torch.device, int], Estimators],
+        curriculum: Callable[[int], Curriculum],
+    ) -> None:
+        super().__init__(spec, device)
+        n = spec.n_agents
+        if n < 2:
+            raise ConfigError("attack=ibal needs a team of at least two agents")
+        if not 0 <= k_max <= n // 2:
+            raise ConfigError(f"attack.k_max={k_max} must be within 0 .. {n // 2}, half of {n} agents")
+        for key, value in {"size": size, "score": score, "floor": floor}.items():
+            if value not in CHOICES[key]:
+                raise ConfigError(f"attack.{key}={value} is not known; choose one of {', '.join(CHOICES[key])}")
+        if p_act is not None and not 0.0 <= p_act <= 1.0:
+            raise ConfigError(f"attack.p_act={p_act} must be within [0, 1], or null")
+        if n_masked is not None and not 0 <= n_masked <= spec.obs_dim:
+            raise ConfigError(f"attack.n_masked={n_masked} must be within 0 .. {spec.obs_dim}, or null")
+        least = {"search_limit": (search_limit, 1), "sweeps": (sweeps, 1), "warmup_episodes": (warmup_episodes, 0),
+                 "report_every": (report_every, 1), "noise": (noise or 0.0, 0)}  # fmt: skip
+        for key, (number, bound) in least.items():
+            if number < bound:
+                raise ConfigError(f"attack.{key}={number} must be at least {bound}")
+        if fgsm is not None and fgsm <= 0.0:
+            raise ConfigError(f"attack.fgsm={fgsm} must be above 0, or null")
+        if noise is not None and fgsm is not None:
+            raise ConfigError(f"attack.noise={noise} and attack.fgsm={fgsm}: hidden features show only one of them")
+        if protect_own and spec.about is None:
+            raise ConfigError("attack.protect_own=true: the environment does not say what its features describe")
+        self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
+        self.k_max, self.size, self.n_masked, self.per_agent = k_max, size, n_masked, per_agent
+        self.symmetric, self.floor, self.noise, self.fgsm, self.score = symmetric, floor, noise, fgsm, score
+        self.p_act, self.schedule, self.guidance = p_act, schedule, guidance
+        self.obs_attack, self.action_attack = obs_attack, action_attack
+        self.warmup_episodes, self.report_every = warmup_episodes, report_every
+        own = own_features(spec) if protect_own else torch.zeros(n, spec.obs_dim, dtype=torch.bool)
+        self.maskable = ~own.to(self.device)
+        self.estimators = estimators(spec, self.device, max(1, k_max))
+        self.curriculum = curriculum(max(1, k_max))
+        self.search = Search(n, spec.n_actions, max(1, k_max), search_limit, sweeps)
+        self.natural = False  # fitting to a frozen victim: nothing is attacked
+        self.seen = self.reported = self.due = 0
+        self.last_masks: Tensor | None = None
+
+    # what is attacked
+
+    def fields(self) -> dict[str, Field]:
+        """``hit`` [n]: this agent's action or observation was changed in this step. Per episode: ``ibal_group`` [n],
+        the part; ``ibal_p``, its chance; ``ibal_mask`` [n, O], what is hidden."""
+        n, O = self.spec.n_agents, self.spec.obs_dim  # noqa: E741
+        return super().fields() | {
+            "obs_seen": Field((n, O)),
+            "ibal_group": Field((n,), torch.bool, "episode"),
+            "ibal_p": Field((), per="episode"),
+            "ibal_mask": Field((n, O), torch.bool, "episode"),
+        }
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        """Draw the parts, their chances and what is hidden; the same for the whole episode."""
+        super().begin(n_envs, victim, gen)
+        if self.fgsm is not None:
+            as_victim(victim, WITH_FGSM)  # refused before anything is played
+        n = self.spec.n_agents
+        u = self.uniform(n + 2)
+        k = torch.full_like(u[:, 0], self.k_max) if self.size == "full" else (u[:, 0] * (self.k_max + 1)).floor()
+        quiet = self.natural or (self.guidance and not self.estimators.rounds) or self.seen < self.warmup_episodes
+        self.group = draw_groups(u[:, 2:], torch.zeros_like(k) if quiet else k)  # [B, n]
+        self.p = self.chance(u[:, 1])
+        self.mask = self.masks(self.group)  # [B, n, O]
+        self.under = torch.zeros(n_envs, dtype=torch.bool, device=self.device)
+        self.told: list[Tensor] = []
+
+    def chance(self, u: Tensor) -> Tensor:
+        """Each episode's chance of an attacked step, from u [B] in [0, 1)."""
+        if self.p_act is not None:
+            return torch.full_like(u, self.p_act)
+        low = 1.0 / max(1, self.k_max)
+        return low + u * ((self.curriculum.p_max if self.schedule else low) - low)
+
+    def masks(self, group: Tensor) -> Tensor:
+        """Features hidden from each agent, bool [B, n, O], when the team is split into group bool [B, n] and rest."""
+        if not self.obs_attack:
+            return torch.zeros(*group.shape, self.spec.obs_dim, dtype=torch.bool, device=self.device)
+        count = hidden_features(group, self.n_masked, self.per_agent, self.spec)
+        if self.guidance:
+            scores = across(self.floored(), group, self.symmetric)
+        else:
+            lots = self.uniform(*group.shape[1:], self.spec.obs_dim)
+            scores = lots * (group | self.symmetric)[..., None]
+        return largest(scores, count, self.maskable)
+
+    def floored(self) -> Tensor:
+        """The score tensor [n, n, O], above each pair's median if ``floor`` says so."""
+        scores = self.estimators.scores.value()
+        return above_floor(scores, self.maskable) if self.floor == "median" else scores
+
+    def perturb_obs(self, view: View) -> Tensor:
+        obs = view.obs.obs
+        self.under |= view.active
+        hidden = self.mask & view.active[:, None, None] & view.obs.alive[..., None]
+        self.shown = torch.where(hidden, self.instead(view).clamp(self.low, self.high), obs)
+        self.blinded = (self.shown != obs).any(-1)  # [B, n]
+        return self.shown
+
+    def instead(self, view: View) -> Tensor:
+        """What features show where they are hidden [B, n, O], legal or not."""
+        obs = view.obs.obs
+        if self.fgsm is not None:
+            return obs + self.fgsm * slope(obs, greedy_actions(view, WITH_FGSM), view, WITH_FGSM).sign()
+        if self.noise is not None:
+            return obs + self.noise * self.normal(*obs.shape[1:])
+        return torch.zeros_like(obs)
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        executed = intended
+        if self.action_attack and self.k_max:
+            u = self.uniform(1 + self.search.draws)
+            struck = (u[:, 0] < self.p) & view.active
+            executed = self.replace(view, intended, struck[:, None] & self.group & view.obs.alive, u[:, 1:])
+        under = self.under[:, None]
+        return executed, {
+            "hit": (executed != intended) | self.blinded,
+            "ibal_group": self.group & under,
+            "ibal_p": self.p * self.under,
+            "ibal_mask": self.mask & under[..., None],
+        }
+
+    def replace(self, view: View, intended: Tensor, target: Tensor, u: Tensor) -> Tensor:
+        """What is executed, long [B, n]: the targets (bool [B, n]) do what tells least about the others, among what is
+        available; u [B, draws]."""
+        lanes = target.any(1).nonzero().flatten()
+        context = self.estimators.now(view, self.shown, lanes)
+        group, alive, intended_here = self.group[lanes], view.obs.alive[lanes], intended[lanes]
+
+        def cost(rows: Tensor, candidates: Tensor) -> Tensor:
+            if not self.guidance:
+                return torch.zeros(candidates.shape[:2], device=self.device)
+            return dependence(
+                self.estimators.groups, context[rows], candidates, intended_here[rows], group[rows], alive[rows],
+                self.score,
+            )  # fmt: skip
+
+        forced = self.search(cost, view.obs.avail[lanes], target[lanes], intended_here, u[lanes])
+        if self.guidance and len(lanes):
+            rows = torch.arange(len(lanes), device=self.device)
+            self.told.append(cost(rows, torch.stack([forced, intended_here], 1)).mean(0))
+        return intended.index_put((lanes,), forced)
+
+    # what it learns
+
+    @property
+    def needs_fit(self) -> bool:
+        """Whether it has had fewer than ``fit_rounds`` rounds with its victim."""
+        return self.guidance and self.estimators.rounds < self.estimators.fit_rounds
+
+    @property
+    def fitted(self) -> float:
+        """Share of ``fit_rounds`` done, 0 to 1."""
+        return min(1.0, self.estimators.rounds / self.estimators.fit_rounds) if self.guidance else 1.0
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        """Inside, episodes are natural, and ``update`` fits to whoever plays them, ``per_episode`` rounds for each."""
+        self.natural = True
+        try:
+            yield
+        finally:
+            self.natural = False
+            self.seen = max(self.seen, self.warmup_episodes)
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
+        due = clock.updates // self.estimators.every
+        rounds = due - self.due
+        if self.natural:
+            rounds = min(len(fresh) * self.estimators.per_episode, self.estimators.fit_rounds - self.estimators.rounds)
+        self.due, self.seen = due, self.seen + len(fresh)
+        facts = self.estimators.fit(replay, victim, rounds) if self.guidance else {}
+        attacked = fresh.attacked & fresh["ibal_group"].any(1)
+        if self.schedule and not self.natural:
+            self.curriculum.add(fresh.won[attacked], fresh.reward.sum(1)[attacked], clock.env_steps)
+        return facts | self.facts(fresh, attacked)
+
+    def facts(self, fresh: EpisodeBatch, attacked: Tensor) -> Metrics:
+        """What the attack does, and did to the episodes just collected."""
+        scores, steps = self.estimators.scores.value(), fresh.filled & attacked[:, None]
+        facts = {
+            "ibal/p_max": torch.tensor(self.curriculum.p_max),
+            "ibal/k": fresh["ibal_group"].sum(1).float().mean(),
+            "ibal/forced_rate": ((fresh.actions != fresh.intended).any(-1) & steps).sum() / steps.sum().clamp(min=1),
+            "ibal/masked": fresh["ibal_mask"].sum((1, 2)).float().mean(),
+            "ibal/score_mean": scores.mean(),
+            "ibal/score_top": scores.max(),
+            "ibal/win_attacked": (fresh.won & attacked).sum() / attacked.sum().clamp(min=1),
+        }
+        if self.guidance:
+            alone = self.masks(torch.eye(self.spec.n_agents, dtype=torch.bool, device=self.device))
+            before, self.last_masks = self.last_masks, alone
+            facts["ibal/mask_change"] = (alone != (alone if before is None else before)).float().mean()
+        if self.told:
+            least, meant = torch.stack(self.told).mean(0).unbind()
+            facts |= {"ibal/told_forced": least, "ibal/told_intended": meant}
+        return facts
+
+    def report(self, folder: Path) -> None:
+        """``ibal_scores.csv`` and ``.png``, every ``report_every`` rounds: which features of whom are hidden from whom
+        when one agent alone is the other side."""
+        if self.estimators.rounds // self.report_every == self.reported:
+            return
+        self.reported = self.estimators.rounds // self.report_every
+        folder.mkdir(parents=True, exist_ok=True)
+        n, scores = self.spec.n_agents, self.estimators.scores.value()
+        alone = self.masks(torch.eye(n, dtype=torch.bool, device=self.device))  # [actor, observer, O]
+        hidden = alone.transpose(0, 1) & ~torch.eye(n, dtype=torch.bool, device=self.device)[..., None]
+        write_table(table(scores, self.floored(), hidden, self.spec), folder / "ibal_scores.csv")
+        draw(scores, hidden, self.spec, folder / "ibal_scores.png")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "estimators": self.estimators.state_dict(),
+            "curriculum": self.curriculum.state_dict(),
+            "seen": self.seen,
+            "due": self.due,
+            "reported": self.reported,
+            "last_masks": self.last_masks,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.estimators.load_state_dict(state["estimators"])
+        self.curriculum.load_state_dict(state["curriculum"])
+        self.seen, self.due, self.reported = int(state["seen"]), int(state["due"]), int(state["reported"])
+        self.last_masks = None if state["last_masks"] is None else state["last_masks"].to(self.device)

@@ -1,0 +1,1 @@
+"""Games of other packages, as lanes of a process pool."""

@@ -1,0 +1,128 @@
+"""Any multi-agent Gymnasium environment as lanes of the process pool: one action and one observation per agent.
+
+Actions are ``Tuple(Discrete, ...)`` or ``MultiDiscrete``; observations a ``Tuple`` or a ``Box`` whose first axis is
+the agents. Rewards may be one number or one per agent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from gymnasium import Env, make, spaces
+
+from envs.adapters.spaces import Pooling, TeamSpaces, find_won, load_factory, pool_rewards
+from envs.adapters.worker import GameSpec, Outcome, View
+
+if TYPE_CHECKING:
+    from envs.adapters.pool import Pool
+
+
+def Gym(
+    env: str | Callable[..., Any],
+    kwargs: dict[str, Any],
+    reward: Pooling,
+    episode_limit: int,
+    noop_action: int | None,
+    rebuild: bool,
+    workers: int | None,
+    *,
+    n_envs: int,
+    seed: int = 0,
+) -> Pool:
+    """``n_envs`` lanes of the Gymnasium environment that ``env`` builds with ``kwargs``.
+
+    ``env`` is a registered name such as "package:Name-v3" (the package is imported first), "package.module:function",
+    or a picklable callable. ``reward`` pools per-agent rewards. Gymnasium's ``truncated`` is kept; episodes are also
+    truncated at ``episode_limit``: give a game that calls time-outs terminations a later limit of its own (by its
+    class: for a registered name, ``max_episode_steps`` goes to Gymnasium's wrapper). The state is the padded
+    observations side by side. ``info["action_mask"]``, one row per agent, masks actions. ``rebuild``
+    builds the game anew for every episode: for those whose ``reset(seed)`` remembers the episode before.
+    Raises ConfigError for a missing package or a game that does not fit.
+    """
+    from envs.adapters.pool import (  # not above: workers import this module and must not pay for torch
+        Pool,
+        require_package,
+    )
+
+    if isinstance(env, str) and ":" in env:
+        require_package(env.split(":")[0])
+    call = _MakeGym(env, dict(kwargs), reward, episode_limit, noop_action)
+    return Pool(call, n_envs=n_envs, seed=seed, workers=workers, rebuild=rebuild)
+
+
+@dataclass
+class _MakeGym:
+    """Picklable constructor call of ``GymGame``."""
+
+    env: str | Callable[..., Any]
+    kwargs: dict[str, Any]
+    reward: Pooling
+    episode_limit: int
+    noop_action: int | None
+
+    def __call__(self) -> GymGame:
+        if not isinstance(self.env, str):
+            env = self.env(**self.kwargs)
+        elif re.search(r"-v\d+$", self.env):
+            # The checker would complain about one reward per agent at every step.
+            env = make(self.env, disable_env_checker=True, **self.kwargs)
+        else:
+            env = load_factory(self.env, "make")(**self.kwargs)
+        return GymGame(env, self.reward, self.episode_limit, self.noop_action)
+
+
+def per_agent(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
+    """One space per agent out of a joint one; ValueError if it is not joint."""
+    if isinstance(space, spaces.Tuple):
+        return list(space.spaces)
+    if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
+        starts = np.broadcast_to(space.start, space.nvec.shape)
+        return [spaces.Discrete(int(n), start=int(start)) for n, start in zip(space.nvec, starts, strict=True)]
+    if isinstance(space, spaces.Box) and len(space.shape) > 1:
+        return [spaces.Box(low, high, dtype=np.float32) for low, high in zip(space.low, space.high, strict=True)]
+    raise ValueError(f"expected one space per agent (Tuple, MultiDiscrete, Box [agents, ...]), got {space}")
+
+
+class GymGame:
+    """One lane; implements ``envs.adapters.worker.Game``."""
+
+    def __init__(self, env: Env[Any, Any], reward: Pooling, episode_limit: int, noop_action: int | None) -> None:
+        pool_rewards([0.0], reward, 1)  # refuses an unknown name before the first step
+        self.env, self.reward = env, reward
+        self.team = team = TeamSpaces(per_agent(env.action_space), per_agent(env.observation_space))
+        self.spec = GameSpec(
+            team.n_agents, team.n_actions, team.obs_dim, team.n_agents * team.obs_dim, episode_limit,
+            team.low, team.high, noop_action, idle_action=noop_action,
+        )  # fmt: skip
+
+    def reset(self, seed: int, view: View) -> None:
+        observations, info = self.env.reset(seed=seed)
+        self._write(view, observations, info)
+
+    def step(self, actions: np.ndarray, view: View) -> Outcome:
+        joint = [self.team.native(i, action) for i, action in enumerate(actions)]
+        whole = tuple(joint) if isinstance(self.env.action_space, spaces.Tuple) else np.array(joint)
+        observations, reward, terminated, truncated, info = self.env.step(whole)
+        self._write(view, observations, info)
+        rewards = np.asarray(reward, np.float64)  # one number or [n]
+        team = pool_rewards(rewards.tolist(), self.reward, self.team.n_agents) if rewards.ndim else float(rewards)
+        return Outcome(team, bool(terminated), bool(truncated), find_won(info))
+
+    def render(self) -> np.ndarray | None:
+        picture = self.env.render() if self.env.render_mode == "rgb_array" else None
+        return picture if isinstance(picture, np.ndarray) else None
+
+    def close(self) -> None:
+        self.env.close()
+
+    def _write(self, view: View, observations: Sequence[Any], info: dict[str, Any]) -> None:
+        masks = info.get("action_mask")
+        for i in range(self.team.n_agents):
+            mask = self.team.write(i, observations[i], view.obs[i])
+            self.team.allow(i, mask if masks is None else masks[i], view.avail[i])
+        view.alive[:] = True
+        view.state[:] = view.obs.ravel()

@@ -1,0 +1,217 @@
+"""One process of the pool in ``envs/adapters/pool.py``: plays some lanes and writes what they show into shared memory.
+
+Nothing here imports torch: a worker starts in a tenth of a second and weighs thirty megabytes. Games for the pool
+implement ``Game``; their modules should import torch no more than this one does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import pickle
+import signal
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+# The parent decides when to stop: schedulers and Ctrl-C signal every process of a job, and it still has to save.
+IGNORED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+
+
+@dataclass(frozen=True)
+class GameSpec:
+    """``marl.core.types.EnvSpec`` in numpy: the same fields, the same shapes."""
+
+    n_agents: int
+    n_actions: int
+    obs_dim: int
+    state_dim: int
+    episode_limit: int
+    obs_low: np.ndarray  # f32 [O]
+    obs_high: np.ndarray  # f32 [O]
+    noop_action: int | None = None
+    idle_action: int | None = None
+    about: np.ndarray | None = None  # bool [n, n, O]
+    obs_names: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.n_agents, self.n_actions, self.obs_dim, self.state_dim, self.episode_limit
+
+
+class View(NamedTuple):
+    """A lane's part of the shared arrays; games write every entry of it at every reset and step."""
+
+    obs: np.ndarray  # f32  [n, O]
+    state: np.ndarray  # f32  [S]
+    avail: np.ndarray  # bool [n, A]; every row has a True
+    alive: np.ndarray  # bool [n]
+
+
+class Outcome(NamedTuple):
+    """What a step brought. The pool adds the time limit; ``terminated`` wins over ``truncated``."""
+
+    reward: float
+    terminated: bool
+    truncated: bool
+    won: bool
+
+
+class Game(Protocol):
+    """One lane. ``reset(seed)`` alone must decide all of the episode's randomness, if the pool is to be resumable."""
+
+    spec: GameSpec
+
+    def reset(self, seed: int, view: View) -> None: ...
+
+    def step(self, actions: np.ndarray, view: View) -> Outcome: ...  # int64 [n], available ones
+
+    def render(self) -> np.ndarray | None: ...  # uint8 [height, width, 3]; None if the game draws nothing
+
+    def close(self) -> None: ...
+
+
+def share(descriptor: int, spec: GameSpec, n_envs: int) -> tuple[dict[str, np.ndarray], int]:
+    """The arrays that parent and workers share, over the memory behind ``descriptor``, and their size in bytes.
+
+    A negative descriptor maps nothing: it only asks for the size.
+    """
+    B, n = n_envs, spec.n_agents
+    layout: dict[str, tuple[tuple[int, ...], Any]] = {
+        "actions": ((B, n), np.int64),
+        "seed": ((B,), np.int64),
+        "due": ((B,), np.bool_),  # lanes to reset
+        "running": ((B,), np.bool_),
+        "obs": ((B, n, spec.obs_dim), np.float32),
+        "state": ((B, spec.state_dim), np.float32),
+        "avail": ((B, n, spec.n_actions), np.bool_),
+        "alive": ((B, n), np.bool_),
+        "reward": ((B,), np.float32),
+        "terminated": ((B,), np.bool_),
+        "truncated": ((B,), np.bool_),
+        "won": ((B,), np.bool_),
+    }
+    starts, end = {}, 0
+    for name, (shape, dtype) in layout.items():
+        starts[name] = end
+        end += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64  # each array on its own cache lines
+    if descriptor < 0:
+        return {}, end
+    memory = mmap.mmap(descriptor, end)  # lives as long as an array over it
+    arrays = {
+        name: np.frombuffer(memory, dtype, int(np.prod(shape)), starts[name]).reshape(shape)
+        for name, (shape, dtype) in layout.items()
+    }
+    return arrays, end
+
+
+class Worker:
+    """Builds the games of ``lanes``, then obeys: ``step``, ``reset``, ``render lane``, ``close``.
+
+    With ``rebuild`` a lane's game is closed and built anew at every reset but the first.
+    """
+
+    def __init__(self, connection: Connection, lanes: Sequence[int], rebuild: bool) -> None:
+        self.connection, self.lanes, self.rebuild = connection, lanes, rebuild
+        self.at = lanes[0]  # the lane being worked on, for the report of a failure
+        self.games: dict[int, Game] = {}
+        self.steps = dict.fromkeys(lanes, 0)
+        self.used: set[int] = set()  # lanes whose game has been reset before
+        self.arrays: dict[str, np.ndarray] = {}
+
+    def build(self, make_game: Callable[[], Game], n_envs: int) -> GameSpec:
+        self.make_game = make_game
+        for lane in self.lanes:
+            self.at = lane
+            self.games[lane] = make_game()
+        self.spec, self.n_envs = self.games[self.at].spec, n_envs
+        return self.spec
+
+    def attach(self) -> None:
+        """Map the memory whose descriptor the parent sends after the command."""
+        descriptor = recv_handle(self.connection)
+        self.arrays, _ = share(descriptor, self.spec, self.n_envs)
+
+    def reset(self) -> None:
+        shared = self.arrays
+        for lane in self.lanes:
+            self.at = lane
+            if shared["due"][lane]:
+                if self.rebuild and lane in self.used:
+                    self.games[lane].close()
+                    self.games[lane] = self.make_game()
+                self.used.add(lane)
+                self.games[lane].reset(int(shared["seed"][lane]), self._view(lane))
+                self._check(lane)
+                self.steps[lane] = 0
+                shared["running"][lane] = True
+
+    def step(self) -> None:
+        shared = self.arrays
+        for lane in self.lanes:
+            self.at = lane
+            if not shared["running"][lane]:
+                continue
+            outcome = self.games[lane].step(shared["actions"][lane], self._view(lane))
+            self._check(lane)
+            self.steps[lane] += 1
+            late = self.steps[lane] >= self.spec.episode_limit
+            truncated = (outcome.truncated or late) and not outcome.terminated
+            shared["reward"][lane] = outcome.reward
+            shared["terminated"][lane], shared["truncated"][lane] = outcome.terminated, truncated
+            shared["won"][lane] = outcome.won
+            shared["running"][lane] = not (outcome.terminated or truncated)
+
+    def render(self, lane: int) -> np.ndarray | None:
+        self.at = lane
+        return self.games[lane].render()
+
+    def close(self) -> None:
+        for game in self.games.values():
+            with contextlib.suppress(Exception):  # the games are done with; a bad farewell must not look like a crash
+                game.close()
+
+    def _view(self, lane: int) -> View:
+        return View(*(self.arrays[name][lane] for name in View._fields))
+
+    def _check(self, lane: int) -> None:
+        if not self.arrays["avail"][lane].any(1).all():
+            raise ValueError("the game left an agent without an available action")
+
+
+def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: int, rebuild: bool) -> None:
+    """Body of a worker process, which ends with its parent.
+
+    Every command is answered by ("done", result) or ("error", lane, last line, traceback).
+    """
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)  # the parent blocked them until they could be ignored
+    worker = Worker(connection, lanes, rebuild)
+    commands: dict[str, Callable[..., Any]] = {
+        "build": lambda: worker.build(pickle.loads(pickled), n_envs),
+        "attach": worker.attach,
+        "reset": worker.reset,
+        "step": worker.step,
+        "render": worker.render,
+    }
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        while True:
+            name, *arguments = connection.recv()
+            if name == "close":
+                break
+            try:
+                reply: tuple[Any, ...] = ("done", commands[name](*arguments))
+            except BaseException as error:  # SystemExit too: a game that exits is a game that failed
+                line = traceback.format_exception_only(error)[-1].strip()
+                reply = ("error", worker.at, line, traceback.format_exc())
+            connection.send(reply)
+    worker.close()

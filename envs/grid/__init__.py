@@ -1,0 +1,1 @@
+"""Small games on a grid, each a pair of compiled kernels."""

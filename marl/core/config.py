@@ -1,0 +1,344 @@
+"""Schema of the top-level configuration. Plug-ins (algo, env, attack, agent, mixer) are ``_target_`` YAML files whose
+schema is the constructor's signature; the sections here are dataclasses, so that a wrong type or key fails at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from marl.core.types import ConfigError
+
+
+@dataclass
+class TrainSection:
+    total_steps: int = MISSING  # environment steps, summed over lanes
+    n_envs: int = MISSING  # lanes
+    attack_fraction: float = 1.0  # share of the lanes that the attack may touch
+    attack_start: int = 0  # environment steps before the first attack
+
+
+@dataclass
+class EvalSection:
+    every: int = MISSING  # environment steps
+    episodes: int = MISSING
+    final_episodes: int = MISSING
+    n_envs: int = MISSING
+
+
+@dataclass
+class ReplaySection:
+    capacity: int = MISSING  # episodes
+    device: str | None = None  # null: pinned host memory
+
+
+@dataclass
+class CheckpointSection:
+    every: int = MISSING  # environment steps
+    replay: bool = True  # save the replay too: resume is then exact
+    keep: int = 2  # newest ones kept
+    milestone: int | None = None  # environment steps between checkpoints that are kept for good
+
+
+@dataclass
+class LogSection:
+    every: int = MISSING  # environment steps
+    progress: str = "auto"  # auto: bar on a terminal, lines elsewhere; or bar, lines, off
+    tensorboard: bool = True
+
+
+@dataclass
+class TrainConfig:
+    name: str = MISSING
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    deterministic: bool = False
+    resume: str = "auto"
+    init_from: str | None = None
+    runs_dir: str = "runs"
+    run_path: str = MISSING
+    algo: Any = MISSING
+    env: Any = MISSING
+    attack: Any = MISSING
+    train: TrainSection = field(default_factory=TrainSection)
+    eval: EvalSection = field(default_factory=EvalSection)
+    replay: ReplaySection = field(default_factory=ReplaySection)
+    checkpoint: CheckpointSection = field(default_factory=CheckpointSection)
+    log: LogSection = field(default_factory=LogSection)
+
+
+@dataclass
+class EvaluateConfig:
+    run: str | None = None
+    policy: Any = None
+    checkpoint: int | None = None
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    out: str | None = None
+    env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
+    attack: Any = MISSING
+
+
+@dataclass
+class RecordConfig:
+    run: str | None = None
+    policy: Any = None
+    checkpoint: int | None = None
+    episodes: int = MISSING
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    fps: float = MISSING
+    show: bool = False
+    out: str | None = None
+    env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
+    attack: Any = MISSING
+
+
+@dataclass
+class PlotConfig:
+    runs: str = MISSING
+    out: str = MISSING
+    metrics: list[str] | None = None
+    results: str | None = None
+    last: int = 1
+    also: list[str] = field(default_factory=list)
+
+
+@dataclass
+class BenchConfig(TrainConfig):
+    only: str | None = None
+    seconds: float = MISSING
+    warmup_steps: int = MISSING
+    yardstick: Any = None
+    out: str | None = None
+
+
+@dataclass
+class FidelityConfig:
+    dir: str = MISSING
+    check: str = MISSING
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = 0
+    threads: int | None = None
+    out: str | None = None
+
+
+@dataclass
+class FitSection:
+    n_envs: int = MISSING  # lanes
+    replay: int = MISSING  # episodes kept
+
+
+@dataclass
+class RobustnessConfig:
+    runs: Any = None
+    imports: Any = None
+    suite: Any = MISSING
+    only: list[str] | None = None
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    jobs: int = 1
+    metric: str = MISSING
+    versus: str | None = None
+    fit: FitSection = field(default_factory=FitSection)
+    fit_on: Any = None
+    out: str = MISSING
+    results: str | None = None
+    env: Any = None
+
+
+@dataclass
+class CrossplayConfig:
+    runs: Any = None
+    partners: Any = MISSING
+    across: bool = True
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    seed: int = 0
+    epsilon: float = MISSING
+    device: str = "auto"
+    threads: int | None = None
+    jobs: int = 1
+    metric: str = MISSING
+    out: str = MISSING
+    results: str | None = None
+    env: Any = None
+
+
+@dataclass
+class PlayConfig:
+    run: str | None = None
+    policy: Any = None
+    checkpoint: int | None = None
+    member: str | None = None
+    seat: int = MISSING
+    pace: float | None = None
+    episodes: int = MISSING
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    out: str | None = None
+    env: Any = None
+    env_options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TableSection:
+    train: list[str] = MISSING  # sweeps, one after the other
+    measure: dict[str, str] = MISSING  # by the file that it leaves: a script and its options
+
+
+@dataclass
+class ReproduceConfig:
+    table: TableSection = MISSING
+    jobs: int = 1
+    overrides: list[str] = field(default_factory=list)
+    results: str = MISSING
+    dry_run: bool = False
+
+
+SCHEMAS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "record": RecordConfig,
+    "plot": PlotConfig,
+    "bench": BenchConfig,
+    "fidelity": FidelityConfig,
+    "robustness": RobustnessConfig,
+    "crossplay": CrossplayConfig,
+    "play": PlayConfig,
+    "reproduce": ReproduceConfig,
+}
+
+# keys that may differ between a checkpoint and the run that continues it
+FREE_ON_RESUME = (
+    "name",
+    "device",
+    "threads",
+    "resume",
+    "runs_dir",
+    "run_path",
+    "eval",
+    "checkpoint",
+    "log",
+    "train.total_steps",
+)
+
+LONGEST_VARIANT = 160  # file systems take 255 bytes; longer variants end in a digest
+
+# groups and keys that the rest of the run's path names already
+IN_PATH = ("name", "algo", "env", "attack", "seed", "launch", "experiment")
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in FREE_ON_RESUME)
+
+
+def _variant(overrides: list[str]) -> str:
+    """Folder prefix of the overrides that the path does not name otherwise: a sweep over lr makes a folder per lr."""
+    kept = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in IN_PATH and not _is_free(key) and not key.startswith("hydra"):
+            kept.append(f"{key}={value}".replace("/", "-"))
+    text = ",".join(sorted(kept))
+    if len(text) > LONGEST_VARIANT:
+        text = f"{text[: LONGEST_VARIANT - 13]}~{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{text}-" if text else ""
+
+
+def register() -> None:
+    """Make the schema and the resolvers known to Hydra; safe to call twice."""
+    for name, node in SCHEMAS.items():
+        ConfigStore.instance().store(name=f"{name}_schema", node=node)
+    OmegaConf.register_new_resolver("variant", lambda overrides: _variant(list(overrides)), replace=True)
+    OmegaConf.register_new_resolver("flat", lambda text: str(text).replace("/", "-"), replace=True)
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """Plain, fully interpolated copy of the configuration."""
+    container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as dotted keys."""
+    if isinstance(tree, dict) and tree:
+        return {
+            k: v for key, sub in tree.items() for k, v in flatten(sub, f"{prefix}.{key}" if prefix else key).items()
+        }
+    return {prefix: tree}
+
+
+def identity(config: dict[str, Any]) -> dict[str, Any]:
+    """The dotted keys that a resumed run must share with its checkpoint."""
+    return {key: value for key, value in flatten(config).items() if not _is_free(key)}
+
+
+def config_hash(config: dict[str, Any]) -> str:
+    """Digest of ``identity``."""
+    return hashlib.sha256(json.dumps(identity(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def pick_device(name: str, key: str = "device") -> torch.device:
+    """``auto`` is the first GPU if there is one; a device that is not there is refused with what there is."""
+    have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        have.append("mps")
+    if name == "auto":
+        return torch.device("cuda:0" if "cuda:0" in have else "cpu")
+    if name not in have and not (name == "cuda" and "cuda:0" in have):
+        raise ConfigError(f"{key}={name} is not available here; choose one of auto, {', '.join(have)}")
+    return torch.device("cuda:0" if name == "cuda" else name)
+
+
+def _choice(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{key}={value} is not known; choose one of {', '.join(map(str, allowed))}")
+
+
+def validate(cfg: DictConfig) -> None:
+    """Ranges of the top-level sections; ConfigError names the key, the value and what was allowed."""
+    at_least = {
+        "train.total_steps": 1,
+        "train.n_envs": 1,
+        "train.attack_start": 0,
+        "eval.every": 1,
+        "eval.episodes": 1,
+        "eval.final_episodes": 1,
+        "eval.n_envs": 1,
+        "replay.capacity": 1,
+        "checkpoint.every": 1,
+        "checkpoint.keep": 1,
+        "log.every": 1,
+        "seed": 0,
+    }
+    for key, least in at_least.items():
+        value = OmegaConf.select(cfg, key)
+        if value < least:
+            raise ConfigError(f"{key}={value} is too small; it must be at least {least}")
+    for key in ("threads", "checkpoint.milestone"):
+        value = OmegaConf.select(cfg, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"{key}={value} is too small; it must be at least 1, or null")
+    if not 0.0 <= cfg.train.attack_fraction <= 1.0:
+        raise ConfigError(f"train.attack_fraction={cfg.train.attack_fraction} must be within [0, 1]")
+    _choice("resume", cfg.resume, ("auto", "never", "must"))
+    _choice("log.progress", cfg.log.progress, ("auto", "bar", "lines", "off"))

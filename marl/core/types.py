@@ -1,0 +1,202 @@
+"""Data that passes between environments, policies, attacks and learners.
+
+Axis letters, used in every shape comment of the project: ``B`` lanes (parallel environments), ``M`` sampled episodes,
+``T`` decision steps, ``n`` agents, ``A`` actions, ``O`` observation features, ``S`` state features, ``H`` hidden units,
+``m`` mixer outputs (1, or ``n`` without a mixer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+Metrics = dict[str, Tensor]  # detached 0-d tensors; nobody calls .item() before the writer does
+Carry = dict[str, Tensor]  # what a policy remembers within an episode; every tensor leads with B
+
+
+class ConfigError(ValueError):
+    """Bad input by the user: one line that names the value and what was allowed. Scripts exit with code 2."""
+
+
+def require_positive(section: str, **sizes: int) -> None:
+    """Refuse sizes below one; ConfigError names the first."""
+    for name, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f"{section}.{name} is {size}; it must be at least 1")
+
+
+@dataclass(frozen=True)
+class Blockable:
+    """A family of features of the state that agents can be told to avoid. ``info`` names what ``Step.info`` says of it:
+    the feature that each agent has just met, long [B, n], -1 for none; ``mask`` bool [n, C]: which count for whom."""
+
+    info: str
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class EnvSpec:
+    """Sizes and meaning of an environment's tensors; equal for all lanes.
+
+    ``obs_low``/``obs_high`` [O] bound legal observations (observation attacks clip to them). ``about`` bool [n, n, O]
+    says that feature ``o`` of agent ``i``'s observation describes agent ``j``; None where nobody knows.
+    ``noop_action`` is all that a dead agent can do; None where nobody dies. ``idle_action`` is what a living agent
+    does to do nothing, and always available to it; None refuses agent-missing attacks. ``info_names``: what
+    ``Step.info`` holds beside "won"; who declares a field of such a name finds it in the episodes. ``blockable``:
+    families of features for state blocking, by name. ``floor_plan``: a map that never changes, in the game's own
+    notation, for policies by script; no network reads it.
+    """
+
+    n_agents: int
+    n_actions: int
+    obs_dim: int
+    state_dim: int
+    episode_limit: int
+    obs_low: Tensor
+    obs_high: Tensor
+    noop_action: int | None = None
+    idle_action: int | None = None
+    about: Tensor | None = None
+    obs_names: tuple[str, ...] = ()
+    state_names: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    info_names: tuple[str, ...] = ()
+    blockable: Mapping[str, Blockable] = field(default_factory=dict)
+    floor_plan: str = ""
+
+    def family(self, name: str) -> Blockable:
+        """One of ``blockable``; ConfigError says which there are."""
+        if name not in self.blockable:
+            there = ", ".join(self.blockable) or "none"
+            raise ConfigError(f"family '{name}' cannot be blocked in this environment; there are {there}")
+        return self.blockable[name]
+
+
+@dataclass
+class Obs:
+    """What a step needs in order to act."""
+
+    obs: Tensor  # f32  [B, n, O]
+    state: Tensor  # f32  [B, S]
+    avail: Tensor  # bool [B, n, A]; every row has at least one True, also for dead agents
+    alive: Tensor  # bool [B, n]
+
+    def to(self, device: torch.device | str) -> Obs:
+        return Obs(self.obs.to(device), self.state.to(device), self.avail.to(device), self.alive.to(device))
+
+
+@dataclass
+class Step:
+    """Result of one joint action in every lane."""
+
+    next: Obs
+    reward: Tensor  # f32  [B] team reward
+    terminated: Tensor  # bool [B]; the task ended: nothing to bootstrap from
+    truncated: Tensor  # bool [B]; only the clock ended; never True together with terminated
+    info: dict[str, Tensor] = field(default_factory=dict)  # each [B, ...]; "won" bool [B] is always there
+
+
+@dataclass(frozen=True)
+class Field:
+    """One tensor stored per step ([T+1, *shape]) or per episode ([*shape])."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    per: Literal["step", "episode"] = "step"
+
+
+def core_fields(spec: EnvSpec) -> dict[str, Field]:
+    """The fields that every episode has; algorithms and attacks declare more."""
+    n, A = spec.n_agents, spec.n_actions
+    return {
+        "obs": Field((n, spec.obs_dim)),
+        "state": Field((spec.state_dim,)),
+        "avail": Field((n, A), torch.bool),
+        "alive": Field((n,), torch.bool),
+        "actions": Field((n,), torch.int16),  # executed in the environment
+        "intended": Field((n,), torch.int16),  # chosen by the policy
+        "reward": Field(()),
+        "terminated": Field((), torch.bool),
+        "filled": Field((), torch.bool),  # transition t really happened
+        "won": Field((), torch.bool, "episode"),
+        "length": Field((), torch.int16, "episode"),
+        "attacked": Field((), torch.bool, "episode"),
+    }
+
+
+@dataclass
+class EpisodeBatch:
+    """Whole episodes, batch-major: step fields are [M, T+1, *shape], episode fields [M, *shape].
+
+    Slot ``T`` of the step fields holds only what is needed to bootstrap (obs, state, avail, alive). There is no
+    ``next_obs``: slot ``t + 1`` is the next observation. Every transition carries the flags of its own step.
+    """
+
+    data: dict[str, Tensor]
+    fields: dict[str, Field]
+
+    def __getattr__(self, name: str) -> Tensor:
+        data = self.__dict__.get("data", {})
+        if name in data:
+            return data[name]
+        raise AttributeError(f"episode batch has no field '{name}'; it has {', '.join(sorted(data))}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.data[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.data
+
+    def __len__(self) -> int:
+        return self.data["filled"].shape[0]
+
+    @property
+    def horizon(self) -> int:
+        """T: the number of transitions that fit."""
+        return self.data["filled"].shape[1] - 1
+
+    @property
+    def policy_obs(self) -> Tensor:
+        """[M, T+1, n, O] what the policy saw: the perturbed observations where an attack stored them."""
+        return self.data.get("obs_seen", self.data["obs"])
+
+    def lanes(self, index: Tensor) -> EpisodeBatch:
+        """The episodes that ``index`` (long or bool, on axis 0) selects."""
+        return EpisodeBatch({k: v[index] for k, v in self.data.items()}, self.fields)
+
+    def trim(self, horizon: int) -> EpisodeBatch:
+        """The same episodes cut to ``horizon`` transitions (views)."""
+        cut = {k: v[:, : horizon + 1] if self.fields[k].per == "step" else v for k, v in self.data.items()}
+        return EpisodeBatch(cut, self.fields)
+
+    def to(self, device: torch.device | str) -> EpisodeBatch:
+        return EpisodeBatch({k: v.to(device, non_blocking=True) for k, v in self.data.items()}, self.fields)
+
+
+@dataclass
+class Forward:
+    """What one pass over a batch produced; hooks read it."""
+
+    q: Tensor  # [M, T+1, n, A] online values, with gradient
+    h: Tensor  # [M, T+1, n, H] hidden states, detached
+    target_v: Tensor  # [M, T+1, m] bootstrap values, no gradient
+    greedy: Tensor  # long [M, T+1, n] best available actions of the online network
+
+
+@dataclass
+class Clock:
+    """Counts that every schedule reads; saved with the checkpoint."""
+
+    env_steps: int = 0
+    episodes: int = 0
+    updates: int = 0  # gradient steps
+
+    def state_dict(self) -> dict[str, Any]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        vars(self).update({key: int(state[key]) for key in vars(self)})

@@ -1,0 +1,1 @@
+"""Learning: networks, mixers, returns, the replay, policies and the value learner."""

@@ -1,0 +1,138 @@
+"""Recurrent utility network of each agent: linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018, app. C);
+and one without memory, for games that need none.
+
+One set of weights has three paths that tests keep equal. ``unroll`` runs whole sequences through ``nn.GRU`` on a GPU
+and through ``marl.learn.gru`` on the CPU. ``step`` writes the equations with matrix products, because attacks need
+``vmap`` and gradients with respect to observations, which ``nn.GRU`` does not offer.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from marl.core.networks import StackedLinear
+from marl.core.types import EnvSpec, require_positive
+from marl.learn.gru import gru_recurrence
+
+
+class RecurrentAgent(nn.Module):
+    """Q-values of every agent from its own observations.
+
+    ``share_parameters``: all agents use one network (tell them apart with ``agent_id``), or each has its own.
+    ``last_action`` and ``agent_id`` append one-hots to the observation, in this order (PyMARL's input layout).
+    """
+
+    def __init__(
+        self, spec: EnvSpec, *, hidden_dim: int, share_parameters: bool, last_action: bool, agent_id: bool
+    ) -> None:
+        super().__init__()
+        require_positive("agent", hidden_dim=hidden_dim)
+        self.n_agents, self.n_actions, self.hidden_dim = spec.n_agents, spec.n_actions, hidden_dim
+        self.last_action, self.agent_id, self.shared = last_action, agent_id, share_parameters
+        self.input_dim = spec.obs_dim + last_action * spec.n_actions + agent_id * spec.n_agents
+        self.fc_in: nn.Module
+        self.fc_out: nn.Module
+        if share_parameters:
+            self.fc_in = nn.Linear(self.input_dim, hidden_dim)
+            self.fc_out = nn.Linear(hidden_dim, spec.n_actions)
+        else:
+            self.fc_in = StackedLinear(spec.n_agents, self.input_dim, hidden_dim)
+            self.fc_out = StackedLinear(spec.n_agents, hidden_dim, spec.n_actions)
+        self.make_core(1 if share_parameters else spec.n_agents)
+
+    def make_core(self, networks: int) -> None:
+        """What stands between ``fc_in`` and ``fc_out``, for so many networks; agents with another core override this,
+        ``step`` and ``unroll``."""
+        self.gru = nn.ModuleList(nn.GRU(self.hidden_dim, self.hidden_dim) for _ in range(networks))
+
+    def initial(self, *lead: int) -> Tensor:
+        """Zero hidden state [*lead, n, H] on the network's device."""
+        return torch.zeros(*lead, self.n_agents, self.hidden_dim, device=next(self.parameters()).device)
+
+    def inputs(self, obs: Tensor, last: Tensor) -> Tensor:
+        """obs [*, n, O] and last actions long [*, n] (-1: none yet) -> [*, n, I]."""
+        parts = [obs]
+        if self.last_action:
+            parts.append((last.unsqueeze(-1) == torch.arange(self.n_actions, device=obs.device)).to(obs.dtype))
+        if self.agent_id:
+            ids = torch.eye(self.n_agents, device=obs.device)
+            parts.append(ids.expand(*obs.shape[:-2], -1, -1))
+        return torch.cat(parts, -1) if len(parts) > 1 else obs
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        """One time step: x [*, n, I], h [*, n, H] -> q [*, n, A], h [*, n, H]."""
+        x = F.relu(self.fc_in(x))
+        gates_x, gates_h = self._gates(x, 0), self._gates(h, 1)
+        reset_x, update_x, new_x = gates_x.chunk(3, -1)
+        reset_h, update_h, new_h = gates_h.chunk(3, -1)
+        update = torch.sigmoid(update_x + update_h)
+        new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+        h = new + update * (h - new)
+        return self.fc_out(h), h
+
+    def _gates(self, x: Tensor, recurrent: int) -> Tensor:
+        names = ("weight_hh_l0", "bias_hh_l0") if recurrent else ("weight_ih_l0", "bias_ih_l0")
+        if self.shared:
+            return F.linear(x, getattr(self.gru[0], names[0]), getattr(self.gru[0], names[1]))
+        weight = torch.stack([getattr(gru, names[0]) for gru in self.gru])  # [n, 3H, H]
+        bias = torch.stack([getattr(gru, names[1]) for gru in self.gru])  # [n, 3H]
+        return torch.einsum("...ni,noi->...no", x, weight) + bias
+
+    def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Whole sequences from a zero state: x [M, T, n, I] -> q [M, T, n, A], h [M, T, n, H].
+
+        ``lengths`` long [M], on the CPU, says how many slots of each sequence matter; the others may hold anything.
+        """
+        if x.device.type == "cpu":
+            return self._unroll_ragged(x, lengths)
+        M, T, n, _ = x.shape
+        z = F.relu(self.fc_in(x)).transpose(0, 1)  # [T, M, n, H]
+        if self.shared:
+            h, _ = self.gru[0](z.reshape(T, M * n, -1))
+            h = h.view(T, M, n, -1)
+        else:  # one fused call per agent: no kernel of the GPU's library runs n different recurrent weights
+            h = torch.stack([gru(z[:, :, i].contiguous())[0] for i, gru in enumerate(self.gru)], 2)
+        h = h.transpose(0, 1)  # [M, T, n, H]
+        return self.fc_out(h), h
+
+    def _unroll_ragged(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Only the slots that matter, as rows [N, n, *]; zeros elsewhere."""
+        M, T = x.shape[:2]
+        lengths = torch.full((M,), T) if lengths is None else lengths
+        rows = torch.arange(T) < lengths[:, None]  # [M, T]
+        start = F.pad(lengths.long().cumsum(0), (1, 0))
+        gates_x = self._gates(F.relu(self.fc_in(x[rows])), 0)
+        weight = torch.stack([gru.get_parameter("weight_hh_l0") for gru in self.gru])
+        bias = torch.stack([gru.get_parameter("bias_hh_l0") for gru in self.gru])
+        h = gru_recurrence(gates_x, weight, bias, start)
+        q = self.fc_out(h)
+        return self._spread(q, rows), self._spread(h, rows)
+
+    @staticmethod
+    def _spread(values: Tensor, rows: Tensor) -> Tensor:
+        """values [N, n, F] at rows bool [M, T] -> [M, T, n, F]."""
+        return values.new_zeros(*rows.shape, *values.shape[1:]).index_put((rows,), values)
+
+
+class FeedForwardAgent(RecurrentAgent):
+    """The same without memory: a second hidden layer in the GRU's place.
+
+    Its hidden state is that layer, for those who ask what an agent makes of what it sees; it does not read it back.
+    """
+
+    def make_core(self, networks: int) -> None:
+        H = self.hidden_dim
+        self.fc_mid: nn.Module = nn.Linear(H, H) if self.shared else StackedLinear(networks, H, H)
+
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.fc_mid(F.relu(self.fc_in(x))))
+        return self.fc_out(h), h
+
+    def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if lengths is None:
+            return self.step(x, self.initial(*x.shape[:2]))
+        rows = torch.arange(x.shape[1]) < lengths[:, None]
+        q, h = self.step(x[rows], self.initial(int(rows.sum())))
+        return self._spread(q, rows), self._spread(h, rows)

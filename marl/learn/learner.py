@@ -1,0 +1,241 @@
+"""The value-decomposition learner: TD(lambda) on mixed values with double Q-learning and target networks.
+
+IQL, VDN, QMIX and QPLEX differ only in the mixer that they pass in; plug-ins add rewards and losses through hooks.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Sequence
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from marl.core.distributed import all_reduce_gradients, global_count
+from marl.core.protocols import LearnerHook
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
+from marl.learn.agents import RecurrentAgent
+from marl.learn.mixers import Mixer
+from marl.learn.returns import td_lambda as lambda_returns
+
+NetT = TypeVar("NetT", bound=nn.Module)
+
+
+def best_available(q: Tensor, avail: Tensor) -> Tensor:
+    """Index of the largest available value: q [*, A], avail bool [*, A] -> long [*]. Rows without any give 0."""
+    return q.masked_fill(~avail, -torch.inf).argmax(-1)
+
+
+def gather_actions(q: Tensor, actions: Tensor) -> Tensor:
+    """q [*, A] at actions long [*] -> [*]."""
+    return q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+
+
+def previous_actions(actions: Tensor) -> Tensor:
+    """actions [M, T+1, n] -> long [M, T+1, n]: the action before each slot, -1 at the first."""
+    before = actions.long().roll(1, dims=1)
+    before[:, 0] = -1
+    return before
+
+
+def masked_td_loss(chosen: Tensor, target: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of squared errors and the number of errors: chosen, target [M, T, m], filled bool [M, T, 1]."""
+    error = torch.where(filled, chosen - target, 0.0)
+    return error.square().sum(), filled.sum() * chosen.shape[-1]
+
+
+def td_metrics(chosen: Tensor, target: Tensor, filled: Tensor) -> Metrics:
+    """Means over the filled steps of chosen, target [M, T, m], filled bool [M, T, 1]."""
+    with torch.no_grad():
+        mean = 1.0 / (filled.sum() * chosen.shape[-1])
+        return {
+            "q/taken": torch.where(filled, chosen, 0.0).sum() * mean,
+            "q/target": target.sum() * mean,
+            "q/td_abs": torch.where(filled, (chosen - target).abs(), 0.0).sum() * mean,
+        }
+
+
+def team_value(mixer: Mixer, q: Tensor, greedy: Tensor, actions: Tensor, state: Tensor) -> Tensor:
+    """Team value [M, T, m] of the joint actions long [M, T, n], from the agents' values q [M, T+1, n, A], their best
+    actions ``greedy`` long [M, T+1, n] and state [M, T+1, S]."""
+    q_taken = gather_actions(q[:, :-1], actions)  # [M, T, n]
+    q_max = gather_actions(q[:, :-1], greedy[:, :-1])
+    return mixer(q_taken, state[:, :-1], actions=actions, q_max=q_max)
+
+
+def frozen_copy(net: NetT) -> NetT:
+    """A target network: the same weights, never trained."""
+    return copy.deepcopy(net).requires_grad_(False)
+
+
+def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
+    """Adam, or RMSprop with the smoothing 0.99 that the PyMARL line of work uses."""
+    if lr <= 0:
+        raise ConfigError(f"lr is {lr}; it must be positive")
+    if name == "adam":
+        return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
+    if name == "rmsprop":
+        return torch.optim.RMSprop(parameters, lr=lr, alpha=0.99, eps=eps)
+    raise ConfigError(f"optimizer is '{name}'; it must be adam or rmsprop")
+
+
+class ValueLearner:
+    """One ``update`` is one gradient step on a batch of whole episodes.
+
+    ``target_every`` copies the online weights to the target every so many updates (hard); ``tau`` moves the target by
+    that fraction after each (soft); exactly one of them is set. ``act_on`` says whether values are fitted at the
+    executed or at the intended actions (they differ under an attack); ``last_action`` says the same of the networks'
+    last-action input and must equal what the acting policy feeds.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        agent: RecurrentAgent,
+        mixer: Mixer,
+        hooks: Sequence[LearnerHook] = (),
+        *,
+        lr: float,
+        optimizer: str,
+        optimizer_eps: float,
+        gamma: float,
+        td_lambda: float,
+        double_q: bool,
+        grad_clip: float,
+        target_every: int | None,
+        tau: float | None,
+        act_on: Literal["executed", "intended"],
+        last_action: Literal["executed", "intended"],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        if (target_every is None) == (tau is None):
+            raise ConfigError(
+                f"learner.target_every={target_every} and learner.tau={tau}: set exactly one, the other null"
+            )
+        if target_every is not None and target_every < 1:
+            raise ConfigError(f"learner.target_every is {target_every}; it must be at least 1 update")
+        if not (0 <= gamma <= 1 and 0 <= td_lambda <= 1):
+            raise ConfigError(f"learner.gamma={gamma} and learner.td_lambda={td_lambda} must be within [0, 1]")
+        if grad_clip <= 0:
+            raise ConfigError(f"learner.grad_clip is {grad_clip}; it must be positive")
+        for key, value in {"act_on": act_on, "last_action": last_action}.items():
+            if value not in ("executed", "intended"):
+                raise ConfigError(f"learner.{key} is '{value}'; it must be executed or intended")
+        self.spec, self.hooks, self.device = spec, list(hooks), torch.device(device)
+        self.agent, self.mixer = agent.to(device), mixer.to(device)
+        self.make_targets()
+        self.gamma, self.td_lambda, self.double_q, self.grad_clip = gamma, td_lambda, double_q, grad_clip
+        self.target_every, self.tau = target_every, tau
+        self.act_on, self.last_action = act_on, last_action
+        owned = {id(p) for hook in self.hooks for p in hook.parameters()}
+        online = itertools.chain.from_iterable(net.parameters() for net in self.online().values())
+        self.parameters = [p for p in online if id(p) not in owned]
+        self.optimizer = make_optimizer(optimizer, self.parameters, lr, optimizer_eps)
+        self.updates = 0
+
+    def acted(self, batch: EpisodeBatch, which: str) -> Tensor:
+        """Executed or intended actions, long [M, T+1, n]."""
+        return (batch.actions if which == "executed" else batch.intended).long()
+
+    # what learners of other papers override: networks, bootstrap values, losses
+
+    def online(self) -> dict[str, nn.Module]:
+        """The networks that the optimiser steps, by the name that messages and checkpoints use."""
+        return {"agent": self.agent, "mixer": self.mixer}
+
+    def make_targets(self) -> None:
+        """Copies of online networks that ``bootstrap`` needs."""
+        self.target_agent, self.target_mixer = frozen_copy(self.agent), frozen_copy(self.mixer)
+
+    def targets(self) -> dict[str, tuple[nn.Module, nn.Module]]:
+        """(online, target) of every copy, by the target's name."""
+        return {
+            "target_agent": (self.agent, self.target_agent),
+            "target_mixer": (self.mixer, self.target_mixer),
+        }
+
+    def inputs(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor | None]:
+        """What the agents saw [M, T+1, n, I], and how many slots of each episode matter (long [M]; None: all)."""
+        x = self.agent.inputs(batch.policy_obs, previous_actions(self.acted(batch, self.last_action)))
+        return x, batch.length.cpu() + 1 if self.device.type == "cpu" else None  # and one to bootstrap from
+
+    def forward(self, batch: EpisodeBatch) -> Forward:
+        """Unroll the online and the target networks once over all T+1 slots."""
+        x, slots = self.inputs(batch)
+        q, h = self.agent.unroll(x, slots)
+        with torch.no_grad():
+            greedy = best_available(q.detach(), batch.avail)
+            return Forward(q, h.detach(), self.bootstrap(batch, x, slots, greedy), greedy)
+
+    def bootstrap(self, batch: EpisodeBatch, x: Tensor, slots: Tensor | None, greedy: Tensor) -> Tensor:
+        """Values [M, T+1, m] of the next states, without gradient."""
+        target_q, _ = self.target_agent.unroll(x, slots)
+        best = best_available(target_q, batch.avail)
+        chosen = greedy if self.double_q else best
+        q_max = gather_actions(target_q, best)
+        return self.target_mixer(gather_actions(target_q, chosen), batch.state, actions=chosen, q_max=q_max)
+
+    def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
+        """Terms of the loss by name, and what else to log. ``target`` [M, T, m] holds the lambda-returns."""
+        filled, actions = batch.filled[:, :-1, None], self.acted(batch, self.act_on)[:, :-1]
+        q_total = team_value(self.mixer, fwd.q, fwd.greedy, actions, batch.state)
+        squared, count = masked_td_loss(q_total, target, filled)
+        # torchrun: ranks sum their gradients, so each divides by the errors of all of them
+        return {"td": squared / global_count(count)}, td_metrics(q_total, target, filled)
+
+    def update(self, batch: EpisodeBatch) -> Metrics:
+        """Gradient step on ``batch`` [M episodes]; metrics are detached 0-d tensors."""
+        fwd = self.forward(batch)
+        filled = batch.filled[:, :-1, None]  # [M, T, 1]
+        reward = batch.reward[:, :-1, None] + sum(hook.reward(batch, fwd) for hook in self.hooks)
+        target = lambda_returns(
+            reward, batch.terminated[:, :-1, None], filled, fwd.target_v, self.gamma, self.td_lambda
+        )
+        terms, metrics = self.losses(batch, fwd, target)
+        loss: Any = sum(terms.values()) + sum(hook.loss(batch, fwd) for hook in self.hooks)
+
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        all_reduce_gradients(self.parameters)
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        self.optimizer.step()
+        self.updates += 1
+        self._sync_targets()
+
+        for hook in self.hooks:
+            metrics |= hook.update(batch, fwd)
+        metrics |= {f"loss/{name}": term.detach() for name, term in terms.items()}
+        return metrics | {"optim/grad_norm": grad_norm.detach()}
+
+    def _sync_targets(self) -> None:
+        pairs = self.targets().values()
+        if self.tau is not None:
+            with torch.no_grad():
+                for online, target in pairs:
+                    for p, t in zip(online.parameters(), target.parameters(), strict=True):
+                        t.lerp_(p, self.tau)
+        elif self.target_every is not None and self.updates % self.target_every == 0:
+            for online, target in pairs:
+                target.load_state_dict(online.state_dict())
+
+    def networks(self) -> dict[str, nn.Module]:
+        """Every network by the name that messages and checkpoints use."""
+        return self.online() | {name: target for name, (_, target) in self.targets().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **{name: net.state_dict() for name, net in self.networks().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "hooks": [hook.state_dict() for hook in self.hooks],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, net in self.networks().items():
+            net.load_state_dict(state[name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = int(state["updates"])
+        for hook, saved in zip(self.hooks, state["hooks"], strict=True):
+            hook.load_state_dict(saved)

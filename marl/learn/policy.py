@@ -1,0 +1,117 @@
+"""Acting on learnt values: epsilon-greedy exploration and the schedules that drive it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.func import functional_call
+
+from marl.core.types import Carry, ConfigError, EpisodeBatch, Obs
+from marl.learn.agents import RecurrentAgent
+from marl.learn.learner import best_available, previous_actions
+from marl.learn.mixers import Mixer
+
+
+@dataclass(frozen=True)
+class LinearSchedule:
+    """From ``start`` to ``end`` over the first ``steps`` environment steps, then constant."""
+
+    start: float
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ConfigError(f"steps is {self.steps}; it must be at least 1")
+        for name, value in {"start": self.start, "end": self.end}.items():
+            if not 0.0 <= value <= 1.0:
+                raise ConfigError(f"{name} is {value}; it must be within [0, 1]")
+
+    def __call__(self, env_steps: int) -> float:
+        return self.start + (self.end - self.start) * min(1.0, env_steps / self.steps)
+
+
+def random_available(avail: Tensor, gen: Generator) -> Tensor:
+    """Uniform choice among available actions: avail bool [*, A] -> long [*]."""
+    noise = torch.rand(avail.shape, generator=gen, device=avail.device)
+    return best_available(noise, avail)
+
+
+class EpsilonGreedy:
+    """Greedy in each agent's own values; with probability ``epsilon``, agent by agent, a random available action.
+
+    Carry: ``h`` [B, n, H] hidden state, ``last`` long [B, n] the last action (-1: none yet). ``last_action`` says
+    whether the networks see the executed or the intended one. It is a ``Victim``: attacks may read values.
+    """
+
+    def __init__(
+        self, agent: RecurrentAgent, mixer: Mixer, epsilon: float, last_action: Literal["executed", "intended"]
+    ) -> None:
+        self.agent, self.mixer, self.epsilon, self.last_action = agent, mixer, epsilon, last_action
+
+    def begin(self, n_envs: int, gen: Generator) -> Carry:
+        h = self.agent.initial(n_envs)
+        return {"h": h, "last": torch.full(h.shape[:-1], -1, dtype=torch.long, device=h.device)}
+
+    @torch.no_grad()
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        q, h = self.agent.step(self.agent.inputs(obs.obs, carry["last"]), carry["h"])
+        actions = best_available(q, obs.avail)
+        if explore:
+            actions = self.noisy(actions, obs.avail, gen)
+        return actions, {"h": h, "last": carry["last"]}, {}
+
+    def noisy(self, actions: Tensor, avail: Tensor, gen: Generator) -> Tensor:
+        """Each agent's action long [B, n], or with probability ``epsilon`` a random available one."""
+        coin = torch.rand(actions.shape, generator=gen, device=actions.device)
+        return torch.where(coin < self.epsilon, random_available(avail, gen), actions)
+
+    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
+        return {"h": carry["h"], "last": executed if self.last_action == "executed" else intended}
+
+    # the white-box view
+
+    def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
+        """[B, n, O] -> [B, n, A], differentiable in ``obs``."""
+        return self.agent.step(self.agent.inputs(obs, carry["last"]), carry["h"])[0]
+
+    def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor:
+        """q [B, n], state [B, S] -> [B, m]."""
+        return self.mixer(q, state, **kwargs)
+
+    def params(self) -> dict[str, Tensor]:
+        return dict(self.agent.named_parameters())
+
+    def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
+        """``q_values`` with other parameters; pure, hence usable under ``torch.func.vmap`` and ``grad``."""
+        return functional_call(_StepQ(self.agent), {f"agent.{k}": v for k, v in params.items()}, (obs, carry))
+
+    @torch.no_grad()
+    def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        """One step in an imagined episode: q [B, n, A], and what is remembered once ``obs`` [B, n, O] is read."""
+        q, h = self.agent.step(self.agent.inputs(obs, carry["last"]), carry["h"])
+        return q, {**carry, "h": h}
+
+    @torch.no_grad()
+    def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
+        """Through stored episodes with today's weights: q [M, T+1, n, A], and what was remembered before every slot
+        [M, T+1, n, *]; zeros where an episode is over."""
+        last = previous_actions(batch.actions if self.last_action == "executed" else batch.intended)
+        lengths = batch.length.cpu() + 1 if last.device.type == "cpu" else None
+        q, h = self.agent.unroll(self.agent.inputs(batch.policy_obs, last), lengths)
+        before = torch.cat([self.agent.initial(len(batch), 1), h[:, :-1]], 1)
+        return q, {"h": before, "last": last}
+
+
+class _StepQ(nn.Module):
+    """``functional_call`` goes through ``forward``."""
+
+    def __init__(self, agent: RecurrentAgent) -> None:
+        super().__init__()
+        self.agent = agent
+
+    def forward(self, obs: Tensor, carry: Carry) -> Tensor:
+        return self.agent.step(self.agent.inputs(obs, carry["last"]), carry["h"])[0]

@@ -1,0 +1,153 @@
+"""Ring of whole episodes. Storage doubles as it fills; its final size is known, and refused, before work starts."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import psutil
+import torch
+from torch import Generator, Tensor
+
+from marl.core.types import ConfigError, EpisodeBatch, Field
+
+FIRST_CHUNK = 128  # episodes allocated at first
+
+
+def episode_bytes(fields: dict[str, Field], episode_limit: int) -> int:
+    """Bytes that one stored episode takes."""
+    return sum(
+        math.prod(f.shape) * f.dtype.itemsize * (episode_limit + 1 if f.per == "step" else 1) for f in fields.values()
+    )
+
+
+def available_bytes(device: torch.device) -> int:
+    """Free memory where ``device`` keeps its tensors."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+class EpisodeReplay:
+    """Keeps the newest ``capacity`` episodes of at most ``episode_limit`` steps.
+
+    Raises ConfigError, with the numbers, where the full ring would not fit into the memory that is free now.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        episode_limit: int,
+        fields: dict[str, Field],
+        device: torch.device | str = "cpu",
+        pin: bool = False,
+    ) -> None:
+        if capacity < 1:
+            raise ConfigError(f"replay.capacity is {capacity}; it must be at least 1 episode")
+        self.capacity, self.episode_limit, self.fields = capacity, episode_limit, fields
+        self.device, self.pin = torch.device(device), pin
+        self.bytes_per_episode = episode_bytes(fields, episode_limit)
+        free = available_bytes(self.device)
+        if self.full_bytes > free:
+            raise ConfigError(
+                f"replay.capacity={capacity} needs {self.full_bytes / 2**30:.1f} GiB "
+                f"({self.bytes_per_episode / 2**20:.2f} MiB per episode) but {self.device} has "
+                f"{free / 2**30:.1f} GiB free: at most {free // self.bytes_per_episode} episodes fit"
+            )
+        self._data: dict[str, Tensor] = {}
+        self._lengths = torch.zeros(0, dtype=torch.int64)  # on the CPU: trimming a sample must not wait for a GPU
+        self._size = self._next = 0
+
+    @property
+    def full_bytes(self) -> int:
+        """Size of the full ring, bytes."""
+        return self.bytes_per_episode * self.capacity
+
+    @property
+    def longest(self) -> int:
+        """Steps of the longest stored episode."""
+        return int(self._lengths[: self._size].max()) if self._size else 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def _grow(self, episodes: int) -> None:
+        """Room for ``episodes``: doubling keeps the copying amortised; field by field keeps the peak low."""
+        have = self._lengths.shape[0]
+        if episodes <= have:
+            return
+        want = min(self.capacity, max(episodes, 2 * have, FIRST_CHUNK))
+        for name, f in self.fields.items():
+            lead = (want, self.episode_limit + 1) if f.per == "step" else (want,)
+            bigger = torch.zeros(*lead, *f.shape, dtype=f.dtype, device=self.device, pin_memory=self.pin)
+            if have:
+                bigger[:have] = self._data[name]
+            self._data[name] = bigger
+        self._lengths = torch.cat([self._lengths, torch.zeros(want - have, dtype=torch.int64)])
+
+    def add(self, batch: EpisodeBatch) -> None:
+        """Store a collected batch; the oldest episodes leave once ``capacity`` is reached."""
+        missing = self.fields.keys() - batch.data.keys()
+        if missing:
+            raise ValueError(f"episodes lack the declared fields {sorted(missing)}")
+        count = len(batch)
+        if count > self.capacity:
+            batch = batch.lanes(torch.arange(count - self.capacity, count))
+            count = self.capacity
+        self._grow(min(self.capacity, self._next + count))
+        slots = (self._next + torch.arange(count)) % self.capacity
+        for name, f in self.fields.items():
+            values = batch[name].to(self.device, f.dtype)
+            where = slots.to(self.device)
+            if f.per == "step":
+                steps = values.shape[1]
+                self._data[name][where, :steps] = values
+                self._data[name][where, steps:] = 0
+            else:
+                self._data[name][where] = values
+        self._lengths[slots] = batch.length.cpu().long()
+        self._next = (self._next + count) % self.capacity
+        self._size = min(self.capacity, self._size + count)
+
+    def sample(self, size: int, gen: Generator, device: torch.device | str) -> EpisodeBatch:
+        """``size`` different episodes, trimmed to the longest of them. ``gen`` lives on the CPU."""
+        if size > self._size:
+            raise ValueError(f"cannot sample {size} episodes from {self._size}")
+        index = torch.randperm(self._size, generator=gen)[:size]
+        horizon = int(self._lengths[index].max())
+        where = index.to(self.device)
+        data = {
+            name: (self._data[name][:, : horizon + 1] if f.per == "step" else self._data[name])[where]
+            for name, f in self.fields.items()
+        }
+        return EpisodeBatch(data, self.fields).to(device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Only what is filled, in storage order."""
+        horizon = self.longest
+        data = {
+            name: (self._data[name][: self._size, : horizon + 1] if f.per == "step" else self._data[name][: self._size])
+            for name, f in self.fields.items()
+            if self._size
+        }
+        return {
+            "data": {name: value.cpu().clone() for name, value in data.items()},
+            "lengths": self._lengths[: self._size].clone(),
+            "size": self._size,
+            "next": self._next,
+            "capacity": self.capacity,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        size = int(state["size"])
+        if state["capacity"] != self.capacity:
+            raise ConfigError(f"the saved replay has capacity {state['capacity']}; replay.capacity is {self.capacity}")
+        self._grow(size)
+        for name, value in state["data"].items():
+            if self.fields[name].per == "step":
+                self._data[name][:size, : value.shape[1]] = value.to(self.device)
+                self._data[name][:size, value.shape[1] :] = 0
+            else:
+                self._data[name][:size] = value.to(self.device)
+        self._lengths[:size] = state["lengths"]
+        self._size, self._next = size, int(state["next"])

@@ -1,0 +1,1 @@
+"""Measuring: matrices of teams against attacks and partners, and everything that stands in them."""

@@ -1,0 +1,186 @@
+"""What is measured: environment (and another simulator of the same game beside it), rollout, the attack's own work,
+update, whole training loop, memory. Each row is one dict."""
+
+from __future__ import annotations
+
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from marl.core.config import resolved
+from marl.core.protocols import Measured, VectorEnv, View, Yardstick
+from marl.core.seeding import Streams
+from marl.core.types import ConfigError
+from marl.learn.policy import random_available
+from marl.run.build import call, factory, make_env, use_threads
+from marl.run.trainer import Run, open_run
+
+ROWS = ("env_random", "rollout", "attack", "update", "train", "memory")
+LOOP = ("rollout", "attack", "update", "train")
+ENV_LANES = (1, 32, 1024)
+Row = dict[str, Any]  # name, lanes, threads, value, unit, and what the row adds; or a name and a note instead of them
+
+
+def repeat(seconds: float, once: Callable[[], float]) -> tuple[float, float, float]:
+    """Call ``once``, which returns the work it did, for about ``seconds``: (work, wall seconds, CPU seconds)."""
+    work, wall, cpu = 0.0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < seconds:
+        work += once()
+    return work, time.perf_counter() - wall, time.process_time() - cpu
+
+
+def env_speed(env: VectorEnv, seconds: float) -> tuple[float, float, float]:
+    """``reset`` and ``step`` for about ``seconds``, finished lanes restarting at once: (steps of all lanes, wall
+    seconds, CPU seconds). Actions are uniform over the available ones; drawing them is not counted."""
+    gen = torch.Generator().manual_seed(0)
+    now, steps, wall, cpu = env.reset(), 0, 0.0, 0.0
+    warm_up = 3
+    while wall < seconds:
+        actions = random_available(now.avail, gen)
+        cpu_before, wall_before = time.process_time(), time.perf_counter()
+        step = env.step(actions)
+        now = step.next
+        done = step.terminated | step.truncated
+        if done.any():
+            now = env.reset(mask=done)
+        if warm_up:
+            warm_up -= 1
+        else:
+            wall += time.perf_counter() - wall_before
+            cpu += time.process_time() - cpu_before
+            steps += env.n_envs
+    return steps, wall, cpu
+
+
+def speed_row(name: str, lanes: int, threads: int, speed: tuple[float, float, float]) -> Row:
+    steps, wall, cpu = speed
+    return {"name": name, "lanes": lanes, "threads": threads, "value": steps / wall, "unit": "steps/s",
+            "per_cpu_s": steps / cpu}  # fmt: skip
+
+
+def peak_memory() -> float:
+    """The most memory that this process has held, MiB (Linux counts KiB)."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def env_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
+    for lanes in ENV_LANES:
+        with closing(make_env(cfg, lanes, Streams(cfg.seed).env_seed("env"))) as env:
+            yield speed_row("env_random", lanes, threads, env_speed(env, cfg.seconds))
+
+
+def yardstick_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
+    """The same for the other simulator that ``cfg.yardstick`` names; a note where there is nothing to measure."""
+    if cfg.yardstick is None:
+        return
+    yardstick: Yardstick | None = call(factory(cfg.yardstick, "yardstick"), "yardstick", env=cfg.env)
+    if yardstick is None:  # it plays nothing like this environment
+        return
+    name = f"env_random {yardstick.name}"
+    if reason := yardstick.absent():
+        yield {"name": name, "note": f"{yardstick.name}: {reason}"}
+        return
+    try:
+        for lanes in ENV_LANES:
+            yield speed_row(name, lanes, threads, yardstick.measure(lanes, threads, cfg.seconds))
+    except RuntimeError as error:
+        yield {"name": name, "note": f"{yardstick.name}: {error}"}
+
+
+def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
+    """What the attack thinks worth timing by itself, at the first step of an episode in every lane."""
+    attack, env = run.parts.attack, run.parts.env
+    if not isinstance(attack, Measured):
+        return
+    policy = run.parts.algo.policy(run.clock)
+    attack.begin(env.n_envs, policy, run.parts.streams["attack"])
+    carry = policy.begin(env.n_envs, run.parts.streams["explore"])
+    everywhere = torch.ones(env.n_envs, dtype=torch.bool, device=run.parts.device)
+    for name, (once, unit) in attack.chores(
+        View(0, env.reset().to(run.parts.device), carry, everywhere, policy)
+    ).items():
+        once()
+        work, wall, cpu = repeat(seconds, once)
+        yield {"name": f"attack {name}", **base, "value": work / wall, "unit": unit, "per_cpu_s": work / cpu}
+
+
+def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iterator[Row]:
+    """rollout, the attack's own work, update and train on one warm run; ``train`` also says how much memory it took."""
+    base = {"lanes": run.parts.env.n_envs, "threads": threads}
+
+    def collect_once() -> float:
+        fresh = run.collect()
+        run.count(fresh)
+        run.replay.add(fresh)
+        return float(fresh.length.sum())
+
+    def train_once() -> float:
+        fresh = run.collect()
+        run.count(fresh)
+        run.learn(fresh)
+        return float(fresh.length.sum())
+
+    batch_size = int(cfg.algo.get("batch_size", 32))
+    while len(run.replay) < batch_size or run.clock.env_steps < cfg.warmup_steps:
+        fresh = run.collect()
+        run.count(fresh)
+        run.parts.algo.annotate(fresh)
+        run.replay.add(fresh)
+    if only in (None, "rollout"):
+        steps, wall, cpu = repeat(cfg.seconds, collect_once)
+        yield {"name": "rollout", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu}
+    if only in (None, "attack"):
+        yield from chore_rows(run, cfg.seconds, base)
+    learner = getattr(run.parts.algo, "learner", None)
+    if only in (None, "update") and learner is not None:
+        gen = torch.Generator().manual_seed(0)
+
+        def update_once() -> float:
+            learner.update(run.replay.sample(batch_size, gen, run.parts.device))
+            return 1.0
+
+        update_once()
+        updates, wall, cpu = repeat(cfg.seconds, update_once)
+        yield {"name": "update", **base, "value": updates / wall, "unit": "updates/s", "per_cpu_s": updates / cpu,
+               "episodes": batch_size, "horizon": int(run.replay.longest)}  # fmt: skip
+    if only in (None, "train"):
+        train_once()
+        before = run.clock.updates
+        steps, wall, cpu = repeat(2 * cfg.seconds, train_once)
+        updates = run.clock.updates - before
+        yield {"name": "train", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu,
+               "updates_per_s": updates / wall, "updates_per_cpu_s": updates / cpu,
+               "peak_mib": peak_memory()}  # fmt: skip
+
+
+def rows(cfg: DictConfig) -> Iterator[Row]:
+    """Every row that ``cfg`` asks for, for one thread and for all, or for ``cfg.threads``."""
+    if cfg.only is not None and cfg.only not in ROWS:
+        raise ConfigError(f"only={cfg.only} is not a row; choose one of {', '.join(ROWS)}")
+    if cfg.seconds <= 0:
+        raise ConfigError(f"seconds={cfg.seconds} must be more than 0")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for threads in dict.fromkeys([cfg.threads] if cfg.threads else [1, cores]):
+        use_threads(threads)
+        if cfg.only in (None, "env_random"):
+            yield from env_rows(cfg, threads)
+            yield from yardstick_rows(cfg, threads)
+        if cfg.only is None or cfg.only in LOOP:
+            run_cfg = cfg.copy()
+            run_cfg.threads = threads
+            with tempfile.TemporaryDirectory() as folder:
+                run = open_run(run_cfg, Path(folder), resolved(run_cfg), None)
+                with closing(run):
+                    yield from loop_rows(run_cfg, run, threads, cfg.only)
+    if cfg.only in (None, "memory"):
+        yield {
+            "name": "memory", "lanes": cfg.train.n_envs, "threads": threads, "value": peak_memory(), "unit": "MiB peak",
+        }  # fmt: skip

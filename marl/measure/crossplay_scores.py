@@ -1,0 +1,238 @@
+"""The numbers of a cross-play matrix: self-play, cross-play, the worst case, held-out partners, BR-Prox.
+
+BR-Prox (Wang and others 2023, arXiv 2310.05208) is an agent's return with a partner as a share of the return of a best
+response to that partner.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from marl.core.intervals import Interval, mean_interval
+from marl.measure.entrants import Agent
+from marl.measure.partners import Partner
+from marl.measure.robustness_scores import METRICS, Results
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A player in one seat and another in the rest. ``seats``: the mean when the first has seat i (a single one where
+    it plays with itself). ``std`` over all ``n`` episodes."""
+
+    mean: float
+    std: float
+    n: int
+    seats: tuple[float, ...]
+
+
+Cell = Pair | str | None  # a text says why there is no number; None: not asked for
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Runs in the rows; the same runs and then partners in the columns. ``limits``: for every partner the most that is
+    known to be possible with it, and whether a run was trained for that (else it is the best row's)."""
+
+    metric: str
+    rows: list[Agent]
+    partners: list[Partner]
+    cells: list[list[Cell]]  # [rows, rows + partners]
+    limits: list[tuple[float, bool]]
+
+    def values(self) -> np.ndarray:
+        """[rows, rows + partners] means; nan where there is none."""
+        return np.array([[cell.mean if isinstance(cell, Pair) else math.nan for cell in row] for row in self.cells])
+
+
+@dataclass(frozen=True)
+class Worst:
+    value: Interval
+    who: str
+
+
+@dataclass(frozen=True)
+class Held:
+    """A method with one population: each is a mean over the method's seeds. ``worst_seat``: the least over partners and
+    seats, where a convention about seats shows that ``worst``, a mean over them, hides. ``trained``: whether every
+    partner has a best response that was trained for it; otherwise BR-Prox is an upper bound."""
+
+    population: str
+    mean: Interval
+    worst: Worst
+    worst_seat: Interval
+    br_prox: Interval | None
+    br_prox_iqm: Interval | None
+    trained: bool
+    by_run: tuple[float, ...]  # the mean of each run; nan where it met nobody
+
+
+@dataclass(frozen=True)
+class Method:
+    """``cross``, ``ratio``: None with one seed. ``with_others``: by method, the mean over pairs of different runs.
+    ``held_out``: with all populations, each counting alike; None where there are not two."""
+
+    label: str
+    seeds: tuple[int, ...]
+    self_play: Interval | None
+    self_std: float
+    cross: Interval | None
+    cross_std: float
+    ratio: Interval | None
+    worst: Worst | None
+    with_others: dict[str, Interval]
+    held: list[Held]
+    held_out: Interval | None
+
+
+def score_pair(seatings: Sequence[Results | str], metric: str) -> Cell:
+    """One pair from what its seatings left; the first that is missing says why."""
+    values = []
+    for results in seatings:
+        if isinstance(results, str):
+            return results
+        values.append(results[METRICS[metric]].astype(np.float64))
+    together = np.concatenate(values)
+    spread = float(np.std(together, ddof=1)) if len(together) > 1 else 0.0
+    return Pair(float(together.mean()), spread, len(together), tuple(float(one.mean()) for one in values))
+
+
+def find_limits(
+    rows: Sequence[Agent], partners: Sequence[Partner], cells: Sequence[Sequence[Cell]],
+    responses: Sequence[Sequence[Cell]],
+) -> list[tuple[float, bool]]:  # fmt: skip
+    """For every partner the return of the best response to it, or else of the best row, itself among them; see
+    ``Sheet``. ``responses`` holds for every partner what its best responses reach with it."""
+    found = []
+    for k, (partner, answers) in enumerate(zip(partners, responses, strict=True)):
+        trained = [cell.mean for cell in answers if isinstance(cell, Pair)]
+        column = [
+            cells[i][i if agent.content == partner.agent.content else len(rows) + k] for i, agent in enumerate(rows)
+        ]
+        seen = [cell.mean for cell in column if isinstance(cell, Pair)]
+        found.append((max(trained or seen, default=math.nan), bool(trained)))
+    return found
+
+
+def jackknife(estimate: Callable[[np.ndarray], float], n: int) -> Interval:
+    """Student's t interval of a statistic of ``n`` exchangeable runs, which its pairs share, from leaving out one run
+    at a time (Tukey 1958); unbounded below three. ``estimate`` is given the runs to use."""
+    every = np.arange(n)
+    whole = estimate(every)
+    if n < 3:
+        return Interval(whole, -math.inf, math.inf, n)
+    parts = n * whole - (n - 1) * np.array([estimate(np.delete(every, i)) for i in every])
+    half = float(stats.t.ppf(0.975, n - 1) * np.std(parts, ddof=1) / math.sqrt(n))
+    return Interval(whole, whole - half, whole + half, n)
+
+
+def interquartile(values: np.ndarray) -> float:
+    """Mean of the middle half of the numbers among them."""
+    return float(stats.trim_mean(values[~np.isnan(values)], 0.25))
+
+
+def methods(sheet: Sheet) -> list[Method]:
+    """A summary of every method, in the order of the rows. Runs that lack a number are left out of what needs it."""
+    groups: dict[str, list[int]] = {}
+    for i, agent in enumerate(sheet.rows):
+        groups.setdefault(agent.label, []).append(i)
+    return [_method(sheet, label, members, groups) for label, members in groups.items()]
+
+
+def _method(sheet: Sheet, label: str, members: list[int], groups: dict[str, list[int]]) -> Method:
+    values = sheet.values()[:, : len(sheet.rows)]
+    own = values[np.ix_(members, members)]
+    whole = ~np.isnan(own).any(1)
+    seeds = tuple(sheet.rows[i].seed for i in members)
+    alone = np.diag(own)[~np.isnan(np.diag(own))]
+    kept, inside = [m for m, ok in zip(members, whole, strict=True) if ok], own[np.ix_(whole, whole)]
+    cross = ratio = worst = None
+    others = _off_diagonal(inside)
+    if len(kept) > 1:
+        cross = jackknife(lambda use: float(_off_diagonal(inside[np.ix_(use, use)]).mean()), len(kept))
+        if np.diag(inside).mean() > 0:
+            ratio = jackknife(lambda use: _share(inside[np.ix_(use, use)]), len(kept))
+        worst = _worst_pair(sheet, kept, inside)
+    held = _held(sheet, members)
+    return Method(
+        label, seeds, mean_interval(alone) if len(alone) else None, _spread(alone), cross, _spread(others), ratio,
+        worst, _with_others(values, members, label, groups), held, _held_out(held),
+    )  # fmt: skip
+
+
+def _off_diagonal(square: np.ndarray) -> np.ndarray:
+    return square[~np.eye(len(square), dtype=bool)]
+
+
+def _share(square: np.ndarray) -> float:
+    return float(_off_diagonal(square).mean() / np.diag(square).mean())
+
+
+def _spread(values: np.ndarray) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+
+
+def _worst_pair(sheet: Sheet, kept: list[int], inside: np.ndarray) -> Worst:
+    masked = inside + np.where(np.eye(len(inside), dtype=bool), np.inf, 0.0)
+    one, other = np.unravel_index(int(masked.argmin()), masked.shape)
+    low = float(masked.min())
+    names = f"seeds {sheet.rows[kept[one]].seed} and {sheet.rows[kept[other]].seed}"
+    return Worst(Interval(low, -math.inf, math.inf, 1), names)
+
+
+def _with_others(
+    values: np.ndarray, members: list[int], label: str, groups: dict[str, list[int]]
+) -> dict[str, Interval]:
+    """Over pairs with the runs of each other method: the mean over a method's runs of their means over the others."""
+    found = {}
+    for other, theirs in groups.items():
+        block = values[np.ix_(members, theirs)]
+        if other != label and not np.isnan(block).all():
+            rows = block[~np.isnan(block).all(1)]
+            found[other] = mean_interval(np.nanmean(rows, axis=1))
+    return found
+
+
+def _held(sheet: Sheet, members: list[int]) -> list[Held]:
+    """Partners that one of the method's runs could not meet are left out for all of them; a run that is a partner
+    itself counts with the others."""
+    values, first = sheet.values(), len(sheet.rows)
+    populations: dict[str, list[int]] = {}
+    for k, partner in enumerate(sheet.partners):
+        populations.setdefault(partner.population, []).append(k)
+    found = []
+    for population, every in populations.items():
+        chosen = [k for k in every if not any(isinstance(sheet.cells[i][first + k], str) for i in members)]
+        block = values[np.ix_(members, [first + k for k in chosen])]  # nan: itself
+        met = ~np.isnan(block).all(0)
+        if not met.any():
+            continue
+        block, chosen = block[:, met], [k for k, ok in zip(chosen, met, strict=True) if ok]
+        some = ~np.isnan(block).all(1)
+        block, by_run = block[some], np.full(len(members), np.nan)
+        by_run[some] = np.nanmean(block, axis=1)
+        seated = [[cell.seats for k in chosen if isinstance(cell := sheet.cells[i][first + k], Pair)] for i in members]
+        best = np.array([sheet.limits[k][0] for k in chosen])
+        shares = block / best if (best > 0).all() else None
+        hardest = sheet.partners[chosen[int(np.nanmean(block, axis=0).argmin())]].name
+        found.append(Held(
+            population, mean_interval(by_run[some]),
+            Worst(mean_interval(np.nanmin(block, axis=1)), hardest),
+            mean_interval(np.array([min(min(seats) for seats in pairs) for pairs in seated if pairs])),
+            None if shares is None else mean_interval(np.nanmean(shares, axis=1)),
+            None if shares is None else mean_interval(np.array([interquartile(row) for row in shares])),
+            all(sheet.limits[k][1] for k in chosen), tuple(by_run),
+        ))  # fmt: skip
+    return found
+
+
+def _held_out(held: list[Held]) -> Interval | None:
+    """Over the runs that met every population."""
+    means = np.array([one.by_run for one in held])
+    if len(held) < 2 or np.isnan(means).any(0).all():
+        return None
+    return mean_interval(means[:, ~np.isnan(means).any(0)].mean(0))

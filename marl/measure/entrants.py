@@ -1,0 +1,127 @@
+"""Who stands in the rows of a robustness matrix: runs found on disk and policies trained elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from glob import glob
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from marl.core.config import resolved
+from marl.core.types import ConfigError
+from marl.measure.importers import mixer_beside
+from marl.run import checkpoint
+from marl.run.folders import identify
+from marl.run.runs import pick_checkpoint, read_config
+
+Tree = dict[str, Any]  # plain, resolved configuration
+
+
+@dataclass(frozen=True)
+class Agent:
+    """One trained policy and the game that it plays. Agents with the same task and label are seeds of one method."""
+
+    task: str
+    label: str
+    seed: int
+    source: Tree  # where it came from, for the record
+    opens: Tree  # what marl.run.runs.open_team needs to know of it
+    content: Tree  # what decides how it plays: digests and networks' configuration, no paths
+    env: Tree
+
+    @property
+    def name(self) -> str:
+        return f"{self.task} {self.who}"
+
+    @property
+    def who(self) -> str:
+        """Its name among agents of one game."""
+        return f"{self.label} seed {self.seed}"
+
+
+def entries(given: Any) -> list[tuple[str | None, str]]:
+    """(name, pattern) of ``runs=``: a pattern, or a list of patterns and of ``{name: ..., path: ...}``."""
+    found: list[tuple[str | None, str]] = []
+    for item in given if isinstance(given, list) else [given]:
+        if isinstance(item, dict) and item.keys() == {"name", "path"}:
+            found.append((str(item["name"]), str(item["path"])))
+        elif isinstance(item, str):
+            found.append((None, item))
+        else:
+            raise ConfigError(f"runs has {item}; an entry is a folder, a pattern, or {{name: ..., path: ...}}")
+    return found
+
+
+def trained_folders(pattern: str, key: str = "runs") -> list[Path]:
+    """Run folders with checkpoints at or below every path that ``pattern`` (a glob, ** allowed) matches, but for runs
+    that were set aside; ConfigError where there is none."""
+    found_paths = [pattern] if Path(pattern).is_dir() else glob(pattern, recursive=True)  # folders may have [ ] in them
+    matches = [path for path in map(Path, found_paths) if path.is_dir()]
+    configs = {path / "config.json" for path in matches} | {f for path in matches for f in path.rglob("config.json")}
+    found = {f.parent.resolve(): f.parent for f in configs if f.exists() and (f.parent / "checkpoints").is_dir()}
+    kept = [folder for real, folder in sorted(found.items()) if "previous" not in real.parts]
+    if not kept:
+        raise ConfigError(f"{key}={pattern} matches no run folder with checkpoints")
+    return kept
+
+
+def from_run(folder: Path, name: str | None, env: Tree | None, env_name: str | None, step: int | None = None) -> Agent:
+    """The team of a run's newest checkpoint (or of the one at ``step``), in ``env`` or else in the game that it was
+    trained in."""
+    config = resolved(read_config(folder))
+    task, label, seed = identify(config)
+    meta = checkpoint.verify(picked := pick_checkpoint(folder, step))
+    step = int(picked.name.removeprefix("step_"))
+    return Agent(
+        env_name or task, name or label, seed, {"run": str(folder), "env_steps": step},
+        {"run": str(folder), "policy": None, "checkpoint": step},
+        {"state": meta["digests"]["state.pt"], "algo": config["algo"]}, env or config["env"],
+    )  # fmt: skip
+
+
+def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "runs") -> list[Agent]:
+    """Every run that ``given`` names, each once, seeds in order within their method."""
+    agents: dict[Path, Agent] = {}
+    for name, pattern in entries(given):
+        for folder in trained_folders(pattern, key):
+            agents.setdefault(folder.resolve(), from_run(folder, name, env, env_name))
+    return _by_method(agents.values())
+
+
+def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[Agent]) -> Agent:
+    """The policy of an entry of ``imports=``: ``policy`` with the entry's other keys; a mixer saved beside the agent is
+    found. Files count by their content. Entries with one name and task, in the order of ``others``, are its seeds."""
+    label = str(item.get("name", Path(item["path"]).stem))
+    options = {key: value for key, value in item.items() if key not in ("name", "env", "policy")}
+    if "mixer" in policy.keys() and "mixer" not in options:
+        options["mixer"] = mixer_beside(Path(item["path"]))
+    for key in options:
+        if key not in policy.keys():  # "in policy" does not see keys that are still ???
+            raise ConfigError(f"imports: {key} is not an option of the policy; there are {', '.join(map(str, policy))}")
+    tree = resolved(DictConfig(OmegaConf.merge(policy, options)))
+    files = {}
+    for key in ("path", "mixer"):
+        if tree.get(key) is not None:
+            if not Path(tree[key]).is_file():
+                raise ConfigError(f"imports: {key}={tree[key]} is not a file")
+            files[key] = checkpoint.digest(Path(tree[key]))
+    seed = sum((one.task, one.label) == (task, label) for one in others)
+    opens = {"run": None, "policy": tree, "checkpoint": None}
+    return Agent(task, label, seed, {"policy": str(tree["path"])}, opens, tree | files, env)
+
+
+def _by_method(agents: Iterable[Agent]) -> list[Agent]:
+    """The same agents; tasks and methods keep the order in which they come, their seeds are sorted."""
+    groups: dict[tuple[str, str], list[Agent]] = {}
+    for agent in agents:
+        groups.setdefault((agent.task, agent.label), []).append(agent)
+    return [agent for group in groups.values() for agent in sorted(group, key=lambda one: one.seed)]
+
+
+def same_game(a: Tree, b: Tree) -> bool:
+    """Whether two configurations describe the same environment."""
+    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)

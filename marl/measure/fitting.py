@@ -1,0 +1,76 @@
+"""Fitting an attack that has networks of its own to a victim that stays as it is.
+
+The victim plays greedily under the attack; after every round of episodes the attack updates itself. What it has learnt
+is kept in a file, so that it can be put before any team that plays the same game.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from marl.core.protocols import Attack, Fitting
+from marl.core.types import Clock, ConfigError, Metrics
+from marl.learn.replay import EpisodeReplay
+from marl.run.collect import collect
+from marl.run.runs import open_team
+
+Tell = Callable[[float], None]  # how much is done, 0 to 1
+
+
+def fit_attack(team_config: dict[str, Any], n_envs: int, capacity: int, tell: Tell) -> dict[str, Any]:
+    """Fit the attack of ``team_config`` (as for ``open_team``) to its team, until the attack says that it is enough.
+
+    It updates itself after every round of ``n_envs`` episodes, from a replay of ``capacity`` episodes. Returns what
+    ``save_fit`` keeps: the attack's state, the last metrics, the count of steps and episodes. ConfigError where there
+    is nothing to fit, or where the attack cannot deal with the team.
+    """
+    team = open_team(OmegaConf.create(team_config), n_envs)
+    with closing(team.env):
+        attack = team.attack
+        if not isinstance(attack, Fitting):
+            raise ConfigError(f"{type(attack).__name__} has nothing to fit: its column must not have fit")
+        clock, metrics = Clock(), Metrics()
+        # dropout, and networks that are made late, draw from torch's own stream
+        with attack.fitting(), team.streams.initializing():
+            fields = team.fields | attack.fields()
+            replay = EpisodeReplay(capacity, team.env.spec.episode_limit, fields)
+            everyone = torch.ones(n_envs, dtype=torch.bool)
+            while attack.needs_fit:
+                fresh = collect(
+                    team.env, team.policy, attack, fields, explore=False, attacked=everyone,
+                    policy_gen=team.streams["eval"], attack_gen=team.streams["attack"], device=team.device,
+                )  # fmt: skip
+                clock.env_steps += int(fresh.length.sum())
+                clock.episodes += len(fresh)
+                replay.add(fresh)
+                metrics |= attack.update(replay, fresh, team.policy, clock)
+                tell(attack.fitted)
+        scalars = {name: value.item() for name, value in metrics.items()}
+        return {"attack": attack.state_dict(), "metrics": scalars, "clock": clock.state_dict()}
+
+
+def save_fit(path: Path, fitted: dict[str, Any]) -> None:
+    """Write tensors and builtins so that readers see a whole file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    try:
+        with beside.open("wb") as file:
+            torch.save(fitted, file)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def load_fit(path: Path, attack: Attack, device: torch.device) -> None:
+    """Give ``attack`` what was learnt."""
+    attack.load_state_dict(torch.load(path, map_location=device, weights_only=True)["attack"])

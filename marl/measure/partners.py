@@ -1,0 +1,112 @@
+"""Populations of held-out partners: runs, their early checkpoints, single members of a run, scripted policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from marl.core.config import resolved
+from marl.core.types import ConfigError
+from marl.measure.entrants import Agent, Tree, entries, from_run, from_runs, trained_folders
+from marl.run import checkpoint
+from marl.run.build import check_call, factory
+
+KNOWN = ("runs", "checkpoints", "members", "policies", "responses")
+
+
+@dataclass(frozen=True)
+class Partner:
+    """Somebody whom the rows never met. ``responses``: runs that were trained to play with exactly this partner; the
+    best of them says how much is possible."""
+
+    population: str
+    name: str
+    agent: Agent
+    responses: tuple[Agent, ...] = ()
+
+
+def read_populations(given: Any, env: Tree, task: str) -> list[Partner]:
+    """Partners of ``partners=``, a mapping from the names of populations to what is in them:
+
+    ``runs`` (folders or patterns), at the shares ``checkpoints`` of their training (the nearest checkpoint that was
+    kept; null: the newest), as the ``members`` that their algorithm names (null: the team itself); ``policies``,
+    configurations of plug-ins by name; ``responses``, runs by the name of the partner that they answer. ConfigError
+    names what is wrong, before anything is measured.
+    """
+    found: list[Partner] = []
+    for population, node in (given or {}).items():
+        section = f"partners.{population}"
+        if not isinstance(node, dict) or not node.keys() & {"runs", "policies"}:
+            raise ConfigError(f"{section} has neither runs nor policies")
+        for key in node:
+            if key not in KNOWN:
+                raise ConfigError(f"{section}.{key} is not known; a population has {', '.join(KNOWN)}")
+        members = _from_runs(node, section, env, task) if node.get("runs") is not None else []
+        members += [scripted(name, policy, section, env, task) for name, policy in (node.get("policies") or {}).items()]
+        found += _answered(population, members, node.get("responses") or {}, section, env, task)
+    return found
+
+
+def _from_runs(node: Tree, section: str, env: Tree, task: str) -> list[Agent]:
+    agents = []
+    for name, pattern in entries(node["runs"]):
+        for folder in trained_folders(pattern, f"{section}.runs"):
+            steps = [None] if node.get("checkpoints") is None else nearest(folder, node["checkpoints"], section)
+            for step in steps:
+                agent = from_run(folder, name, env, task, step)
+                agents += [with_member(agent, str(member)) for member in node.get("members") or []] or [agent]
+    return agents
+
+
+def nearest(folder: Path, shares: Any, section: str) -> list[int]:
+    """Steps of the checkpoints of a run that are nearest to shares of its training, each once, in order."""
+    if not isinstance(shares, list) or not all(isinstance(s, int | float) and 0 <= s <= 1 for s in shares):
+        raise ConfigError(f"{section}.checkpoints={shares} is not a list of shares of a run's training, 0 to 1")
+    kept = sorted(int(one.name.removeprefix("step_")) for one in checkpoint.folders(folder / "checkpoints"))
+    if not kept:
+        raise ConfigError(f"{section}.runs: {folder} has no usable checkpoint")
+    return sorted({min(kept, key=lambda step: abs(step - share * kept[-1])) for share in shares})
+
+
+def with_member(agent: Agent, member: str) -> Agent:
+    """One of the policies that the algorithm of a run trains beside its team's."""
+    return replace(
+        agent, label=f"{agent.label} {member}", source=agent.source | {"member": member},
+        opens=agent.opens | {"member": member}, content=agent.content | {"member": member},
+    )  # fmt: skip
+
+
+def scripted(name: str, policy: Tree, section: str, env: Tree, task: str) -> Agent:
+    """A policy that a plug-in's configuration describes; a file that it names as ``path`` counts by its content."""
+    if not isinstance(policy, dict) or "_target_" not in policy:
+        raise ConfigError(f"{section}.policies.{name} has no _target_; give +policy@{section}.policies.{name}=NAME")
+    tree = resolved(DictConfig(policy))
+    check_call(factory(DictConfig(tree), f"{section}.policies.{name}"), f"{section}.policies.{name}", None, None)
+    content = dict(tree)
+    if tree.get("path") is not None:
+        if not Path(tree["path"]).is_file():
+            raise ConfigError(f"{section}.policies.{name}.path={tree['path']} is not a file")
+        content["path"] = checkpoint.digest(Path(tree["path"]))
+    opens = {"run": None, "policy": tree, "checkpoint": None}
+    return Agent(task, name, 0, {"policy": tree["_target_"]}, opens, content, env)
+
+
+def _answered(
+    population: str, members: list[Agent], responses: Tree, section: str, env: Tree, task: str
+) -> list[Partner]:
+    names = [agent.label if agent.opens["run"] is None else agent.who for agent in members]
+    names = [
+        name if names.count(name) == 1 or agent.opens["run"] is None else f"{name} at {agent.source['env_steps']}"
+        for name, agent in zip(names, members, strict=True)
+    ]  # checkpoints of one run have their steps in their names
+    for name in responses:
+        if name not in names:
+            raise ConfigError(f"{section}.responses.{name} answers nobody; there are {', '.join(names)}")
+    return [
+        Partner(population, name, agent, tuple(
+            from_runs(responses[name], env, task, f"{section}.responses.{name}") if name in responses else ()))
+        for name, agent in zip(names, members, strict=True)
+    ]  # fmt: skip

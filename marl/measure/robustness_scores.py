@@ -1,0 +1,192 @@
+"""The numbers of a robustness matrix: per run over episodes, per method over its seeds, per method over its tasks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from marl.core.intervals import Interval, mean_interval, rate_interval
+from marl.core.types import ConfigError
+from marl.measure.entrants import Agent
+
+METRICS = {"win_rate": "won", "return": "return"}  # how a metric's per-episode values are called
+Results = dict[str, np.ndarray]  # per-episode values of a cell
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a row has in a column. Intervals are 95%: of a run over its episodes (win rate: Wilson's), of a method over
+    its seeds and of all tasks together Student's t. ``drop``: how much less of the metric than without attack."""
+
+    win_rate: Interval
+    returns: Interval
+    return_std: float  # over episodes, or over seeds
+    length: float
+    attacked_steps: float
+    attacked_actions: float
+    drop: Interval | None
+
+    def metric(self, name: str) -> Interval:
+        return self.win_rate if name == "win_rate" else self.returns
+
+
+Cells = dict[str, "Score | str"]  # by column; a text says why there is no score
+
+
+@dataclass(frozen=True)
+class Row:
+    """``level``: a run, the method that it is a seed of, or a method's mean over tasks. ``leads``: by column, how much
+    more of the metric a method has than the one that it is compared with."""
+
+    level: Literal["run", "method", "tasks"]
+    task: str
+    label: str
+    seeds: tuple[int, ...]
+    cells: Cells
+    source: dict[str, Any] | None = None
+    leads: dict[str, Interval] = field(default_factory=dict)
+
+    def worst(self, metric: str, baseline: str | None) -> str | None:
+        """The column with the least of the metric, the baseline left aside."""
+        means = {
+            name: cell.metric(metric).mean
+            for name, cell in self.cells.items()
+            if isinstance(cell, Score) and name != baseline
+        }
+        return min(means, key=lambda name: means[name]) if means else None
+
+
+def score_run(results: Results, natural: Results | None, metric: str) -> Score:
+    """One run's score; the drop is of paired episodes, which begin alike."""
+    key = METRICS[metric]
+    returns = results["return"]
+    spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
+    drop = None if natural is None else mean_interval(natural[key].astype(float) - results[key])
+    return Score(
+        rate_interval(results["won"]), mean_interval(returns), spread, float(results["length"].mean()),
+        float(results["hits"].mean()), float(results["hit_actions"].mean()), drop,
+    )  # fmt: skip
+
+
+def over_tasks(groups: list[np.ndarray]) -> Interval:
+    """The mean over tasks of the means over seeds, with Student's t interval whose variance and degrees of freedom
+    (Satterthwaite 1946) come from the spread of the seeds within each task: tasks are chosen, not drawn."""
+    mean, n = float(np.mean([values.mean() for values in groups])), sum(map(len, groups))
+    if any(len(values) < 2 for values in groups):
+        return Interval(mean, -math.inf, math.inf, n)
+    parts = np.array([values.var(ddof=1) / len(values) for values in groups])
+    if not parts.any():
+        return Interval(mean, mean, mean, n)
+    freedom = parts.sum() ** 2 / (parts**2 / np.array([len(values) - 1 for values in groups])).sum()
+    half = float(stats.t.ppf(0.975, freedom) * math.sqrt(parts.sum()) / len(groups))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def combine(tasks: list[list[Score]]) -> Score:
+    """The score of a method from those of its seeds, in one task or in several. A single run speaks for itself."""
+    if len(tasks) == 1 and len(tasks[0]) == 1:
+        return tasks[0][0]
+
+    def gather(value: Any) -> list[np.ndarray]:
+        return [np.array([value(score) for score in scores], dtype=np.float64) for scores in tasks]
+
+    def interval(value: Any) -> Interval:
+        return mean_interval(gather(value)[0]) if len(tasks) == 1 else over_tasks(gather(value))
+
+    def mean(value: Any) -> float:
+        return float(np.mean([values.mean() for values in gather(value)]))
+
+    every = [score for scores in tasks for score in scores]
+    drops = all(score.drop is not None for score in every)
+    spread = [float(np.std([s.returns.mean for s in scores], ddof=1)) if len(scores) > 1 else 0.0 for scores in tasks]
+    return Score(
+        interval(lambda s: s.win_rate.mean), interval(lambda s: s.returns.mean), float(np.mean(spread)),
+        mean(lambda s: s.length), mean(lambda s: s.attacked_steps), mean(lambda s: s.attacked_actions),
+        interval(lambda s: s.drop.mean) if drops else None,
+    )  # fmt: skip
+
+
+def score_rows(
+    agents: list[Agent], cells: list[dict[str, Results | str]], baseline: str | None, metric: str
+) -> list[Row]:
+    """Rows of runs, of methods (each before its runs) and, where a method plays several tasks, of methods over tasks.
+
+    ``cells`` holds for every agent its columns' results, or why there are none.
+    """
+    runs = []
+    for agent, results in zip(agents, cells, strict=True):
+        found = results.get(baseline) if baseline is not None else None
+        natural = found if isinstance(found, dict) else None
+        scores: Cells = {
+            name: value if isinstance(value, str) else score_run(value, natural, metric)
+            for name, value in results.items()
+        }
+        runs.append(Row("run", agent.task, agent.label, (agent.seed,), scores, agent.source))
+    methods: dict[str, dict[str, list[Row]]] = {}
+    for row in runs:
+        methods.setdefault(row.label, {}).setdefault(row.task, []).append(row)
+    rows = []
+    for label, by_task in methods.items():
+        for task, members in by_task.items():
+            rows += [_together("method", task, label, [members]), *members]
+    for label, by_task in methods.items():
+        if len(by_task) > 1:
+            rows.append(_together("tasks", ", ".join(by_task), label, list(by_task.values())))
+    return rows
+
+
+def _together(level: Literal["method", "tasks"], task: str, label: str, groups: list[list[Row]]) -> Row:
+    """One row for the runs of a method, by task. A column counts the runs that have a score there, and where a whole
+    task has none it has none."""
+    cells: Cells = {}
+    for name in groups[0][0].cells:
+        scores = [[s for row in rows if isinstance(s := row.cells[name], Score)] for rows in groups]
+        missing = [row.cells[name] for rows, found in zip(groups, scores, strict=True) if not found for row in rows]
+        cells[name] = missing[0] if missing else combine(scores)
+    seeds = sorted({seed for rows in groups for row in rows for seed in row.seeds})
+    return Row(level, task, label, tuple(seeds), cells)
+
+
+def check_versus(versus: str | None, agents: list[Agent]) -> None:
+    """ConfigError where ``versus`` is given and no method is called so."""
+    labels = list(dict.fromkeys(agent.label for agent in agents))
+    if versus is not None and versus not in labels:
+        raise ConfigError(f"versus={versus} is not a row of this matrix; there are {', '.join(labels)}")
+
+
+def add_leads(rows: list[Row], versus: str, metric: str) -> list[Row]:
+    """The rows of methods with their leads over the method ``versus``, run by run of one seed in one task: teams that
+    began as the same one share what that one was like. Student's t over the pairs, over tasks as for other scores.
+    Columns that lack a pair in a task have no lead."""
+    runs = {(row.task, row.label, row.seeds): row.cells for row in rows if row.level == "run"}
+
+    def leads(label: str, tasks: list[str], column: str) -> Interval | None:
+        groups = []
+        for task in tasks:
+            pairs = [
+                (runs[task, label, seeds][column], cells[column])
+                for (where, who, seeds), cells in runs.items()
+                if (where, who) == (task, versus) and (task, label, seeds) in runs
+            ]
+            found = [
+                mine.metric(metric).mean - other.metric(metric).mean
+                for mine, other in pairs
+                if isinstance(mine, Score) and isinstance(other, Score)
+            ]
+            if not found:
+                return None
+            groups.append(np.array(found))
+        return mean_interval(groups[0]) if len(groups) == 1 else over_tasks(groups)
+
+    def led(row: Row) -> Row:
+        if row.level == "run" or row.label == versus:
+            return row
+        tasks = [row.task] if row.level == "method" else [t for t, who, _ in runs if who == row.label]
+        found = {name: leads(row.label, list(dict.fromkeys(tasks)), name) for name in row.cells}
+        return replace(row, leads={name: lead for name, lead in found.items() if lead is not None})
+
+    return [led(row) for row in rows]

@@ -1,0 +1,186 @@
+"""From a configuration to objects: the one place where factories meet runtime values."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import pkgutil
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+import hydra
+import numba
+import torch
+from omegaconf import DictConfig
+
+from marl.core.config import pick_device
+from marl.core.distributed import world
+from marl.core.protocols import Algorithm, Attack, VectorEnv
+from marl.core.seeding import Streams
+from marl.core.types import ConfigError, EnvSpec, Field, core_fields
+
+RUNTIME = ("spec", "device", "gen", "n_envs", "seed")  # arguments that the framework passes, not the configuration
+
+
+@dataclass
+class Parts:
+    """What collecting and learning need."""
+
+    env: VectorEnv
+    algo: Algorithm
+    attack: Attack
+    fields: dict[str, Field]
+    streams: Streams
+    device: torch.device
+
+    @property
+    def spec(self) -> EnvSpec:
+        return self.env.spec
+
+
+def factory(node: DictConfig, section: str) -> Callable[..., Any]:
+    """The partial that a plug-in's YAML describes. ConfigError names what is wrong with it: a target that cannot be
+    imported, or, at any depth, a key that the target's signature does not have or a value of another type."""
+    _check_types(node, section)
+    try:
+        made = hydra.utils.instantiate(node)
+    except Exception as error:  # Hydra wraps whatever the target raised
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        part = re.search(r"full_key: (\S+)", str(error))  # as Hydra says, from the root of what the node belongs to
+        key = part[1] if part else section
+        where = key if f"{key}.".startswith(f"{section}.") else f"{section}.{key}"
+        raise ConfigError(f"{where}: {' '.join(str(cause).split())}") from error
+    _check_keywords(made, section)
+    return made
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value from YAML can be what an annotation says. Only plain types are judged: the rest, as Literal or
+    Callable, is left to the constructor."""
+    if get_origin(hint) in (Union, UnionType):
+        return any(_fits(value, arm) for arm in get_args(hint))
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (bool, str, type(None)) else True
+
+
+def _hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a factory's parameters; of a class, those of its bases' constructors too."""
+    if not isinstance(target, type):
+        return get_type_hints(target)
+    own = [vars(made)["__init__"] for made in reversed(target.__mro__[:-1]) if "__init__" in vars(made)]
+    return {name: hint for init in own for name, hint in get_type_hints(init).items()}
+
+
+def signature(target: Callable[..., Any]) -> inspect.Signature:
+    """What a factory takes. Where a class hands ``**rest`` to its base, the base's keywords stand in its place."""
+    own = inspect.signature(target)
+    kept = {name: p for name, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
+    base = target.__base__ if isinstance(target, type) else None
+    if len(kept) == len(own.parameters) or base is None or base is object:
+        return own
+    handed = signature(base).parameters
+    more = {name: p for name, p in handed.items() if p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) and name not in kept}
+    return own.replace(parameters=[*kept.values(), *more.values()])
+
+
+def _check_types(node: Any, section: str) -> None:
+    if not isinstance(node, DictConfig):
+        return
+    hints: dict[str, Any] = {}
+    if "_target_" in node:
+        try:
+            hints = _hints(pkgutil.resolve_name(node["_target_"]))
+        except Exception:  # no such target: instantiating says so; annotations that only type checkers can read
+            hints = {}
+    for key, value in ((str(key), value) for key, value in node.items()):
+        hint = hints.get(key, Any)
+        if not _fits(value, hint):
+            wanted = hint.__name__ if isinstance(hint, type) else str(hint)
+            raise ConfigError(f"{section}.{key}={value} has the wrong type; it must be {wanted}")
+        _check_types(value, f"{section}.{key}")
+
+
+def _check_keywords(made: Any, section: str) -> None:
+    if not isinstance(made, functools.partial):
+        return
+    takes = signature(made.func).parameters
+    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+        for key in made.keywords:
+            if key not in takes:
+                options = ", ".join(name for name in takes if name not in RUNTIME)
+                raise ConfigError(f"{section}.{key} is not an option of {made.func.__name__}, which takes {options}")
+    for key, value in made.keywords.items():
+        nested = value.items() if isinstance(value, dict) else [("", value)]
+        for name, item in nested:
+            _check_keywords(item, f"{section}.{key}" + (f".{name}" if name else ""))
+
+
+def check_call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> None:
+    """Refuse a factory that lacks an option, or was given one too many, as a ConfigError."""
+    partial = make if isinstance(make, functools.partial) else functools.partial(make)
+    try:
+        signature(partial.func).bind(*partial.args, *args, **{**partial.keywords, **kwargs})
+    except TypeError as error:
+        raise ConfigError(f"{section}: {error}") from error
+
+
+def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> Any:
+    """Call a factory; an option that is missing is a ConfigError, not a TypeError."""
+    check_call(make, section, *args, **kwargs)
+    return make(*args, **kwargs)
+
+
+def make_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
+    """The environment of ``cfg.env`` with ``n_envs`` lanes."""
+    return call(factory(cfg.env, "env"), "env", n_envs=n_envs, seed=seed)
+
+
+def use_threads(threads: int | None) -> None:
+    """Limit torch and the simulators to ``threads`` CPU threads; None leaves them all."""
+    if threads is not None:
+        if threads < 1:
+            raise ConfigError(f"threads={threads} is too small; it must be at least 1, or null")
+        torch.set_num_threads(threads)
+        numba.set_num_threads(min(threads, os.cpu_count() or 1))
+
+
+def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Field]:
+    """Core fields and those that the plug-ins declare; two that declare the same name differently are refused."""
+    fields = core_fields(spec)
+    for owner in (algo, attack):
+        for name, field in owner.fields().items():
+            if fields.setdefault(name, field) != field:
+                raise ConfigError(
+                    f"field '{name}' is declared as {field} by {type(owner).__name__} and as {fields[name]}"
+                )
+    return fields
+
+
+def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
+    """Everything that ``cfg`` describes, with ``n_envs`` lanes seeded from the stream ``env_stream``."""
+    rank, _ = world()
+    use_threads(cfg.threads)
+    device = pick_device(cfg.device)
+    if cfg.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
+        torch.use_deterministic_algorithms(True)
+    streams = Streams(cfg.seed, device, rank)
+    make_algo, make_attack = factory(cfg.algo, "algo"), factory(cfg.attack, "attack")
+    env = make_env(cfg, n_envs, streams.env_seed(env_stream))
+    try:
+        with streams.initializing():
+            algo = call(make_algo, "algo", env.spec, device, streams["replay"])
+            attack = call(make_attack, "attack", env.spec, device)
+        return Parts(env, algo, attack, all_fields(env.spec, algo, attack), streams, device)
+    except BaseException:
+        env.close()
+        raise

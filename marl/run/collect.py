@@ -1,0 +1,124 @@
+"""Collecting whole episodes: every lane plays one, in lockstep, until all are done (the published PyMARL settings)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor
+
+from marl.core.protocols import Attack, Policy, VectorEnv, View
+from marl.core.types import EpisodeBatch, Field, Obs
+
+
+@dataclass
+class Moment:
+    """A step that the environment is about to make."""
+
+    t: int
+    env: VectorEnv
+    intended: Tensor  # long [B, n]
+    executed: Tensor  # long [B, n]
+    hit: Tensor  # bool [B, n]; whom the attack has hit
+    running: Tensor  # bool [B]
+
+
+Watcher = Callable[[Moment], None]
+
+
+def empty_batch(fields: dict[str, Field], n_envs: int, episode_limit: int, device: torch.device) -> EpisodeBatch:
+    """Zeros for ``n_envs`` episodes of ``episode_limit`` transitions."""
+    data = {
+        name: torch.zeros(
+            (n_envs, episode_limit + 1, *f.shape) if f.per == "step" else (n_envs, *f.shape),
+            dtype=f.dtype,
+            device=device,
+        )
+        for name, f in fields.items()
+    }
+    return EpisodeBatch(data, fields)
+
+
+def _store_observation(batch: EpisodeBatch, t: int, obs: Obs) -> None:
+    batch.obs[:, t] = obs.obs
+    batch.state[:, t] = obs.state
+    batch.avail[:, t] = obs.avail
+    batch.alive[:, t] = obs.alive
+
+
+def _store_step(batch: EpisodeBatch, t: int, values: dict[str, Tensor]) -> None:
+    """What the batch has a field for, of step ``t``; of fields of an episode the newest value stays."""
+    for name, value in values.items():
+        if name in batch.fields:
+            place = batch[name][:, t] if batch.fields[name].per == "step" else batch[name]
+            place.copy_(value)
+
+
+def collect(
+    env: VectorEnv,
+    policy: Policy,
+    attack: Attack,
+    fields: dict[str, Field],
+    *,
+    explore: bool,
+    attacked: Tensor,
+    policy_gen: Generator,
+    attack_gen: Generator,
+    device: torch.device | str,
+    watch: Watcher | None = None,
+    seed: int | None = None,
+) -> EpisodeBatch:
+    """One episode per lane, as a batch on the environment's device, cut to the longest episode.
+
+    ``fields`` are the core fields and those that the algorithm and the attack declare; whatever ``policy.act``,
+    ``attack.perturb_actions`` and the environment's ``info_names`` give under these names is stored. ``attacked`` bool
+    [B] marks the lanes that the attack may touch. It also perturbs what is seen after a lane's last step, which values
+    are bootstrapped from. ``device`` is where the policy lives. ``watch`` is called before every step. A ``seed``
+    starts the lanes' random streams anew.
+    """
+    B, limit = env.n_envs, env.spec.episode_limit
+    batch = empty_batch(fields, B, limit, env.device)
+    running = torch.ones(B, dtype=torch.bool, device=env.device)
+    ended = torch.zeros_like(running)  # in the step before: values are bootstrapped from what is seen now
+    attacked = attacked.to(device)
+    carry = policy.begin(B, policy_gen)
+    attack.begin(B, policy, attack_gen)
+    now = env.reset(seed)
+    for t in range(limit):
+        _store_observation(batch, t, now)
+        view = View(t, now.to(device), carry, (running | ended).to(device) & attacked, policy)
+        seen = attack.perturb_obs(view)
+        view.active = running.to(device) & attacked
+        seen_obs = Obs(seen, view.obs.state, view.obs.avail, view.obs.alive)
+        intended, carry, extras = policy.act(seen_obs, carry, explore=explore, gen=policy_gen)
+        executed, attack_extras = attack.perturb_actions(view, intended)
+        carry = policy.after(carry, intended, executed)
+        actions = executed.to(env.device)
+        if watch is not None:
+            hit = attack_extras.get("hit", torch.zeros_like(intended, dtype=torch.bool))
+            watch(Moment(t, env, intended, executed, hit, running))
+
+        step = env.step(actions)
+        stored = {name: step.info[name] for name in env.spec.info_names}
+        stored |= {"actions": actions, "intended": intended, "reward": step.reward, "terminated": step.terminated}
+        stored |= {"filled": running, "obs_seen": seen, **extras, **attack_extras}
+        _store_step(batch, t, stored)
+        batch["length"].add_(running)
+        batch["won"].logical_or_(running & step.info["won"])
+        attack.after_step(view, executed, step)
+        ended = running & (step.terminated | step.truncated)
+        running = running & ~ended
+        now = step.next
+        if not running.any():
+            break
+    _store_observation(batch, t + 1, now)
+    if "obs_seen" in fields:
+        view = View(t + 1, now.to(device), carry, (running | ended).to(device) & attacked, policy)
+        batch["obs_seen"][:, t + 1] = attack.perturb_obs(view).to(env.device)
+    batch.attacked[:] = attacked.to(env.device)
+    batch.reward.masked_fill_(~batch.filled, 0.0)
+    batch.terminated.logical_and_(batch.filled)
+    if "hit" in fields:
+        batch["hit"][~batch.filled] = False
+    return batch.trim(t + 1)

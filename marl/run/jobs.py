@@ -1,0 +1,84 @@
+"""Work that can be stopped: jobs one after the other here, or side by side in processes of their own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import Any, Protocol, TypeVar
+
+from marl.run.progress import JobProgress
+from marl.run.signals import StopRequest
+
+
+class Job(Protocol):
+    @property
+    def title(self) -> str: ...
+
+
+J = TypeVar("J", bound=Job)
+R = TypeVar("R")
+Work = Callable[[J, Callable[[float], None]], R]  # says at times how much is done, 0 to 1; must be importable
+
+
+class Stopped(Exception):
+    """A signal asked to stop; the job in hand is dropped, finished ones are not."""
+
+
+def run_jobs(
+    work: Work[J, R], jobs: Sequence[J], processes: int, stop: StopRequest, progress: JobProgress
+) -> Iterator[tuple[J, R]]:
+    """Each job with its result, as they finish; raises Stopped where ``stop`` was asked for."""
+    if processes > 1 and len(jobs) > 1:
+        yield from _side_by_side(work, jobs, processes, stop, progress)
+        return
+    for job in jobs:
+
+        def tell(done: float, job: J = job) -> None:
+            progress.show(job.title, done)
+            if stop:
+                raise Stopped
+
+        tell(0.0)
+        result = work(job, tell)
+        progress.finished()
+        yield job, result
+
+
+def _side_by_side(
+    work: Work[J, R], jobs: Sequence[J], processes: int, stop: StopRequest, progress: JobProgress
+) -> Iterator[tuple[J, R]]:
+    context = multiprocessing.get_context("spawn")  # a forked child would inherit the threads of torch and numba
+    halt = context.Event()
+    with ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_begin, initargs=(halt,)) as pool:
+        waiting: dict[Any, J] = {pool.submit(_work, work, job): job for job in jobs}
+        try:
+            while waiting:
+                for future in wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED).done:
+                    job = waiting.pop(future)
+                    result = future.result()
+                    progress.finished()
+                    yield job, result
+                if stop and waiting:
+                    raise Stopped
+        finally:
+            halt.set()
+            pool.shutdown(cancel_futures=True)
+
+
+_halt: Any = None  # in a worker: set once the parent wants to stop
+
+
+def _begin(halt: Any) -> None:
+    global _halt
+    _halt = halt
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+
+
+def _work(work: Work[J, R], job: J) -> R:
+    def tell(done: float) -> None:
+        if _halt.is_set():
+            raise Stopped
+
+    return work(job, tell)

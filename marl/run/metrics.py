@@ -1,0 +1,154 @@
+"""Scalars: TensorBoard and ``metrics.jsonl`` / ``eval.jsonl`` with the same rows. x is always ``env_steps``."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from marl.core.distributed import world
+from marl.core.intervals import Interval
+from marl.core.protocols import Algorithm
+from marl.core.types import Clock, EpisodeBatch, Metrics
+from marl.run.checkpoint import write_atomic
+from marl.run.evaluate import attack_facts
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a value became nan or infinite."""
+
+
+class Window:
+    """Means over the training episodes since the last row; of ``attack/...``, over those under attack."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.episodes = 0
+
+    def add(self, fresh: EpisodeBatch) -> None:
+        lengths = fresh.length.double()
+        sums = {
+            "return": fresh.reward.double().sum(),
+            "win_rate": fresh.won.double().sum(),
+            "length": lengths.sum(),
+            "lane_use": lengths.sum() / fresh.horizon,
+        }
+        if "hit" in fresh:
+            facts = attack_facts(fresh)
+            sums |= {
+                "attack/hits_per_episode": facts["hits"].sum(),
+                "attack/hit_actions_per_episode": facts["hit_actions"].sum(),
+                "attack/episodes": fresh.attacked.sum(),
+            }
+        for key, value in sums.items():
+            self.sums[key] = self.sums.get(key, 0.0) + value.item()
+        self.episodes += len(fresh)
+
+    def take(self) -> dict[str, float]:
+        """The means, and a new window."""
+        attacked = self.sums.pop("attack/episodes", 0.0)
+        means = {
+            key: value / max(1, attacked if key.startswith("attack/") else self.episodes)
+            for key, value in self.sums.items()
+        }
+        self.sums, self.episodes = {}, 0
+        return means
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"sums": dict(self.sums), "episodes": self.episodes}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.sums, self.episodes = dict(state["sums"]), int(state["episodes"])
+
+
+def require_finite(metrics: Metrics, algo: Algorithm, clock: Clock) -> None:
+    """Raise NonFiniteError naming the metric, the step and the first network parameter that is broken."""
+    keys = [key for key in metrics if key.startswith(("loss/", "q/", "optim/"))]
+    if not keys or bool(torch.isfinite(torch.stack([metrics[key].detach().float() for key in keys])).all()):
+        return
+    bad = [f"{key}={metrics[key].item()}" for key in keys if not math.isfinite(metrics[key].item())]
+    where = [
+        f"{name}.{parameter}"
+        for name, network in algo.networks().items()
+        for parameter, value in network.named_parameters()
+        if not bool(torch.isfinite(value).all())
+    ]
+    broken = f"first non-finite weights: {where[0]}" if where else "all weights are still finite"
+    raise NonFiniteError(
+        f"{', '.join(bad)} at env step {clock.env_steps}, update {clock.updates}; {broken}. "
+        "Nothing was saved since; try a smaller algo.learner.lr or algo.learner.grad_clip"
+    )
+
+
+class Writer:
+    """Appends rows to the run folder, on rank 0 only (``active``). On resume, rows later than the checkpoint are
+    dropped: they will come again."""
+
+    def __init__(self, run_dir: Path, clock: Clock, tensorboard: bool) -> None:
+        self.run_dir, self.active = run_dir, world()[0] == 0
+        self._tb: Any = None
+        if not self.active:
+            return
+        for name in ("metrics.jsonl", "eval.jsonl"):
+            self._drop_after(run_dir / name, clock.env_steps)
+        if tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self._tb = SummaryWriter(str(run_dir / "tb"), purge_step=clock.env_steps + 1 if clock.env_steps else None)
+
+    @staticmethod
+    def _drop_after(path: Path, env_steps: int) -> None:
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue  # the last line of a crashed run may be cut
+            if row["env_steps"] <= env_steps:
+                kept.append(line)
+        write_atomic(path, "".join(line + "\n" for line in kept))
+
+    def write(self, file: str, scalars: dict[str, float], clock: Clock, **extra: Any) -> None:
+        """One row of ``file`` ("metrics" or "eval") and the scalars in TensorBoard."""
+        if not self.active:
+            return
+        row = {**clock.state_dict(), **extra, **{k: v if math.isfinite(v) else None for k, v in scalars.items()}}
+        with (self.run_dir / f"{file}.jsonl").open("a", encoding="utf8") as out:
+            out.write(json.dumps(row) + "\n")
+        if self._tb is not None:
+            for key, value in scalars.items():
+                self._tb.add_scalar(key, value, clock.env_steps)
+            self._tb.flush()
+
+    def intervals(self, prefix: str, results: dict[str, Interval], clock: Clock, **extra: Any) -> dict[str, float]:
+        """Write test results, with their bounds in ``eval.jsonl``; returns the means by scalar name."""
+        means = {f"{prefix}/{name}": interval.mean for name, interval in results.items()}
+        bounds = {f"{prefix}/{k}_{end}": getattr(i, end) for k, i in results.items() for end in ("low", "high")}
+        finite = {key: value if math.isfinite(value) else None for key, value in bounds.items()}
+        episodes = next(iter(results.values())).n
+        self.write("eval", means, clock, test_episodes=episodes, **finite, **extra)
+        return means
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self._tb is not None:
+            self._tb.close()
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a ``.jsonl`` file; a cut last line is ignored."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                continue
+    return rows

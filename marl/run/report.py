@@ -1,0 +1,132 @@
+"""What a run tells: its header, the rows of its training window, and what came out at the end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from marl.core.intervals import Interval
+from marl.core.types import Clock, Metrics
+from marl.learn.replay import EpisodeReplay
+from marl.run.build import Parts
+from marl.run.checkpoint import write_atomic
+from marl.run.metrics import Window
+
+log = logging.getLogger(__name__)
+Draw = Callable[[Path], Path | None]  # draws the curve of a run folder; None where there is nothing to draw
+
+
+class Timer:
+    """Seconds per named section since the last ``take``."""
+
+    def __init__(self) -> None:
+        self.sections: dict[str, float] = {}
+        self.since, self.step = time.perf_counter(), -1
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self.sections[name] = self.sections.get(name, 0.0) + time.perf_counter() - start
+
+    def take(self, env_steps: int) -> dict[str, float]:
+        """``time/...`` scalars, and a new window; the speed counts evaluation and saving too."""
+        now = time.perf_counter()
+        row = {f"time/{name}": seconds for name, seconds in self.sections.items()}
+        if self.step >= 0:
+            row["time/env_steps_per_s"] = (env_steps - self.step) / max(1e-9, now - self.since)
+        self.sections, self.since, self.step = {}, now, env_steps
+        return row
+
+
+def training_row(
+    window: Window, timer: Timer, metrics: Metrics, replay: EpisodeReplay, env_steps: int
+) -> dict[str, float]:
+    """Scalars of the episodes since the last row, of the newest update and of the clock on the wall."""
+    means = window.take()
+    row = {name if "/" in name else f"train/{name}": mean for name, mean in means.items() if name != "lane_use"}
+    row |= {name: value.item() for name, value in metrics.items()}
+    row |= timer.take(env_steps) | {"time/lane_use": means.get("lane_use", 0.0)}
+    return row | {"replay/episodes": float(len(replay))}
+
+
+def size_text(number: float) -> str:
+    """Bytes in the largest unit that keeps the number above one."""
+    units = ["B", "KiB", "MiB", "GiB"]
+    while number >= 1024 and len(units) > 1:
+        number /= 1024
+        units.pop(0)
+    return f"{number:,.0f} {units[0]}" if number >= 100 else f"{number:.3g} {units[0]}"
+
+
+def short(path: Path) -> str:
+    """``path`` as one would type it from here."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def header(run_dir: Path, parts: Parts, replay: EpisodeReplay, n_envs: int) -> None:
+    """Say what will run, and how large the replay gets, before it runs."""
+    spec = parts.spec
+    parameters = sum(
+        p.numel() for name, net in parts.algo.networks().items() if "target" not in name for p in net.parameters()
+    )
+    log.info("run folder  %s", short(run_dir))
+    log.info(
+        "task        %d agents, %d actions, %d observation and %d state features, at most %d steps, %d lanes",
+        spec.n_agents, spec.n_actions, spec.obs_dim, spec.state_dim, spec.episode_limit, n_envs,
+    )  # fmt: skip
+    log.info("networks    %s parameters on %s", f"{parameters:,}", parts.device)
+    log.info(
+        "replay      grows to %s for %s episodes (%s each) on %s",
+        size_text(replay.full_bytes), f"{replay.capacity:,}", size_text(replay.bytes_per_episode), replay.device,
+    )  # fmt: skip
+
+
+def final_lines(final: dict[str, dict[str, Any]]) -> list[str]:
+    """One line per test result."""
+    lines = []
+    for name, r in final.items():
+        bounds = "no interval" if r["low"] is None else f"95% interval {r['low']:.3f} to {r['high']:.3f}"
+        lines.append(f"{name:<11} {r['mean']:8.3f}   {bounds} over {r['n']} episodes")
+    return lines
+
+
+def finished(run_dir: Path, final: dict[str, Interval], clock: Clock, draw: Draw | None) -> None:
+    """Draw the curve, if there is something to ``draw`` it with, leave the DONE file and print the summary."""
+    curve = draw(run_dir) if draw is not None else None
+    results = {name: interval.as_dict() for name, interval in final.items()}
+    write_atomic(run_dir / "DONE", json.dumps({**clock.state_dict(), "final": results}, indent=1))
+    say_summary(run_dir, results, clock.env_steps, curve)
+
+
+def say_summary(run_dir: Path, final: dict[str, dict[str, Any]], env_steps: int, curve: Path | None) -> None:
+    log.info("finished after %s environment steps; greedy test:", f"{env_steps:,}")
+    for line in final_lines(final):
+        log.info("  %s", line)
+    folder = short(run_dir)
+    log.info("checkpoints %s/checkpoints", folder)
+    if curve is not None:
+        log.info("curve       %s", short(curve))
+    log.info("try next    python -m scripts.evaluate run='%s' episodes=200", folder)
+    log.info("            python -m scripts.record run='%s'", folder)
+    log.info("            tensorboard --logdir '%s'", folder)
+
+
+def read_done(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
+    """Final results of a run that has already made ``total_steps``; says so. None where there is work left."""
+    path = run_dir / "DONE"
+    if not path.exists():
+        return None
+    done = json.loads(path.read_text(encoding="utf8"))
+    if done["env_steps"] < total_steps:
+        return None
+    log.info("%s is finished already (resume=never starts anew)", short(run_dir))
+    curve = run_dir / "learning_curve.png"
+    say_summary(run_dir, done["final"], done["env_steps"], curve if curve.exists() else None)
+    return done["final"]

@@ -1,0 +1,118 @@
+"""What a run folder already holds, and what to do with it: continue, refuse, or set it aside and start anew."""
+
+from __future__ import annotations
+
+import json
+import logging
+import platform
+import shlex
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from marl.core.config import config_hash, identity
+from marl.core.distributed import world
+from marl.core.types import ConfigError
+from marl.run import checkpoint
+
+log = logging.getLogger(__name__)
+OURS = (
+    "checkpoints",
+    "tb",
+    "metrics.jsonl",
+    "eval.jsonl",
+    "config.json",
+    "meta.json",
+    "DONE",
+    "learning_curve.png",
+    "reports",
+)
+
+
+def run_meta(config: dict[str, Any]) -> dict[str, Any]:
+    """Where a result came from: configuration digest, commit, versions, command."""
+    packages = {}
+    for name in ("torch", "numpy", "numba", "hydra-core", "gymnasium", "pettingzoo"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "config_hash": config_hash(config),
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "packages": packages,
+        "command": command_line(),
+    }
+
+
+def command_line() -> str:
+    """What was typed, quoted for a shell, so that it can be typed again."""
+    program = Path(sys.argv[0])
+    words = ["python", "-m", f"scripts.{program.stem}"] if program.parent.name == "scripts" else [sys.argv[0]]
+    return shlex.join([*words, *sys.argv[1:]])
+
+
+def git_commit() -> str:
+    """Commit of the source tree, with "-dirty" where files differ from it; "unknown" outside a repository."""
+    root = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
+            cwd=root, capture_output=True, text=True, timeout=10, check=True,
+        )  # fmt: skip
+        return done.stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """'key: old -> new' for every key that must not change and did."""
+    before, after = identity(old), identity(new)
+    return [
+        f"{key}: {before.get(key)} -> {after.get(key)}"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def set_aside(run_dir: Path) -> None:
+    """Move everything of an earlier run into ``previous/<k>``; nothing is deleted. Under torchrun, rank 0 does it."""
+    if world()[0] != 0:
+        return
+    present = [run_dir / name for name in OURS if (run_dir / name).exists()]
+    if not present:
+        return
+    taken = [int(p.name) for p in (run_dir / "previous").glob("*") if p.name.isdigit()]
+    target = run_dir / "previous" / str(max(taken, default=0) + 1)
+    target.mkdir(parents=True)
+    for path in present:
+        path.rename(target / path.name)
+    log.info("the run that was here is kept in %s", target)
+
+
+def find(run_dir: Path, config: dict[str, Any], resume: str) -> Path | None:
+    """The checkpoint to continue from, or None for a fresh start.
+
+    Raises ConfigError where ``resume=must`` finds none, and where the folder belongs to another configuration.
+    """
+    if resume == "never":
+        set_aside(run_dir)
+        return None
+    found = checkpoint.newest(run_dir / "checkpoints")
+    if found is None:
+        if resume == "must":
+            raise ConfigError(f"resume=must, but {run_dir / 'checkpoints'} holds no usable checkpoint")
+        set_aside(run_dir)
+        return None
+    stored = run_dir / "config.json"
+    if stored.exists():
+        changed = differing_keys(json.loads(stored.read_text(encoding="utf8")), config)
+        if changed:
+            raise ConfigError(
+                f"{run_dir} was trained with another configuration ({'; '.join(changed)}); "
+                "give the run another name=..., or start anew with resume=never"
+            )
+    return found[0]

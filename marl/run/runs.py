@@ -1,0 +1,169 @@
+"""Teams to test: read from run folders (configuration, newest checkpoint, policy) or trained elsewhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from marl.core.config import pick_device
+from marl.core.protocols import Algorithm, Attack, Policy, Troupe, VectorEnv
+from marl.core.seeding import Streams
+from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields
+from marl.run import checkpoint
+from marl.run.build import Parts, build, call, factory, make_env, use_threads
+from marl.run.evaluate import evaluate
+
+
+@dataclass
+class Team:
+    """A trained policy and what it plays in."""
+
+    env: VectorEnv
+    policy: Policy
+    attack: Attack
+    fields: dict[str, Field]
+    streams: Streams
+    device: torch.device
+    source: dict[str, Any]  # where it came from, for the record
+
+
+def open_team(cfg: DictConfig, n_envs: int) -> Team:
+    """The team that a command line names, by ``run=`` (a run folder) or by ``policy=`` (trained elsewhere)."""
+    if cfg.policy is not None:
+        if cfg.run is not None:
+            raise ConfigError(f"run={cfg.run} and policy= are both given; give one of them")
+        return open_imported(cfg, n_envs)
+    if cfg.run is None:
+        raise ConfigError("run is missing: give run=DIR (a run folder), or policy=pymarl policy.path=FILE env=...")
+    changes = {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
+    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint, cfg.env_options)
+    source = {"run": str(cfg.run), "env_steps": clock.env_steps}
+    policy = parts.algo.policy(clock)
+    return Team(parts.env, policy, parts.attack, parts.fields, parts.streams, parts.device, source)
+
+
+def open_imported(cfg: DictConfig, n_envs: int) -> Team:
+    """The team of ``cfg.policy`` in ``cfg.env``."""
+    if cfg.env is None:
+        raise ConfigError("env is missing: a team that was trained elsewhere needs env=...")
+    use_threads(cfg.threads)
+    device = pick_device(cfg.device)
+    make_policy, make_attack = factory(cfg.policy, "policy"), factory(cfg.attack, "attack")
+    streams = Streams(cfg.seed, device)
+    cfg.env = with_options(cfg.env, cfg.get("env_options") or {})
+    env = make_env(cfg, n_envs, streams.env_seed("eval"))
+    try:
+        with streams.initializing():
+            policy = call(make_policy, "policy", env.spec, device)
+            attack = call(make_attack, "attack", env.spec, device)
+    except BaseException:
+        env.close()
+        raise
+    fields = core_fields(env.spec) | attack.fields()
+    return Team(env, policy, attack, fields, streams, device, {"policy": str(cfg.policy.get("path"))})
+
+
+def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
+    """Greedy episodes of a team; see ``marl.run.evaluate.evaluate``."""
+    return evaluate(
+        team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
+        attack_gen=team.streams["eval_attack"], device=team.device, on_round=on_round,
+    )  # fmt: skip
+
+
+def read_config(run_dir: Path, key: str = "run") -> DictConfig:
+    """The resolved configuration that a run was trained with. ``key`` is what messages call the folder."""
+    path = run_dir / "config.json"
+    if not path.exists():
+        raise ConfigError(f"{key}={run_dir} is not a run folder: it has no config.json")
+    return OmegaConf.create(json.loads(path.read_text(encoding="utf8")))
+
+
+def pick_checkpoint(run_dir: Path, step: int | None, key: str = "run") -> Path:
+    """The newest whole checkpoint, or the one of environment step ``step``."""
+    root = run_dir / "checkpoints"
+    if step is None:
+        found = checkpoint.newest(root)
+        if found is None:
+            raise ConfigError(f"{key}={run_dir} has no usable checkpoint")
+        return found[0]
+    by_step = {int(folder.name.removeprefix("step_")): folder for folder in checkpoint.folders(root)}
+    if step not in by_step:
+        raise ConfigError(f"checkpoint={step} is not in {root}; there are {', '.join(map(str, sorted(by_step)))}")
+    checkpoint.verify(by_step[step])
+    return by_step[step]
+
+
+def with_options(env: DictConfig, options: Mapping[str, Any]) -> DictConfig:
+    """The configuration of an environment with other values; what it does not know is refused when it is made."""
+    changed = OmegaConf.create(OmegaConf.to_container(env, resolve=True))
+    assert isinstance(changed, DictConfig)
+    changed.update(options)
+    return changed
+
+
+def load_trained(
+    run_dir: Path,
+    overrides: dict[str, Any],
+    n_envs: int,
+    step: int | None = None,
+    env_options: Mapping[str, Any] | None = None,
+) -> tuple[Parts, Clock]:
+    """The trained team of a run on a fresh environment with ``n_envs`` lanes.
+
+    ``overrides`` replaces top-level keys of the stored configuration: seed, device, threads, env, attack.
+    ``env_options`` changes single values of the environment, as in ``ally_health: 0.85``.
+    """
+    cfg = read_config(run_dir)
+    folder = pick_checkpoint(run_dir, step)
+    for key, value in overrides.items():
+        if value is not None:
+            cfg[key] = value
+    cfg.env = with_options(cfg.env, env_options or {})
+    parts = build(cfg, n_envs, env_stream="eval")
+    try:
+        return parts, restore(parts.algo, run_dir, folder, parts.device)
+    except ConfigError:
+        parts.env.close()
+        raise
+
+
+def restore(algo: Algorithm, run_dir: Path, folder: Path, device: torch.device) -> Clock:
+    """Give ``algo`` the weights of the checkpoint ``folder`` of a run; the clock that goes with them."""
+    state = checkpoint.load_state(folder, device)
+    try:
+        algo.load_state_dict(state["algo"])
+    except RuntimeError as error:  # torch's message lists every tensor
+        raise ConfigError(
+            f"the team of {run_dir} does not fit this environment: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    clock = Clock()
+    clock.load_state_dict(state["clock"])
+    return clock
+
+
+def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, streams: Streams) -> Policy:
+    """A policy without an environment of its own: of the run ``opens["run"]`` at ``opens["checkpoint"]`` (None: the
+    newest), or what the plug-in ``opens["policy"]`` makes. ``opens["member"]``: not the team of the run, but another
+    policy that its algorithm trains. ConfigError where it does not fit ``spec``, or there is none."""
+    if opens["policy"] is not None:
+        with streams.initializing():
+            return call(factory(OmegaConf.create(opens["policy"]), "policy"), "policy", spec, device)
+    run_dir = Path(opens["run"])
+    make_algo = factory(read_config(run_dir).algo, "algo")
+    with streams.initializing():
+        algo = call(make_algo, "algo", spec, device, streams["replay"])
+    clock = restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]), device)
+    member = opens.get("member")
+    if member is None:
+        return algo.policy(clock)
+    if not isinstance(algo, Troupe):
+        raise ConfigError(f"{run_dir} has no member {member}: {type(algo).__name__} trains one team only")
+    return algo.member(member)

@@ -1,0 +1,246 @@
+"""The training loop, ``fit``: collect, store, learn, report, save. It contains no algorithm."""
+
+from __future__ import annotations
+
+import json
+import logging
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+
+from marl.core import distributed
+from marl.core.config import pick_device, resolved, validate
+from marl.core.intervals import Interval
+from marl.core.protocols import Alternating, Moving, NoAttack, Reporting, VectorEnv
+from marl.core.types import Clock, EpisodeBatch, Metrics
+from marl.learn.replay import EpisodeReplay
+from marl.run import checkpoint, report
+from marl.run.build import Parts, build, make_env
+from marl.run.collect import collect
+from marl.run.evaluate import evaluate, summarise
+from marl.run.metrics import Window, Writer, require_finite
+from marl.run.progress import TrainProgress
+from marl.run.resume import find, run_meta
+from marl.run.signals import StopRequest
+from marl.run.transfer import adopt
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Run:
+    """A run folder and everything that its checkpoint contains."""
+
+    cfg: DictConfig
+    dir: Path
+    parts: Parts
+    eval_env: VectorEnv
+    replay: EpisodeReplay
+    config: dict[str, Any]
+    origin: dict[str, Any] | None = None  # of what ``init_from`` loaded
+    clock: Clock = field(default_factory=Clock)
+    window: Window = field(default_factory=Window)
+    team_learns: bool = True  # from the newest collection
+    metrics: Metrics = field(default_factory=dict)  # the newest of each; not every update has all of them
+
+    def attacked_lanes(self) -> torch.Tensor:
+        """bool [B]: the first ``train.attack_fraction`` of the lanes, from ``train.attack_start`` on."""
+        lanes = torch.arange(self.parts.env.n_envs)
+        share = self.cfg.train.attack_fraction if self.clock.env_steps >= self.cfg.train.attack_start else 0.0
+        return lanes < round(share * len(lanes))
+
+    def collect(self) -> EpisodeBatch:
+        """One exploring episode per lane."""
+        p, attacked = self.parts, self.attacked_lanes()
+        self.team_learns = True
+        if isinstance(p.attack, Alternating) and bool(attacked.any()):
+            self.team_learns = p.attack.take_turn()
+        return collect(
+            p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=attacked,
+            policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
+        )  # fmt: skip
+
+    def learn(self, fresh: EpisodeBatch) -> Metrics:
+        """Store the episodes and let algorithm and attack update, in turns if it asks; raises NonFiniteError."""
+        p = self.parts
+        p.algo.annotate(fresh)
+        self.replay.add(fresh)
+        metrics = p.algo.update(self.replay, fresh, self.clock) if self.team_learns else {}
+        metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
+        require_finite(metrics, p.algo, self.clock)
+        for part in (p.algo, p.attack):
+            if isinstance(part, Reporting) and distributed.world()[0] == 0:
+                part.report(self.dir / "reports")
+        return metrics
+
+    def evaluate(self, episodes: int) -> dict[str, Interval]:
+        """Greedy, unattacked episodes on an environment and streams of their own: training does not notice."""
+        p = self.parts
+        if isinstance(self.eval_env, Moving):
+            self.eval_env.follow(p.env)
+        results = evaluate(
+            self.eval_env, p.algo.policy(self.clock), NoAttack(p.spec, p.device), p.fields, episodes=episodes,
+            policy_gen=p.streams["eval"], attack_gen=p.streams["eval_attack"], device=p.device,
+        )  # fmt: skip
+        return summarise(results)
+
+    def count(self, fresh: EpisodeBatch) -> None:
+        """Advance the clock by the steps and episodes of all ranks."""
+        self.clock.env_steps += distributed.total(int(fresh.length.sum()))
+        self.clock.episodes += distributed.total(len(fresh))
+        self.window.add(fresh)
+
+    def state_dict(self) -> dict[str, Any]:
+        p = self.parts
+        return {
+            "algo": p.algo.state_dict(),
+            "attack": p.attack.state_dict(),
+            "clock": self.clock.state_dict(),
+            "window": self.window.state_dict(),
+            "metrics": dict(self.metrics),
+            "streams": p.streams.state_dict(),
+            "env": p.env.state_dict() if p.env.resumable else None,
+            "eval_env": self.eval_env.state_dict() if self.eval_env.resumable else None,
+            "rng": checkpoint.global_rng_state(),
+        }
+
+    def meta(self) -> dict[str, Any]:
+        """Where the results come from."""
+        return run_meta(self.config) | ({} if self.origin is None else {"init_from": self.origin})
+
+    def save(self, milestone: bool = False) -> bool:
+        """Write a checkpoint; False where it could not be: a full disk costs nothing that was saved before."""
+        with_replay = self.cfg.checkpoint.replay and distributed.world()[1] == 1
+        meta = {**self.meta(), "exact": with_replay and self.parts.env.resumable}
+        try:
+            checkpoint.save(
+                self.dir / "checkpoints", self.clock.env_steps, self.state_dict(),
+                self.replay.state_dict() if with_replay else None, meta,
+                keep=self.cfg.checkpoint.keep, milestone=milestone,
+            )  # fmt: skip
+        except OSError as error:
+            log.error("checkpoint at step %d not written: %s; earlier ones are intact", self.clock.env_steps, error)
+            return False
+        return True
+
+    def load(self, folder: Path) -> None:
+        """Continue from a checkpoint folder."""
+        state, replay = checkpoint.load_state(folder, self.parts.device), checkpoint.load_replay(folder)
+        p = self.parts
+        p.algo.load_state_dict(state["algo"])
+        p.attack.load_state_dict(state["attack"])
+        self.clock.load_state_dict(state["clock"])
+        self.window.load_state_dict(state["window"])
+        self.metrics = dict(state.get("metrics", {}))
+        p.streams.load_state_dict(state["streams"])
+        for env, saved in ((p.env, state["env"]), (self.eval_env, state["eval_env"])):
+            if saved is not None:
+                env.load_state_dict(saved)
+        checkpoint.restore_global_rng(state["rng"])
+        if replay is not None:
+            self.replay.load_state_dict(replay)
+        else:
+            log.warning("the checkpoint has no replay: learning waits until it is warm again, and resume is not exact")
+
+    def close(self) -> None:
+        self.parts.env.close()
+        self.eval_env.close()
+
+
+def origin_of(cfg: DictConfig, config: dict[str, Any], parts: Parts, found: Path | None) -> dict[str, Any] | None:
+    """Load what ``init_from`` names and return its record; a run that continues did so once and keeps the record."""
+    if found is not None:
+        return checkpoint.verify(found).get("init_from")
+    return adopt(parts.algo, config, cfg.init_from, parts.device) if cfg.init_from else None
+
+
+def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path | None) -> Run:
+    """Build a run, and continue from the checkpoint ``found`` if there is one."""
+    rank, ranks = distributed.world()
+    parts = build(cfg, max(1, cfg.train.n_envs // ranks))
+    try:
+        replay_device = pick_device(cfg.replay.device or "cpu", "replay.device")
+        origin = origin_of(cfg, config, parts, found)
+        pin = replay_device.type == "cpu" and parts.device.type == "cuda"
+        replay = EpisodeReplay(cfg.replay.capacity, parts.spec.episode_limit, parts.fields, replay_device, pin)
+        eval_lanes = min(cfg.eval.n_envs, max(cfg.eval.episodes, cfg.eval.final_episodes))
+        eval_env = make_env(cfg, eval_lanes, parts.streams.env_seed("eval"))
+    except BaseException:
+        parts.env.close()
+        raise
+    run = Run(cfg, run_dir, parts, eval_env, replay, config, origin)
+    if rank == 0:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        checkpoint.write_atomic(run_dir / "config.json", json.dumps(config, indent=1))
+        checkpoint.write_atomic(run_dir / "meta.json", json.dumps(run.meta(), indent=1))
+        report.header(run_dir, parts, replay, cfg.train.n_envs)
+    if found is not None:
+        run.load(found)
+        log.info("continuing at step %s from %s", f"{run.clock.env_steps:,}", found)
+    return run
+
+
+def crossed(before: int, after: int, every: int | None) -> bool:
+    """Whether a multiple of ``every`` lies in (before, after]; stateless, so that a resumed run keeps the schedule."""
+    return every is not None and before // every != after // every
+
+
+def fit(cfg: DictConfig, run_dir: Path, draw: report.Draw | None = None) -> dict[str, Any]:
+    """Train as ``cfg`` says, in ``run_dir``; return the final test results ({} if a signal stopped it). ``draw`` draws
+    the learning curve at the end."""
+    validate(cfg)
+    distributed.start(pick_device(cfg.device))
+    config = resolved(cfg)
+    found = find(run_dir, config, cfg.resume)
+    if found is not None and (done := report.read_done(run_dir, cfg.train.total_steps)):
+        return done
+    total = cfg.train.total_steps
+    with (
+        closing(open_run(cfg, run_dir, config, found)) as run,
+        StopRequest() as stop,
+        Writer(run_dir, run.clock, cfg.log.tensorboard) as writer,
+        TrainProgress(cfg.log.progress if writer.active else "off", total, run.clock.env_steps) as progress,
+    ):
+        clock, timer = run.clock, report.Timer()
+        scalars: dict[str, float] = {}
+        if clock.env_steps == 0:
+            scalars |= writer.intervals("eval", run.evaluate(cfg.eval.episodes), clock)
+        while clock.env_steps < total and not distributed.broadcast(bool(stop)):
+            before = clock.env_steps
+            with timer("collect_s"):
+                fresh = run.collect()
+            run.count(fresh)
+            with timer("update_s"):
+                run.metrics |= run.learn(fresh)
+
+            if crossed(before, clock.env_steps, cfg.log.every):
+                row = report.training_row(run.window, timer, run.metrics, run.replay, clock.env_steps)
+                writer.write("metrics", row, clock)
+                scalars |= row
+            if crossed(before, clock.env_steps, cfg.eval.every):
+                scalars |= writer.intervals("eval", run.evaluate(cfg.eval.episodes), clock)
+            if crossed(before, clock.env_steps, cfg.checkpoint.every) and writer.active:
+                run.save(milestone=crossed(before, clock.env_steps, cfg.checkpoint.milestone))
+            progress.show(clock.env_steps, scalars)
+        return finish(run, stop, writer, progress, draw)
+
+
+def finish(
+    run: Run, stop: StopRequest, writer: Writer, progress: TrainProgress, draw: report.Draw | None
+) -> dict[str, Any]:
+    """Save; after the last step also test, draw the learning curve and say what came out."""
+    if writer.active and not run.save():
+        raise checkpoint.CheckpointError(f"the last checkpoint of {run.dir} could not be written")
+    progress.close()
+    if stop:
+        log.info("stopped by %s at step %s; the same command continues", stop.name, f"{run.clock.env_steps:,}")
+        return {}
+    final = run.evaluate(run.cfg.eval.final_episodes)
+    if writer.active:
+        writer.intervals("eval", final, run.clock, final=True)
+        report.finished(run.dir, final, run.clock, draw)
+    return {name: interval.as_dict() for name, interval in final.items()}

@@ -1,0 +1,129 @@
+"""Starting a run from what another run has learnt (``init_from``): its networks and the state of their optimizers, not
+its clock, its replay or its random streams."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from marl.core.config import flatten, resolved
+from marl.core.protocols import Algorithm
+from marl.core.types import ConfigError
+from marl.run import checkpoint
+from marl.run.runs import pick_checkpoint, read_config
+
+log = logging.getLogger(__name__)
+State = dict[str, Any]
+
+
+def adopt(algo: Algorithm, config: State, source: str, device: torch.device) -> State:
+    """Load the newest checkpoint of the run folder ``source`` into ``algo``; returns where that came from.
+
+    An algorithm made of the same classes takes everything. Another one takes the networks that have the same name, and
+    the optimizer if all networks came along; the record and the log name what was left fresh. Learning rates and other
+    settings of optimizers are the new run's. Raises ConfigError where ``source`` is no run folder, and where networks
+    of one name have different shapes.
+    """
+    run = Path(source)
+    theirs = resolved(read_config(run, "init_from"))
+    folder = pick_checkpoint(run, None, "init_from")
+    state, meta = checkpoint.load_state(folder, device), checkpoint.verify(folder)
+    own, saved = algo.state_dict(), state["algo"]
+    nets = set(algo.networks())
+    _check_shapes(own, saved, nets, source)
+    fresh: list[str] = []
+    if _classes(theirs["algo"]) != _classes(config["algo"]):
+        if not _named(saved, nets):
+            raise ConfigError(f"init_from={source} has no network that is named {' or '.join(sorted(nets))}")
+        saved = _graft(own, saved, nets, fresh)
+    try:
+        algo.load_state_dict(_own_settings(own, saved, fresh))
+    except (RuntimeError, ValueError) as error:  # torch's message lists every tensor
+        raise ConfigError(f"init_from={source} does not fit: {str(error).splitlines()[-1].strip()}") from error
+    left = f"; left fresh: {', '.join(fresh)}" if fresh else ""
+    log.info("starting from %s, trained for %s steps%s", source, f"{state['clock']['env_steps']:,}", left)
+    facts = {key: meta.get(key) for key in ("config_hash", "commit")}
+    return {"run": source, "env_steps": state["clock"]["env_steps"], **facts, "fresh": fresh}
+
+
+def _classes(algo: Any) -> State:
+    """The classes that an algorithm's configuration names; exploration has no state."""
+    return {k: v for k, v in flatten(algo).items() if k.endswith("_target_") and not k.startswith("epsilon")}
+
+
+def _named(tree: Any, nets: set[str]) -> list[str]:
+    """Names of networks that occur in a state."""
+    if not isinstance(tree, dict):
+        return []
+    return [name for key, value in tree.items() for name in ([key] if key in nets else _named(value, nets))]
+
+
+def _check_shapes(own: State, saved: State, nets: set[str], source: str) -> None:
+    """Refuse networks of one name whose tensors differ in name or shape."""
+    for key, value in own.items():
+        if key not in saved or not isinstance(value, dict):
+            continue
+        if key not in nets:
+            if isinstance(saved[key], dict):
+                _check_shapes(value, saved[key], nets, source)
+            continue
+        here, there = _shapes(value), _shapes(saved[key])
+        for name in sorted(here.keys() | there.keys()):
+            if here.get(name) != there.get(name):
+                raise ConfigError(
+                    f"init_from={source} does not fit: {key}.{name} is {there.get(name, 'absent')} there and "
+                    f"{here.get(name, 'absent')} here"
+                )
+
+
+def _shapes(net: State) -> dict[str, list[int]]:
+    return {name: list(tensor.shape) for name, tensor in net.items() if isinstance(tensor, Tensor)}
+
+
+def _is_optimizer(state: Any) -> bool:
+    return isinstance(state, dict) and state.keys() == {"state", "param_groups"}
+
+
+def _graft(own: State, saved: State, nets: set[str], fresh: list[str]) -> State:
+    """``own`` with the networks of ``saved``, and with its optimizer if every network beside it was found."""
+    merged = dict(own)
+    for key, value in own.items():
+        if key in nets and key in saved:
+            merged[key] = saved[key]
+        elif _is_optimizer(value):
+            if key in saved and own.keys() & nets == saved.keys() & nets:
+                merged[key] = saved[key]
+            else:
+                fresh.append(key)
+        elif isinstance(value, dict) and isinstance(saved.get(key), dict) and key not in nets:
+            merged[key] = _graft(value, saved[key], nets, fresh)
+        elif _tensors(value):
+            fresh.append(key)
+    return merged
+
+
+def _tensors(tree: Any) -> bool:
+    if isinstance(tree, dict | list | tuple):
+        return any(_tensors(value) for value in (tree.values() if isinstance(tree, dict) else tree))
+    return isinstance(tree, Tensor)
+
+
+def _own_settings(own: Any, saved: Any, fresh: list[str], name: str = "") -> Any:
+    """``saved`` with the settings of this run's optimizers; one of another kind, or over other parameters, stays
+    fresh."""
+    if _is_optimizer(own) and _is_optimizer(saved):
+        kinds = [[(group.keys(), len(group["params"])) for group in each["param_groups"]] for each in (own, saved)]
+        if kinds[0] == kinds[1]:
+            return {"state": saved["state"], "param_groups": own["param_groups"]}
+        if name not in fresh:
+            fresh.append(name)
+        return own
+    if isinstance(own, dict) and isinstance(saved, dict):
+        return {k: _own_settings(own[k], v, fresh, str(k)) if k in own else v for k, v in saved.items()}
+    if isinstance(own, list) and isinstance(saved, list) and len(own) == len(saved):
+        return [_own_settings(a, b, fresh, name) for a, b in zip(own, saved, strict=True)]
+    return saved

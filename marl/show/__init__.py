@@ -1,0 +1,1 @@
+"""Showing: curves, tables, heatmaps, films and windows."""

@@ -1,0 +1,262 @@
+"""A cross-play matrix as people and programs read it: tables, CSV, JSON, a heatmap and TensorBoard scalars."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import fill, shorten
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from marl.core.intervals import Interval
+from marl.measure.crossplay_scores import Held, Method, Pair, Sheet, Worst
+from marl.run.checkpoint import write_atomic
+from marl.show.heatmap import draw
+from marl.show.robustness_report import interval_lines, write_scalars
+
+LABEL_WIDTH, COLUMN_WIDTH = 40, 24  # characters
+PICTURE_LETTERS = 68  # of a name
+PAIR_COLUMNS = (
+    "row", "row_seed", "population", "column", "column_seed", "possible", "why", "mean", "std", "episodes",
+    "worst_seat", "limit", "limit_trained", "br_prox",
+)  # fmt: skip
+METHOD_COLUMNS = ("method", "seeds", "what", "mean", "low", "high", "n", "who")
+
+
+@dataclass(frozen=True)
+class Report:
+    """A measured sheet, its methods, and how they came about."""
+
+    sheet: Sheet
+    methods: list[Method]
+    game: str
+    episodes: int
+    complete: bool
+    about: dict[str, Any]
+
+
+def _interval(interval: Interval | None) -> dict[str, Any] | None:
+    return None if interval is None else interval.as_dict()
+
+
+def _worst(worst: Worst | None) -> dict[str, Any] | None:
+    return None if worst is None else {**worst.value.as_dict(), "who": worst.who}
+
+
+def _held_dict(held: Held) -> dict[str, Any]:
+    return {
+        "mean": held.mean.as_dict(), "worst": _worst(held.worst), "worst_seat": held.worst_seat.as_dict(),
+        "br_prox": _interval(held.br_prox), "br_prox_iqm": _interval(held.br_prox_iqm),
+        "best_responses_trained": held.trained,
+    }  # fmt: skip
+
+
+def _method_dict(method: Method) -> dict[str, Any]:
+    return {
+        "method": method.label, "seeds": list(method.seeds),
+        "self_play": None if method.self_play is None else {**method.self_play.as_dict(), "std": method.self_std},
+        "cross_play": None if method.cross is None else {**method.cross.as_dict(), "std": method.cross_std},
+        "ratio": _interval(method.ratio), "worst_pair": _worst(method.worst),
+        "with": {name: interval.as_dict() for name, interval in method.with_others.items()},
+        "populations": {held.population: _held_dict(held) for held in method.held},
+        "held_out": _interval(method.held_out),
+    }  # fmt: skip
+
+
+def _names(sheet: Sheet) -> list[tuple[str, str, int | None]]:
+    """(population, name, seed) of every column; the rows' own runs have no population."""
+    own = [("", agent.label, agent.seed) for agent in sheet.rows]
+    return [*own, *((partner.population, partner.name, None) for partner in sheet.partners)]
+
+
+def document(report: Report) -> dict[str, Any]:
+    """Everything, for JSON."""
+    sheet = report.sheet
+
+    def cell(one: Any) -> Any:
+        if isinstance(one, Pair):
+            return {"mean": one.mean, "std": one.std, "episodes": one.n, "seats": list(one.seats)}
+        return None if one is None else {"why": one}
+
+    return {
+        "game": report.game, **report.about, "episodes": report.episodes, "metric": sheet.metric,
+        "complete": report.complete, "methods": [_method_dict(method) for method in report.methods],
+        "rows": [{"method": a.label, "seed": a.seed, "source": a.source} for a in sheet.rows],
+        "partners": [
+            {"population": p.population, "name": p.name, "source": p.agent.source, "limit": None if np.isnan(best) else
+             best, "limit_trained": trained, "responses": [one.source for one in p.responses]}
+            for p, (best, trained) in zip(sheet.partners, sheet.limits, strict=True)
+        ],
+        "matrix": [[cell(one) for one in row] for row in sheet.cells],
+    }  # fmt: skip
+
+
+def _csv(columns: tuple[str, ...], lines: list[dict[str, Any]]) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def pairs_csv(sheet: Sheet) -> str:
+    """One line per pair that was asked for; what does not exist is empty."""
+    lines, names = [], _names(sheet)
+    for agent, row in zip(sheet.rows, sheet.cells, strict=True):
+        for k, ((population, name, seed), cell) in enumerate(zip(names, row, strict=True)):
+            line: dict[str, Any] = {
+                "row": agent.label, "row_seed": agent.seed, "population": population, "column": name,
+                "column_seed": seed, "possible": isinstance(cell, Pair),
+            }  # fmt: skip
+            if isinstance(cell, Pair):
+                line |= {"mean": cell.mean, "std": cell.std, "episodes": cell.n, "worst_seat": min(cell.seats)}
+                best, trained = sheet.limits[k - len(sheet.rows)] if k >= len(sheet.rows) else (0.0, False)
+                if best > 0:
+                    line |= {"limit": best, "limit_trained": trained, "br_prox": cell.mean / best}
+            elif cell is not None:
+                line["why"] = cell
+            if cell is not None:
+                lines.append(line)
+    return _csv(PAIR_COLUMNS, lines)
+
+
+def facts(method: Method) -> list[tuple[str, Interval, str]]:
+    """All numbers of a method: what, how much, and with whom where it is a worst case."""
+    found: list[tuple[str, Interval | None, str]] = [
+        ("self", method.self_play, ""), ("cross", method.cross, ""), ("ratio", method.ratio, ""),
+        ("worst", method.worst.value if method.worst else None, method.worst.who if method.worst else ""),
+    ]  # fmt: skip
+    found += [(f"with/{name}", interval, "") for name, interval in method.with_others.items()]
+    for held in method.held:
+        found += [
+            (f"{held.population}/mean", held.mean, ""), (f"{held.population}/worst", held.worst.value, held.worst.who),
+            (f"{held.population}/worst_seat", held.worst_seat, ""), (f"{held.population}/br_prox", held.br_prox, ""),
+            (f"{held.population}/br_prox_iqm", held.br_prox_iqm, ""),
+        ]  # fmt: skip
+    found.append(("held_out", method.held_out, ""))
+    return [(what, interval, who) for what, interval, who in found if interval is not None]
+
+
+def methods_csv(report: Report) -> str:
+    """One line per method and number."""
+    lines = []
+    for method in report.methods:
+        for what, interval, who in facts(method):
+            seeds = " ".join(map(str, method.seeds))
+            lines.append({"method": method.label, "seeds": seeds, "what": what, **interval.as_dict(), "who": who})
+    return _csv(METHOD_COLUMNS, lines)
+
+
+def table(report: Report) -> tuple[Table, list[str]]:
+    """Methods by numbers, and notes below it."""
+    populations = list(dict.fromkeys(partner.population for partner in report.sheet.partners))
+    made = Table(title=f"{report.game}: {report.sheet.metric.replace('_', ' ')}, {report.episodes} episodes a seating")
+    made.add_column("method", overflow="fold", max_width=LABEL_WIDTH)
+    several = ["all held out"] if len(populations) > 1 else []
+    for title in ("self-play", "cross-play", "XP/SP", "worst pair", *populations, *several):
+        made.add_column(title)
+    bound = set()
+    for method in report.methods:
+        held = {one.population: one for one in method.held}
+        bound |= {one.population for one in method.held if not one.trained}
+        plain = [_text(one) for one in (method.self_play, method.cross, method.ratio)]
+        count = len(method.seeds)
+        made.add_row(f"{method.label}\n{count} seed{'s' * (count != 1)}", *plain, _worst_text(method.worst),
+                     *(_held_text(held.get(name)) for name in populations),
+                     *(_text(method.held_out) for _ in several))  # fmt: skip
+    notes = [f"{name}: BR-Prox is an upper bound, for not every partner has a trained best response"
+             for name in populations if name in bound]  # fmt: skip
+    holes = {cell for row in report.sheet.cells for cell in row if isinstance(cell, str)}
+    return made, [*notes, *sorted(holes)]
+
+
+def _text(interval: Interval | None) -> str:
+    return "-" if interval is None else "\n".join(interval_lines(interval))
+
+
+def _worst_text(worst: Worst | None) -> str:
+    return "-" if worst is None else f"{worst.value.mean:.2f}\n{worst.who}"
+
+
+def _held_text(held: Held | None) -> str:
+    if held is None:
+        return "-"
+    share = [] if held.br_prox is None else [f"BR-Prox {held.br_prox.mean:.2f}"]
+    worst = [f"worst {held.worst.value.mean:.2f}, {held.worst.who}", f"worst seat {held.worst_seat.mean:.2f}"]
+    return "\n".join([*interval_lines(held.mean), *worst, *share])
+
+
+def between(report: Report) -> Table | None:
+    """Methods by methods; None where there is one."""
+    if len(report.methods) < 2:
+        return None
+    made = Table(title="one agent of the row's method with a team of the column's")
+    made.add_column("", overflow="fold", max_width=LABEL_WIDTH)
+    for method in report.methods:
+        made.add_column(method.label, overflow="fold")
+    for method in report.methods:
+        found = {**method.with_others, method.label: method.cross}
+        made.add_row(method.label, *(_text(found.get(other.label)) for other in report.methods))
+    return made
+
+
+def show(report: Report) -> None:
+    """Print the tables; where no terminal limits their width, as wide as they are."""
+    console = Console()
+    made, notes = table(report)
+    if not console.is_terminal:
+        console = Console(width=LABEL_WIDTH + COLUMN_WIDTH * max(len(made.columns), len(report.methods) + 1))
+    console.print(made)
+    if (methods := between(report)) is not None:
+        console.print(methods)
+    for note in notes:
+        console.print(note, markup=False, highlight=False)
+
+
+def _wrapped(name: str) -> str:
+    return fill(shorten(name, PICTURE_LETTERS, placeholder="...") if " " in name else name[:PICTURE_LETTERS], 34)
+
+
+def heatmap(report: Report, path: Path) -> Path:
+    """Runs by runs and partners, coloured by the metric; grey where there is no number; self-play in bold."""
+    sheet = report.sheet
+    values = sheet.values()
+    why = [[cell.partition(":")[0] if isinstance(cell, str) else None for cell in row] for row in sheet.cells]
+    known = values[np.isfinite(values)]
+    low, high = (0.0, 1.0) if sheet.metric == "win_rate" else (known.min(initial=0.0), known.max(initial=0.0) or 1.0)
+    rows = [f"{_wrapped(agent.label)}\nseed {agent.seed}" for agent in sheet.rows]
+    columns = [_wrapped(name) if seed is None else f"{_wrapped(name)} {seed}" for _, name, seed in _names(sheet)]
+    groups = [partner.population for partner in sheet.partners]
+    lines = [len(rows) + k for k, name in enumerate(groups) if k == 0 or name != groups[k - 1]]
+    heavy = {(i, i) for i in range(len(rows))}
+    return draw(path, values, rows, columns, label=sheet.metric.replace("_", " "), low=low, high=high, why=why,
+                heavy=heavy, lines=lines)  # fmt: skip
+
+
+def write(report: Report, folder: Path) -> Path:
+    """Everything but the tables, into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / "pairs.csv", pairs_csv(report.sheet))
+    write_atomic(folder / "methods.csv", methods_csv(report))
+    write_atomic(folder / "crossplay.json", json.dumps(document(report), indent=1))
+    heatmap(report, folder / "crossplay.png")
+    scalars = {}
+    for method in report.methods:
+        steps = [int(a.source.get("env_steps", 0)) for a in report.sheet.rows if a.label == method.label]
+        scalars[method.label] = (max(steps), {f"crossplay/{what}": one.mean for what, one, _ in facts(method)})
+    write_scalars(folder / "tensorboard", scalars)
+    return folder
+
+
+def publish(report: Report, path: Path) -> Path:
+    """The report as ``path`` (.json), and its picture beside it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, json.dumps({"name": path.stem, **document(report)}, indent=1) + "\n")
+    heatmap(report, path.with_suffix(".png"))
+    return path

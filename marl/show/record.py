@@ -1,0 +1,68 @@
+"""Filming episodes: frames of lane 0, written as an animated GIF with Pillow, or shown live in a window."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from marl.run.collect import Moment, collect
+from marl.run.evaluate import episode_results
+from marl.run.runs import Team
+from marl.show.overlay import mark
+from marl.show.window import Window
+
+LAST_FRAME_MS = 1500  # the outcome stays on screen
+
+
+def frame(team: Team, moment: Moment | None) -> np.ndarray:
+    """Lane 0 as it is now, uint8 [height, width, 3], with who is hit if the attack says whom it hits."""
+    picture = team.env.render(0)
+    return mark(picture, team.env, moment) if "hit" in team.fields else picture.copy()
+
+
+def film(
+    team: Team, episodes: int, window: Window | None = None
+) -> tuple[list[list[np.ndarray]], list[dict[str, Any]]]:
+    """Greedy episodes of lane 0: frames (uint8 [height, width, 3]) and results of each.
+
+    ``window`` shows them as they are played; whoever closes it raises WindowClosed.
+    """
+    films: list[list[np.ndarray]] = []
+    results = []
+    for _ in range(episodes):
+        frames: list[np.ndarray] = []
+
+        def keep(moment: Moment, frames: list[np.ndarray] = frames) -> None:
+            if moment.running[0]:
+                frames.append(frame(team, moment))
+                if window is not None:
+                    window.show(frames[-1])
+
+        batch = collect(
+            team.env, team.policy, team.attack, team.fields, explore=False,
+            attacked=torch.ones(team.env.n_envs, dtype=torch.bool), policy_gen=team.streams["eval"],
+            attack_gen=team.streams["eval_attack"], device=team.device, watch=keep,
+        )  # fmt: skip
+        frames.append(frame(team, None))
+        if window is not None:
+            window.show(frames[-1], LAST_FRAME_MS / 1000)
+        films.append(frames)
+        results.append({name: values[0].item() for name, values in episode_results(batch).items()})
+    return films, results
+
+
+def save_gif(films: list[list[np.ndarray]], path: Path, fps: float) -> None:
+    """All films one after the other, each ending on its last frame for a moment."""
+    images = [Image.fromarray(frame) for frames in films for frame in frames]
+    step_ms = round(1000 / fps)
+    durations = [step_ms] * len(images)
+    end = -1
+    for frames in films:
+        end += len(frames)
+        durations[end] = max(step_ms, LAST_FRAME_MS)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)

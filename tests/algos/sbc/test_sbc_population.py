@@ -1,0 +1,185 @@
+"""Partners from populations, by hand: who is drawn, what is earned with whom; MEP's bonus; wishes, fading bonuses."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from algos.sbc.ego import Noisy, draw_epsilon
+from algos.sbc.mep import Diverse
+from algos.sbc.population import BestResponse, run_folders
+from algos.sbc.rewards import Fading, HiddenReward
+from algos.sbc.roles import RoleLearner
+from marl.core.types import Clock, ConfigError, EpisodeBatch
+from marl.learn.mixers import VDN
+from marl.learn.policy import LinearSchedule
+from tests.support.helpers import LEARNER, make_agent, make_spec
+from tests.support.sbc_parts import blocking_spec, role_batch
+
+SPEC = blocking_spec()
+
+
+def best_response(teams: int, priority: float) -> BestResponse:
+    """Without runs behind it."""
+    algo = object.__new__(BestResponse)
+    algo.priority, algo.memory, algo.n_agents, algo.p_self, algo.alone = priority, 0.9, 3, 0.0, False
+    algo.returns = torch.full((teams,), -torch.inf)
+    return algo
+
+
+def earned(assign: list[list[int]], returns: list[float]) -> EpisodeBatch:
+    batch = role_batch(SPEC, len(returns))
+    reward = torch.zeros(len(returns), batch.horizon + 1)
+    reward[:, 0] = torch.tensor(returns)
+    return EpisodeBatch(batch.data | {"assign": torch.tensor(assign), "reward": reward}, batch.fields)
+
+
+def test_hard_teams_are_drawn_first_and_unmet_ones_before_them() -> None:
+    algo = best_response(3, priority=2.0)
+    algo.observe(earned([[1, 0, 0], [0, 1, 1], [0, 0, 2], [0, 0, 0]], [4.0, 8.0, 2.0, 99.0]))
+    assert algo.returns.tolist() == [6.0, 2.0, -math.inf], "an episode of egos alone is nobody's"
+    assert algo.weights().tolist() == pytest.approx([1 / 14, 4 / 14, 9 / 14])
+    algo.observe(earned([[0, 1, 0]], [16.0]))
+    assert algo.returns[:2].tolist() == pytest.approx([0.9 * 6 + 0.1 * 16, 2.0])
+    assert best_response(4, priority=0.0).weights().tolist() == [0.25] * 4
+    gen = torch.Generator().manual_seed(0)
+    assign = algo.assign(5000, gen)
+    team = assign.amax(1)
+    assert ((assign == 0) | (assign == team[:, None])).all(), "one team a lane"
+    shares = torch.bincount(team, minlength=4)[1:] / 5000
+    assert shares.tolist() == pytest.approx([1 / 14, 4 / 14, 9 / 14], abs=0.03)
+    assert (assign == 0).any(1).all() and (assign == 0).sum(1).unique().tolist() == [1, 2]
+    algo.alone = True
+    assert ((algo.assign(500, gen) == 0).sum(1) == 1).all()
+
+
+def test_a_pattern_that_finds_nothing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="matches no run folder"):
+        run_folders([f"{tmp_path}/**"])
+
+
+def test_epsilons_are_drawn_for_every_lane() -> None:
+    drawn = draw_epsilon(2000, [0.05, 0.3], torch.Generator().manual_seed(0))
+    assert drawn.shape == (2000, 1) and sorted({round(v, 3) for v in drawn.flatten().tolist()}) == [0.05, 0.3]
+    assert float(drawn.mean()) == pytest.approx(0.175, abs=0.01)
+
+
+# MEP
+
+
+def diverse(alpha: float = 2.0, **changes: Any) -> Diverse:
+    torch.manual_seed(0)
+    algo = Diverse(
+        SPEC, "cpu", torch.Generator(), members=2, alpha=alpha, temperature=0.5, agent=make_agent, mixer=VDN,
+        learner=lambda *a, device: RoleLearner(*a, device=device, **LEARNER), hooks={},
+        epsilon=LinearSchedule(1.0, 0.1, 10), batch_size=4, warmup_episodes=4, updates_per_collect=1,
+    )  # fmt: skip
+    for k, team in enumerate(algo.teams):  # values of the five actions, whatever is seen
+        torch.nn.init.zeros_(team.agent.fc_out.weight)
+        team.agent.fc_out.bias.data = torch.tensor([[1.0, 0, 0, 0, 0], [0.0, 2.0, 0, 0, 0]][k])
+    return algo
+
+
+def test_the_bonus_is_minus_the_log_of_the_populations_probability() -> None:
+    algo, batch = diverse(), role_batch(SPEC, 4)
+    avail = torch.zeros_like(batch.avail)
+    avail[..., :2] = True  # two actions: the members' odds are e^(1 / 0.5) and e^(-2 / 0.5)
+    actions = torch.zeros_like(batch.actions)
+    actions[:, :, 2] = 1
+    batch = EpisodeBatch(batch.data | {"avail": avail, "actions": actions, "intended": actions}, batch.fields)
+    p = (1 / (1 + math.exp(-2.0)) + 1 / (1 + math.exp(4.0))) / 2  # of action 0
+    expected = -2.0 * (2 * math.log(p) + math.log(1 - p)) / 3
+    bonus = algo.bonus(batch)
+    assert torch.allclose(bonus[batch.filled], torch.tensor(expected))
+    assert (bonus[~batch.filled] == 0).all()
+    assert (diverse(alpha=0.0).bonus(batch) == 0).all()
+
+
+def test_members_learn_from_their_own_episodes_only() -> None:
+    algo, batch = diverse(), role_batch(SPEC, 6)
+    batch = EpisodeBatch(batch.data | {"assign": torch.ones_like(batch.assign)}, batch.fields)
+
+    class Stored:
+        def __len__(self) -> int:
+            return 6
+
+        def sample(self, *_: Any) -> EpisodeBatch:
+            return batch
+
+    before = [[p.clone() for p in team.agent.parameters()] for team in algo.teams]
+    algo.update(Stored(), batch, Clock())  # type: ignore[arg-type]
+    moved = [
+        any(not torch.equal(p, q) for p, q in zip(old, team.agent.parameters(), strict=True))
+        for old, team in zip(before, algo.teams, strict=True)
+    ]
+    assert moved == [False, True]
+    assign = algo.assign(50, torch.Generator().manual_seed(0))
+    assert (assign == assign[:, :1]).all() and assign.unique().tolist() == [0, 1]
+    for name in ("2", "-1", "none"):
+        with pytest.raises(ConfigError, match=rf"member '{name}' is not known; there are 0\.\.1"):
+            algo.member(name)
+    assert isinstance(Noisy(algo.member("1"), [0.0]).policy, type(algo.member("0")))
+
+
+# rewards
+
+
+def test_hidden_wishes_are_paid_per_agent_and_replace_the_reward_in_part() -> None:
+    spec, batch = replace(SPEC, info_names=("cell", "events")), role_batch(SPEC, 3)
+    batch.data["cell"][:, 0] = torch.tensor([3, -1, 1])
+    batch.data["reward"][:, 0] = 4.0
+    numbered = HiddenReward(spec, info="cell", size=4, numbered=True, wishes={"3": [5.0], 1: [-2.0]}, team_weight=[0.1])  # type: ignore[dict-item]
+    assert numbered.reward(batch, None)[:, 0, 0].tolist() == pytest.approx([5.0 - 2.0 - 0.9 * 4.0] * 3)  # type: ignore[arg-type]
+    events = torch.zeros(3, batch.horizon + 1, 3, 2, dtype=torch.bool)
+    events[:, 0, 0] = True
+    events[:, 0, 2, 1] = True
+    flags = HiddenReward(spec, info="events", size=2, numbered=False, wishes={0: [1.0], 1: [10.0]}, team_weight=[1.0])
+    given = EpisodeBatch(batch.data | {"events": events}, batch.fields)
+    assert flags.reward(given, None)[:, 0, 0].tolist() == [21.0] * 3  # type: ignore[arg-type]
+    assert flags.fields()["events"].shape == (3, 2) and numbered.fields()["cell"].shape == (3,)
+
+
+def test_wishes_are_drawn_once_and_kept() -> None:
+    def made(seed: int) -> HiddenReward:
+        torch.manual_seed(seed)
+        return HiddenReward(
+            SPEC, info="cell", size=4, numbered=True, wishes={k: [-20.0, 0.0, 10.0] for k in range(4)},
+            team_weight=[0.1, 1.0],
+        )  # fmt: skip
+
+    assert torch.equal(made(1).weight, made(1).weight)
+    assert any(not torch.equal(made(1).weight, made(k).weight) for k in range(2, 6))
+    other = made(2)
+    other.load_state_dict(made(1).state_dict())
+    assert torch.equal(other.weight, made(1).weight) and other.team_weight == made(1).team_weight
+
+
+def test_bonuses_fade_and_stored_ones_keep_their_share() -> None:
+    spec, batch = replace(SPEC, info_names=("shaped",)), role_batch(SPEC, 3)
+    hook = Fading(spec, info="shaped", steps=4 * int(batch.length.sum()))
+    shares = []
+    for _ in range(6):
+        fresh = EpisodeBatch(batch.data | {"shaped": torch.ones(3, batch.horizon + 1, 3)}, batch.fields)
+        hook.annotate(fresh)
+        shares.append(float(hook.reward(fresh, None)[0, 0, 0]))  # type: ignore[arg-type]
+    assert shares == pytest.approx([3.0, 2.25, 1.5, 0.75, 0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Fading(make_spec(), info="shaped", steps=5), "'shaped' is not told by .*; it tells nothing"),
+        (lambda: Fading(SPEC, info="cell", steps=0), "steps is 0"),
+        (lambda: HiddenReward(SPEC, info="cell", size=4, numbered=True, wishes={4: [1.0]}, team_weight=[1.0]),
+         r"wishes\.4 must be an index in 0\.\.3"),
+        (lambda: HiddenReward(SPEC, info="cell", size=4, numbered=True, wishes={}, team_weight=[]), "team_weight"),
+    ],
+)  # fmt: skip
+def test_bad_options_of_rewards_are_refused(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()

@@ -1,0 +1,128 @@
+"""The draws of SBC: seats of partners, blocked sets, what is concluded from visits and returns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from algos.sbc.roles import draw_partners, tell, told_of
+from marl.core.types import ConfigError
+from tests.support.helpers import make_spec
+from tests.support.sbc_parts import MASK, SETS, blocking_spec, changed, make_sets, role_batch
+
+SPEC = blocking_spec()
+
+
+def test_roles_always_leave_an_ego_and_seats_are_drawn_evenly() -> None:
+    partner = draw_partners(20000, 4, 0.25, torch.Generator().manual_seed(0))
+    count = partner.sum(1)
+    assert int(count.max()) == 3
+    shares = torch.bincount(count, minlength=4) / 20000
+    assert torch.allclose(shares, torch.full((4,), 0.25), atol=0.015)
+    assert torch.allclose(partner.float().mean(0), torch.tensor(0.25 * (1 + 2 + 3) / 4), atol=0.015)
+    assert not draw_partners(50, 4, 1.0, torch.Generator()).any()
+
+
+def test_blocked_sets_are_small_allowed_and_empty_as_often_as_said() -> None:
+    sets = make_sets(SPEC)
+    drawn = sets.draw(20000, torch.Generator().manual_seed(0))
+    assert not (drawn & ~MASK).any()
+    for i in range(3):
+        sizes = torch.bincount(drawn[:, i].sum(1), minlength=4) / 20000
+        assert sizes.tolist() == pytest.approx([0.25, 0.375, 0.375, 0.0], abs=0.015)
+    few = make_sets(SPEC, m_max=4, p_empty=0.0).draw(2000, torch.Generator().manual_seed(0))
+    assert not (few & ~MASK).any() and int(few[:, 0].sum(1).max()) == 3, "no more than there are"
+    exact = make_sets(SPEC, m_min=2, m_max=2).draw(20000, torch.Generator().manual_seed(0))
+    shares = torch.bincount(exact[:, 0].sum(1), minlength=3) / 20000
+    assert shares.tolist() == pytest.approx([0.25, 0.0, 0.75], abs=0.015)
+
+
+def test_what_partners_visit_is_blocked_more_often() -> None:
+    sets = make_sets(SPEC, m_max=1, p_empty=0.0)
+    batch = role_batch(SPEC, 2)
+    filled, T = torch.ones(2, batch.horizon + 1, dtype=torch.bool), batch.horizon + 1
+    cell = torch.zeros(2, T, 3, dtype=torch.long)
+    cell[:, 0, 0] = 1  # agent 0: once on cell 1, else on cell 0
+    free = changed(
+        batch, assign=torch.tensor([[1, 0, 0], [0, 0, 0]]), filled=filled, cell=cell,
+        blocked=torch.zeros(2, 3, 4, dtype=torch.bool),
+    )  # fmt: skip
+    sets.observe(free)
+    assert sets.visits[0].tolist() == [T - 1, 1, 0, 0], "the ego's lane does not count"
+    assert sets.visits[1:].sum() == 0
+    sets.refresh()
+    expected = torch.tensor([(T - 1) / T + 1e-3, 1 / T + 1e-3, 1e-3]) ** 0.5
+    assert torch.allclose(sets.weight[0, :3], expected) and sets.weight[0, 3] == 0
+    share = sets.draw(40000, torch.Generator().manual_seed(1))[:, 0].float().mean(0)
+    assert torch.allclose(share[:3], expected / expected.sum(), atol=0.01)
+    assert sets.visits.sum() == 0, "counted anew"
+
+
+def test_being_on_no_feature_meets_nothing_that_is_blocked() -> None:
+    sets, batch = make_sets(SPEC), role_batch(SPEC, 1)
+    cell = torch.full((1, batch.horizon + 1, 3), -1)
+    cell[0, 1, 0] = 0
+    blocked = torch.zeros(1, 3, 4, dtype=torch.bool)
+    blocked[:, :, 0] = True
+    met = sets.met(changed(batch, cell=cell, blocked=blocked))
+    assert met.nonzero().tolist() == [[0, 1, 0]]
+
+
+def test_what_leaves_the_team_nothing_is_blocked_less_often() -> None:
+    sets, batch = make_sets(SPEC), role_batch(SPEC, 3)
+    blocked = torch.zeros(3, 3, 4, dtype=torch.bool)
+    blocked[0, 0, 0] = blocked[1, 0, 1] = True
+    reward = torch.zeros(3, batch.horizon + 1)
+    reward[:, 0] = torch.tensor([0.5, 2.0, 10.0])  # cell 0 blocked: a twentieth of what is earned with nothing blocked
+    assign = torch.tensor([[1, 0, 0]]).expand(3, 3).clone()
+    sets.observe(changed(batch, assign=assign, blocked=blocked, reward=reward))
+    sets.visits.zero_()
+    sets.refresh()
+    base = 1e-3**0.5
+    assert sets.weight[0].tolist() == pytest.approx([0.25 * base, base, base, 0.0])
+    assert sets.weight[1].tolist() == pytest.approx([base] * 4)
+
+
+def test_conclusions_are_drawn_every_so_many_steps_and_a_pool_stays_what_it_is() -> None:
+    batch = role_batch(SPEC, 4)
+    sets = make_sets(SPEC, refresh_steps=int(batch.length.sum()) + 1)
+    sets.observe(batch)
+    assert torch.equal(sets.weight, MASK.float())
+    sets.observe(batch)
+    assert not torch.equal(sets.weight, MASK.float()) and sets.steps == 0
+    torch.manual_seed(0)
+    pool = make_sets(SPEC, pool=2)
+    assert int(pool.mask.any(0).sum()) == 2
+    other = make_sets(SPEC)
+    other.load_state_dict(pool.state_dict())
+    assert torch.equal(other.mask, pool.mask)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"family": "doors"}, "family 'doors' cannot be blocked in this environment; there are cells"),
+        ({"m_max": 0}, "sets.m_max is 0; it must be at least 1"),
+        ({"m_min": 0}, "sets.m_min is 0; it must be at least 1"),
+        ({"m_min": 3}, "sets.m_max is 2; it must be at least 3"),
+        ({"p_empty": 1.5}, r"sets.p_empty is 1.5; it must be within \[0, 1\]"),
+        ({"kappa": -0.5}, "sets.kappa is -0.5"),
+        ({"pool": 9}, "sets.pool is 9; the family has 4 features"),
+        ({"refresh_steps": 0}, "sets.refresh_steps is 0"),
+    ],
+)
+def test_bad_options_of_sets_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_sets(SPEC, **changes)
+    with pytest.raises(ConfigError, match="there are none"):
+        make_sets(make_spec(), **{"family": SETS["family"]})
+
+
+def test_what_a_partner_reads_is_the_observation_and_its_set() -> None:
+    obs, blocked = torch.tensor([[[0.5, -1.0]]]), torch.tensor([[[True, False, True]]])
+    assert tell(obs, blocked).tolist() == [[[0.5, -1.0, 1.0, 0.0, 1.0]]]
+    told = told_of(SPEC, 4)
+    assert told.obs_dim == SPEC.obs_dim + 4
+    assert told.obs_low[-4:].tolist() == [0] * 4 and told.obs_high[-4:].tolist() == [1] * 4

@@ -1,0 +1,110 @@
+"""Attackers and team in turns: whose it is, what a review does, and that training under attack resumes exactly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from attacks.ega.attack import EGA
+from marl.core.protocols import Alternating
+from marl.run.trainer import Run, open_run
+from tests.marl.run.test_run import assert_same_run, at_collection, raise_signal
+from tests.support.helpers import TINY, compose_train, differences, newest_state, rows, train
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
+
+SMALL = ("env=toy/corridor", "attack.learner.batch_size=2", "attack.learner.hidden_dim=8", "attack.budget=2",
+         "attack.behaviour_rows=4")  # fmt: skip
+CYCLE = ("attack=romance", "attack.attacker_turns=2", "attack.team_turns=1", "attack.review_turns=1", *SMALL)
+
+
+def open_small(tmp_path: Path, *overrides: str) -> Run:
+    return open_run(compose_train(tmp_path, *TINY, *overrides), tmp_path / "run", {}, None)
+
+
+def test_turns_go_round_and_the_team_learns_only_in_its_own(tmp_path: Path) -> None:
+    run = open_small(tmp_path, *CYCLE, "attack.freeze_after=3")
+    attack = run.parts.attack
+    assert isinstance(attack, EGA) and isinstance(attack, Alternating)
+    seen = []
+    for _ in range(16):
+        turn, before, weights = attack.turn, run.clock.updates, attack.learner.weights
+        then = weights.detach().clone()
+        fresh = run.collect()
+        run.count(fresh)
+        run.learn(fresh)
+        moved = attack.learner.weights is weights and not torch.equal(then, weights)
+        seen.append((turn, run.clock.updates - before, moved))
+    run.close()
+    # after three generations attackers are frozen and all turns are the team's
+    assert [turn for turn, _, _ in seen] == [
+        *("attackers", "attackers", "team", "review") * 3, *("team",) * 4,
+    ]  # fmt: skip
+    assert all((updates > 0) == (turn == "team") for turn, updates, _ in seen)
+    assert all(moved == (turn == "attackers") for turn, _, moved in seen if turn != "review")
+    assert attack.generation == 4 and attack.frozen and attack.learner.replay is None
+
+
+def test_attacks_that_begin_later_let_the_team_learn_until_then(tmp_path: Path) -> None:
+    run = open_small(tmp_path, *CYCLE, "train.attack_start=100000")
+    for _ in range(3):
+        fresh = run.collect()
+        run.learn(fresh)
+    run.close()
+    assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.collections == 0
+
+
+def test_a_review_plays_both_and_renews_the_archives_qualities(tmp_path: Path) -> None:
+    run = open_small(tmp_path, *CYCLE, "train.n_envs=32")
+    attack = run.parts.attack
+    assert isinstance(attack, EGA)
+    while attack.generation < 1 or attack.turn != "review":
+        run.learn(run.collect())
+    old = len(attack.archive)
+    attack.archive.quality += 50.0
+    before, stored = attack.archive.quality.clone(), attack.archive.weights.clone()
+    fresh = run.collect()
+    assert 4 < int((fresh.ega_member < old).sum()) < 28 and set(fresh.ega_member.tolist()) == set(range(old + 4))
+    attack.note_returns(fresh)
+    run.close()
+    assert torch.equal(attack.archive.weights, stored)
+    for i in range(old):
+        result = fresh.reward.sum(1)[fresh.ega_member == i]
+        expected = -float(result.mean()) + (0.75 ** len(result)) * (float(before[i]) + float(result.mean()))
+        assert float(attack.archive.quality[i]) == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["romance", "rarl", "rap", "ega"])
+def test_training_under_attack_runs_and_resumes_exactly(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = (f"attack={name}", *SMALL, "attack.attacker_turns=1", "attack.team_turns=1", "attack.review_turns=1")
+    done = train(tmp_path / "whole", *task)
+    with monkeypatch.context() as patch:
+        at_collection(patch, 3, raise_signal(15))
+        assert train(tmp_path / "broken", *task) == {}
+    assert train(tmp_path / "broken", *task) == done
+    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    last = rows(tmp_path / "whole", "metrics")[-1]
+    assert last["attack/generation"] >= 1 and last["loss/attackers"] > 0 and last["updates"] > 0
+    assert (last["attack/archive"] > 0) == (name in ("romance", "ega"))
+
+
+def test_a_frozen_team_trains_its_attackers(tmp_path: Path) -> None:
+    train(tmp_path / "team", "train.total_steps=100")
+    overrides = [o for o in TINY if not o.startswith(("algo.", "agent@"))]
+    cfg = compose_train(
+        tmp_path, *overrides, "algo=frozen", f"algo.run={tmp_path / 'team'}", "attack=ega", *SMALL,
+        "attack.attacker_turns=1", "attack.updates=2", "attack.review_turns=0",
+    )  # fmt: skip
+    run = open_run(cfg, tmp_path / "run", {}, None)
+    before = run.parts.algo.state_dict()
+    for _ in range(4):
+        run.learn(run.collect())
+    run.close()
+    assert isinstance(run.parts.attack, EGA) and run.parts.attack.generation == 4
+    assert differences(before, run.parts.algo.state_dict()) == []
+    assert differences(before, newest_state(tmp_path / "team")[0]["algo"]) == []

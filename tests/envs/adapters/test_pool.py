@@ -1,0 +1,173 @@
+"""The process pool: deaths are reported, everybody else leaves, nothing is left behind."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from envs.adapters.pool import Pool, WorkerError
+from envs.base import check_env
+from marl.core.types import ConfigError
+from tests.support.games import MakeBomb, unpicklable
+
+STEP = torch.zeros(3, 1, dtype=torch.long)
+
+
+def bombs(n_envs=3, seed=0, workers=2, timeout=60.0, **kwargs):
+    return Pool(MakeBomb(**kwargs), n_envs=n_envs, seed=seed, workers=workers, timeout=timeout)
+
+
+def pids(pool):
+    return [handle.process.pid for handle in pool._handles]
+
+
+def gone(pid):
+    """No such process, not even a zombie."""
+    return not Path(f"/proc/{pid}").exists()
+
+
+def shared_memory():
+    """Names of the pools' memory that are visible to anybody or still open here."""
+    links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
+    open_here = [os.readlink(link) for link in links if os.path.islink(link)]
+    return [name for name in [*os.listdir("/dev/shm"), *open_here] if "lanes" in name]
+
+
+def test_contract():
+    check_env(lambda n, s: bombs(n, s))
+
+
+def test_lanes_are_shared_out_and_close_leaves_nothing():
+    pool = bombs()
+    workers = pids(pool)
+    assert [handle.lanes for handle in pool._handles] == [[0, 1], [2]]
+    obs = pool.reset()
+    kept = obs.obs
+    step = pool.step(STEP)
+    assert step.next.obs.flatten().tolist() == [1, 1, 1] and kept.data_ptr() == step.next.obs.data_ptr()  # no copies
+    pool.close()
+    pool.close()
+    assert all(map(gone, workers)) and kept.flatten().tolist() == [1, 1, 1]  # the memory lives as long as its tensors
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.step(STEP)
+    del pool, obs, step, kept
+    gc.collect()
+    assert not shared_memory()
+
+
+def test_forgotten_pool_is_collected():
+    pool = bombs()
+    workers = pids(pool)
+    del pool
+    gc.collect()
+    assert all(map(gone, workers)) and not shared_memory()
+
+
+@pytest.mark.parametrize(
+    ("way", "headline"),
+    [
+        ("raise", "ZeroDivisionError: the bomb went off"),
+        ("kill", "killed by SIGKILL"),
+        ("exit", "SystemExit: 3"),
+        ("mute", "left an agent without an available action"),
+    ],
+)
+def test_death_in_a_step(way, headline, tmp_path):
+    pool = bombs(workers=3, way=way, lane_file=str(tmp_path / "first"))
+    workers = pids(pool)
+    pool.reset()
+    pool.step(STEP)
+    with pytest.raises(WorkerError, match=headline) as death:
+        pool.step(STEP)
+    assert len(death.value.lanes) == 1 and f"lane {death.value.lanes[0]}" in str(death.value)
+    if way == "raise":
+        assert "tests/support/games.py" in death.value.report and "Traceback" in death.value.report
+    assert all(map(gone, workers))
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.reset()
+
+
+def test_lanes_of_a_killed_worker_are_named():
+    pool = bombs(n_envs=5, workers=2)
+    pool.reset()
+    os.kill(pids(pool)[1], signal.SIGKILL)
+    with pytest.raises(WorkerError, match=r"lanes 3-4.*killed by SIGKILL") as death:
+        pool.step(torch.zeros(5, 1, dtype=torch.long))
+    assert death.value.lanes == [3, 4]
+
+
+def test_silent_worker_counts_as_failed():
+    pool = bombs(n_envs=1, workers=1, timeout=1.0, way="hang", where="reset")
+    worker = pids(pool)[0]
+    with pytest.raises(WorkerError, match="no answer within 1 s"):
+        pool.reset()
+    assert gone(worker)
+
+
+def test_failure_to_build_is_a_config_error():
+    with pytest.raises(ConfigError, match=r"built: ZeroDivisionError: the bomb went off$"):
+        bombs(way="raise", where="init")
+    with pytest.raises(ConfigError, match="cannot be sent to a worker process"):
+        Pool(unpicklable(), n_envs=1)
+    with pytest.raises(ConfigError, match="at least 1, got 0 and None"):
+        Pool(MakeBomb(), n_envs=0)
+
+
+def test_signals_to_the_whole_job_leave_the_workers_alone():
+    """Ctrl-C and schedulers signal every process; only the parent may react, after saving."""
+    pool = bombs()
+    pool.reset()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for pid in pids(pool):
+            os.kill(pid, number)
+    assert pool.step(STEP).next.obs.flatten().tolist() == [1, 1, 1]
+    pool.close()
+
+
+SCRIPT = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background inherits that it is ignored
+import torch  # as a training script does, and without guarding __main__: workers must not run this file
+sys.path.insert(0, {root!r})
+from tests.envs.adapters.test_pool import bombs, pids
+pool = bombs()
+pool.reset()
+assert not any("libtorch" in open(f"/proc/{{pid}}/maps").read() for pid in pids(pool))
+print(*pids(pool), flush=True)
+time.sleep(60)
+"""
+
+
+def interrupt_script(tmp_path, signal_it):
+    """Run a script that makes a pool, and end it; returns its stderr once its workers are gone."""
+    path = tmp_path / "script.py"
+    path.write_text(SCRIPT.format(root=str(Path(__file__).parents[3])))
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen([sys.executable, str(path)], start_new_session=True, **pipes)
+    workers = [int(pid) for pid in process.stdout.readline().split()]
+    signal_it(process)
+    _, errors = process.communicate(timeout=30)
+    assert len(workers) == 2, errors
+    deadline = time.monotonic() + 10
+    while not all(map(gone, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert all(map(gone, workers))
+    return errors
+
+
+def test_ctrl_c_shows_one_traceback_and_ends_all(tmp_path):
+    """The script does not close its pool: interpreter exit does."""
+    errors = interrupt_script(tmp_path, lambda process: os.killpg(process.pid, signal.SIGINT))
+    assert errors.count("Traceback") == 1 and "KeyboardInterrupt" in errors
+
+
+def test_workers_follow_a_killed_parent(tmp_path):
+    assert "Traceback" not in interrupt_script(tmp_path, lambda process: process.kill())

@@ -1,0 +1,70 @@
+"""The views for other frameworks pass those frameworks' own tests."""
+
+from __future__ import annotations
+
+import warnings
+
+import gymnasium
+import numpy as np
+import pytest
+from gymnasium.utils.env_checker import check_env
+from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+from envs.skirmish import MAPS, parallel_env
+from marl.core.types import ConfigError
+
+
+@pytest.mark.parametrize("name", ["3m", "MMM", "zerg_5_vs_5"])
+def test_pettingzoo_api(name: str) -> None:
+    env = parallel_env(name, render_mode="rgb_array")
+    parallel_api_test(env, num_cycles=200)
+    env.reset()
+    assert env.state_space.contains(env.state()) and env.render().dtype == np.uint8
+
+
+def test_pettingzoo_seed() -> None:
+    """It samples actions without their masks, hence ``replace_unavailable``."""
+    parallel_seed_test(lambda: parallel_env("2s3z", replace_unavailable=True), num_cycles=50)
+
+
+def play(env: gymnasium.Env, seed: int | None, steps: int = 80) -> list[np.ndarray]:
+    """Every state of some random available steps (PettingZoo's own test compares the first step alone)."""
+    rng = np.random.default_rng(0)
+    _, info = env.reset(seed=seed)
+    states = [info["state"]]
+    for _ in range(steps):
+        action = [rng.choice(np.flatnonzero(row)) for row in info["avail"]]
+        _, _, terminated, truncated, info = env.step(np.array(action))
+        states.append(info["state"])
+        if terminated or truncated:
+            _, info = env.reset()
+    return states
+
+
+def test_seeds() -> None:
+    first, second = gymnasium.make("skirmish/terran_5_vs_5-v0"), gymnasium.make("skirmish/terran_5_vs_5-v0")
+    one = play(first, seed=3)
+    assert all(np.array_equal(a, b) for a, b in zip(one, play(second, seed=3), strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(one, play(first, seed=3), strict=True))
+    assert not np.array_equal(one[0], play(first, seed=4)[0])
+
+
+@pytest.mark.parametrize("name", ["3m", "protoss_5_vs_5"])
+def test_gymnasium_checker(name: str) -> None:
+    env = gymnasium.make(f"skirmish/{name}-v0", render_mode="rgb_array", replace_unavailable=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped)
+
+
+def test_every_map_is_registered() -> None:
+    assert all(f"skirmish/{name}-v0" in gymnasium.registry for name in MAPS)
+    with pytest.raises(ConfigError, match="render_mode 'ansi' is unknown; choose human, rgb_array or None"):
+        parallel_env("3m", render_mode="ansi")
+
+
+def test_unavailable_actions_raise() -> None:
+    env = gymnasium.make("skirmish/3m-v0")
+    env.reset()
+    with pytest.raises(ValueError, match="agent 0: action 0 is not available"):
+        env.step(np.zeros(3, np.int64))

@@ -1,0 +1,260 @@
+"""Every file under conf/ composes, binds to its target's signature, and hides no value; unknown keys are refused."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+import envs.configs
+from marl.core.config import LONGEST_VARIANT, config_hash, register, resolved
+from marl.core.types import ConfigError
+from marl.measure.entrants import entries
+from marl.measure.robustness import read_suite
+from marl.run.build import RUNTIME, call, factory, signature
+from scripts.main import CONF, choices
+from tests.support.helpers import compose_train
+
+register()
+envs.configs.register()
+
+# values for what a file leaves to the user ("???")
+GIVEN = {
+    "algo=frozen": ("algo.run=runs/one",),
+    **{f"algo={name}": ("algo.runs=[runs/one]",) for name in ("fcp", "hsp", "mep")},
+    **{f"experiment={name}_smac": ("init_from=runs/one",) for name in ("random", "rarl", "rap", "romance", "ernie")},
+    **{f"demos@algo.demos={name}": ("algo=bc",) for name in choices("demos")},
+    "env=gym": ("env.env=package:Name-v0", "env.episode_limit=10"),
+    "env=pettingzoo": ("env.env=package.module", "env.episode_limit=10"),
+}
+ALGOS = choices("algo")
+PLUGINS = {"joblib": "hydra_plugins.hydra_joblib_launcher", "slurm": "hydra_plugins.hydra_submitit_launcher"}
+OPTIONS = [
+    *(f"algo={name}" for name in choices("algo")),
+    *(f"mixer@algo.mixer={name}" for name in choices("mixer")),
+    *(f"agent@algo.agent={name}" for name in choices("agent")),
+    *(f"attack={name}" for name in choices("attack")),
+    *(f"env={name}" for name in choices("env")),
+    *(f"experiment={name}" for name in choices("experiment")),
+    *(f"+hook@algo.hooks.{name}={name}" for name in choices("hook")),
+    *(f"demos@algo.demos={name}" for name in choices("demos")),
+]
+COMPOSED_HERE = {"algo", "demos", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
+# job_logging, what evaluate and record take instead of a run, columns of robustness, of crossplay (test_scripted.py),
+# published tables (test_reproduce.py)
+COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "study", "partners", "table"}
+
+
+def test_every_group_is_known_here() -> None:
+    groups = {path.relative_to(CONF).parts[0] for path in CONF.rglob("*/*.yaml")}
+    assert groups <= COMPOSED_HERE | COMPOSED_BY_SCRIPTS, "a new group of configurations needs its test"
+
+
+def test_the_table_of_maps_makes_options() -> None:
+    options = choices("env")
+    for name in ("3m", "8m", "2s3z", "3s5z", "27m_vs_30m"):
+        assert f"skirmish/{name}" in options
+    assert "skirmish/base" not in options
+
+
+def absent(made: Any, section: str) -> list[str]:
+    """Parameters of a plug-in, at any depth, that its YAML does not give: required ones and hidden defaults alike.
+
+    What the framework passes is left out: ``RUNTIME``, and in ``marl`` and its plug-ins every positional parameter.
+    """
+    if not isinstance(made, functools.partial):
+        return []
+    environment = made.func.__module__.startswith("envs")
+    kinds = {inspect.Parameter.KEYWORD_ONLY} | ({inspect.Parameter.POSITIONAL_OR_KEYWORD} if environment else set())
+    wanted = {p.name for p in signature(made.func).parameters.values() if p.kind in kinds} - set(RUNTIME)
+    found = [f"{section}.{name}" for name in sorted(wanted - made.keywords.keys())]
+    for key, value in made.keywords.items():
+        parts = value.items() if isinstance(value, dict) else [("", value)]
+        found += [gap for name, part in parts for gap in absent(part, f"{section}.{key}{name and '.' + name}")]
+    return found
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_gives_every_value(option: str, tmp_path: Path) -> None:
+    cfg = compose_train(tmp_path, option, *GIVEN.get(option, ()))
+    resolved(cfg)  # nothing missing, every interpolation resolves
+    for section in ("algo", "env", "attack"):
+        assert absent(factory(cfg[section], section), section) == []
+
+
+def test_a_missing_value_and_a_hidden_default_would_be_seen(tmp_path: Path) -> None:
+    """The test above, tested: take values away."""
+    cfg = compose_train(tmp_path, "env=toy/corridor", "~env.length", "~algo.learner.lr", "~algo.agent.hidden_dim")
+    assert absent(factory(cfg.env, "env"), "env") == ["env.length"]
+    assert absent(factory(cfg.algo, "algo"), "algo") == ["algo.agent.hidden_dim", "algo.learner.lr"]
+
+
+class Base:
+    def __init__(self, spec: Any, *, width: int, depth: int) -> None:
+        self.size = (spec, width, depth)
+
+
+class Derived(Base):
+    def __init__(self, *args: Any, height: float, **base: Any) -> None:
+        super().__init__(*args, **base)
+        self.height = height
+
+
+def test_options_that_a_class_hands_to_its_base_are_checked_like_its_own() -> None:
+    assert list(signature(Derived).parameters) == ["args", "height", "width", "depth"]
+
+    def made(**options: Any) -> Any:
+        node = {"_target_": f"{__name__}.Derived", "_partial_": True, "height": 1, "width": 2, "depth": 3} | options
+        return factory(OmegaConf.create({k: v for k, v in node.items() if v is not None}), "part")
+
+    assert call(made(), "part", "spec").size == ("spec", 2, 3)
+    for options, message in (
+        ({"length": 1}, "part.length is not an option of Derived, which takes args, height, width, depth"),
+        ({"width": "wide"}, "part.width=wide has the wrong type; it must be int"),
+        ({"depth": None}, "part: missing a required .*argument: 'depth'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            call(made(**options), "part", "spec")
+
+
+@pytest.mark.parametrize("algo", ALGOS)
+@pytest.mark.parametrize("env", ["toy/matrix", "skirmish/3m", "mpe/spread"])
+def test_every_algorithm_composes_with_every_kind_of_environment(algo: str, env: str, tmp_path: Path) -> None:
+    cfg = compose_train(tmp_path, f"algo={algo}", f"env={env}")
+    name = {"iql": "NoMixer", "vdn": "VDN", "qmix": "QMix", "qplex": "QPlex"}.get(algo)
+    if name is not None:
+        assert cfg.algo.mixer._target_ == f"marl.learn.mixers.{name}"
+    assert cfg.run_path.startswith(f"default/{env.replace('/', '-')}/{algo}-none/")
+
+
+def test_a_wrong_part_is_named_by_its_whole_key() -> None:
+    """Whether the configuration hangs in a tree or stands by itself, as columns' attacks do."""
+    wrong = {"_target_": "marl.learn.policy.LinearSchedule", "start": 3.0, "end": 0.0, "steps": 1}
+    holder = {"_target_": "builtins.dict", "epsilon": wrong}
+    for node, section, key in (
+        (OmegaConf.create({"algo": holder}).algo, "algo", "algo.epsilon"),
+        (OmegaConf.create(holder), "suite.columns.x.attack", "suite.columns.x.attack.epsilon"),
+        (OmegaConf.create(wrong), "algo", "algo"),
+        (OmegaConf.create({"_target_": "builtins.dict", "algorithm": wrong}), "algo", "algo.algorithm"),
+    ):
+        with pytest.raises(ConfigError, match=rf"^{key}: start is 3.0"):
+            factory(node, section)
+
+
+@pytest.mark.parametrize("name", choices("launch"))
+def test_every_launcher_composes(name: str, tmp_path: Path) -> None:
+    plugin = PLUGINS.get(name)
+    if plugin is not None and importlib.util.find_spec(plugin) is None:
+        pytest.skip(f"launch={name} needs {plugin}: pip install -e .[cluster]")
+    compose_train(tmp_path, f"launch={name}")
+    launcher = {"joblib": "JoblibLauncher", "slurm": "SlurmLauncher"}.get(name, "BasicLauncher")
+    assert HydraConfig.get().launcher._target_.endswith(f".{launcher}")
+
+
+@pytest.mark.parametrize("suite", choices("suite"))
+def test_every_suite_composes_and_its_attacks_lack_nothing(suite: str) -> None:
+    with initialize_config_module("conf", version_base="1.3"):
+        cfg = compose("robustness", overrides=[f"suite={suite}", "runs=runs"])
+    columns, baseline = read_suite(cfg.suite, None)
+    assert baseline == "natural" and columns[0].name == "natural" and len(columns) > 1
+    for column in columns:
+        attack = factory(OmegaConf.create(column.attack), "attack")
+        assert absent(attack, column.name) == []
+        assert column.name not in ("wolfpack", "ega", "ib") or column.fit, "these learn about their victim"
+
+
+def made_by_experiments() -> set[str]:
+    """The names of runs that experiments give."""
+    experiments = (OmegaConf.load(path) for path in (CONF / "experiment").rglob("*.yaml"))
+    return {str(one.name) for one in experiments if "name" in one}
+
+
+@pytest.mark.parametrize("study", choices("study"))
+def test_every_study_composes_and_names_runs_that_experiments_make(study: str) -> None:
+    script = "crossplay" if "/partners" in (CONF / "study" / f"{study}.yaml").read_text() else "robustness"
+    with initialize_config_module("conf", version_base="1.3"):
+        cfg = compose(script, overrides=[f"study={study}"])
+        assert compose(script, overrides=[f"study={study}", "episodes=3"]).episodes == 3, "options still count"
+    paths = [path for _, path in entries(OmegaConf.to_container(cfg.runs))]
+    if script == "robustness":
+        read_suite(cfg.suite, None)
+        paths += list(cfg.fit_on or ())
+    else:
+        partners = OmegaConf.to_container(cfg.partners)
+        assert isinstance(partners, dict)
+        paths += [population["runs"] for population in partners.values() if "runs" in population]
+    assert {path.split("/")[1] for path in paths} <= made_by_experiments()
+
+
+@pytest.mark.parametrize(
+    "script", ["evaluate", "record", "plot", "bench", "fidelity", "robustness", "crossplay", "play"]
+)
+def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
+    given = {
+        "plot": ["runs=runs"],
+        "bench": [],
+        "fidelity": ["dir=agents"],
+        "robustness": ["runs=runs"],
+        "crossplay": ["runs=runs"],
+    }.get(script, ["run=runs/one"])
+    with initialize_config_module("conf", version_base="1.3"):
+        cfg = compose(script, overrides=given)
+        if script == "bench":
+            cfg.run_path = ""  # made of Hydra's own state, which compose has not
+        assert OmegaConf.missing_keys(cfg) == set()
+        with pytest.raises(HydraException):
+            compose(script, overrides=[*given, "nonsense=1"])
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.nonsense=1", "nonsense=1", "algo.nonsense=1", "algo.learner.nonsense=1", "env.nonsense=1", "train.n_envs=x",
+     "seed=one", "log.tensorboard=perhaps", "checkpoint.keep=2.5"],
+)  # fmt: skip
+def test_unknown_keys_and_wrong_types_do_not_compose(override: str, tmp_path: Path) -> None:
+    with pytest.raises(HydraException):
+        compose_train(tmp_path, override)
+
+
+# where a run lives
+
+
+def path_of(tmp_path: Path, *overrides: str) -> str:
+    return str(compose_train(tmp_path, *overrides).run_path)
+
+
+def test_what_identifies_a_run_is_in_its_path(tmp_path: Path) -> None:
+    assert path_of(tmp_path) == "default/skirmish-3m/qmix-none/seed0"
+    assert path_of(tmp_path, "name=study", "algo=vdn", "env=toy/matrix", "seed=4") == "study/toy-matrix/vdn-none/seed4"
+    # a sweep over a learning rate makes one folder per value; what a resumed run may change does not
+    assert path_of(tmp_path, "algo.learner.lr=0.01").endswith("/algo.learner.lr=0.01-seed0")
+    free = ("train.total_steps=5", "eval.episodes=3", "checkpoint.keep=5", "log.every=7", "threads=1", "resume=must")
+    assert path_of(tmp_path, *free).endswith("/qmix-none/seed0")
+    two = path_of(tmp_path, "train.n_envs=4", "algo.learner.lr=0.01")
+    assert two == path_of(tmp_path, "algo.learner.lr=0.01", "train.n_envs=4"), "the order of overrides must not matter"
+    assert "/" not in path_of(tmp_path, "mixer@algo.mixer=vdn", "+env.note=a/b").split("qmix-none/")[1]
+
+
+def test_many_overrides_still_make_a_name_that_file_systems_take(tmp_path: Path) -> None:
+    many = [f"+env.option_{i}={i}" for i in range(40)]
+    one, other = (path_of(tmp_path, *many, f"+env.last={k}").split("/")[-1] for k in (1, 2))
+    assert len(one) <= LONGEST_VARIANT + len("-seed0") and one != other and one.endswith("-seed0")
+    (tmp_path / one).mkdir()
+
+
+def test_the_digest_ignores_what_a_resumed_run_may_change(tmp_path: Path) -> None:
+    def digest(*overrides: str) -> str:
+        return config_hash(resolved(compose_train(tmp_path, *overrides)))
+
+    base = digest()
+    assert digest("train.total_steps=1", "eval.every=1", "threads=2", "name=other", "log.every=1") == base
+    for changed in ("seed=1", "algo.learner.lr=0.01", "train.n_envs=4", "replay.capacity=9", "env=skirmish/8m"):
+        assert digest(changed) != base, changed

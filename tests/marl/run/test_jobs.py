@@ -1,0 +1,53 @@
+"""Jobs here and in processes of their own: the same results, and a stop that keeps what is finished."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from marl.run.jobs import Stopped, run_jobs
+from marl.run.progress import JobProgress
+from marl.run.signals import StopRequest
+from tests.support.jobs_parts import Sum, add_up
+
+
+def finished(jobs: list[Sum], processes: int, found: dict[int, tuple[int, int]]) -> None:
+    """Runs the jobs; ``found`` receives the result of each as it comes, by its n."""
+    with StopRequest() as stop, JobProgress(len(jobs)) as progress:
+        for job, result in run_jobs(add_up, jobs, processes, stop, progress):
+            found[job.n] = result
+        assert progress.done == len(jobs)
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_every_job_comes_back_with_its_result(processes: int) -> None:
+    found: dict[int, tuple[int, int]] = {}
+    finished([Sum(n) for n in (2, 3, 4)], processes, found)
+    assert {n: total for n, (total, _) in found.items()} == {2: 1, 3: 3, 4: 6}
+    assert all((process == os.getpid()) == (processes == 1) for _, process in found.values())
+
+
+@pytest.mark.parametrize(("processes", "then"), [(1, "interrupt"), (2, "interrupt parent")])
+def test_a_stop_drops_the_job_in_hand_and_those_that_wait(processes: int, then: str) -> None:
+    """The interrupted job would take ten seconds more."""
+    found: dict[int, tuple[int, int]] = {}
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        finished([Sum(2), Sum(100, 0.1, then), *(Sum(n, 0.1) for n in range(101, 120))], processes, found)
+    assert found[2][0] == 1 and 100 not in found and len(found) < 3
+    assert time.monotonic() - started < 9
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_what_a_job_raises_is_raised_here(processes: int) -> None:
+    with pytest.raises(ValueError, match="no sum of 4"):
+        finished([Sum(4, then="fail"), Sum(50, 0.1)], processes, {})
+
+
+def test_an_interrupt_in_a_worker_alone_is_not_a_stop() -> None:
+    """Ctrl-C reaches the whole process group: only the parent decides."""
+    found: dict[int, tuple[int, int]] = {}
+    finished([Sum(3, then="interrupt"), Sum(2)], 2, found)
+    assert found[3][0] == 3

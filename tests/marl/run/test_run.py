@@ -1,0 +1,300 @@
+"""Whole runs: stop and resume are bitwise invisible, crashes and bad input lose nothing, evaluation changes nothing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import math
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from marl.core.types import ConfigError, EpisodeBatch, Metrics
+from marl.run import checkpoint
+from marl.run.metrics import NonFiniteError
+from marl.run.trainer import Run, crossed
+from tests.support.helpers import differences, newest_state, rows, train
+
+BATTLE = ("env=skirmish/3m", "train.n_envs=4", "eval.n_envs=4", "eval.episodes=4", "eval.final_episodes=4",
+          "train.total_steps=1000", "eval.every=400", "checkpoint.every=300")  # fmt: skip
+
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny run from start to end, to compare with; nobody writes to it."""
+    folder = tmp_path_factory.mktemp("straight") / "run"
+    train(folder)
+    return folder
+
+
+class Crash(Exception):
+    pass
+
+
+def at_collection(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Call ``act`` right after the ``number``-th collection's update, counted from now."""
+    learn, count = Run.learn, iter(range(1, 10**6))
+
+    def wrapped(self: Run, fresh: EpisodeBatch) -> Metrics:
+        metrics = learn(self, fresh)
+        if next(count) == number:
+            act()
+        return metrics
+
+    monkeypatch.setattr(Run, "learn", wrapped)
+
+
+def raise_signal(number: int) -> Callable[[], None]:
+    return lambda: signal.raise_signal(number)
+
+
+def crash() -> None:
+    raise Crash
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Networks, optimizer, targets, replay, streams, clock, window, environments, generators and all rows."""
+    a, b = newest_state(one), newest_state(other)
+    assert differences(a[0], b[0]) == [] and differences(a[1], b[1]) == []
+    assert rows(one, "metrics") == rows(other, "metrics")
+    assert rows(one, "eval") == rows(other, "eval")
+
+
+# resume
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ((), "SIGTERM"),
+        (("algo=qplex", "env.fatal=true", "algo.learner.optimizer=rmsprop"), "SIGUSR1"),
+        (BATTLE, "SIGINT"),
+    ],
+    ids=["corridor", "qplex", "battle"],
+)
+def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
+    task: tuple[str, ...], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    done = train(whole, *task)
+    with monkeypatch.context() as patch:
+        at_collection(patch, 3, raise_signal(getattr(signal, name)))
+        assert train(broken, *task) == {}
+    assert not (broken / "DONE").exists()
+    stopped = newest_state(broken)[0]["clock"]
+    assert 0 < stopped["env_steps"] < newest_state(whole)[0]["clock"]["env_steps"] and stopped["updates"] > 0
+    torch.manual_seed(99)  # what the process did meanwhile must not matter
+    assert train(broken, *task) == done
+    assert_same_run(whole, broken)
+
+
+def test_a_crashed_run_continues_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows written after the checkpoint are dropped, a cut line too, and come again."""
+    often = ("log.every=1", "train.total_steps=600")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    train(whole, *often)
+    with monkeypatch.context() as patch:
+        at_collection(patch, 5, crash)
+        with pytest.raises(Crash):
+            train(broken, *often)
+    saved = newest_state(broken)[0]["clock"]["env_steps"]
+    assert rows(broken, "metrics")[-1]["env_steps"] > saved > 0, "a row must be newer than the checkpoint"
+    with (broken / "metrics.jsonl").open("a") as file:
+        file.write('{"env_steps": 3')
+    train(broken, *often)
+    assert_same_run(whole, broken)
+
+
+def test_more_steps_continue_a_finished_run(straight: Path, tmp_path: Path) -> None:
+    longer = tmp_path / "longer"
+    train(longer, "train.total_steps=200")
+    train(longer)
+    assert differences(newest_state(straight), newest_state(longer)) == []
+    final = [row["env_steps"] for row in rows(longer, "eval") if row.get("final")]
+    assert len(final) == 2 and json.loads((longer / "DONE").read_text())["env_steps"] == final[1]
+
+
+def test_a_finished_run_is_not_run_again(straight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {path: path.stat().st_mtime_ns for path in straight.rglob("*")}
+    monkeypatch.setattr("marl.run.trainer.open_run", lambda *_: pytest.fail("built again"))
+    assert train(straight) == json.loads((straight / "DONE").read_text())["final"]
+    assert {path: path.stat().st_mtime_ns for path in straight.rglob("*")} == before
+
+
+def test_never_sets_the_old_run_aside_and_deletes_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(folder, "train.total_steps=200")
+    old = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    train(folder, "train.total_steps=200", "resume=never")
+    for path, content in old.items():
+        assert (folder / "previous" / "1" / path).read_bytes() == content
+    assert_same_run(folder, folder / "previous" / "1")  # and it really began anew
+    train(folder, "train.total_steps=100", "resume=never", "seed=5")
+    assert sorted(path.name for path in (folder / "previous").iterdir()) == ["1", "2"]
+
+
+def test_must_without_a_checkpoint_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"resume=must, but .* holds no usable checkpoint"):
+        train(tmp_path / "run", "resume=must")
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_configuration_is_refused_with_what_differs(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(folder, "train.total_steps=100", "algo.learner.lr=0.001")
+    state = newest_state(folder)
+    with pytest.raises(ConfigError) as refused:
+        train(folder, "algo.learner.lr=0.01", "env.length=5", "eval.every=50", "log.every=7")
+    message = str(refused.value)
+    assert "algo.learner.lr: 0.001 -> 0.01" in message and "env.length: 4 -> 5" in message
+    assert "eval" not in message and "log." not in message, "these may change"
+    assert differences(newest_state(folder), state) == []
+
+
+def test_a_damaged_newest_checkpoint_costs_only_the_steps_since(
+    straight: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    damaged = tmp_path / "damaged"
+    shutil.copytree(straight, damaged)
+    newest, before = checkpoint.folders(damaged / "checkpoints")
+    (newest / "state.pt").write_bytes(b"not a checkpoint")
+    (damaged / "DONE").unlink()
+    train(damaged)
+    assert f"{newest.name}/state.pt is damaged" in caplog.text and f"from {before}" in caplog.text
+    assert_same_run(straight, damaged)
+
+
+def test_without_the_replay_resume_works_and_says_that_it_is_not_exact(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    train(folder, "train.total_steps=200", "checkpoint.replay=false")
+    found = checkpoint.newest(folder / "checkpoints")
+    assert found is not None and found[1]["exact"] is False and newest_state(folder)[1] is None
+    train(folder, "checkpoint.replay=false")
+    assert "no replay" in caplog.text and (folder / "DONE").exists()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "every", "expected"),
+    [(0, 99, 100, False), (0, 100, 100, True), (99, 100, 100, True), (100, 199, 100, False), (90, 310, 100, True),
+     (0, 100, None, False)],
+)  # fmt: skip
+def test_schedules_count_multiples(before: int, after: int, every: int | None, expected: bool) -> None:
+    assert crossed(before, after, every) is expected
+
+
+# what must not influence what
+
+
+def weights(folder: Path) -> Any:
+    return newest_state(folder)[0]["algo"]
+
+
+def test_same_seed_same_run_other_seed_other_run(tmp_path: Path) -> None:
+    train(tmp_path / "one", "seed=3")
+    train(tmp_path / "two", "seed=3")
+    train(tmp_path / "three", "seed=4")
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert differences(weights(tmp_path / "one"), weights(tmp_path / "three")) != []
+
+
+def test_evaluation_saving_and_logging_do_not_change_training(straight: Path, tmp_path: Path) -> None:
+    train(tmp_path / "two", "eval.every=30", "eval.episodes=3", "eval.n_envs=2", "checkpoint.every=50", "log.every=9")
+    assert differences(weights(straight), weights(tmp_path / "two")) == []
+    assert len(rows(tmp_path / "two", "eval")) > len(rows(straight, "eval"))
+
+
+def test_an_attack_that_only_draws_numbers_changes_nothing(straight: Path, tmp_path: Path) -> None:
+    train(tmp_path / "watched", "attack._target_=tests.support.helpers.Bystander")
+    assert differences(weights(straight), weights(tmp_path / "watched")) == []
+    streams = [newest_state(folder)[0]["streams"] for folder in (straight, tmp_path / "watched")]
+    assert differences(*streams) == ["/attack"]
+
+
+# what is written
+
+
+def test_scalars_have_the_documented_names(straight: Path) -> None:
+    clock = {"env_steps", "episodes", "updates"}
+    metrics, tests = rows(straight, "metrics"), rows(straight, "eval")
+    names = {
+        "train/return", "train/win_rate", "train/length", "train/epsilon", "loss/td", "q/taken", "q/target", "q/td_abs",
+        "optim/grad_norm", "replay/episodes", "time/lane_use",
+    }  # fmt: skip
+    assert set(metrics[-1]) == clock | names
+    raw = json.loads((straight / "metrics.jsonl").read_text().splitlines()[-1])
+    assert set(raw) - set(metrics[-1]) == {"time/collect_s", "time/update_s", "time/env_steps_per_s"}
+    means = {f"eval/{name}" for name in ("return", "win_rate", "length")}
+    bounds = {f"{name}_{end}" for name in means for end in ("low", "high")}
+    assert set(tests[0]) == clock | means | bounds | {"test_episodes"}
+    assert set(tests[-1]) == set(tests[0]) | {"final"}
+    assert all(math.isfinite(v) for row in metrics + tests for v in row.values())
+    assert [row["env_steps"] for row in tests] == sorted(row["env_steps"] for row in tests)
+    assert tests[0]["env_steps"] == 0, "a curve starts before the first step"
+
+
+def test_tensorboard_has_the_same_scalars(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path / "run", "log.tensorboard=true")
+    board = EventAccumulator(str(tmp_path / "run" / "tb"))
+    board.Reload()
+    steps = {key: [event.step for event in board.Scalars(key)] for key in board.Tags()["scalars"]}
+    assert steps["train/return"] == [row["env_steps"] for row in rows(tmp_path / "run", "metrics")]
+    assert steps["eval/win_rate"] == [row["env_steps"] for row in rows(tmp_path / "run", "eval")]
+
+
+# what goes wrong
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    hook = "+algo.hooks.broken={_target_: tests.support.broken.NanLoss, _partial_: true, after: 8}"
+    with pytest.raises(NonFiniteError) as stopped:
+        train(folder, hook)
+    message = str(stopped.value)
+    assert "optim/grad_norm=nan" in message and "first non-finite weights: agent.fc_in.weight" in message
+    step = rows(folder, "metrics")[-1]["env_steps"]
+    named = int(message.split("env step ")[1].split(",")[0])
+    assert named >= step and "update 8" in message
+    assert newest_state(folder)[0]["clock"]["env_steps"] < named
+    values = weights(folder)["learner"]["agent"].values()
+    assert all(bool(torch.isfinite(value).all()) for value in values)
+
+
+def test_a_full_disk_at_a_scheduled_save_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save, calls = checkpoint.save, iter(range(100))
+
+    def full_at_first(*args: Any, **kwargs: Any) -> Path:
+        if next(calls) == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return save(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save", full_at_first)
+    train(tmp_path / "run")
+    assert "not written: [Errno 28] No space left on device; earlier ones are intact" in caplog.text
+    assert (tmp_path / "run" / "DONE").exists()
+    assert newest_state(tmp_path / "run")[0]["clock"]["env_steps"] >= 400
+
+
+def test_a_full_disk_at_the_last_save_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(checkpoint.CheckpointError, match="could not be written"):
+        train(tmp_path / "run")
+    assert not (tmp_path / "run" / "DONE").exists()

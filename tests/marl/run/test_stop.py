@@ -1,0 +1,70 @@
+"""Real processes and real signals: a run, and a sweep of runs, saves and ends cleanly, and continues."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.main import CONF
+from tests.support.helpers import newest_state
+
+ROOT = CONF.parent
+
+
+def start(runs: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
+    arguments = (
+        "env=toy/corridor", "train.n_envs=4", "algo.batch_size=4", "algo.warmup_episodes=4", "log.every=100",
+        "log.tensorboard=false", "algo.updates_per_collect=1", "threads=1", f"runs_dir={runs}",
+    )  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.train", *arguments, *overrides],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
+    )  # fmt: skip
+
+
+def wait_for(found: Callable[[], list[Path]], process: subprocess.Popen[str]) -> Path:
+    deadline = time.monotonic() + 60
+    while not (paths := found()):
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < deadline, "the run did not begin within a minute"
+        time.sleep(0.1)
+    return paths[0].parent
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_cleanly_and_the_same_command_resumes(number: signal.Signals, tmp_path: Path) -> None:
+    process = start(tmp_path, "train.total_steps=100000000")
+    folder = wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")), process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    assert f"stopped by {number.name}" in output and "the same command continues" in output
+    state, replay = newest_state(folder)
+    assert state["clock"]["env_steps"] > 0 and replay is not None
+    if number == signal.SIGTERM:
+        steps = state["clock"]["env_steps"]
+        again = start(tmp_path, f"train.total_steps={steps + 100}")
+        output, _ = again.communicate(timeout=60)
+        assert again.returncode == 0 and f"continuing at step {steps:,}" in output, output
+        assert (folder / "DONE").exists() and newest_state(folder)[0]["clock"]["env_steps"] >= steps + 100
+
+
+@pytest.mark.parametrize("launch", [("launch=local",), ("launch=joblib", "hydra.launcher.n_jobs=2")])
+def test_ctrl_c_stops_a_sweep_once_its_runs_have_saved(launch: tuple[str, ...], tmp_path: Path) -> None:
+    process = start(tmp_path, "seed=0,1,2", "train.total_steps=100000000", *launch, "-m", start_new_session=True)
+    begun = len(launch)  # one run here, two there
+    wait_for(lambda: found if len(found := list(tmp_path.rglob("metrics.jsonl"))) == begun else [], process)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the sweep
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "Traceback" not in output, output
+    assert output.count("stopped by SIGINT") == begun and output.count("not begun") == 3 - begun
+    assert len({path.parent.parent for path in tmp_path.rglob("checkpoints/step_*")}) == begun

@@ -1,0 +1,88 @@
+"""What a film shows of an attack: rings around those who are hit, and what they wanted and did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from attacks.random import RandomActions
+from envs.toys.games import MatrixGame
+from marl.core.types import core_fields
+from marl.run.collect import Moment, collect
+from marl.show.overlay import ALARM, LEAST_WIDTH, LINE_HEIGHT, LINES, describe, mark
+from tests.support.attack_parts import AGENTS, LANES, corridor, make_victim
+
+
+def moment(env: Any, hit: list[int], t: int = 12, wanted: int = 2, done: int = 0) -> Moment:
+    n = env.spec.n_agents
+    hits = torch.zeros(env.n_envs, n, dtype=torch.bool)
+    hits[0, hit] = True
+    intended = torch.full((env.n_envs, n), wanted)
+    return Moment(t, env, intended, torch.where(hits, done, intended), hits, torch.ones(env.n_envs, dtype=torch.bool))
+
+
+def alarm(frame: np.ndarray) -> np.ndarray:
+    """Pixels in the colour of the rings, bool [height, width]."""
+    return (frame == np.array(ALARM)).all(-1)
+
+
+def test_the_words() -> None:
+    env = corridor()
+    assert describe(moment(env, [1, 3])) == ["agent 1 (right -> stay)", "agent 3 (right -> stay)"]
+    assert describe(moment(env, [4], done=2)) == ["agent 4"], "only what it sees is false"
+    assert describe(moment(env, [])) == []
+    assert describe(moment(MatrixGame("climb", n_envs=1), [0], wanted=1))[0] == "agent 0 (action 1 -> action 0)"
+
+
+def test_rings_are_where_the_agents_are() -> None:
+    env = corridor()
+    env.reset()
+    picture = env.render(0)
+    frame = mark(picture, env, moment(env, [1, 4]))
+    left = (LEAST_WIDTH - picture.shape[1]) // 2
+    assert frame.shape == (picture.shape[0] + LINES * LINE_HEIGHT + 4, LEAST_WIDTH, 3)
+    ring = alarm(frame)[: picture.shape[0], left : left + picture.shape[1]]
+    for agent in range(AGENTS):
+        around = ring[24 * agent : 24 * (agent + 1)]
+        column = 24 * int(env.cell[0, agent])
+        assert around[:, column : column + 24].any() == (agent in (1, 4))
+        assert not np.delete(around, range(column, column + 24), axis=1).any()
+    assert env.agent_places(0)[1].tolist() == [24 * int(env.cell[0, 1]) + 11.5, 35.5, 7.5]
+
+
+def test_frames_of_a_film_have_one_size() -> None:
+    env = MatrixGame("climb", n_envs=1)
+    env.reset()
+    frames = [mark(env.render(), env, m) for m in (moment(env, []), moment(env, [0, 1], wanted=1), None)]
+    assert len({frame.shape for frame in frames}) == 1
+    assert [alarm(frame).any() for frame in frames] == [False, True, False], "who has no places has the words alone"
+
+
+@pytest.mark.parametrize(("hit", "rows"), [([0], 1), ([0, 1], 1), ([0, 1, 2], 2), ([0, 1, 2, 3, 4], 2)])
+def test_words_that_do_not_fit_are_counted(hit: list[int], rows: int) -> None:
+    from PIL import Image, ImageDraw
+
+    from marl.show.overlay import FONT, _lines
+
+    pen = ImageDraw.Draw(Image.new("RGB", (9, 9)))
+    lines = _lines(pen, describe(moment(corridor(), hit)), LEAST_WIDTH)
+    assert len(lines) == rows and all(pen.textlength(line, font_size=FONT) <= LEAST_WIDTH for line in lines)
+    told = " ".join(lines).count("agent ")
+    assert told == len(hit) or lines[-1].endswith(f", and {len(hit) - told} more")
+
+
+def test_watchers_are_told_what_was_wanted_done_and_hit() -> None:
+    env, seen = corridor(), []
+    attack = RandomActions(env.spec, "cpu", p=0.5, budget=None, budget_unit="step")
+    batch = collect(
+        env, make_victim(env.spec), attack, core_fields(env.spec) | attack.fields(), explore=False,
+        attacked=torch.ones(LANES, dtype=torch.bool), policy_gen=torch.Generator(), attack_gen=torch.Generator(),
+        device="cpu", watch=seen.append,
+    )  # fmt: skip
+    assert [m.t for m in seen] == list(range(batch.horizon))
+    for name, field in (("intended", "intended"), ("executed", "actions"), ("hit", "hit"), ("running", "filled")):
+        stored = torch.stack([getattr(m, name) for m in seen], 1)
+        assert torch.equal(stored.long(), batch[field][:, :-1].long()), name

@@ -1,0 +1,166 @@
+"""Published tables from nothing: sweeps become runs, each recipe is sound, and a stopped one continues."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+
+import envs.configs
+from marl.core.config import register
+from scripts.main import CONF, choices
+from scripts.reproduce import Command, check, measurement, runs_of
+from tests.support.helpers import TINY
+
+ROOT = CONF.parent
+TABLES = choices("table")
+# earlier forms of what a recipe now measures at once: further seeds and methods that were run later
+PARTS = {"s2q_shift_more": "s2q_shift", "spread_more": "spread_small", "sparse_battle_more": "sparse_battle_small"}
+
+
+def test_a_sweep_becomes_its_runs_in_order() -> None:
+    runs = runs_of("algo=vdn,qmix seed='range(1,3)' +x=\"'a,b'\" env.sizes=[1,2]", ["train.n_envs=4"])
+    assert [run.words for run in runs] == [
+        ("algo=vdn", "seed=1", "+x='a,b'", "env.sizes=[1,2]", "train.n_envs=4"),
+        ("algo=vdn", "seed=2", "+x='a,b'", "env.sizes=[1,2]", "train.n_envs=4"),
+        ("algo=qmix", "seed=1", "+x='a,b'", "env.sizes=[1,2]", "train.n_envs=4"),
+        ("algo=qmix", "seed=2", "+x='a,b'", "env.sizes=[1,2]", "train.n_envs=4"),
+    ]
+
+
+def test_measurements_are_told_where_to_write_and_how_many_at_once() -> None:
+    assert measurement("a", "crossplay study=x", Path("out"), 3) == Command(
+        "crossplay", ("study=x", "jobs=3", "results=out/a.json")
+    )
+    assert measurement("b", "plot runs='x/**' last=10", Path("out"), 3).words == (
+        "runs=x/**", "last=10", "results=out/b.json",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_every_recipe_is_sound(table: str) -> None:
+    register()
+    envs.configs.register()
+    with initialize_config_module("conf", version_base="1.3"):
+        recipe = compose("reproduce", overrides=[f"table={table}"]).table
+        sweeps = [runs_of(sweep, []) for sweep in recipe.train]
+        check([sweep[0] for sweep in sweeps] + [measurement(n, m, Path("x"), 1) for n, m in recipe.measure.items()])
+    every = [run for sweep in sweeps for run in sweep]
+    assert len(set(every)) == len(every)
+    words = {tuple(word.split("=", 1)) for run in every for word in run.words}
+    for group in ("experiment", "env", "algo"):
+        assert {name for key, name in words if key == group} <= set(choices(group))
+
+
+def test_every_published_table_has_its_recipe() -> None:
+    register()
+    with initialize_config_module("conf", version_base="1.3"):
+        made = {name for table in TABLES for name in compose("reproduce", overrides=[f"table={table}"]).table.measure}
+    published = {path.stem for path in (ROOT / "docs" / "results").glob("*.json")}
+    assert published - made == set(PARTS)
+    assert set(PARTS.values()) <= made
+
+
+# real processes, in a folder of their own
+
+
+def start(folder: Path, sweep: str, *options: str, measure: str = "plot runs=runs/**") -> subprocess.Popen[str]:
+    words = (
+        "table=s2q_tenfold", f"table.train=['{sweep}']", f"table.measure={{s2q_tenfold: '{measure}'}}", "jobs=2",
+        f"overrides={list(TINY)}", *options,
+    )  # fmt: skip
+    return subprocess.Popen(
+        [sys.executable, "-m", "scripts.reproduce", *words],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+
+
+def finish(process: subprocess.Popen[str]) -> str:
+    output, _ = process.communicate(timeout=120)
+    assert "Traceback" not in output, output
+    return output
+
+
+def test_a_table_is_trained_and_measured_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    process = start(tmp_path, "algo=vdn,qmix seed=0")
+    output = finish(process)
+    assert process.returncode == 0, output
+    done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("DONE")}
+    document = json.loads((tmp_path / "outputs/tables/s2q_tenfold.json").read_text())
+    assert len(done) == 2 and {group["group"][:4] for group in document["groups"]} == {"vdn ", "qmix"}
+    again = start(tmp_path, "algo=vdn,qmix seed=0")
+    output = finish(again)
+    assert again.returncode == 0, output
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("DONE")} == done
+
+
+def test_a_run_that_fails_is_named_and_nothing_is_measured(tmp_path: Path) -> None:
+    process = start(tmp_path, "algo=vdn init_from=null,runs/nowhere")
+    output = finish(process)
+    assert process.returncode == 1
+    assert (
+        "1 of 2 runs did not finish" in output
+        and "init_from=runs/nowhere" in output
+        and "is not a run folder" in output
+    )
+    assert len(list(tmp_path.rglob("DONE"))) == 1 and not (tmp_path / "outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("sweep", "measure", "said"),
+    [
+        ("algo=vdn algo.nonsense=1", "plot runs=runs/**", "algo.nonsense"),
+        ("algo=vdn", "plot nonsense=1", "nonsense"),
+        ("algo=vdn", "scatter runs=runs/**", "scatter"),
+    ],
+)
+def test_a_recipe_that_is_wrong_is_refused_before_anything_starts(
+    sweep: str, measure: str, said: str, tmp_path: Path
+) -> None:
+    process = start(tmp_path, sweep, measure=measure)
+    output = finish(process)
+    assert process.returncode == 2 and said in output and len(output.strip().splitlines()) == 1, output
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: int, tmp_path: Path) -> None:
+    def begin(total: int) -> subprocess.Popen[str]:
+        options = f"overrides=['env=toy/corridor','train.total_steps={total}','log.every=400','log.tensorboard=false']"
+        return start(tmp_path, "algo=vdn seed=0,1,2", options, f"jobs={jobs}")
+
+    process = begin(99999999)
+    deadline = time.monotonic() + 90
+    while len(list(tmp_path.rglob("metrics.jsonl"))) < jobs:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output = finish(process)
+    assert process.returncode == 0 and "stopped by SIGINT; the same command continues" in output, output
+    saved = {path.parent.parent.name: path.name for path in tmp_path.rglob("checkpoints/step_*")}
+    assert len(saved) == jobs and not (tmp_path / "outputs").exists()
+    assert begin(400).wait(timeout=120) == 0
+    logs = {path.parent.name: path.read_text() for path in tmp_path.rglob("train.log")}
+    assert len(logs) == 3 and (tmp_path / "outputs/tables/s2q_tenfold.json").exists()
+    assert {seed for seed, log in logs.items() if "continuing at step" in log} == set(saved)
+
+
+def test_a_run_that_somebody_else_stopped_is_not_taken_for_finished(tmp_path: Path) -> None:
+    process = start(
+        tmp_path, "algo=vdn seed=0", "overrides=['env=toy/corridor','train.total_steps=99999999','log.every=400']"
+    )
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.rglob("metrics.jsonl")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.1)
+    subprocess.run(["pkill", "-TERM", "-P", str(process.pid), "-f", "scripts.train"], check=True)
+    output = finish(process)
+    assert process.returncode == 1 and "stopped by SIGTERM" in output and not (tmp_path / "outputs").exists(), output

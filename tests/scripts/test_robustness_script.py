@@ -1,0 +1,185 @@
+"""What a robustness matrix leaves behind, and the script that makes it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from marl.measure.robustness_scores import add_leads
+from marl.show.robustness_report import table, write
+from tests.scripts.test_cli import refused
+from tests.support.helpers import TINY, command
+from tests.support.robustness_parts import NATURAL, TRIP, agent, column, fake, matrix, measured, setting
+
+# what it leaves behind
+
+
+def test_files_hold_the_matrix(tmp_path: Path) -> None:
+    agents = [agent([0, 0]), agent([0, 1], seed=1)]
+    rows, _ = measured(agents, [NATURAL, TRIP, column("peek", fake("Peek"))], setting(tmp_path))
+    write(matrix(rows), tmp_path / "out")
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left == {"matrix.csv", "matrix.json", "matrix.png", "tensorboard"}
+    found = json.loads((tmp_path / "out" / "matrix.json").read_text())
+    assert (found["commit"], found["metric"], found["complete"]) == ("c0ffee", "win_rate", True)
+    assert [row["level"] for row in found["rows"]] == ["method", "run", "run"] and found["rows"][0]["seeds"] == [0, 1]
+    assert found["rows"][1]["cells"]["trip"]["win_rate"]["mean"] == 0.5 and found["rows"][1]["worst"] == "trip"
+    assert found["rows"][0]["cells"]["trip"]["win_rate"]["n"] == 2
+    lines = list(csv.DictReader((tmp_path / "out" / "matrix.csv").read_text().splitlines()))
+    assert len(lines) == 9
+    (line,) = [one for one in lines if (one["level"], one["seeds"], one["column"]) == ("run", "0", "trip")]
+    assert (line["win_rate"], line["return"], line["attacked_steps"], line["drop"]) == ("0.5", "6.0", "0.5", "0.5")
+    assert float(line["win_low"]) == pytest.approx(0.18762, abs=1e-5) and line["worst"] == "True"
+    assert len(list((tmp_path / "out" / "tensorboard").rglob("events*"))) == 2
+
+
+def test_files_and_the_table_hold_the_leads(tmp_path: Path) -> None:
+    rows, _ = measured([agent([0, 0]), agent([0, 1], "other")], [NATURAL], setting(tmp_path))
+    rows = add_leads(rows, "scripted", "win_rate")
+    write(replace(matrix(rows), versus="scripted"), tmp_path / "out")
+    found = json.loads((tmp_path / "out" / "matrix.json").read_text())
+    assert found["versus"] == "scripted" and found["rows"][2]["leads"]["natural"]["mean"] == -1.0
+    assert not any("leads" in row for k, row in enumerate(found["rows"]) if k != 2)
+    lines = list(csv.DictReader((tmp_path / "out" / "matrix.csv").read_text().splitlines()))
+    assert [line["lead"] for line in lines] == ["", "", "-1.0", ""] and lines[2]["lead_low"] == "", (
+        "one pair: no bounds"
+    )
+    shown, _ = table(replace(matrix(rows), versus="scripted"))
+    assert "leads over scripted" in str(shown.title)
+    assert "lead -1.00" in "".join(str(cell) for cell in shown.columns[1].cells)
+
+
+def test_the_heatmap_shows_the_numbers(tmp_path: Path) -> None:
+    """Another win rate, another colour; grey only where there is none."""
+
+    def colours(actions: list[int], columns: list[Any]) -> set[tuple[int, int, int]]:
+        rows, _ = measured([agent(actions)], columns, setting(tmp_path))
+        write(matrix(rows), tmp_path / "out")
+        with Image.open(tmp_path / "out" / "matrix.png") as picture:
+            found = picture.convert("RGB").getcolors(10**6)
+        assert found is not None
+        return {colour for count, colour in found if count > 1500}  # no colour of the bar covers so much
+
+    bright, dark, grey = (253, 231, 36), (68, 1, 84), (200, 200, 200)  # viridis at 1 and 0
+    assert colours([0, 0], [NATURAL]) >= {bright} and not colours([0, 0], [NATURAL]) & {dark, grey}
+    assert colours([0, 1], [NATURAL]) >= {dark} and not colours([0, 1], [NATURAL]) & {bright, grey}
+    assert colours([0, 0], [NATURAL, column("peek", fake("Peek"))]) >= {bright, grey}
+
+
+# the script
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds, trained a little."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        command("train", *TINY, f"seed={seed}", f"runs_dir={folder}", "log.progress=off", "name=study")
+    return folder
+
+
+def robustness(runs: Path, out: Path, *arguments: str) -> dict[str, Any]:
+    command("robustness", f"runs=['{runs}/**']", f"out={out}", "episodes=10", "n_envs=4", *arguments)
+    return json.loads((out / "matrix.json").read_text())
+
+
+TRIPPED = ("suite.columns.random.attack.p=0.5", "suite.budget=3")
+
+
+def test_the_command_measures_runs_and_imports(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    team = tmp_path / "team.th"
+    gru = torch.nn.GRUCell(8, 8)
+    weights = {f"rnn.{k}": v for k, v in gru.state_dict().items()}
+    for name, net in (("fc1", torch.nn.Linear(4, 8)), ("fc2", torch.nn.Linear(8, 4))):
+        weights |= {f"{name}.{k}": v for k, v in net.state_dict().items()}
+    torch.save(weights, team)
+    imports = f"imports=[{{path: '{team}', env: toy/corridor}}, {{name: mine, path: '{team}', env: toy/corridor}}]"
+    results = tmp_path / "docs" / "study.json"
+    found = robustness(runs, tmp_path / "out", *TRIPPED, imports, f"results={results}")
+    rows = [(row["level"], row["task"], row["agent"].split(" ")[0], row["seeds"]) for row in found["rows"]]
+    assert rows == [
+        ("method", "toy-corridor", "study", [0, 1]), ("run", "toy-corridor", "study", [0]),
+        ("run", "toy-corridor", "study", [1]), ("method", "toy-corridor", "team", [0]),
+        ("run", "toy-corridor", "team", [0]), ("method", "toy-corridor", "mine", [0]),
+        ("run", "toy-corridor", "mine", [0]),
+    ]  # fmt: skip
+    assert found["rows"][3]["cells"] == found["rows"][5]["cells"], "the same file under another name"
+    assert found["columns"]["random"]["attack"]["budget"] == 3 and found["name"] == "quick"
+    assert found["command"].startswith("python -m scripts.robustness") and found["commits"] == [found["commit"]]
+    for row in found["rows"]:
+        assert 0 < row["cells"]["random"]["attacked_steps"] <= 3
+        assert row["cells"]["random"]["attacked_steps"] <= row["cells"]["random"]["attacked_actions"] <= 6
+    published = json.loads(results.read_text())
+    assert published["rows"] == found["rows"] and (published["name"], published["suite"]) == ("study", "quick")
+    assert results.with_suffix(".png").exists()
+    printed = capsys.readouterr().out
+    assert "quick: win rate over 10 episodes a cell" in printed and "seed 1" in printed and "worst" in printed
+
+
+def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
+    first = robustness(runs, tmp_path, *TRIPPED)
+    cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
+    assert len(cells) == 4
+    command("robustness", f"runs=[{{name: ours, path: '{runs}/**'}}]", f"out={tmp_path}", "episodes=10", "n_envs=4",
+            "only=[random]", *TRIPPED)  # fmt: skip
+    second = json.loads((tmp_path / "matrix.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()} == cells, "measured again"
+    assert [row["agent"] for row in second["rows"]] == ["ours"] * 3
+    assert list(second["rows"][0]["cells"]) == ["random"] and second["rows"][0]["cells"]["random"]["drop"] is None
+    for one, other in zip(first["rows"], second["rows"], strict=True):
+        assert one["cells"]["random"]["return"] == other["cells"]["random"]["return"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["suite=papre"], ("suite=papre", "paper", "quick")),
+        (["+attack@suite.columns.more.attack=nope"], ("nope", "none")),
+        (["+suite.columns.more.fit=victim"], ("suite.columns.more has no attack",)),
+        (["+suite.columns.natural.speed=1"], ("suite.columns.natural.speed", "attack, env, fit")),
+        (["+suite.columns.random.fit=maybe"], ("fit=maybe", "victim, reference")),
+        (["+suite.columns.random.attack.pp=1"], ("suite.columns.random.attack.pp", "budget")),
+        (["suite.columns.random.attack.p=often"], ("attack.p=often", "float")),
+        (["suite.baseline=nothing"], ("suite.baseline=nothing", "natural")),
+        (["only=[natural,wind]"], ("only=wind", "natural, random")),
+        (["runs=nowhere"], ("runs=nowhere", "no run folder")),
+        (["runs=[1]"], ("runs has 1",)),
+        (["runs=null"], ("runs is missing",)),
+        (["imports=[{name: a}]"], ("imports has", "path", "env")),
+        (["imports=[{path: nowhere.th, env: toy/corridor}]"], ("nowhere.th is not a file",)),
+        (["imports=[{path: nowhere.th, env: toy/corridoor}]"], ("toy/corridoor", "did you mean toy/corridor")),
+        (["imports=[{path: nowhere.th, env: toy/corridor, speed: 1}]"], ("speed", "path, mixer")),
+        (["fit_on=nowhere"], ("fit_on=nowhere", "no run folder")),
+        (["episodes=0"], ("episodes=0", "at least 1")),
+        (["jobs=0"], ("jobs=0", "at least 1")),
+        (["seed=-1"], ("seed=-1", "at least 0")),
+        (["threads=0"], ("threads=0", "at least 1")),
+        (["device=cuda:99"], ("device=cuda:99", "cpu")),
+        (["metric=length"], ("metric=length", "win_rate, return")),
+        (["results=study.txt"], ("study.txt must end in .json",)),
+        (["+suite.columns.random.tasks.corridor.attack.pp=1"], ("suite.columns.random.tasks.corridor.attack", "pp")),
+        (["+suite.columns.random.tasks=3"], ("suite.columns.random.tasks=3", "by task")),
+        (["+suite.columns.random.tasks.corridor=3"], ("suite.columns.random.tasks.corridor=3", "attack, env")),
+        (["+suite.columns.random.tasks.corridor.fit=victim"], ("tasks.corridor.fit", "attack, env")),
+        (["versus=nobody"], ("versus=nobody", "study")),
+        (["episode=5"], ("episode", "episodes")),
+    ],
+)  # fmt: skip
+def test_bad_input_is_refused_before_work_starts(
+    arguments: list[str], expected: tuple[str, ...], runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = [
+        f"out={tmp_path / 'out'}",
+        *([] if any(a.startswith("runs=") for a in arguments) else [f"runs='{runs}/**'"]),
+    ]
+    line = refused(capsys, "robustness", *given, *arguments)
+    for words in expected:
+        assert words in line
+    assert not (tmp_path / "out").exists()
