@@ -1,0 +1,66 @@
+"""Checks of options, once for the whole project: each refuses a bad value in one line that names the key, the value and
+what was allowed.
+
+``section`` is the dotted path above the keyword names ("" for none), so that ``require_share("attack", p=2.0)`` says
+"attack.p=2.0 must be within [0, 1]".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from marl.core.types import ConfigError
+
+
+def require_at_least(section: str, least: float, *, or_null: bool = False, **values: float | None) -> None:
+    """Refuse values below ``least``; raise ConfigError naming the first. ``or_null`` accepts None."""
+    for name, value in values.items():
+        if value is None and or_null:
+            continue
+        if value is None or not value >= least:
+            _refuse(section, name, value, f"must be at least {least}", or_null)
+
+
+def require_positive(section: str, *, or_null: bool = False, **values: float | None) -> None:
+    """Refuse values that are not above zero; raise ConfigError naming the first. ``or_null`` accepts None."""
+    for name, value in values.items():
+        if value is None and or_null:
+            continue
+        if value is None or not value > 0:
+            _refuse(section, name, value, "must be above 0", or_null)
+
+
+def require_within(
+    section: str, low: float, high: float, *, ends: str = "[]", or_null: bool = False, note: str = "",
+    **values: float | None,
+) -> None:  # fmt: skip
+    """Refuse values outside an interval; raise ConfigError naming the first. ``ends`` are its brackets: "(" and ")"
+    exclude the bound. ``note`` says where the bounds come from. ``or_null`` accepts None."""
+    for name, value in values.items():
+        if value is None and or_null:
+            continue
+        above = value is not None and (value > low if ends[0] == "(" else value >= low)
+        below = value is not None and (value < high if ends[1] == ")" else value <= high)
+        if not (above and below):
+            allowed = f"must be within {ends[0]}{low}, {high}{ends[1]}{f', {note}' if note else ''}"
+            _refuse(section, name, value, allowed, or_null)
+
+
+def require_share(section: str, *, or_null: bool = False, **values: float | None) -> None:
+    """Refuse values outside [0, 1]; raise ConfigError naming the first. ``or_null`` accepts None."""
+    require_within(section, 0, 1, or_null=or_null, **values)
+
+
+def require_choice(section: str, allowed: Iterable[Any], *, or_null: bool = False, **values: Any) -> None:
+    """Refuse values that are not among ``allowed``; raise ConfigError naming the first. Pass ``get_args`` of the
+    ``Literal`` that annotates the option, so that the choices are written once. ``or_null`` accepts None."""
+    options = list(allowed)
+    for name, value in values.items():
+        if value not in options and not (value is None and or_null):
+            _refuse(section, name, value, f"is not known; choose one of {', '.join(map(str, options))}", or_null)
+
+
+def _refuse(section: str, name: str, value: Any, allowed: str, or_null: bool) -> None:
+    key = f"{section}.{name}" if section else name
+    raise ConfigError(f"{key}={value} {allowed}{', or null' if or_null else ''}")
