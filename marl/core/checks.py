@@ -38,18 +38,13 @@ def require_within(
     """Refuse values outside an interval; raise ConfigError naming the first. ``ends`` are its brackets: "(" and ")"
     exclude the bound. ``note`` says where the bounds come from. ``or_null`` accepts None."""
     for name, value in values.items():
-        if value is None and or_null:
-            continue
-        above = value is not None and (value > low if ends[0] == "(" else value >= low)
-        below = value is not None and (value < high if ends[1] == ")" else value <= high)
-        if not (above and below):
-            allowed = f"must be within {ends[0]}{low}, {high}{ends[1]}{f', {note}' if note else ''}"
-            _refuse(section, name, value, allowed, or_null)
+        _require_inside(section, name, value, low, high, ends, or_null, note)
 
 
 def require_share(section: str, *, or_null: bool = False, **values: float | None) -> None:
     """Refuse values outside [0, 1]; raise ConfigError naming the first. ``or_null`` accepts None."""
-    require_within(section, 0, 1, or_null=or_null, **values)
+    for name, value in values.items():
+        _require_inside(section, name, value, 0, 1, "[]", or_null, "")
 
 
 def require_choice(section: str, allowed: Iterable[Any], *, or_null: bool = False, **values: Any) -> None:
@@ -59,6 +54,18 @@ def require_choice(section: str, allowed: Iterable[Any], *, or_null: bool = Fals
     for name, value in values.items():
         if value not in options and not (value is None and or_null):
             _refuse(section, name, value, f"is not known; choose one of {', '.join(map(str, options))}", or_null)
+
+
+def _require_inside(
+    section: str, name: str, value: float | None, low: float, high: float, ends: str, or_null: bool, note: str
+) -> None:
+    if value is None and or_null:
+        return
+    above = value is not None and (value > low if ends[0] == "(" else value >= low)
+    below = value is not None and (value < high if ends[1] == ")" else value <= high)
+    if not (above and below):
+        allowed = f"must be within {ends[0]}{low}, {high}{ends[1]}{f', {note}' if note else ''}"
+        _refuse(section, name, value, allowed, or_null)
 
 
 def _refuse(section: str, name: str, value: Any, allowed: str, or_null: bool) -> None:

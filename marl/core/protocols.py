@@ -117,13 +117,37 @@ class Traceable(Victim, Protocol):
 
 
 class Replay(Protocol):
-    """Stored episodes, as algorithms and attacks use them; ``marl.learn.replay.EpisodeReplay`` implements it."""
+    """Stored episodes as algorithms, attacks and samplers see them; implemented by ``EpisodeReplay``."""
 
     capacity: int  # episodes
 
     def __len__(self) -> int: ...
 
     def sample(self, size: int, gen: Generator, device: torch.device | str) -> EpisodeBatch: ...
+
+    def ages(
+        self,
+    ) -> Tensor: ...  # long [len(self)], on the CPU: episodes added after each; the newest has 0
+
+    def lengths(self) -> Tensor: ...  # long [len(self)], on the CPU: steps of each episode
+
+
+class Sampler(Protocol):
+    """Chooses which stored episodes a batch is made of. A sampler with a memory of its own, such as priorities, is also
+    ``Stateful``."""
+
+    def draw(self, replay: Replay, size: int, gen: Generator) -> Tensor:
+        """Return ``size`` slots of ``replay``, long [size] on the CPU, drawn with ``gen``."""
+        ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """Something whose state is part of a checkpoint."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Algorithm(Protocol):
@@ -145,7 +169,7 @@ class Algorithm(Protocol):
 
 
 @runtime_checkable
-class Troupe(Protocol):
+class MultiPolicy(Protocol):
     """An algorithm that trains more policies than the one that it is tested with."""
 
     def member(self, name: str) -> Policy:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 Metrics = dict[str, Tensor]  # detached 0-d tensors; nobody calls .item() before the writer does
+ActedOn = Literal["executed", "intended"]  # by the environment, or by the policy: under attack they differ
 Carry = dict[str, Tensor]  # what a policy remembers within an episode; every tensor leads with B
 
 
@@ -133,11 +134,13 @@ class EpisodeBatch:
     """Whole episodes, batch-major: step fields are [M, T+1, *shape], episode fields [M, *shape].
 
     Slot ``T`` of the step fields holds only what is needed to bootstrap (obs, state, avail, alive). There is no
-    ``next_obs``: slot ``t + 1`` is the next observation. Every transition carries the flags of its own step.
+    ``next_obs``: slot ``t + 1`` is the next observation. Every transition carries the flags of its own step. ``index``
+    long [M], on the CPU, says in which slots of the replay the episodes of a sample are stored; None for others.
     """
 
     data: dict[str, Tensor]
     fields: dict[str, Field]
+    index: Tensor | None = None
 
     def __getattr__(self, name: str) -> Tensor:
         data = self.__dict__.get("data", {})
@@ -166,15 +169,17 @@ class EpisodeBatch:
 
     def lanes(self, index: Tensor) -> EpisodeBatch:
         """The episodes that ``index`` (long or bool, on axis 0) selects."""
-        return EpisodeBatch({k: v[index] for k, v in self.data.items()}, self.fields)
+        slots = None if self.index is None else self.index[index.cpu()]
+        return EpisodeBatch({k: v[index] for k, v in self.data.items()}, self.fields, slots)
 
     def trim(self, horizon: int) -> EpisodeBatch:
         """The same episodes cut to ``horizon`` transitions (views)."""
         cut = {k: v[:, : horizon + 1] if self.fields[k].per == "step" else v for k, v in self.data.items()}
-        return EpisodeBatch(cut, self.fields)
+        return EpisodeBatch(cut, self.fields, self.index)
 
     def to(self, device: torch.device | str) -> EpisodeBatch:
-        return EpisodeBatch({k: v.to(device, non_blocking=True) for k, v in self.data.items()}, self.fields)
+        moved = {k: v.to(device, non_blocking=True) for k, v in self.data.items()}
+        return EpisodeBatch(moved, self.fields, self.index)
 
 
 @dataclass

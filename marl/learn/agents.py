@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from marl.core.checks import require_at_least
 from marl.core.networks import StackedLinear
-from marl.core.types import EnvSpec, require_positive
+from marl.core.types import EnvSpec
 from marl.learn.gru import gru_recurrence
 
 
@@ -28,7 +29,7 @@ class RecurrentAgent(nn.Module):
         self, spec: EnvSpec, *, hidden_dim: int, share_parameters: bool, last_action: bool, agent_id: bool
     ) -> None:
         super().__init__()
-        require_positive("agent", hidden_dim=hidden_dim)
+        require_at_least("agent", 1, hidden_dim=hidden_dim)
         self.n_agents, self.n_actions, self.hidden_dim = spec.n_agents, spec.n_actions, hidden_dim
         self.last_action, self.agent_id, self.shared = last_action, agent_id, share_parameters
         self.input_dim = spec.obs_dim + last_action * spec.n_actions + agent_id * spec.n_agents

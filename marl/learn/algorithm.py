@@ -6,18 +6,30 @@ IQL, VDN, QMIX and QPLEX are this class with another mixer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, nn
 
+from marl.core.checks import require_at_least
 from marl.core.protocols import LearnerHook, Replay, Reporting
-from marl.core.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
+from marl.core.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import ValueLearner
 from marl.learn.mixers import Mixer
 from marl.learn.policy import EpsilonGreedy, LinearSchedule
+
+
+@dataclass(frozen=True)
+class Factories:
+    """Makers of what a value-based team is built from: networks for a spec, and the learner, which is called with
+    (spec, agent, mixer, hooks, device=)."""
+
+    agent: Callable[[EnvSpec], RecurrentAgent]
+    mixer: Callable[[EnvSpec], Mixer]
+    learner: Callable[..., ValueLearner]
 
 
 class ValueAlgorithm:
@@ -43,22 +55,16 @@ class ValueAlgorithm:
         warmup_episodes: int,
         updates_per_collect: int,
     ) -> None:
-        require_positive("algo", batch_size=batch_size, updates_per_collect=updates_per_collect)
+        require_at_least("algo", 1, batch_size=batch_size, updates_per_collect=updates_per_collect)
         self.hooks = [make(spec) for make in hooks.values()]
         self.epsilon, self.gen, self.device = epsilon, gen, torch.device(device)
-        self.learner = self.make_learner(spec, agent, mixer, learner)
+        self.learner = self.make_learner(spec, Factories(agent, mixer, learner))
         self.batch_size, self.updates_per_collect = batch_size, updates_per_collect
         self.warmup_episodes = max(warmup_episodes, batch_size)
 
-    def make_learner(
-        self,
-        spec: EnvSpec,
-        agent: Callable[[EnvSpec], RecurrentAgent],
-        mixer: Callable[[EnvSpec], Mixer],
-        learner: Callable[..., ValueLearner],
-    ) -> ValueLearner:
+    def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
         """The learner and its first networks; algorithms with more networks override this."""
-        return learner(spec, agent(spec), mixer(spec), self.hooks, device=self.device)
+        return make.learner(spec, make.agent(spec), make.mixer(spec), self.hooks, device=self.device)
 
     def fields(self) -> dict[str, Field]:
         return {name: field for hook in self.hooks for name, field in hook.fields().items()}
@@ -72,13 +78,18 @@ class ValueAlgorithm:
             hook.annotate(fresh)
 
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
-        if len(replay) < self.warmup_episodes:
-            return {}
+        metrics = self.sampled_updates(replay, clock, self.learner.update)
+        return metrics | {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))} if metrics else {}
+
+    def sampled_updates(self, replay: Replay, clock: Clock, update: Callable[[EpisodeBatch], Metrics]) -> Metrics:
+        """Call ``update`` with ``updates_per_collect`` samples, count them on the clock and return the last metrics; do
+        nothing while the replay holds fewer than ``warmup_episodes``."""
         metrics: Metrics = {}
-        for _ in range(self.updates_per_collect):
-            metrics = self.learner.update(replay.sample(self.batch_size, self.gen, self.device))
-            clock.updates += 1
-        return metrics | {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))}
+        if len(replay) >= self.warmup_episodes:
+            for _ in range(self.updates_per_collect):
+                metrics = update(replay.sample(self.batch_size, self.gen, self.device))
+                clock.updates += 1
+        return metrics
 
     def report(self, folder: Path) -> None:
         """What hooks have to say about themselves."""

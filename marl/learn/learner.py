@@ -8,19 +8,21 @@ from __future__ import annotations
 import copy
 import itertools
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.distributed import all_reduce_gradients, global_count
 from marl.core.protocols import LearnerHook
-from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
+from marl.core.types import ActedOn, ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.learn.agents import RecurrentAgent
 from marl.learn.mixers import Mixer
 from marl.learn.returns import td_lambda as lambda_returns
 
 NetT = TypeVar("NetT", bound=nn.Module)
+OptimizerName = Literal["adam", "rmsprop"]
 
 
 def best_available(q: Tensor, avail: Tensor) -> Tensor:
@@ -72,13 +74,11 @@ def frozen_copy(net: NetT) -> NetT:
 
 def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
     """Adam, or RMSprop with the smoothing 0.99 that the PyMARL line of work uses."""
-    if lr <= 0:
-        raise ConfigError(f"lr is {lr}; it must be positive")
+    require_positive("", lr=lr)
+    require_choice("", get_args(OptimizerName), optimizer=name)
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
-    if name == "rmsprop":
-        return torch.optim.RMSprop(parameters, lr=lr, alpha=0.99, eps=eps)
-    raise ConfigError(f"optimizer is '{name}'; it must be adam or rmsprop")
+    return torch.optim.RMSprop(parameters, lr=lr, alpha=0.99, eps=eps)
 
 
 class ValueLearner:
@@ -106,23 +106,18 @@ class ValueLearner:
         grad_clip: float,
         target_every: int | None,
         tau: float | None,
-        act_on: Literal["executed", "intended"],
-        last_action: Literal["executed", "intended"],
+        act_on: ActedOn,
+        last_action: ActedOn,
         device: torch.device | str = "cpu",
     ) -> None:
         if (target_every is None) == (tau is None):
             raise ConfigError(
                 f"learner.target_every={target_every} and learner.tau={tau}: set exactly one, the other null"
             )
-        if target_every is not None and target_every < 1:
-            raise ConfigError(f"learner.target_every is {target_every}; it must be at least 1 update")
-        if not (0 <= gamma <= 1 and 0 <= td_lambda <= 1):
-            raise ConfigError(f"learner.gamma={gamma} and learner.td_lambda={td_lambda} must be within [0, 1]")
-        if grad_clip <= 0:
-            raise ConfigError(f"learner.grad_clip is {grad_clip}; it must be positive")
-        for key, value in {"act_on": act_on, "last_action": last_action}.items():
-            if value not in ("executed", "intended"):
-                raise ConfigError(f"learner.{key} is '{value}'; it must be executed or intended")
+        require_at_least("learner", 1, target_every=target_every, or_null=True)
+        require_share("learner", gamma=gamma, td_lambda=td_lambda)
+        require_positive("learner", lr=lr, grad_clip=grad_clip)
+        require_choice("learner", get_args(ActedOn), act_on=act_on, last_action=last_action)
         self.spec, self.hooks, self.device = spec, list(hooks), torch.device(device)
         self.agent, self.mixer = agent.to(device), mixer.to(device)
         self.make_targets()
@@ -158,8 +153,13 @@ class ValueLearner:
 
     def inputs(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor | None]:
         """What the agents saw [M, T+1, n, I], and how many slots of each episode matter (long [M]; None: all)."""
-        x = self.agent.inputs(batch.policy_obs, previous_actions(self.acted(batch, self.last_action)))
-        return x, batch.length.cpu() + 1 if self.device.type == "cpu" else None  # and one to bootstrap from
+        last = previous_actions(self.acted(batch, self.last_action))
+        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None  # and one to bootstrap from
+        return self.agent.inputs(self.observed(batch, last), last), slots
+
+    def observed(self, batch: EpisodeBatch, last: Tensor) -> Tensor:
+        """Return what the agents see [M, T+1, n, O]; ``last`` long [M, T+1, n] are their last actions."""
+        return batch.policy_obs
 
     def forward(self, batch: EpisodeBatch) -> Forward:
         """Unroll the online and the target networks once over all T+1 slots."""

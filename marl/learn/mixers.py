@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from marl.core.checks import require_at_least
 from marl.core.networks import stacked_mlp
-from marl.core.types import EnvSpec, require_positive
+from marl.core.types import EnvSpec
 
 
 class Mixer(nn.Module):
@@ -50,7 +51,7 @@ class QMix(Mixer):
 
     def __init__(self, spec: EnvSpec, *, embed_dim: int, hypernet_dim: int) -> None:
         super().__init__()
-        require_positive("mixer", embed_dim=embed_dim, hypernet_dim=hypernet_dim)
+        require_at_least("mixer", 1, embed_dim=embed_dim, hypernet_dim=hypernet_dim)
         self.n_agents, self.embed_dim, S = spec.n_agents, embed_dim, spec.state_dim
         self.hyper_w1 = nn.Sequential(
             nn.Linear(S, hypernet_dim), nn.ReLU(), nn.Linear(hypernet_dim, spec.n_agents * embed_dim)
@@ -89,7 +90,7 @@ class QPlex(Mixer):
         transform: bool,
     ) -> None:
         super().__init__()
-        require_positive("mixer", hypernet_dim=hypernet_dim, n_kernels=n_kernels, kernel_dim=kernel_dim)
+        require_at_least("mixer", 1, hypernet_dim=hypernet_dim, n_kernels=n_kernels, kernel_dim=kernel_dim)
         self.stop_advantage, self.transform = stop_advantage, transform
         n, S, self.n_actions, self.n_kernels = spec.n_agents, spec.state_dim, spec.n_actions, n_kernels
         if transform:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
-from marl.core.types import Carry, ConfigError, EpisodeBatch, Obs
+from marl.core.checks import require_at_least, require_share
+from marl.core.types import ActedOn, Carry, EpisodeBatch, Obs
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import best_available, previous_actions
 from marl.learn.mixers import Mixer
@@ -24,11 +24,8 @@ class LinearSchedule:
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ConfigError(f"steps is {self.steps}; it must be at least 1")
-        for name, value in {"start": self.start, "end": self.end}.items():
-            if not 0.0 <= value <= 1.0:
-                raise ConfigError(f"{name} is {value}; it must be within [0, 1]")
+        require_at_least("", 1, steps=self.steps)
+        require_share("", start=self.start, end=self.end)
 
     def __call__(self, env_steps: int) -> float:
         return self.start + (self.end - self.start) * min(1.0, env_steps / self.steps)
@@ -40,6 +37,13 @@ def random_available(avail: Tensor, gen: Generator) -> Tensor:
     return best_available(noise, avail)
 
 
+def mix_random(actions: Tensor, avail: Tensor, epsilon: float | Tensor, gen: Generator) -> Tensor:
+    """Replace each of ``actions`` long [*, n], with probability ``epsilon``, by a random available one: avail bool
+    [*, n, A]; ``epsilon`` broadcasts against the actions."""
+    coin = torch.rand(actions.shape, generator=gen, device=actions.device)
+    return torch.where(coin < epsilon, random_available(avail, gen), actions)
+
+
 class EpsilonGreedy:
     """Greedy in each agent's own values; with probability ``epsilon``, agent by agent, a random available action.
 
@@ -47,9 +51,7 @@ class EpsilonGreedy:
     whether the networks see the executed or the intended one. It is a ``Victim``: attacks may read values.
     """
 
-    def __init__(
-        self, agent: RecurrentAgent, mixer: Mixer, epsilon: float, last_action: Literal["executed", "intended"]
-    ) -> None:
+    def __init__(self, agent: RecurrentAgent, mixer: Mixer, epsilon: float, last_action: ActedOn) -> None:
         self.agent, self.mixer, self.epsilon, self.last_action = agent, mixer, epsilon, last_action
 
     def begin(self, n_envs: int, gen: Generator) -> Carry:
@@ -65,9 +67,8 @@ class EpsilonGreedy:
         return actions, {"h": h, "last": carry["last"]}, {}
 
     def noisy(self, actions: Tensor, avail: Tensor, gen: Generator) -> Tensor:
-        """Each agent's action long [B, n], or with probability ``epsilon`` a random available one."""
-        coin = torch.rand(actions.shape, generator=gen, device=actions.device)
-        return torch.where(coin < self.epsilon, random_available(avail, gen), actions)
+        """Explore: ``mix_random`` with the policy's own ``epsilon``."""
+        return mix_random(actions, avail, self.epsilon, gen)
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
         return {"h": carry["h"], "last": executed if self.last_action == "executed" else intended}

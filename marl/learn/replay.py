@@ -9,6 +9,8 @@ import psutil
 import torch
 from torch import Generator, Tensor
 
+from marl.core.checks import require_at_least
+from marl.core.protocols import Replay, Sampler, Stateful
 from marl.core.types import ConfigError, EpisodeBatch, Field
 
 FIRST_CHUNK = 128  # episodes allocated at first
@@ -28,8 +30,17 @@ def available_bytes(device: torch.device) -> int:
     return psutil.virtual_memory().available
 
 
+class Uniform:
+    """Draws different episodes, all equally likely."""
+
+    def draw(self, replay: Replay, size: int, gen: Generator) -> Tensor:
+        """Return ``size`` different slots of ``replay``, long [size]."""
+        return torch.randperm(len(replay), generator=gen)[:size]
+
+
 class EpisodeReplay:
-    """Keeps the newest ``capacity`` episodes of at most ``episode_limit`` steps.
+    """A ring of the newest ``capacity`` episodes of at most ``episode_limit`` steps. ``sampler`` (None: uniform)
+    chooses the episodes of a batch.
 
     Raises ConfigError, with the numbers, where the full ring would not fit into the memory that is free now.
     """
@@ -41,11 +52,12 @@ class EpisodeReplay:
         fields: dict[str, Field],
         device: torch.device | str = "cpu",
         pin: bool = False,
+        sampler: Sampler | None = None,
     ) -> None:
-        if capacity < 1:
-            raise ConfigError(f"replay.capacity is {capacity}; it must be at least 1 episode")
+        require_at_least("replay", 1, capacity=capacity)
         self.capacity, self.episode_limit, self.fields = capacity, episode_limit, fields
         self.device, self.pin = torch.device(device), pin
+        self.sampler: Sampler = sampler if sampler is not None else Uniform()
         self.bytes_per_episode = episode_bytes(fields, episode_limit)
         free = available_bytes(self.device)
         if self.full_bytes > free:
@@ -109,18 +121,27 @@ class EpisodeReplay:
         self._next = (self._next + count) % self.capacity
         self._size = min(self.capacity, self._size + count)
 
+    def ages(self) -> Tensor:
+        """Return how many episodes were added after each stored one, long [len(self)]; the newest has 0."""
+        return (self._next - 1 - torch.arange(self._size)) % self.capacity
+
+    def lengths(self) -> Tensor:
+        """Return the steps of each stored episode, long [len(self)]."""
+        return self._lengths[: self._size]
+
     def sample(self, size: int, gen: Generator, device: torch.device | str) -> EpisodeBatch:
-        """``size`` different episodes, trimmed to the longest of them. ``gen`` lives on the CPU."""
+        """Return the ``size`` episodes that the sampler draws with ``gen`` (on the CPU), trimmed to the longest.
+        The batch knows their slots (``index``)."""
         if size > self._size:
             raise ValueError(f"cannot sample {size} episodes from {self._size}")
-        index = torch.randperm(self._size, generator=gen)[:size]
+        index = self.sampler.draw(self, size, gen)
         horizon = int(self._lengths[index].max())
         where = index.to(self.device)
         data = {
             name: (self._data[name][:, : horizon + 1] if f.per == "step" else self._data[name])[where]
             for name, f in self.fields.items()
         }
-        return EpisodeBatch(data, self.fields).to(device)
+        return EpisodeBatch(data, self.fields, index).to(device)
 
     def state_dict(self) -> dict[str, Any]:
         """Only what is filled, in storage order."""
@@ -136,6 +157,7 @@ class EpisodeReplay:
             "size": self._size,
             "next": self._next,
             "capacity": self.capacity,
+            "sampler": self.sampler.state_dict() if isinstance(self.sampler, Stateful) else {},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -151,3 +173,5 @@ class EpisodeReplay:
                 self._data[name][:size] = value.to(self.device)
         self._lengths[:size] = state["lengths"]
         self._size, self._next = size, int(state["next"])
+        if isinstance(self.sampler, Stateful):
+            self.sampler.load_state_dict(state["sampler"])
