@@ -35,6 +35,7 @@ class EvalSection:
 class ReplaySection:
     capacity: int = MISSING  # episodes
     device: str | None = None  # null: pinned host memory
+    sampler: Any = MISSING  # which stored episodes a batch is made of
 
 
 @dataclass

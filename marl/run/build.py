@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 
 from marl.core.config import pick_device
 from marl.core.distributed import world
-from marl.core.protocols import Algorithm, Attack, VectorEnv
+from marl.core.protocols import Algorithm, Attack, Sampler, VectorEnv
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError, EnvSpec, Field, core_fields
 
@@ -142,6 +142,15 @@ def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> A
 def make_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
     """The environment of ``cfg.env`` with ``n_envs`` lanes."""
     return call(factory(cfg.env, "env"), "env", n_envs=n_envs, seed=seed)
+
+
+def make_sampler(cfg: DictConfig) -> Sampler:
+    """Return what chooses the episodes of a batch, as ``cfg.replay.sampler`` says."""
+    made = factory(cfg.replay.sampler, "replay.sampler")
+    sampler = call(made, "replay.sampler") if isinstance(made, functools.partial) else made
+    if not hasattr(sampler, "draw"):
+        raise ConfigError(f"replay.sampler={cfg.replay.sampler.get('_target_')} has no method draw(replay, size, gen)")
+    return sampler
 
 
 def use_threads(threads: int | None) -> None:

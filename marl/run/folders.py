@@ -1,26 +1,88 @@
-"""Run folders: which there are below a path, and what a configuration says of its run."""
+"""Run folders: the one place that finds them, reads what they say of themselves, and picks their checkpoints."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from glob import glob
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
 
-def run_folders(pattern: str) -> list[Path]:
-    """Run folders at or below every path that ``pattern`` (a glob, ** allowed) matches; runs set aside are left out."""
-    matches = [Path(p) for p in glob(pattern, recursive=True)]
-    files = {
-        f.resolve() for p in matches for f in ([p / "eval.jsonl"] if p.is_dir() else [p]) if f.name == "eval.jsonl"
-    }
-    files |= {f.resolve() for p in matches if p.is_dir() for f in p.rglob("eval.jsonl")}
-    return sorted(f.parent for f in files if f.exists() and "previous" not in f.parts)
+from marl.core.types import ConfigError
+from marl.run import checkpoint
+from marl.run.renames import current
+
+TESTED, TRAINED = "eval.jsonl", "checkpoints"  # what a folder holds once a run has been tested, or saved
+
+
+def find_runs(pattern: str, holding: str) -> list[Path]:
+    """Return the run folders that hold ``holding`` at or below every path that ``pattern`` matches, each once, sorted.
+
+    ``pattern`` is a folder, a file in it, or a glob (``**`` allowed). Runs that were set aside are left out.
+    """
+    named = [pattern] if Path(pattern).exists() else glob(pattern, recursive=True)  # names may have [ ] in them
+    matches = list(map(Path, named))
+    configs = {path / "config.json" for path in matches if path.is_dir()}
+    configs |= {path.parent / "config.json" for path in matches if path.is_file()}
+    configs |= {config for path in matches if path.is_dir() for config in path.rglob("config.json")}
+    found = {c.parent.resolve(): c.parent for c in configs if c.exists() and (c.parent / holding).exists()}
+    return [folder for real, folder in sorted(found.items()) if "previous" not in real.parts]
+
+
+def trained_runs(pattern: str, key: str) -> list[Path]:
+    """Return the run folders with checkpoints that ``pattern`` matches (``find_runs``). Raise ConfigError if there are
+    none; ``key`` is the option that gave the pattern."""
+    found = find_runs(pattern, TRAINED)
+    if not found:
+        raise ConfigError(f"{key}={pattern} matches no run folder with checkpoints")
+    return found
+
+
+def read_config(run_dir: Path, key: str = "run") -> DictConfig:
+    """Return the resolved configuration that a run was trained with, in today's names. Raise ConfigError where there is
+    none; ``key`` is the option that named the folder."""
+    path = run_dir / "config.json"
+    if not path.exists():
+        raise ConfigError(f"{key}={run_dir} is not a run folder: it has no config.json")
+    return OmegaConf.create(current(json.loads(path.read_text(encoding="utf8"))))
 
 
 def identify(config: dict[str, Any]) -> tuple[str, str, int]:
-    """(environment, everything else but the seed, seed) of a run, from the path that its configuration names."""
+    """Return (environment, everything else but the seed, seed) of a run, from the path that its configuration names."""
     name, task, team, leaf = ([""] * 4 + config["run_path"].split("/"))[-4:]
     seed = int(config["seed"])
     variant = leaf.removesuffix(f"seed{seed}").rstrip("-")
     parts = (name if name != "default" else "", team.removesuffix("-none"), variant)
     return task, " ".join(part for part in parts if part), seed
+
+
+def saved_steps(run_dir: Path) -> list[int]:
+    """Return the environment steps of the checkpoints in a run folder, in order; damaged ones are not told apart."""
+    return sorted(int(folder.name.removeprefix("step_")) for folder in checkpoint.folders(run_dir / TRAINED))
+
+
+def nearest_steps(run_dir: Path, shares: Sequence[float], key: str) -> list[int]:
+    """Return the steps of the checkpoints nearest to ``shares`` (0 to 1) of the newest one's step, each once, in order.
+    Raise ConfigError where there is no checkpoint."""
+    steps = saved_steps(run_dir)
+    if not steps:
+        raise ConfigError(f"{key}: {run_dir} has no usable checkpoint")
+    return sorted({min(steps, key=lambda step: abs(step - share * steps[-1])) for share in shares})
+
+
+def pick_checkpoint(run_dir: Path, step: int | None, key: str = "run") -> Path:
+    """Return the folder of the newest whole checkpoint, or of the one at environment step ``step``. Raise ConfigError
+    where there is none, CheckpointError where the one asked for is damaged."""
+    if step is None:
+        found = checkpoint.newest(run_dir / TRAINED)
+        if found is None:
+            raise ConfigError(f"{key}={run_dir} has no usable checkpoint")
+        return found[0]
+    steps = saved_steps(run_dir)
+    if step not in steps:
+        raise ConfigError(f"checkpoint={step} is not in {run_dir / TRAINED}; there are {', '.join(map(str, steps))}")
+    folder = run_dir / TRAINED / f"step_{step:012d}"
+    checkpoint.verify(folder)
+    return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import shlex
@@ -12,10 +11,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from marl.core.config import config_hash, identity
+from marl.core.config import config_hash, identity, resolved
 from marl.core.distributed import world
 from marl.core.types import ConfigError
 from marl.run import checkpoint
+from marl.run.folders import read_config
 
 log = logging.getLogger(__name__)
 OURS = (
@@ -107,9 +107,8 @@ def find(run_dir: Path, config: dict[str, Any], resume: str) -> Path | None:
             raise ConfigError(f"resume=must, but {run_dir / 'checkpoints'} holds no usable checkpoint")
         set_aside(run_dir)
         return None
-    stored = run_dir / "config.json"
-    if stored.exists():
-        changed = differing_keys(json.loads(stored.read_text(encoding="utf8")), config)
+    if (run_dir / "config.json").exists():
+        changed = differing_keys(resolved(read_config(run_dir)), config)
         if changed:
             raise ConfigError(
                 f"{run_dir} was trained with another configuration ({'; '.join(changed)}); "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from marl.core.config import pick_device
-from marl.core.protocols import Algorithm, Attack, Policy, Troupe, VectorEnv
+from marl.core.protocols import Algorithm, Attack, MultiPolicy, Policy, VectorEnv
 from marl.core.seeding import Streams
 from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields
 from marl.run import checkpoint
 from marl.run.build import Parts, build, call, factory, make_env, use_threads
 from marl.run.evaluate import evaluate
+from marl.run.folders import pick_checkpoint, read_config
 
 
 @dataclass
@@ -76,29 +76,6 @@ def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | N
         team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
         attack_gen=team.streams["eval_attack"], device=team.device, on_round=on_round,
     )  # fmt: skip
-
-
-def read_config(run_dir: Path, key: str = "run") -> DictConfig:
-    """The resolved configuration that a run was trained with. ``key`` is what messages call the folder."""
-    path = run_dir / "config.json"
-    if not path.exists():
-        raise ConfigError(f"{key}={run_dir} is not a run folder: it has no config.json")
-    return OmegaConf.create(json.loads(path.read_text(encoding="utf8")))
-
-
-def pick_checkpoint(run_dir: Path, step: int | None, key: str = "run") -> Path:
-    """The newest whole checkpoint, or the one of environment step ``step``."""
-    root = run_dir / "checkpoints"
-    if step is None:
-        found = checkpoint.newest(root)
-        if found is None:
-            raise ConfigError(f"{key}={run_dir} has no usable checkpoint")
-        return found[0]
-    by_step = {int(folder.name.removeprefix("step_")): folder for folder in checkpoint.folders(root)}
-    if step not in by_step:
-        raise ConfigError(f"checkpoint={step} is not in {root}; there are {', '.join(map(str, sorted(by_step)))}")
-    checkpoint.verify(by_step[step])
-    return by_step[step]
 
 
 def with_options(env: DictConfig, options: Mapping[str, Any]) -> DictConfig:
@@ -164,6 +141,6 @@ def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, s
     member = opens.get("member")
     if member is None:
         return algo.policy(clock)
-    if not isinstance(algo, Troupe):
+    if not isinstance(algo, MultiPolicy):
         raise ConfigError(f"{run_dir} has no member {member}: {type(algo).__name__} trains one team only")
     return algo.member(member)

@@ -19,7 +19,7 @@ from marl.core.protocols import Alternating, Moving, NoAttack, Reporting, Vector
 from marl.core.types import Clock, EpisodeBatch, Metrics
 from marl.learn.replay import EpisodeReplay
 from marl.run import checkpoint, report
-from marl.run.build import Parts, build, make_env
+from marl.run.build import Parts, build, make_env, make_sampler
 from marl.run.collect import collect
 from marl.run.evaluate import evaluate, summarise
 from marl.run.metrics import Window, Writer, require_finite
@@ -166,7 +166,8 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
         replay_device = pick_device(cfg.replay.device or "cpu", "replay.device")
         origin = origin_of(cfg, config, parts, found)
         pin = replay_device.type == "cpu" and parts.device.type == "cuda"
-        replay = EpisodeReplay(cfg.replay.capacity, parts.spec.episode_limit, parts.fields, replay_device, pin)
+        sampler = make_sampler(cfg)
+        replay = EpisodeReplay(cfg.replay.capacity, parts.spec.episode_limit, parts.fields, replay_device, pin, sampler)
         eval_lanes = min(cfg.eval.n_envs, max(cfg.eval.episodes, cfg.eval.final_episodes))
         eval_env = make_env(cfg, eval_lanes, parts.streams.env_seed("eval"))
     except BaseException:

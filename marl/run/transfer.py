@@ -14,7 +14,7 @@ from marl.core.config import flatten, resolved
 from marl.core.protocols import Algorithm
 from marl.core.types import ConfigError
 from marl.run import checkpoint
-from marl.run.runs import pick_checkpoint, read_config
+from marl.run.folders import pick_checkpoint, read_config
 
 log = logging.getLogger(__name__)
 State = dict[str, Any]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from marl.core.intervals import mean_interval
-from marl.run.folders import identify, run_folders
+from marl.run import folders
 from marl.run.metrics import read_rows
 
 Rows = list[dict[str, Any]]  # one run's eval.jsonl
@@ -96,8 +96,8 @@ def find_runs(pattern: str, also: tuple[str, ...] = ()) -> Tasks:
     """Runs below every path that ``pattern`` matches, by environment and, within it, by everything but the seed. Their
     rows are those of tests, and those of training that have a scalar of ``also``."""
     tasks: Tasks = {}
-    for folder in run_folders(pattern):
-        task, label, seed = identify(json.loads((folder / "config.json").read_text(encoding="utf8")))
+    for folder in folders.find_runs(pattern, folders.TESTED):
+        task, label, seed = folders.identify(json.loads((folder / "config.json").read_text(encoding="utf8")))
         rows = read_rows(folder / "eval.jsonl")
         if also:
             rows += [row for row in read_rows(folder / "metrics.jsonl") if any(key in row for key in also)]
@@ -110,7 +110,8 @@ def find_runs(pattern: str, also: tuple[str, ...] = ()) -> Tasks:
 
 def provenance(pattern: str) -> dict[str, list[str]]:
     """Commits that the runs below ``pattern`` were trained with and the commands that started them, each once."""
-    metas = [json.loads((folder / "meta.json").read_text(encoding="utf8")) for folder in run_folders(pattern)]
+    found = folders.find_runs(pattern, folders.TESTED)
+    metas = [json.loads((folder / "meta.json").read_text(encoding="utf8")) for folder in found]
     return {
         "commits": sorted({meta["commit"] for meta in metas}),
         "commands": sorted({meta["command"] for meta in metas}),

@@ -159,7 +159,7 @@ def test_a_frozen_team_plays_greedily_and_learns_nothing(source: Path, tmp_path:
 
 def test_a_frozen_team_is_refused_where_it_does_not_fit(source: Path, tmp_path: Path) -> None:
     for override, message in (
-        ("env.n_agents=3", "algo.run=.* does not fit this environment"),
+        ("env.n_agents=3", "the team of .* does not fit this environment"),
         ("algo.run=nowhere", "algo.run=nowhere is not a run folder"),
     ):
         cfg = compose_train(tmp_path, *FROZEN, f"algo.run={source}", override)

@@ -1,0 +1,70 @@
+"""What earlier versions called things, so that their run folders still open.
+
+``current`` is applied wherever a stored configuration is read: by ``folders.read_config``, which everything goes
+through, a resume included. A class that moves gets a line here.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+TARGETS = {  # module of a ``_target_`` then -> now; the class keeps its name
+    "algos.central": "algos.shared.central",
+    "algos.fim_cog": "algos.fim.cog",
+    "algos.fox_aware": "algos.fox.aware",
+    "algos.fox_nets": "algos.fox.nets",
+    "algos.influence": "algos.shared.influence",
+    "algos.s2q_learner": "algos.s2q.learner",
+    "algos.sbc_e3t": "algos.sbc.e3t",
+    "algos.sbc_mep": "algos.sbc.mep",
+    "algos.sbc_population": "algos.sbc.population",
+    "algos.sbc_rewards": "algos.sbc.rewards",
+    "algos.sbc_roles": "algos.sbc.roles",
+    "algos.sbc_sets": "algos.sbc.sets",
+    "algos.sbc_table": "algos.sbc.table",
+    "attacks.ega_learner": "attacks.ega.learner",
+    "attacks.ega_population": "attacks.ega.population",
+    "attacks.ibal_curriculum": "attacks.ibal.curriculum",
+    "attacks.ibal_estimators": "attacks.ibal.estimators",
+    "attacks.wolfpack_planner": "attacks.wolfpack.planner",
+    "envs.foraging": "envs.grid.foraging",
+    "envs.gym": "envs.adapters.gym",
+    "envs.mds": "envs.grid.mds",
+    "envs.pettingzoo": "envs.adapters.pettingzoo",
+    "envs.posts": "envs.toys.posts",
+    "envs.pushbox": "envs.grid.pushbox",
+    "envs.shift": "envs.toys.shift",
+    "envs.smacv2": "envs.adapters.smacv2",
+    "envs.spread": "envs.grid.spread",
+    "envs.staghunt": "envs.grid.staghunt",
+    "envs.toy": "envs.toys.games",
+    "envs.walkers": "envs.grid.walkers",
+    "marl.agents": "marl.learn.agents",
+    "marl.algorithm": "marl.learn.algorithm",
+    "marl.importers": "marl.measure.importers",
+    "marl.learner": "marl.learn.learner",
+    "marl.mixers": "marl.learn.mixers",
+    "marl.policy": "marl.learn.policy",
+    "marl.scripted": "marl.learn.scripted",
+}
+ADDED = {"replay": {"sampler": {"_target_": "marl.learn.replay.Uniform"}}}  # keys that older runs lack
+
+
+def current(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a stored configuration in today's names, with the keys that it lacks; ``config`` is left as it was."""
+    renamed = _rename(config)
+    for section, keys in ADDED.items():
+        if section in renamed:
+            renamed[section] = keys | renamed[section]
+    return renamed
+
+
+def _rename(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _target(value) if key == "_target_" else _rename(value) for key, value in tree.items()}
+    return [_rename(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def _target(path: Any) -> Any:
+    module, _, name = str(path).rpartition(".")
+    return f"{TARGETS[module]}.{name}" if module in TARGETS else path

@@ -1,0 +1,84 @@
+"""Run folders of earlier versions open: ``tests/data/run_of_0.1.0`` was written before classes moved into packages."""
+
+from __future__ import annotations
+
+import json
+import pkgutil
+import shutil
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from marl.core.types import ConfigError
+from marl.run.folders import read_config
+from marl.run.renames import TARGETS, current
+from marl.run.runs import evaluate_team, load_trained, open_team
+from marl.run.trainer import fit
+from tests.support.helpers import compose_train, rows
+
+BEFORE = Path(__file__).resolve().parents[2] / "data" / "run_of_0.1.0"
+COMMAND = (
+    "algo=s2q", "env=toy/corridor", "attack=random", "name=before", "train.n_envs=4", "eval.every=100",
+    "eval.episodes=4", "eval.final_episodes=4", "eval.n_envs=4", "log.every=100", "checkpoint.every=200",
+    "checkpoint.keep=1", "replay.capacity=16", "algo.batch_size=4", "algo.warmup_episodes=4",
+    "algo.agent.hidden_dim=8", "algo.central_dim=8", "algo.decoder_dim=8", "algo.latent_dim=4",
+    "mixer@algo.mixer=vdn", "log.tensorboard=false",
+)  # fmt: skip
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(BEFORE, tmp_path / "run"))
+
+
+def test_the_stored_run_is_of_before() -> None:
+    stored = json.loads((BEFORE / "config.json").read_text())
+    assert stored["algo"]["learner"]["_target_"] == "algos.s2q_learner.S2QLearner" and "sampler" not in stored["replay"]
+    assert read_config(BEFORE).algo.learner._target_ == "algos.s2q.learner.S2QLearner"
+
+
+def test_it_is_tested_as_it_was(before: Path) -> None:
+    cfg = OmegaConf.create({
+        "run": str(before), "policy": None, "checkpoint": None, "seed": 0, "device": "cpu", "threads": 1, "env": None,
+        "attack": {"_target_": "attacks.base.NoAttack", "_partial_": True}, "env_options": {},
+    })  # fmt: skip
+    team = open_team(cfg, 4)
+    final = json.loads((before / "DONE").read_text())["final"]
+    assert evaluate_team(team, 4)["won"].mean() == final["win_rate"]["mean"]
+    parts, clock = load_trained(before, {}, 4)
+    assert clock.env_steps == 238 and type(parts.attack).__module__ == "attacks.random"
+
+
+def test_it_is_continued(before: Path) -> None:
+    old = rows(before, "metrics")
+    fit(compose_train(before.parent, *COMMAND, "train.total_steps=600"), before)
+    assert rows(before, "metrics")[: len(old)] == old and len(rows(before, "metrics")) > len(old)
+    assert json.loads((before / "DONE").read_text())["env_steps"] >= 600
+    assert "algos.s2q.learner.S2QLearner" in (before / "config.json").read_text()
+
+
+def test_another_configuration_is_still_refused(before: Path) -> None:
+    with pytest.raises(ConfigError, match=r"algo.K: 2 -> 3"):
+        fit(compose_train(before.parent, *COMMAND, "train.total_steps=600", "algo.K=3"), before)
+
+
+@pytest.mark.parametrize("module", TARGETS.values())
+def test_every_new_name_exists(module: str) -> None:
+    assert pkgutil.resolve_name(module)
+
+
+def test_names_are_replaced_at_any_depth_and_nothing_else() -> None:
+    old = {
+        "algo": {"_target_": "algos.s2q.S2Q", "hooks": {"a": {"_target_": "algos.visits.Visits"}},
+                 "list": [{"_target_": "marl.mixers.VDN"}, "marl.mixers.VDN"]},
+        "replay": {"capacity": 3},
+    }  # fmt: skip
+    assert current(old) == {
+        "algo": {"_target_": "algos.s2q.S2Q", "hooks": {"a": {"_target_": "algos.visits.Visits"}},
+                 "list": [{"_target_": "marl.learn.mixers.VDN"}, "marl.mixers.VDN"]},
+        "replay": {"capacity": 3, "sampler": {"_target_": "marl.learn.replay.Uniform"}},
+    }  # fmt: skip
+    assert "sampler" not in old["replay"]
+    own = {"replay": {"sampler": {"_target_": "mine.Recent"}}}
+    assert current(own) == own
