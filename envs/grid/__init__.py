@@ -1,1 +1,1 @@
-"""Small games on a grid, each a pair of compiled kernels."""
+"""Small games on a grid, each a few compiled rules and a spec."""

@@ -1,7 +1,7 @@
 """Level-based foraging as batched kernels: agents with levels collect food that may need several of them at once.
 
 The task of Albrecht and Ramamoorthy 2013 in the form of Papoudakis et al. 2021 (arXiv 2006.07869), whose rules are
-followed; ``env=lbf`` is the original package behind an adapter. Where ours differ says ``docs/environments.md``.
+followed; ``env=lbf`` is the original package behind an adapter. ``docs/environments.md`` lists the differences.
 """
 
 from __future__ import annotations
@@ -10,32 +10,26 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
 
 from envs.grid.game import (
     DX,
     DY,
     MOVES,
-    SOURCES,
     STAY,
     Board,
     GridGame,
-    Kernels,
-    Outputs,
     begin_lane,
-    end_step,
     remember_cells,
     require_at_least,
-    rests,
 )
-from envs.kernels.compiled import forget_stale, rule
+from envs.kernels.compiled import Record, rule
+from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
 from envs.kernels.rng import below
-from envs.skirmish.records import Record
 from marl.core.types import ConfigError, EnvSpec
 
 LOAD = 5
-NEAR = 3  # food needs the levels of so many of the weakest agents at most
-ATTEMPTS = 1000  # to find a cell for a food
+NEAR = 3  # no food needs more than the summed levels of this many of the weakest agents
+ATTEMPTS = 1000  # draws per food to find a cell for it
 EVENTS = ("loads", "failed_loads")
 
 
@@ -53,7 +47,7 @@ class Rules(NamedTuple):
 
 @rule
 def food_at(board: Board, n: int, x: int, y: int, b: int) -> int:
-    """Entity number of the food in this cell, or -1."""
+    """Return the entity number of the food in this cell, or -1."""
     for f in range(n, board.cell.shape[1]):
         if board.present[b, f] and board.cell[b, f, 0] == x and board.cell[b, f, 1] == y:
             return f
@@ -62,7 +56,7 @@ def food_at(board: Board, n: int, x: int, y: int, b: int) -> int:
 
 @rule
 def food_beside(board: Board, n: int, i: int, b: int) -> int:
-    """The first food next to agent ``i``, in the order of the moves; -1: none."""
+    """Return the first food next to agent ``i``, in the order of the moves, or -1."""
     for d in range(1, 5):
         f = food_at(board, n, board.cell[b, i, 0] + DX[d], board.cell[b, i, 1] + DY[d], b)
         if f >= 0:
@@ -72,7 +66,8 @@ def food_beside(board: Board, n: int, i: int, b: int) -> int:
 
 @rule
 def may_lie(rules: Rules, board: Board, x: int, y: int, last: int, b: int) -> bool:
-    """Food keeps a cell around it, and two along rows and columns, from food before it, and avoids agents."""
+    """Return whether food may lie here: not on an agent, and at least two cells (three along rows and columns) from the
+    food placed before it."""
     for e in range(last):
         dx, dy = abs(board.cell[b, e, 0] - x), abs(board.cell[b, e, 1] - y)
         if not board.present[b, e]:
@@ -87,7 +82,7 @@ def may_lie(rules: Rules, board: Board, x: int, y: int, last: int, b: int) -> bo
 
 @rule
 def spawn_agents(rules: Rules, board: Board, lane: Record, b: int) -> None:
-    """Absent ones first, then everybody on a cell of his own, with a level; levels of the absent are 0."""
+    """Draw who is absent, then put every other agent on a cell of its own with a level; the absent have level 0."""
     cell, level = board.cell[b], board.mark[b]
     left = rules.absent
     for i in range(rules.n):
@@ -112,7 +107,7 @@ def spawn_agents(rules: Rules, board: Board, lane: Record, b: int) -> None:
 
 @rule
 def needed(rules: Rules, level: np.ndarray, present: np.ndarray) -> int:
-    """The sum of the levels of the ``NEAR`` weakest agents that are there."""
+    """Sum the levels of the ``NEAR`` weakest agents that are present."""
     total, found = 0, 0
     for value in range(1, rules.most + 1):
         for i in range(rules.n):
@@ -123,7 +118,7 @@ def needed(rules: Rules, level: np.ndarray, present: np.ndarray) -> int:
 
 @rule
 def spawn_food(rules: Rules, board: Board, lane: Record, b: int) -> None:
-    """Food within the border, as much of it as finds room."""
+    """Place food inside the border, as much of it as finds room."""
     most = needed(rules, board.mark[b], board.present[b])
     for f in range(rules.n, board.cell.shape[1]):
         board.present[b, f] = False
@@ -140,7 +135,8 @@ def spawn_food(rules: Rules, board: Board, lane: Record, b: int) -> None:
 
 @rule
 def move_agents(rules: Rules, board: Board, actions: np.ndarray, b: int) -> None:
-    """Everybody at once; where two want one cell, or one wants the cell of somebody who stays, they stay."""
+    """Move all agents at once; those that want the same cell, or the cell of an agent that stays, stay where they
+    are."""
     cell, was = board.cell[b], board.before[b]
     remember_cells(board, b)
     for i in range(rules.n):
@@ -162,14 +158,15 @@ def move_agents(rules: Rules, board: Board, actions: np.ndarray, b: int) -> None
 
 @rule
 def load_food(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: int) -> float:
-    """Reward of the step: the loaded share of all food levels, less penalties. Everybody takes part in one attempt."""
+    """Load food and return the step's reward: the loaded share of all food levels, less penalties. An agent takes part
+    in one attempt at most."""
     level, n = board.mark[b], rules.n
     total = 0
     for f in range(n, board.cell.shape[1]):
         total += level[f]
     reward = 0.0
     for i in range(n):
-        board.before[b, i, 0] = board.present[b, i] and actions[b, i] == LOAD  # has still to take part
+        board.before[b, i, 0] = board.present[b, i] and actions[b, i] == LOAD  # has not taken part yet
     for i in range(n):
         f = food_beside(board, n, i, b) if board.before[b, i, 0] else -1
         if f < 0:
@@ -194,7 +191,7 @@ def load_food(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: 
 
 @rule
 def write_seen(rules: Rules, board: Board, row: np.ndarray, place: int, i: int, e: int, highest: float, b: int) -> None:
-    """Four features about entity ``e`` for agent ``i``: there and in sight, offset, level; zeros if not."""
+    """Write four features of entity ``e`` for agent ``i``: present within sight, offset, level; zeros if not."""
     dx, dy = board.cell[b, e, 0] - board.cell[b, i, 0], board.cell[b, e, 1] - board.cell[b, i, 1]
     seen = board.present[b, e] and max(abs(dx), abs(dy)) <= rules.sight
     row[place] = 1.0 if seen else 0.0
@@ -205,7 +202,7 @@ def write_seen(rules: Rules, board: Board, row: np.ndarray, place: int, i: int, 
 
 @rule
 def observe_lane(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    """What everybody sees and may do, and the state."""
+    """Write observations, masks and the state."""
     cell, level, n, E = board.cell[b], board.mark[b], rules.n, board.cell.shape[1]
     scale, state = rules.size - 1, out.state[b]
     top = float(rules.most * min(n, NEAR))
@@ -258,34 +255,16 @@ def step_lane(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: 
     observe_lane(rules, board, out, b)
 
 
-@njit(cache=True)
-def reset_lanes(rules: Rules, board: Board, out: Outputs, mask: np.ndarray, seed: np.uint64, reseed: bool) -> None:
-    for b in range(mask.shape[0]):
-        if mask[b]:
-            reset_lane(rules, board, out, seed, reseed, b)
-
-
-@njit(parallel=True, cache=True)
-def step_lanes(rules: Rules, board: Board, out: Outputs, actions: np.ndarray) -> None:
-    for b in prange(actions.shape[0]):
-        step_lane(rules, board, out, actions, b)
-
-
-@njit(cache=True)
-def observe_only(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    observe_lane(rules, board, out, b)
-
-
-forget_stale(reset_lanes, SOURCES)
+KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 
 
 class Foraging(GridGame):
     """``n_agents`` with levels ``min_level`` .. ``max_level`` and ``n_food`` foods on a ``size`` x ``size`` grid.
 
-    A food is loaded when the levels of the agents that load beside it reach its own, which is the sum of the (at most
-    three) lowest agents' levels if ``coop``, else uniform up to it. Pays the food's share of all levels, so that 1 is
-    everything; an attempt that is too weak costs ``penalty`` per agent in it. Won, and over, when no food is left.
-    ``absent_agents``, drawn in every episode, are not there. The clock truncates.
+    A food is loaded when the levels of the agents that load next to it add up to its own, which is the sum of the (at
+    most three) lowest agents' levels if ``coop``, else uniform up to it. Pays the food's share of all levels, so that 1
+    is everything; an attempt that is too weak costs ``penalty`` per agent in it. Won, and over, when no food is left.
+    In every episode ``absent_agents`` agents, drawn at random, do not take part. The clock truncates.
 
     Observation [3 + 4 n_food + 4 (n-1)]: own cell and level; of every food, then of every other agent, whether it is
     there within ``sight`` cells, its offset and its level; scaled, zeros if not. State: all of it, and time.
@@ -307,7 +286,7 @@ class Foraging(GridGame):
             raise ConfigError(f"n_agents is {n_agents}; {size} x {size} cells have room for {(size - 2) ** 2 - 1}")
         rules = Rules(size, episode_limit, n_agents, min_level, max_level, coop, sight, float(penalty), absent_agents)
         super().__init__(
-            build_spec(n_agents, n_food, episode_limit), rules, Kernels(reset_lanes, step_lanes, observe_only), size,
+            build_spec(n_agents, n_food, episode_limit), rules, KERNELS, size,
             n_agents + n_food, EVENTS, n_envs, seed,
         )  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Multi-Destination Spread: a team that starts on one cell is paid at every step for the goal cells it covers.
 
 The small benchmark of zero-shot coordination, after SBC (Kang, Lee, Jo, Han 2026): who goes where is a convention. Its
-rules are not published; these are read from a third party's version of it, and its best figure fits them.
+rules are not published; these come from a third party's version of it, and fit the best return that SBC reports.
 """
 
 from __future__ import annotations
@@ -11,29 +11,24 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
 from envs.grid.game import (
     CELL_PIXELS,
-    SOURCES,
     Board,
     GridGame,
-    Kernels,
-    Outputs,
     begin_lane,
-    end_step,
     remember_cells,
     require_at_least,
-    rests,
 )
-from envs.kernels.compiled import forget_stale, rule
+from envs.kernels.compiled import rule
+from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
 from marl.core.types import Blockable, ConfigError, EnvSpec
 
 MOVES = ("N", "NE", "E", "SE", "S", "SW", "W", "NW", "stay")
 STAY = 8
-DX = (0, 1, 1, 1, 0, -1, -1, -1, 0)  # of the actions
+DX = (0, 1, 1, 1, 0, -1, -1, -1, 0)  # by action
 DY = (-1, -1, 0, 1, 1, 1, 0, -1, 0)  # y points down
 EVENTS = ("covered",)
 
@@ -47,7 +42,8 @@ class Rules(NamedTuple):
 
 @rule
 def move_agents(rules: Rules, board: Board, actions: np.ndarray, b: int) -> None:
-    """All at once. Whoever heads for the same cell goes back to where it was, even if another has come there."""
+    """Move all agents at once. Those that head for the same cell go back to where they were, even if another agent has
+    moved there."""
     cell, before, target = board.cell[b], board.before[b], board.mark[b]
     remember_cells(board, b)
     for i in range(cell.shape[0]):
@@ -64,7 +60,7 @@ def move_agents(rules: Rules, board: Board, actions: np.ndarray, b: int) -> None
 
 @rule
 def count_covered(rules: Rules, cells: np.ndarray) -> int:
-    """How many distinct goals have an agent on them."""
+    """Count the distinct goals that have an agent on them."""
     covered = 0
     for i in range(cells.shape[0]):
         first = True
@@ -76,7 +72,7 @@ def count_covered(rules: Rules, cells: np.ndarray) -> int:
 
 @rule
 def observe_lane(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    """State: every agent's cell, one of size². Each agent sees it, and who it is itself."""
+    """Write the state, a one-hot cell per agent, and the observations: the state and the agent's own one-hot index."""
     cell, state = board.cell[b], out.state[b]
     n, C = cell.shape[0], rules.size * rules.size
     state[:] = 0.0
@@ -112,37 +108,20 @@ def step_lane(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: 
     observe_lane(rules, board, out, b)
 
 
-@njit(cache=True)
-def reset_lanes(rules: Rules, board: Board, out: Outputs, mask: np.ndarray, seed: np.uint64, reseed: bool) -> None:
-    for b in range(mask.shape[0]):
-        if mask[b]:
-            reset_lane(rules, board, out, seed, reseed, b)
-
-
-@njit(parallel=True, cache=True)
-def step_lanes(rules: Rules, board: Board, out: Outputs, actions: np.ndarray) -> None:
-    for b in prange(actions.shape[0]):
-        step_lane(rules, board, out, actions, b)
-
-
-@njit(cache=True)
-def observe_only(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    observe_lane(rules, board, out, b)
-
-
-forget_stale(reset_lanes, SOURCES)
+KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 
 
 class MultiDestinationSpread(GridGame):
     """``n_agents`` start on the centre of a ``size`` x ``size`` grid; ``goals`` are cells [x, y], y pointing down.
 
     Every step pays ``pay[k]`` for k distinct covered goals, until the clock (``episode_limit``) truncates; ``won`` in a
-    step in which all are. Moves go to eight sides and end at the wall; agents that head for the same cell all go back
-    to where they were. Cells are shared where somebody went back to a cell that another had entered, and at the start.
+    step in which all are covered. There are eight directions, and walls stop; agents that head for the same cell all go
+    back to where they were. Agents share a cell at the start, and where one went back to a cell that another had
+    entered.
 
-    State [n size²]: one of the cells for each agent. Observation [n size² + n]: the state and who the agent is.
+    State [n size²]: a one-hot cell for each agent. Observation [n size² + n]: the state and the agent's one-hot index.
     ``Step.info``: "covered", the distinct goals covered, and "cell" long [B, n], where the agents are (y size + x).
-    For state blocking: families "cells" and "goals" of these. Raises ConfigError.
+    For state blocking there are the families "cells" and "goals". Raises ConfigError.
     """
 
     families = ("cells", "goals")
@@ -164,23 +143,24 @@ class MultiDestinationSpread(GridGame):
             raise ConfigError(f"pay must have {len(goals) + 1} values, for 0..{len(goals)} goals, got {len(pay)}")
         self.n_block_features = size * size
         rules = Rules(size, episode_limit, taken, np.array(pay, np.float64))
-        spec, kernels = build_spec(size, n_agents, taken, episode_limit), Kernels(reset_lanes, step_lanes, observe_only)
-        super().__init__(spec, rules, kernels, size, n_agents, EVENTS, n_envs, seed)
+        spec = build_spec(size, n_agents, taken, episode_limit)
+        super().__init__(spec, rules, KERNELS, size, n_agents, EVENTS, n_envs, seed)
         self._info["cell"] = torch.from_numpy(self._board.mark)
 
     def block_features(self, family: str) -> Tensor:
-        """Long [B, n]: the cell that each agent is on; the same for both families."""
+        """Return the cell that each agent is on, long [B, n]; the same for both families."""
         self.blockable(family)
         return torch.from_numpy(self._board.cell[..., 1] * self.size + self._board.cell[..., 0])
 
     def blockable(self, family: str) -> Tensor:
-        """Bool [n, C]: which cells can be blocked for each agent."""
+        """Return which cells can be blocked for each agent, bool [n, C]."""
         if family not in self.families:
             raise ConfigError(f"family must be one of {', '.join(self.families)}, got {family}")
         return self.spec.blockable[family].mask.clone()
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """Picture of a lane, uint8 [height, width, 3]: goals are squares; agents, by colour, quarters of their cell."""
+        """Draw a lane, uint8 [height, width, 3]: goals are squares, agents are slices of a disc, one colour and angle
+        each."""
         side, n = CELL_PIXELS, self.spec.n_agents
         image = Image.new("RGB", (side * self.size + 1, side * self.size + 1), "white")
         pen = ImageDraw.Draw(image)

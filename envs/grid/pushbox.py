@@ -1,4 +1,4 @@
-"""Push-2-Box: two agents, boxes that a lone agent moves slowly and two together surely, a goal at the wall.
+"""Push-2-Box: two agents push boxes to the wall; together they always move a box, alone only by chance.
 
 After the toy task of the FIM paper (Park, Lee, Han 2025), whose exact layout is not published; this one is ours.
 """
@@ -9,33 +9,28 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
 
 from envs.grid.game import (
     DX,
     DY,
     MOVES,
-    SOURCES,
     STAY,
     Board,
     GridGame,
-    Kernels,
-    Outputs,
     begin_lane,
-    end_step,
     remember_cells,
     require_at_least,
     require_share,
-    rests,
 )
-from envs.kernels.compiled import forget_stale, rule
+from envs.kernels.compiled import rule
+from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
 from envs.kernels.rng import uniform
 from marl.core.types import ConfigError, EnvSpec
 
 AGENTS = 2
-STARTS = ((-2, 0), (2, 0), (-2, -2), (2, 2), (-2, 2), (2, -2), (0, -2), (0, 2))  # of the boxes, from the centre
+STARTS = ((-2, 0), (2, 0), (-2, -2), (2, 2), (-2, 2), (2, -2), (0, -2), (0, 2))  # offsets of the boxes from the centre
 EVENTS = ("pushing", "joint_pushes", "boxes_moved")
-NOTHING, PULLED_APART = -1, -2  # in place of a direction
+NOTHING, PULLED_APART = -1, -2  # where a direction would stand
 
 
 class Rules(NamedTuple):
@@ -47,7 +42,7 @@ class Rules(NamedTuple):
 
 @rule
 def box_at(cells: np.ndarray, x: int, y: int) -> int:
-    """Index of the entity of the box on this cell, -1 if there is none. ``cells`` [E, 2]."""
+    """Return the entity number of the box on this cell, or -1. ``cells`` [E, 2]."""
     for k in range(AGENTS, cells.shape[0]):
         if cells[k, 0] == x and cells[k, 1] == y:
             return k
@@ -56,9 +51,9 @@ def box_at(cells: np.ndarray, x: int, y: int) -> int:
 
 @rule
 def find_pushes(board: Board, events: np.ndarray, actions: np.ndarray, b: int) -> None:
-    """mark[agent]: the box that it pushes or NOTHING; mark[box]: the direction in which it is going to move.
+    """Set mark[agent] to the box that it pushes, or NOTHING, and mark[box] to the direction in which it will move.
 
-    A box moves surely if both push it the same way, by chance if one does, and not if they disagree.
+    A box always moves if both push it the same way, by chance if one does, and never if they disagree.
     """
     before, mark = board.before[b], board.mark[b]
     mark[:] = NOTHING
@@ -78,7 +73,8 @@ def find_pushes(board: Board, events: np.ndarray, actions: np.ndarray, b: int) -
 
 @rule
 def is_free(board: Board, box: int, x: int, y: int, size: int, b: int) -> bool:
-    """Whether ``box`` may enter a cell: no box is or was there, and every agent there leaves it behind its own box."""
+    """Return whether ``box`` may enter a cell: no box is or was there, and any agent there moves on behind another
+    box."""
     before, cell = board.before[b], board.cell[b]
     if x < 0 or y < 0 or x >= size or y >= size:
         return False
@@ -101,7 +97,7 @@ def has_moved(board: Board, entity: int, b: int) -> bool:
 
 @rule
 def move_boxes(rules: Rules, board: Board, events: np.ndarray, b: int) -> None:
-    """Move what is pushed hard enough. The second round is for a box whose way the pusher of another one left."""
+    """Move the boxes that are pushed hard enough; a second round moves a box whose way was cleared in the first."""
     before, cell, mark = board.before[b], board.cell[b], board.mark[b]
     joint = mark[0] == mark[1]
     for k in range(AGENTS, cell.shape[0]):
@@ -118,7 +114,7 @@ def move_boxes(rules: Rules, board: Board, events: np.ndarray, b: int) -> None:
 
 @rule
 def move_agents(rules: Rules, board: Board, actions: np.ndarray, b: int) -> None:
-    """Walk, unless the wall or a box is in the way once the boxes have moved."""
+    """Move the agents, unless the wall or a box is in the way once the boxes have moved."""
     cell = board.cell[b]
     for i in range(AGENTS):
         x, y = cell[i, 0] + DX[actions[b, i]], cell[i, 1] + DY[actions[b, i]]
@@ -137,7 +133,8 @@ def at_border(cells: np.ndarray, size: int) -> bool:
 
 @rule
 def observe_lane(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    """State: all cells, time, a constant. Each agent sees it, its number, and the way to the boxes and its mate."""
+    """Write the state (all cells, time, a constant) and the observations: the state, the agent's number, and its
+    offsets to the boxes and to the other agent."""
     cell, state, scale = board.cell[b], out.state[b], rules.size - 1
     E = cell.shape[0]
     for e in range(E):
@@ -184,25 +181,7 @@ def step_lane(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: 
     observe_lane(rules, board, out, b)
 
 
-@njit(cache=True)
-def reset_lanes(rules: Rules, board: Board, out: Outputs, mask: np.ndarray, seed: np.uint64, reseed: bool) -> None:
-    for b in range(mask.shape[0]):
-        if mask[b]:
-            reset_lane(rules, board, out, seed, reseed, b)
-
-
-@njit(parallel=True, cache=True)
-def step_lanes(rules: Rules, board: Board, out: Outputs, actions: np.ndarray) -> None:
-    for b in prange(actions.shape[0]):
-        step_lane(rules, board, out, actions, b)
-
-
-@njit(cache=True)
-def observe_only(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    observe_lane(rules, board, out, b)
-
-
-forget_stale(reset_lanes, SOURCES)
+KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 
 
 class PushBox(GridGame):
@@ -227,8 +206,8 @@ class PushBox(GridGame):
         if not 1 <= n_boxes <= len(STARTS):
             raise ConfigError(f"n_boxes must lie in 1..{len(STARTS)}, got {n_boxes}")
         rules = Rules(size, episode_limit, float(lone_push), float(goal_reward))
-        spec, kernels = build_spec(n_boxes, episode_limit), Kernels(reset_lanes, step_lanes, observe_only)
-        super().__init__(spec, rules, kernels, size, AGENTS + n_boxes, EVENTS, n_envs, seed)
+        spec = build_spec(n_boxes, episode_limit)
+        super().__init__(spec, rules, KERNELS, size, AGENTS + n_boxes, EVENTS, n_envs, seed)
 
 
 def build_spec(n_boxes: int, episode_limit: int) -> EnvSpec:
@@ -242,7 +221,7 @@ def build_spec(n_boxes: int, episode_limit: int) -> EnvSpec:
     about = torch.zeros(AGENTS, AGENTS, O, dtype=torch.bool)
     for i in range(AGENTS):
         about[i, 0, 0:2] = about[i, 1, 2:4] = True
-        about[i, i, S : S + 1 + 2 * n_boxes] = True  # its number, and boxes as they lie from where it stands
+        about[i, i, S : S + 1 + 2 * n_boxes] = True  # its number, and the offsets of the boxes from it
         about[i, 1 - i, S + 1 + 2 * n_boxes :] = True
     return EnvSpec(
         AGENTS, len(MOVES), O, S, episode_limit, low, torch.ones(O),

@@ -9,23 +9,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
 
 from envs.grid.game import (
     DX,
     DY,
-    SOURCES,
     STAY,
     Board,
     GridGame,
-    Kernels,
-    Outputs,
     begin_lane,
-    end_step,
     require_at_least,
-    rests,
 )
-from envs.kernels.compiled import forget_stale, rule
+from envs.kernels.compiled import rule
+from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
 from envs.kernels.rng import below
 from marl.core.types import ConfigError, EnvSpec
 
@@ -44,7 +39,8 @@ class Rules(NamedTuple):
 
 @rule
 def far_apart(cells: np.ndarray, distance: int) -> bool:
-    """Whether every two of the ``cells`` [n, 2] are at least ``distance`` apart, the larger of |dx| and |dy|."""
+    """Return whether every two of the ``cells`` [n, 2] are at least ``distance`` apart, by the larger of |dx| and
+    |dy|."""
     for i in range(cells.shape[0]):
         for j in range(i):
             if max(abs(cells[i, 0] - cells[j, 0]), abs(cells[i, 1] - cells[j, 1])) < distance:
@@ -54,7 +50,7 @@ def far_apart(cells: np.ndarray, distance: int) -> bool:
 
 @rule
 def number_positions(cells: np.ndarray, size: int) -> int:
-    """One number per joint position: the agents' cells as the digits of a number to the base size * size."""
+    """Return one number per joint position: the agents' cells are the digits of a number to the base size * size."""
     number = 0
     for i in range(cells.shape[0]):
         number = number * size * size + cells[i, 1] * size + cells[i, 0]
@@ -63,7 +59,8 @@ def number_positions(cells: np.ndarray, size: int) -> int:
 
 @rule
 def number_formation(cells: np.ndarray, order: np.ndarray, size: int) -> int:
-    """The same for all joint positions that differ by a shift or by who stands where. ``order`` [n] is room to sort."""
+    """Return a number that is the same for joint positions that differ only by a shift or by who stands where.
+    ``order`` [n] is scratch for sorting."""
     n = cells.shape[0]
     left = bottom = size
     for i in range(n):
@@ -83,7 +80,8 @@ def number_formation(cells: np.ndarray, order: np.ndarray, size: int) -> int:
 
 @rule
 def observe_lane(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    """Own cell and time; the offsets of teammates within sight, where there is sight."""
+    """Write the state and the observations: own cell and time and, if ``sight`` > 0, offsets of teammates within
+    sight."""
     cell, state, scale = board.cell[b], out.state[b], rules.size - 1
     n = cell.shape[0]
     time = board.lanes[b].t / rules.limit
@@ -128,33 +126,15 @@ def step_lane(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: 
     observe_lane(rules, board, out, b)
 
 
-@njit(cache=True)
-def reset_lanes(rules: Rules, board: Board, out: Outputs, mask: np.ndarray, seed: np.uint64, reseed: bool) -> None:
-    for b in range(mask.shape[0]):
-        if mask[b]:
-            reset_lane(rules, board, out, seed, reseed, b)
-
-
-@njit(parallel=True, cache=True)
-def step_lanes(rules: Rules, board: Board, out: Outputs, actions: np.ndarray) -> None:
-    for b in prange(actions.shape[0]):
-        step_lane(rules, board, out, actions, b)
-
-
-@njit(cache=True)
-def observe_only(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    observe_lane(rules, board, out, b)
-
-
-forget_stale(reset_lanes, SOURCES)
+KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 
 
 class Spread(GridGame):
     """``n_agents`` walk a ``size`` x ``size`` grid from one cell: the one next to its centre, (size - 1) // 2 in x and
-    y, or, with ``start`` anywhere, one that is drawn for every episode.
+    y, or, if ``start`` is "anywhere", a cell that is drawn for every episode.
 
-    Won, over and paid ``goal_reward`` as soon as every two agents are at least ``distance`` cells apart in x or in y;
-    everything else pays 0, and the clock (``episode_limit``) truncates. Cells may be shared, walls stop.
+    The episode is won, pays ``goal_reward`` and ends as soon as every two agents are at least ``distance`` cells apart
+    in x or in y; everything else pays 0, and the clock (``episode_limit``) truncates. Cells may be shared, walls stop.
 
     Observation [3]: own cell scaled to 0..1, time; with ``sight`` > 0 also, for each other agent, whether it is within
     that many cells in x and in y, and its offset, scaled to -1..1, zeros if not. State [2 n + 1]: all cells, time.
@@ -179,9 +159,7 @@ class Spread(GridGame):
             raise ConfigError(f"n_agents is {n_agents}, too many to number the formations on {size} x {size} cells")
         rules = Rules(size, episode_limit, distance, sight, float(goal_reward), start == "anywhere")
         spec = build_spec(n_agents, sight, episode_limit)
-        super().__init__(
-            spec, rules, Kernels(reset_lanes, step_lanes, observe_only), size, n_agents, EVENTS, n_envs, seed
-        )
+        super().__init__(spec, rules, KERNELS, size, n_agents, EVENTS, n_envs, seed)
 
 
 def build_spec(n: int, sight: int, episode_limit: int) -> EnvSpec:

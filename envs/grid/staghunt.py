@@ -1,7 +1,7 @@
 """Predator and prey with a penalty for miscoordination: a catch needs several hunters, too few are punished.
 
 The "relative overgeneralization" task of Böhmer, Kurin and Whiteson 2020 (Deep Coordination Graphs, section 6.1), whose
-rules are followed; the state is a list of named coordinates here, there it is a picture of the grid.
+rules are followed. Here the state is a list of named coordinates; in the paper it is a picture of the grid.
 """
 
 from __future__ import annotations
@@ -10,27 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
 
 from envs.grid.game import (
     DX,
     DY,
     MOVES,
-    SOURCES,
     STAY,
     Board,
     GridGame,
-    Kernels,
-    Outputs,
     begin_lane,
-    end_step,
     require_at_least,
     require_share,
-    rests,
 )
-from envs.kernels.compiled import forget_stale, rule
+from envs.kernels.compiled import Record, rule
+from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
 from envs.kernels.rng import below, uniform
-from envs.skirmish.records import Record
 from marl.core.types import ConfigError, EnvSpec
 
 CATCH = 5
@@ -51,7 +45,7 @@ class Rules(NamedTuple):
 
 @rule
 def entity_at(board: Board, x: int, y: int, b: int) -> int:
-    """Index of whoever stands on this cell, -1 if nobody does."""
+    """Return the entity that stands on this cell, or -1."""
     for e in range(board.cell.shape[1]):
         if board.present[b, e] and board.cell[b, e, 0] == x and board.cell[b, e, 1] == y:
             return e
@@ -72,7 +66,7 @@ def adjacent(board: Board, d: int, e: int, b: int) -> bool:
 
 @rule
 def shuffle(lane: Record, order: np.ndarray, first: int, last: int) -> None:
-    """Write first .. last - 1 into the same places of ``order`` [E], at random."""
+    """Write first .. last - 1 in random order into the same places of ``order`` [E]."""
     for k in range(first, last):
         j = first + below(lane, k - first + 1)
         order[k] = order[j]
@@ -81,7 +75,8 @@ def shuffle(lane: Record, order: np.ndarray, first: int, last: int) -> None:
 
 @rule
 def move_predators(rules: Rules, board: Board, actions: np.ndarray, b: int) -> None:
-    """One after the other in random order; whoever stands in the way, however short, blocks."""
+    """Move the predators one after the other in random order; an entity blocks a cell for as long as it stands
+    there."""
     shuffle(board.lanes[b], board.mark[b], 0, rules.predators)
     cell = board.cell[b]
     for k in range(rules.predators):
@@ -99,7 +94,7 @@ def catches(board: Board, actions: np.ndarray, i: int, prey: int, b: int) -> boo
 
 @rule
 def try_catch(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, prey: int, b: int) -> bool:
-    """Whether enough neighbours catch ``prey``. It leaves the grid, and so do they if ``catchers_leave``."""
+    """Return whether enough neighbours catch ``prey``; it then leaves the grid, as do they if ``catchers_leave``."""
     catchers = 0
     for i in range(rules.predators):
         catchers += catches(board, actions, i, prey, b)
@@ -119,7 +114,7 @@ def try_catch(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, pre
 
 @rule
 def flee(rules: Rules, board: Board, prey: int, b: int) -> None:
-    """One step to a random open cell; it rests by chance, or if there is none."""
+    """Move ``prey`` to a random open cell next to it; it rests by chance, or if there is none."""
     lane, cell = board.lanes[b], board.cell[b]
     if rules.prey_rest > 0.0 and uniform(lane) < rules.prey_rest:
         return
@@ -140,7 +135,7 @@ def flee(rules: Rules, board: Board, prey: int, b: int) -> None:
 
 @rule
 def look_around(rules: Rules, board: Board, row: np.ndarray, i: int, b: int) -> None:
-    """Fill ``row`` [2 side²], the window around agent ``i``: is a predator, is a prey on each cell."""
+    """Fill ``row`` [2 side²], the window around agent ``i``: for each cell, is a predator there, is a prey there."""
     side = 2 * rules.sight + 1
     for e in range(board.cell.shape[1]):
         dx = board.cell[b, e, 0] - board.cell[b, i, 0] + rules.sight
@@ -151,7 +146,7 @@ def look_around(rules: Rules, board: Board, row: np.ndarray, i: int, b: int) -> 
 
 @rule
 def observe_lane(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    """Windows, masks and the state; the absent see and are nothing, and only stay."""
+    """Write observations, masks and the state; those that are gone see zeros, appear as zeros, and may only stay."""
     cell, present, state = board.cell[b], board.present[b], out.state[b]
     E = cell.shape[0]
     for e in range(E):
@@ -177,7 +172,7 @@ def observe_lane(rules: Rules, board: Board, out: Outputs, b: int) -> None:
 
 @rule
 def reset_lane(rules: Rules, board: Board, out: Outputs, seed: np.uint64, reseed: bool, b: int) -> None:
-    """Everybody on a cell of his own, uniformly."""
+    """Put everybody on a cell of its own, uniformly at random."""
     begin_lane(board, out, seed, reseed, b)
     lane, cell = board.lanes[b], board.cell[b]
     board.present[b] = False
@@ -201,7 +196,7 @@ def count_present(board: Board, first: int, last: int, b: int) -> int:
 
 @rule
 def most_captures(rules: Rules, prey: int) -> int:
-    """As many prey as can be caught at all."""
+    """Return how many prey can be caught at most."""
     return min(prey, rules.predators // rules.capture_needs) if rules.catchers_leave else prey
 
 
@@ -226,35 +221,17 @@ def step_lane(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: 
     observe_lane(rules, board, out, b)
 
 
-@njit(cache=True)
-def reset_lanes(rules: Rules, board: Board, out: Outputs, mask: np.ndarray, seed: np.uint64, reseed: bool) -> None:
-    for b in range(mask.shape[0]):
-        if mask[b]:
-            reset_lane(rules, board, out, seed, reseed, b)
-
-
-@njit(parallel=True, cache=True)
-def step_lanes(rules: Rules, board: Board, out: Outputs, actions: np.ndarray) -> None:
-    for b in prange(actions.shape[0]):
-        step_lane(rules, board, out, actions, b)
-
-
-@njit(cache=True)
-def observe_only(rules: Rules, board: Board, out: Outputs, b: int) -> None:
-    observe_lane(rules, board, out, b)
-
-
-forget_stale(reset_lanes, SOURCES)
+KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 
 
 class StagHunt(GridGame):
     """``n_predators`` agents hunt ``n_prey`` prey, which move at random, on a ``size`` x ``size`` grid.
 
-    No two share a cell. Each step the predators move one after the other in random order, then the prey do. A prey
-    next to which at least ``capture_needs`` predators catch is gone and pays ``capture_reward``; the catchers are gone
-    too if ``catchers_leave``. Fewer, but at least one, cost the team ``penalty`` (per prey and step). The prey
-    otherwise moves to a random free cell next to it, or rests with probability ``prey_rest``. Over when all prey or all
-    predators are gone, truncated by the clock; ``won`` in the step in which as many prey as possible have been caught.
+    No two share a cell. Each step the predators move one after the other in random order, then the prey do. A prey next
+    to which at least ``capture_needs`` predators catch is gone and pays ``capture_reward``; the catchers are gone too
+    if ``catchers_leave``. Fewer, but at least one, cost the team ``penalty`` (per prey and step). The prey otherwise
+    moves to a random free cell next to it, or rests with probability ``prey_rest``. The episode ends when all prey or
+    all predators are gone, and the clock truncates; ``won`` in the step in which the last possible prey is caught.
 
     Walking into the wall is not available, catching only next to a prey. Observation [2 (2 sight + 1)²]: a window
     around the agent, for each cell whether a predator and whether a prey is there; zeros once gone. State: x, y and
@@ -279,12 +256,12 @@ class StagHunt(GridGame):
             float(penalty), float(prey_rest),
         )  # fmt: skip
         spec = build_spec(n_predators, n_prey, sight, episode_limit)
-        kernels = Kernels(reset_lanes, step_lanes, observe_only)
-        super().__init__(spec, rules, kernels, size, n_predators + n_prey, EVENTS, n_envs, seed)
+        super().__init__(spec, rules, KERNELS, size, n_predators + n_prey, EVENTS, n_envs, seed)
 
 
 def build_spec(n: int, n_prey: int, sight: int, episode_limit: int) -> EnvSpec:
-    """``about``: the window's middle is the agent itself; wherever else a predator may stand, any other may."""
+    """Return the spec. ``about``: the middle of the window is the agent itself; a predator elsewhere may be any
+    other."""
     offsets = range(-sight, sight + 1)
     obs_names = tuple(f"{who} at {dx:+d},{dy:+d}" for dy in offsets for dx in offsets for who in ("predator", "prey"))
     O = len(obs_names)  # noqa: E741

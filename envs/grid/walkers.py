@@ -12,14 +12,15 @@ from envs.grid.mds import DX, DY, MOVES
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 from marl.learn.scripted import Memoryless
 
-# The action that goes by (dx, dy), at [dy + 1, dx + 1].
+# The action that moves by (dx, dy), at [dy + 1, dx + 1].
 TOWARDS = torch.tensor([[list(zip(DX, DY, strict=True)).index((dx, dy)) for dx in (-1, 0, 1)] for dy in (-1, 0, 1)])
 
 
 class Walkers(Memoryless):
-    """Agent i walks to ``goals[i]`` = [x, y], diagonally first, and stays there; whoever is sent back tries again.
+    """Agent i walks to ``goals[i]`` = [x, y], diagonally first, and stays there; an agent that is sent back tries
+    again.
 
-    Raises ConfigError where there is not one goal on the grid for every agent, or the game is another one.
+    Raises ConfigError unless there is one goal on the grid for every agent, and for other games.
     """
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, goals: Sequence[Sequence[int]]) -> None:

@@ -1,1 +1,1 @@
-"""What every compiled game builds on: how rules are compiled, one random stream per lane, calls over lanes."""
+"""What every compiled game builds on: how rules are compiled, a random stream per lane, loops over lanes."""

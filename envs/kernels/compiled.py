@@ -1,4 +1,4 @@
-"""How the rules are compiled, and kept compiled.
+"""How rules are compiled, and when compiled code is dropped.
 
 ``rule`` marks a function that only kernels call. Without numba's reference counting a step takes half the time, threads
 do not contend for the counters of shared tables, and a rule that allocates does not compile. Arrays are long argument
@@ -7,50 +7,59 @@ lists in compiled code, so inlining every rule takes off another third.
 
 from __future__ import annotations
 
+import ast
 import hashlib
-from collections.abc import Sequence
+import sys
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 
+Record = Any  # one record of a numpy array; its fields read as attributes in compiled code
+
 OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "forceinline": True}
 rule: Any = njit(**OPTIONS)
 
-HERE = Path(__file__).parent
-BATTLE = HERE.parent / "skirmish"
-NOT_COMPILED = {
-    "__init__.py",
-    "env.py",
-    "layout.py",
-    "map_table.py",
-    "maps.py",
-    "paths.py",
-    "render.py",
-    "setup.py",
-    "single.py",
-}
 
+def forget_stale(kernel: Any) -> None:
+    """Delete the cached code of the module of ``kernel`` (a cached dispatcher) if a source file behind it has changed.
 
-def forget_stale(kernel: Any, sources: Sequence[Path] | None = None) -> None:
-    """Drop what is compiled of the module of ``kernel`` (a cached dispatcher) if a file with compiled rules changed.
-
-    Numba notices changes in a kernel's own file alone, not in the files of the rules that it calls: ``sources``, or
-    all rules of the battle. A stamp beside the compiled code holds the digest of the files that it was compiled from.
+    Numba notices changes in a kernel's own file alone, not in the files of the rules that it calls. A stamp next to
+    the cached code holds the digest of all files that it was compiled from.
     """
-    sources = sorted(
-        sources or (path for d in (HERE, BATTLE) for path in d.glob("*.py") if path.name not in NOT_COMPILED)
-    )
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()
-    folder = Path(kernel.stats.cache_path)
-    module = kernel.py_func.__module__.rsplit(".", 1)[-1]
-    stamp = folder / f"{module}.sources"
+    name = kernel.py_func.__module__
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources_of(name))).hexdigest()
+    folder, stem = Path(kernel.stats.cache_path), name.rsplit(".", 1)[-1]
+    stamp = folder / f"{stem}.sources"
     if stamp.exists() and stamp.read_text() == digest:
         return
     try:
-        for compiled in folder.glob(f"{module}.*.nb[ic]"):
+        for compiled in folder.glob(f"{stem}.*.nb[ic]"):
             compiled.unlink(missing_ok=True)
         folder.mkdir(parents=True, exist_ok=True)
         stamp.write_text(digest)
-    except OSError:  # a cache that we may not write is one that numba does not write either
+    except OSError:  # if we may not write to the cache, neither may numba
         pass
+
+
+def sources_of(name: str) -> list[Path]:
+    """Return the files of the loaded module ``name`` and of what it imports, directly or not, from its own top package.
+
+    These are the files that compiled code in the module can depend on, and a few more. Imports must be absolute.
+    """
+    package, found, left = name.partition(".")[0], {}, [name]
+    while left:
+        module = left.pop()
+        path = getattr(sys.modules.get(module), "__file__", None)
+        if module in found or path is None:
+            continue
+        found[module] = Path(path)
+        for node in ast.walk(ast.parse(found[module].read_bytes())):
+            if isinstance(node, ast.Import):
+                wanted = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
+                wanted = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+            else:
+                continue
+            left += [target for target in wanted if target.partition(".")[0] == package]
+    return [found[module] for module in sorted(found)]

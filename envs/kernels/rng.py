@@ -1,4 +1,4 @@
-"""One random stream per lane: a counter hashed by splitmix64, held in the lane's record.
+"""One random stream per lane: a counter in the lane's record, hashed by splitmix64.
 
 A lane's numbers depend on (seed, lane) alone, so results change neither with the number of lanes nor of threads.
 """
@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.kernels.compiled import rule
-from envs.skirmish.records import Record
+from envs.kernels.compiled import Record, rule
 
 STRIDE = np.uint64(0x9E3779B97F4A7C15)
 MIX_A = np.uint64(0xBF58476D1CE4E5B9)
@@ -19,7 +18,7 @@ S11, S27, S30, S31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
 
 @rule
 def mix(z: np.uint64) -> np.uint64:
-    """Splitmix64's finaliser: a bijection of 64-bit words."""
+    """Apply splitmix64's finaliser, a bijection of 64-bit words."""
     z = (z ^ (z >> S30)) * MIX_A
     z = (z ^ (z >> S27)) * MIX_B
     return z ^ (z >> S31)
@@ -33,12 +32,12 @@ def seed_lane(lane: Record, seed: np.uint64, index: int) -> None:
 
 @rule
 def uniform(lane: Record) -> float:
-    """Next number in [0, 1)."""
+    """Draw a number from [0, 1)."""
     lane.rng = lane.rng + STRIDE
     return np.float64(mix(lane.rng) >> S11) * 1.1102230246251565e-16
 
 
 @rule
 def below(lane: Record, limit: int) -> int:
-    """Next integer in 0 .. limit - 1."""
+    """Draw an integer from 0 .. limit - 1."""
     return int(uniform(lane) * limit)

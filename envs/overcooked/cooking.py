@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.grid.game import Outputs
-from envs.kernels.compiled import rule
+from envs.kernels.compiled import Record, rule
+from envs.kernels.lanes import Outputs
 from envs.overcooked.layout import COUNTER, DISHES, FLOOR, ONIONS, POT, SERVE, TOMATOES
 from envs.overcooked.records import (
     CATASTROPHIC,
@@ -32,7 +32,6 @@ from envs.overcooked.records import (
     Kitchens,
     Rules,
 )
-from envs.skirmish.records import Record
 
 
 @rule
@@ -66,7 +65,9 @@ def dish_is_useful(rules: Rules, kitchens: Kitchens, wanted: int, b: int) -> boo
 
 
 @rule
-def note_pickup(rules: Rules, kitchens: Kitchens, out: Outputs, item: int, full: int, wanted: int, i: int, b: int):
+def note_pickup(
+    rules: Rules, kitchens: Kitchens, out: Outputs, item: int, full: int, wanted: int, i: int, b: int
+) -> None:
     """The events of a pickup, before it takes place; an ingredient is useless if all pots are full and nobody helps."""
     out.events[b, i, PICKUP[item]] = True
     mate = kitchens.players[b, 1 - i]
@@ -101,7 +102,9 @@ def note_potting(rules: Rules, out: Outputs, item: int, onions: int, tomatoes: i
 
 
 @rule
-def use_counter(rules: Rules, kitchens: Kitchens, out: Outputs, tile: int, full: int, wanted: int, i: int, b: int):
+def use_counter(
+    rules: Rules, kitchens: Kitchens, out: Outputs, tile: int, full: int, wanted: int, i: int, b: int
+) -> bool:
     """Put down what is held, or take what lies there. Returns whether anything changed."""
     me, thing = kitchens.players[b, i], kitchens.things[b, tile]
     if me.held != NOTHING and thing.item == NOTHING:
@@ -153,7 +156,9 @@ def use_pot(rules: Rules, kitchens: Kitchens, out: Outputs, tile: int, i: int, b
 
 
 @rule
-def use_dispenser(rules: Rules, kitchens: Kitchens, out: Outputs, kind: int, full: int, wanted: int, i: int, b: int):
+def use_dispenser(
+    rules: Rules, kitchens: Kitchens, out: Outputs, kind: int, full: int, wanted: int, i: int, b: int
+) -> bool:
     """An onion, a tomato or a dish into an empty hand. As in the package, tomatoes from the dispenser are no event."""
     me = kitchens.players[b, i]
     if me.held != NOTHING:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import torch
-from numba import njit, prange
 from torch import Tensor
 
-from envs.grid.game import LANE, SOURCES, Kernels, LaneGame, Outputs, begin_episode, end_step, require_at_least, rests
-from envs.kernels.compiled import forget_stale, rule
-from envs.overcooked import cooking, layout, observe, records, spec
+from envs.grid.game import require_at_least
+from envs.kernels.compiled import rule
+from envs.kernels.game import LaneGame
+from envs.kernels.lanes import LANE, Outputs, allocate_outputs, begin_episode, end_step, lane_kernels, rests
+from envs.overcooked import layout, spec
 from envs.overcooked.cooking import play
 from envs.overcooked.layout import COUNTER, FLOOR
 from envs.overcooked.observe import draw_planes, mark, update_planes, write_features, write_state
@@ -81,27 +81,7 @@ def step_lane(rules: Rules, kitchens: Kitchens, out: Outputs, actions: np.ndarra
     write_state(rules, kitchens, out, b)
 
 
-@njit(cache=True)
-def reset_lanes(
-    rules: Rules, kitchens: Kitchens, out: Outputs, mask: np.ndarray, seed: np.uint64, reseed: bool
-) -> None:
-    for b in range(mask.shape[0]):
-        if mask[b]:
-            reset_lane(rules, kitchens, out, seed, reseed, b)
-
-
-@njit(parallel=True, cache=True)
-def step_lanes(rules: Rules, kitchens: Kitchens, out: Outputs, actions: np.ndarray) -> None:
-    for b in prange(actions.shape[0]):
-        step_lane(rules, kitchens, out, actions, b)
-
-
-@njit(cache=True)
-def observe_only(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None:
-    observe_lane(rules, kitchens, out, b)
-
-
-forget_stale(reset_lanes, [*SOURCES, *(Path(part.__file__ or "") for part in (cooking, layout, observe, records))])
+KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 
 
 class Overcooked(LaneGame):
@@ -150,10 +130,10 @@ class Overcooked(LaneGame):
         board.players["at"] = self.layout.start
         happened = np.zeros((n_envs, 2, len(EVENTS)), np.bool_)
         info = {"events": happened, "shaped": board.shaped, "cell": board.cell, "station": board.station}
-        kernels = Kernels(reset_lanes, step_lanes, observe_only)
         families = {"cells": Blockable("cell", self.floor()), "stations": Blockable("station", self.stations())}
-        told = replace(spec.build_spec(self.layout, rules), info_names=tuple(info), blockable=families)
-        super().__init__(told, rules, kernels, board, happened, info, n_envs, seed)
+        described = replace(spec.build_spec(self.layout, rules), info_names=tuple(info), blockable=families)
+        out = Outputs(**allocate_outputs(described, n_envs), events=happened)
+        super().__init__(described, rules, KERNELS, board, out, info, n_envs, seed)
 
     def block_features(self, family: str) -> Tensor:
         """Long [B, 2]: the tile where each player stands ("cells"), or that it has used ("stations", -1: none)."""

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.grid.game import Outputs
-from envs.kernels.compiled import rule
+from envs.kernels.compiled import Record, rule
+from envs.kernels.lanes import Outputs
 from envs.overcooked.cooking import is_ready
 from envs.overcooked.layout import DISHES, FLOOR, ONIONS, SERVE, TOMATOES
 from envs.overcooked.records import DISH, FULL, IDLE, NOTHING, ONION, SOUP, TOMATO, Kitchens, Rules
-from envs.skirmish.records import Record
 
 PLANES = (
     "own place", "other's place", *(f"own way {way}" for way in "NSEW"), *(f"other's way {way}" for way in "NSEW"),

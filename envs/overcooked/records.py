@@ -88,7 +88,7 @@ class Rules(NamedTuple):
 class Kitchens(NamedTuple):
     """All lanes."""
 
-    lanes: np.ndarray  # envs.grid.game.LANE [B]
+    lanes: np.ndarray  # envs.kernels.lanes.LANE [B]
     players: np.ndarray  # PLAYER [B, 2]
     things: np.ndarray  # THING [B, tiles]
     shaped: np.ndarray  # f32 [B, 2]; bonuses of the step

@@ -58,8 +58,10 @@ def read_state(recorded: str, rows: list[str]) -> tuple[list[Cook], dict[tuple[i
     """Players, and what lies where, of a state in a kitchen of these rows."""
     state = ast.literal_eval(recorded)
     held = [read_item(p["held_object"], "hand") if "held_object" in p else None for p in state["players"]]
-    cooks = [Cook(*p["position"], WAYS[tuple(p["orientation"])], item)
-             for p, item in zip(state["players"], held, strict=True)]  # fmt: skip
+    cooks = []
+    for player, item in zip(state["players"], held, strict=True):
+        x, y = player["position"]
+        cooks.append(Cook(x, y, WAYS[tuple(player["orientation"])], item))
     objects = state["objects"].values() if isinstance(state["objects"], dict) else state["objects"]
     places = {tuple(thing["position"]): thing for thing in objects}
     return cooks, {(x, y): read_item(thing, rows[y][x]) for (x, y), thing in places.items()}

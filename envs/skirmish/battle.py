@@ -1,22 +1,17 @@
-"""The kernels that Python calls: reset and step of all lanes, one lane per iteration of a parallel loop.
-
-A lane touches only its own records and rows, so results depend neither on threads nor on the number of lanes.
-"""
+"""The rules of one lane of the battle, how it is reset, stepped and rewarded, and the kernels made of them."""
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numba import njit, prange
 
-from envs.kernels.compiled import forget_stale, rule
-from envs.kernels.rng import below, mix, seed_lane
+from envs.kernels.compiled import Record, rule
+from envs.kernels.lanes import lane_kernels
+from envs.kernels.rng import below, seed_lane
 from envs.skirmish.combat import fall
 from envs.skirmish.observe import NOOP, observe_lane
 from envs.skirmish.orders import issue_orders, order_attack_move, order_hunt
 from envs.skirmish.physics import play_loop
-from envs.skirmish.records import DEATH, DENSE, HUNT_ON, WIN_LOSS, Ground, Lanes, Outputs, Record, World
+from envs.skirmish.records import DEATH, DENSE, HUNT_ON, WIN_LOSS, Ground, Lanes, Outputs, World
 from envs.skirmish.sight import forget_sightings
 from envs.skirmish.spawn import draw_hidden, spawn
 
@@ -35,13 +30,6 @@ def measure_reward(rules: Record, types: np.ndarray, units: np.ndarray, lane: Re
     lane.max_reward = WIN_VALUE + DEATH_VALUE * rules.n_enemies
     for i in range(rules.n_agents, rules.n_units):
         lane.max_reward += types[units[i].type].health + types[units[i].type].shield
-
-
-@njit(cache=True)
-def seed_lanes(lanes: np.ndarray, seed: np.uint64) -> None:
-    """Begin the random stream of every lane, LANE [B], from ``seed`` (uint64)."""
-    for b in range(lanes.shape[0]):
-        seed_lane(lanes[b], seed, b)
 
 
 @rule
@@ -63,16 +51,8 @@ def reset_lane(world: World, lanes: Lanes, outputs: Outputs, seed: np.uint64, re
     observe_lane(world, lanes, outputs, b)
 
 
-@njit(parallel=True, cache=True)
-def reset_lanes(world: World, lanes: Lanes, outputs: Outputs, mask: np.ndarray, seed: np.uint64, reseed: bool) -> None:
-    """Restart the lanes where ``mask`` bool [B]; with ``reseed`` their random streams begin anew from ``seed``."""
-    for b in prange(mask.shape[0]):
-        if mask[b]:
-            reset_lane(world, lanes, outputs, seed, reseed, b)
-
-
-@njit(cache=True)
-def observe_only(world: World, lanes: Lanes, outputs: Outputs, b: int) -> None:
+@rule
+def observe_placed(world: World, lanes: Lanes, outputs: Outputs, b: int) -> None:
     """Recompute what is seen in lane ``b`` after its units were set by hand."""
     measure_reward(world.rules[0], world.types, lanes.units[b], lanes.lanes[b])
     observe_lane(world, lanes, outputs, b)
@@ -217,43 +197,4 @@ def step_lane(world: World, lanes: Lanes, outputs: Outputs, actions: np.ndarray,
     observe_lane(world, lanes, outputs, b)
 
 
-@njit(parallel=True, cache=True)
-def step_lanes(world: World, lanes: Lanes, outputs: Outputs, actions: np.ndarray) -> None:
-    """Advance every lane by the joint ``actions`` int64 [B, n], which must be available."""
-    for b in prange(actions.shape[0]):
-        step_lane(world, lanes, outputs, actions, b)
-
-
-@njit(cache=True)
-def find_unavailable(lanes: np.ndarray, avail: np.ndarray, actions: np.ndarray) -> int:
-    """Lane of the first unavailable action in a running lane, -1 if there is none. Changes nothing."""
-    B, n, A = avail.shape
-    for b in range(B):
-        if not lanes[b].finished:
-            for i in range(n):
-                action = actions[b, i]
-                if action < 0 or action >= A or not avail[b, i, action]:
-                    return b
-    return -1
-
-
-@njit(cache=True)
-def random_actions(avail: np.ndarray, counter: np.ndarray, actions: np.ndarray) -> None:
-    """Fill ``actions`` int64 [B, n] uniformly from the available ones; ``counter`` uint64 [1] is the random state."""
-    B, n, A = avail.shape
-    for b in range(B):
-        for i in range(n):
-            options = 0
-            for a in range(A):
-                options += avail[b, i, a]
-            counter[0] += 1
-            pick = math.floor(mix(counter[0]) * 5.421010862427522e-20 * options)
-            for a in range(A):
-                if avail[b, i, a]:
-                    if pick == 0:
-                        actions[b, i] = a
-                        break
-                    pick -= 1
-
-
-forget_stale(reset_lanes)
+KERNELS = lane_kernels(reset_lane, step_lane, observe_placed, parallel_reset=True)

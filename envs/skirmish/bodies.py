@@ -11,8 +11,8 @@ import math
 
 import numpy as np
 
-from envs.kernels.compiled import rule
-from envs.skirmish.records import FIGHTING, MOVING, Record
+from envs.kernels.compiled import Record, rule
+from envs.skirmish.records import FIGHTING, MOVING
 from envs.skirmish.units import UNIT_TYPES
 
 NOBODY = -1

@@ -10,8 +10,7 @@ import math
 
 import numpy as np
 
-from envs.kernels.compiled import rule
-from envs.skirmish.records import Record
+from envs.kernels.compiled import Record, rule
 from envs.skirmish.units import BIOLOGICAL, BURST, LINE
 
 HELP_RADIUS = 4.0  # idle friends this near answer an attack together

@@ -14,18 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.base import refuse_unavailable
-from envs.skirmish.battle import find_unavailable, observe_only, reset_lanes, seed_lanes, step_lanes
+from envs.kernels.game import LaneGame
+from envs.kernels.lanes import allocate_outputs
+from envs.skirmish.battle import KERNELS
 from envs.skirmish.layout import build_spec, capability_names
 from envs.skirmish.maps import find_map
 from envs.skirmish.options import read_options
-from envs.skirmish.paths import NO_ROUTES, routes_on
-from envs.skirmish.records import ATTACK_MOVE, LANE, UNIT, Lanes, Outputs, World
+from envs.skirmish.records import ATTACK_MOVE, Outputs
 from envs.skirmish.render import draw, places
-from envs.skirmish.setup import battle_rules, line_up_template, map_types, random_team, spawn_lattice
-from envs.skirmish.terrain import ground_height, walkable_cells
+from envs.skirmish.setup import allocate_lanes, build_world
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
-from marl.core.types import ConfigError, Obs, Step
+from marl.core.types import ConfigError, Obs
 from marl.show.window import Window, WindowClosed
 
 CAPABILITIES = ("attack_probability", "health_level")
@@ -50,8 +49,8 @@ class UnitView:
     health_level: float = 0.0
 
 
-class Skirmish:
-    """``n_envs`` lanes of the SMAC map ``map``; see ``VectorEnv`` for the calls.
+class Skirmish(LaneGame):
+    """``n_envs`` lanes of the SMAC map ``map``; see ``VectorEnv`` for the calls. A step is eight game loops.
 
     Action 0 (no-op) is all that a dead agent can do and nothing that a living one may. An attack that makes a living
     agent absent gives it action 1 (stop): always available, and a stopped unit neither moves nor shoots.
@@ -59,81 +58,19 @@ class Skirmish:
     The keyword arguments, their meaning and their defaults are the fields of ``options.Options``.
     """
 
-    device = torch.device("cpu")
-    resumable = True
-
     def __init__(self, map: str, n_envs: int, *, seed: int = 0, **options: Any) -> None:
         self.map = find_map(map)
         self.options = read_options(self.map, options)
         if n_envs < 1:
             raise ConfigError(f"n_envs must be at least 1, got {n_envs}")
-        self.n_envs = n_envs
-        rules = battle_rules(self.map, self.options)
-        types = map_types(self.map, self.options)
-        ground = self.options.terrain or self.map.terrain
-        cells, routes, lattice = walkable_cells(ground), routes_on(ground), spawn_lattice()
-        rules[0]["routed"] = routes is not NO_ROUTES
-        template = line_up_template(self.map, types, cells, lattice)
-        team = random_team(self.map)
-        self._world = World(rules, types, cells, routes, ground_height(ground), template, team, lattice)
-        self.spec = build_spec(rules[0])
-        n, enemies = self.map.n_agents, self.map.n_enemies
-        self._lanes = Lanes(
-            units=np.zeros((n_envs, n + enemies), UNIT),
-            lanes=np.zeros(n_envs, LANE),
-            last_action=np.full((n_envs, n), -1, np.int32),
-            owner=np.full((n_envs, enemies), -1, np.int32),
-            seen=np.zeros((n_envs, enemies, n), np.uint8),
-            visit=np.zeros((n_envs, n), np.int32),
-            hidden=np.zeros((n_envs, enemies, n), np.uint8),
-        )
-        self._lanes.lanes["finished"] = 1
-        self._outputs = self._allocate()
-        self._obs = Obs(*(torch.from_numpy(getattr(self._outputs, k)) for k in ("obs", "state", "avail", "alive")))
-        self._info = {k: torch.from_numpy(getattr(self._outputs, k)) for k in ("won", "dead_allies", "dead_enemies")}
-        self._everywhere = np.ones(n_envs, np.bool_)
-        seed_lanes(self._lanes.lanes, np.uint64(seed % 2**64))
-        self._started = False
+        self._world = build_world(self.map, self.options)
+        self._lanes = allocate_lanes(n_envs, self.map.n_agents, self.map.n_enemies)
         self._window: Window | None = None
-
-    def _allocate(self) -> Outputs:
-        B, n = self.n_envs, self.spec.n_agents
-        return Outputs(
-            obs=np.zeros((B, n, self.spec.obs_dim), np.float32),
-            state=np.zeros((B, self.spec.state_dim), np.float32),
-            avail=np.zeros((B, n, self.spec.n_actions), np.bool_),
-            alive=np.zeros((B, n), np.bool_),
-            reward=np.zeros(B, np.float32),
-            terminated=np.zeros(B, np.bool_),
-            truncated=np.zeros(B, np.bool_),
-            won=np.zeros(B, np.bool_),
-            dead_allies=np.zeros(B, np.int32),
-            dead_enemies=np.zeros(B, np.int32),
-        )
-
-    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
-        """Restart all lanes, or those where ``mask`` bool [B]; a seed begins their random streams anew."""
-        self._started = True
-        where = self._everywhere if mask is None else mask.cpu().numpy()
-        reset_lanes(self._world, self._lanes, self._outputs, where, np.uint64((seed or 0) % 2**64), seed is not None)
-        return self._obs
-
-    def step(self, actions: Tensor) -> Step:
-        """Joint actions long [B, n]; eight game loops in every running lane."""
-        if not self._started:
-            raise RuntimeError("reset() the battle before the first step()")
-        given = actions.detach().cpu().numpy()
-        if given.shape != (self.n_envs, self.spec.n_agents) or given.dtype != np.int64:
-            expected = f"int64 [{self.n_envs}, {self.spec.n_agents}]"
-            raise ValueError(f"actions are {given.dtype} {list(given.shape)}, expected {expected}")
-        given = np.ascontiguousarray(given)
-        if find_unavailable(self._lanes.lanes, self._outputs.avail, given) >= 0:
-            running = torch.from_numpy(self._lanes.lanes["finished"] == 0)
-            refuse_unavailable(actions.cpu(), self._obs.avail, running, self.spec.action_names)
-        step_lanes(self._world, self._lanes, self._outputs, given)
-        out = self._outputs
-        reward, terminated, truncated = map(torch.from_numpy, (out.reward, out.terminated, out.truncated))
-        return Step(self._obs, reward, terminated, truncated, dict(self._info))
+        spec = build_spec(self._world.rules[0])
+        fallen = {side: np.zeros(n_envs, np.int32) for side in ("dead_allies", "dead_enemies")}
+        outputs = Outputs(**allocate_outputs(spec, n_envs), **fallen)
+        outputs.avail[:] = False  # until the first reset
+        super().__init__(spec, self._world, KERNELS, self._lanes, outputs, fallen, n_envs, seed)
 
     def observe(self) -> Obs:
         """What the last reset or step returned."""
@@ -207,7 +144,7 @@ class Skirmish:
         self._lanes.owner[lane], self._lanes.seen[lane] = -1, 0
         self._lanes.hidden[lane] = 0 if hidden is None else np.asarray(hidden).T
         self._started = True
-        observe_only(self._world, self._lanes, self._outputs, lane)
+        self._kernels.observe(self._world, self._lanes, self._out, lane)
         return self._obs
 
     def render(self, lane: int = 0) -> np.ndarray:
@@ -232,18 +169,6 @@ class Skirmish:
         except WindowClosed:
             return False
         return True
-
-    def state_dict(self) -> dict[str, Any]:
-        """The lanes' random streams: all there is to save at an episode's edge."""
-        return {"rng": torch.from_numpy(self._lanes.lanes["rng"].view(np.int64).copy())}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from saved streams; every lane must be reset next."""
-        if len(state["rng"]) != self.n_envs:
-            raise ValueError(f"saved with {len(state['rng'])} lanes, this environment has {self.n_envs}")
-        self._lanes.lanes["rng"] = state["rng"].numpy().view(np.uint64)
-        self._lanes.lanes["finished"] = 1
-        self._started = True
 
     def close(self) -> None:
         """Close the window, if one is open; nothing else to release."""

@@ -9,10 +9,10 @@ import math
 
 import numpy as np
 
-from envs.kernels.compiled import rule
+from envs.kernels.compiled import Record, rule
 from envs.skirmish.bodies import WIDEST_GAP, blocks, obstacles, turn_around
 from envs.skirmish.observe import can_walk
-from envs.skirmish.records import FIGHTING, IDLE, MOVING, Ground, Record
+from envs.skirmish.records import FIGHTING, IDLE, MOVING, Ground
 from envs.skirmish.terrain import SIZE
 from envs.skirmish.units import WALKS
 

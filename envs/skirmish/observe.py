@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.kernels.compiled import rule
-from envs.skirmish.records import Lanes, Outputs, Record, World
+from envs.kernels.compiled import Record, rule
+from envs.skirmish.records import Lanes, Outputs, World
 from envs.skirmish.sight import distance, may_target, sees, shuffle, sight
 from envs.skirmish.terrain import SIZE
 

@@ -9,12 +9,12 @@ import math
 
 import numpy as np
 
-from envs.kernels.compiled import rule
+from envs.kernels.compiled import Record, rule
 from envs.kernels.rng import uniform
 from envs.skirmish.combat import can_be_healed, can_hit
 from envs.skirmish.observe import EAST, FIRST_LOOK, NOOP, NORTH, SOUTH, STOP_ACTION, WEST
 from envs.skirmish.physics import give_order
-from envs.skirmish.records import ATTACK, ATTACK_MOVE, HEAL, MOVE, STOP, Record
+from envs.skirmish.records import ATTACK, ATTACK_MOVE, HEAL, MOVE, STOP
 from envs.skirmish.sight import distance, may_target
 from envs.skirmish.terrain import SIZE
 

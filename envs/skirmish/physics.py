@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.kernels.compiled import rule
+from envs.kernels.compiled import Record, rule
 from envs.kernels.rng import uniform
 from envs.skirmish.bodies import NOBODY
 from envs.skirmish.combat import can_be_healed, choose_patient, choose_target, in_reach, land_hit, release
 from envs.skirmish.movement import separate, walk
-from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Ground, Record
+from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Ground
 from envs.skirmish.splash import burst_the_fallen, sweep
 from envs.skirmish.units import BIOLOGICAL, LINE
 

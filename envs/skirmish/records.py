@@ -5,11 +5,9 @@ Records instead of one array per field: a rule reads ``unit.health``, and a call
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-
-Record = Any  # a numpy record of one of the types below; its fields read as attributes in the kernels
 
 # What a unit was told to do.
 STOP, MOVE, ATTACK, HEAL, ATTACK_MOVE = 0, 1, 2, 3, 4

@@ -6,6 +6,7 @@ Bodies and lines are drawn twice as large and shrunk, which smooths them.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -92,7 +93,7 @@ def _ground(walkable: bytes, height: bytes) -> Image.Image:
     return image
 
 
-def _kind(unit: np.void) -> UnitType:
+def _kind(unit: Any) -> UnitType:
     return UNIT_TYPES[unit["type"]]
 
 

@@ -3,19 +3,57 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 
 from envs.skirmish.maps import Map
 from envs.skirmish.options import Options
-from envs.skirmish.records import HUNT_ON, HUNT_ONCE, NO_HUNT, REWARD_MODES, RULES, STOP, TEAM, UNIT
+from envs.skirmish.paths import NO_ROUTES, routes_on
+from envs.skirmish.records import (
+    HUNT_ON,
+    HUNT_ONCE,
+    LANE,
+    NO_HUNT,
+    REWARD_MODES,
+    RULES,
+    STOP,
+    TEAM,
+    UNIT,
+    Lanes,
+    World,
+)
 from envs.skirmish.spawn import line_up
+from envs.skirmish.terrain import ground_height, walkable_cells
 from envs.skirmish.units import BURST, TYPE_ID, UNIT_TYPES, type_table
 
 FLAWLESS_RETURN = 20.0  # with reward_scale, the return of a win in which nothing regenerates
 MOVES_AND_STOP = 6  # no-op, stop and four directions
 HUNTS = {"off": NO_HUNT, "once": HUNT_ONCE, "on": HUNT_ON}
 LATTICE_REACH = 12
+
+
+def build_world(scenario: Map, options: Options) -> World:
+    """Return what does not change during a run on a map under ``options``."""
+    rules, types = battle_rules(scenario, options), map_types(scenario, options)
+    ground = options.terrain or scenario.terrain
+    cells, routes, lattice = walkable_cells(ground), routes_on(ground), spawn_lattice()
+    rules[0]["routed"] = routes is not NO_ROUTES
+    template = line_up_template(scenario, types, cells, lattice)
+    return World(rules, types, cells, routes, ground_height(ground), template, random_team(scenario), lattice)
+
+
+def allocate_lanes(n_envs: int, n: int, enemies: int) -> Lanes:
+    """Return ``n_envs`` lanes with room for ``n`` agents and ``enemies`` enemies; they must be reset first."""
+    return Lanes(
+        units=np.zeros((n_envs, n + enemies), UNIT),
+        lanes=np.zeros(n_envs, LANE),
+        last_action=np.full((n_envs, n), -1, np.int32),
+        owner=np.full((n_envs, enemies), -1, np.int32),
+        seen=np.zeros((n_envs, enemies, n), np.uint8),
+        visit=np.zeros((n_envs, n), np.int32),
+        hidden=np.zeros((n_envs, enemies, n), np.uint8),
+    )
 
 
 def battle_rules(scenario: Map, options: Options) -> np.ndarray:
@@ -37,8 +75,10 @@ def battle_rules(scenario: Map, options: Options) -> np.ndarray:
             rules[0][name] = values[name]
         elif hasattr(options, name):
             rules[0][name] = getattr(options, name)
-    rules[0]["attack_low"], rules[0]["attack_high"] = options.attack_probability or (1.0, 1.0)
-    rules[0]["level_low"], rules[0]["level_high"] = options.health_level or (0.0, 0.0)
+    # ``read_options`` has made pairs of both
+    attack, level = (cast("tuple[float, float] | None", s) for s in (options.attack_probability, options.health_level))
+    rules[0]["attack_low"], rules[0]["attack_high"] = attack or (1.0, 1.0)
+    rules[0]["level_low"], rules[0]["level_high"] = level or (0.0, 0.0)
     return rules
 
 

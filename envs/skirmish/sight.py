@@ -9,9 +9,8 @@ import math
 
 import numpy as np
 
-from envs.kernels.compiled import rule
+from envs.kernels.compiled import Record, rule
 from envs.kernels.rng import below, uniform
-from envs.skirmish.records import Record
 
 NOBODY = -1
 TINY = 1e-7

@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from envs.kernels.compiled import forget_stale, rule
+from envs.kernels.compiled import Record, forget_stale, rule
 from envs.kernels.rng import below, uniform
 from envs.skirmish.observe import can_walk
-from envs.skirmish.records import Record, World
+from envs.skirmish.records import World
 from envs.skirmish.units import FLIES
 
 START_ENERGY = 50.0

@@ -9,9 +9,8 @@ import math
 
 import numpy as np
 
-from envs.kernels.compiled import rule
+from envs.kernels.compiled import Record, rule
 from envs.skirmish.combat import can_hit, strike, within
-from envs.skirmish.records import Record
 from envs.skirmish.units import BURST
 
 LINE_LENGTH, LINE_REACH = 2.5, 0.15  # the line that the beams sweep, and how far from it they still touch a body

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.kernels.lanes import random_actions
 from envs.skirmish import Skirmish, UnitView
-from envs.skirmish.battle import random_actions
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
 from marl.core.types import Obs
 
@@ -60,7 +60,7 @@ def attack_nearest(env: Skirmish, obs: Obs) -> Tensor:
 def uniform_actions(env: Skirmish, counter: np.ndarray) -> Tensor:
     """Long [B, n]: any available action; ``counter`` uint64 [1] is the random state."""
     actions = np.zeros((env.n_envs, env.spec.n_agents), np.int64)
-    random_actions(env._outputs.avail, counter, actions)
+    random_actions(env._out.avail, counter, actions)
     return torch.from_numpy(actions)
 
 

@@ -1,0 +1,77 @@
+"""``LaneGame``: the calls of ``VectorEnv`` around a game's kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from envs.base import refuse_unavailable
+from envs.kernels.lanes import Kernels, find_unavailable, seed_lanes
+from marl.core.types import EnvSpec, Obs, Step
+
+
+class LaneGame:
+    """The calls of ``VectorEnv`` around a game's kernels.
+
+    ``rules`` is a NamedTuple of what the kernels only read, ``board`` one of arrays that lead with the lane, among them
+    ``lanes``, records with (at least) the fields of ``LANE``. ``out`` is one with (at least) the arrays of
+    ``allocate_outputs``. ``info`` names the arrays that the game adds to ``Step.info``; "won" is always there.
+    """
+
+    device = torch.device("cpu")
+    resumable = True
+
+    def __init__(
+        self, spec: EnvSpec, rules: Any, kernels: Kernels, board: Any, out: Any, info: dict[str, np.ndarray],
+        n_envs: int, seed: int,
+    ) -> None:  # fmt: skip
+        self.spec, self.n_envs = spec, n_envs
+        self._rules, self._kernels, self._board, self._out = rules, kernels, board, out
+        self._obs = Obs(*(torch.from_numpy(array) for array in (out.obs, out.state, out.avail, out.alive)))
+        self._reward = torch.from_numpy(out.reward)
+        self._terminated, self._truncated = torch.from_numpy(out.terminated), torch.from_numpy(out.truncated)
+        self._info = {"won": torch.from_numpy(out.won), **{name: torch.from_numpy(a) for name, a in info.items()}}
+        self._everywhere = np.ones(n_envs, np.bool_)
+        self._started = False
+        board.lanes["finished"] = 1
+        seed_lanes(board.lanes, np.uint64(seed % 2**64))
+
+    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
+        """Restart all lanes, or those where ``mask`` bool [B]; a seed begins their random streams anew."""
+        self._started = True
+        where = self._everywhere if mask is None else mask.cpu().numpy()
+        word = np.uint64((seed or 0) % 2**64)
+        self._kernels.reset(self._rules, self._board, self._out, where, word, seed is not None)
+        return self._obs
+
+    def step(self, actions: Tensor) -> Step:
+        """Play the joint actions long [B, n]. ValueError names the first that is not available."""
+        if not self._started:
+            raise RuntimeError("reset() the game before the first step()")
+        given = np.ascontiguousarray(actions.detach().cpu().numpy())
+        if given.shape != (self.n_envs, self.spec.n_agents) or given.dtype != np.int64:
+            expected = f"int64 [{self.n_envs}, {self.spec.n_agents}]"
+            raise ValueError(f"actions are {given.dtype} {list(given.shape)}, expected {expected}")
+        if find_unavailable(self._board.lanes, self._out.avail, given) >= 0:
+            running = torch.from_numpy(self._board.lanes["finished"] == 0)
+            refuse_unavailable(actions.cpu(), self._obs.avail, running, self.spec.action_names)
+        self._kernels.step(self._rules, self._board, self._out, given)
+        return Step(self._obs, self._reward, self._terminated, self._truncated, dict(self._info))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the lanes' random streams; at an episode's edge nothing else needs to be saved."""
+        return {"rng": torch.from_numpy(self._board.lanes["rng"].view(np.int64).copy())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from saved streams; every lane must be reset next."""
+        if len(state["rng"]) != self.n_envs:
+            raise ValueError(f"saved with {len(state['rng'])} lanes, this environment has {self.n_envs}")
+        self._board.lanes["rng"] = state["rng"].numpy().view(np.uint64)
+        self._board.lanes["finished"] = 1
+        self._started = True
+
+    def close(self) -> None:
+        """Release nothing: the game holds only memory."""

@@ -1,0 +1,81 @@
+"""Compiled code is kept for the next process, and dropped when a file that it was compiled from changes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from envs.kernels.compiled import sources_of
+from envs.overcooked import env as overcooked
+from envs.skirmish import battle
+
+ROOT = Path(__file__).resolve().parents[3]
+PRICES = "PRICE = {}\n"
+GAME = """
+import numpy as np
+from envs.kernels.compiled import rule
+from envs.kernels.lanes import lane_kernels
+from toy.prices import PRICE
+
+@rule
+def observe_lane(rules, board, out, b):
+    out[b] = board[b]
+
+@rule
+def reset_lane(rules, board, out, seed, reseed, b):
+    board[b] = 0
+
+@rule
+def step_lane(rules, board, out, actions, b):
+    board[b] += PRICE * actions[b]
+    observe_lane(rules, board, out, b)
+
+KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
+"""
+PLAY = """
+import numpy as np
+from toy.game import KERNELS
+board, out = np.zeros(3), np.zeros(3)
+KERNELS.reset((), board, out, np.ones(3, np.bool_), np.uint64(0), False)
+KERNELS.step((), board, out, np.arange(3.0))
+print(out.tolist(), [sum(kernel.stats.cache_hits.values()) for kernel in KERNELS[:2]])
+"""
+
+
+def play(folder: Path) -> str:
+    """Play a step in a fresh process; return what the lanes show and the cache hits of reset and step."""
+    env = {"PYTHONPATH": f"{folder}:{ROOT}", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", PLAY], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_next_process_loads_what_this_one_compiled_until_an_imported_file_changes(tmp_path: Path) -> None:
+    (tmp_path / "toy").mkdir()
+    (tmp_path / "toy" / "__init__.py").touch()
+    (tmp_path / "toy" / "prices.py").write_text(PRICES.format(2.0))
+    (tmp_path / "toy" / "game.py").write_text(GAME)
+    assert play(tmp_path) == "[0.0, 2.0, 4.0] [0, 0]"
+    assert play(tmp_path) == "[0.0, 2.0, 4.0] [1, 1]"
+    (tmp_path / "toy" / "prices.py").write_text(PRICES.format(3.0))
+    assert play(tmp_path) == "[0.0, 3.0, 6.0] [0, 0]"
+
+
+@pytest.mark.parametrize(
+    ("module", "parts"),
+    [
+        (battle, ("kernels/compiled", "kernels/lanes", "kernels/rng", "skirmish/spawn", "skirmish/units")),
+        (overcooked, ("kernels/compiled", "kernels/lanes", "overcooked/cooking", "overcooked/layout")),
+    ],
+)
+def test_sources_are_found_by_imports(module: ModuleType, parts: tuple[str, ...]) -> None:
+    found = sources_of(module.__name__)
+    names = {str(path.relative_to(ROOT / "envs").with_suffix("")) for path in found}
+    assert names >= set(parts)
+    assert "skirmish/env" not in names, "what is not compiled should not drop the battle's cache"
