@@ -1,8 +1,8 @@
-"""Behaviour cloning: a team of copies of somebody whose decisions were recorded, as human proxies for cross-play are
-made (Carroll and others 2019, arXiv 1910.05789): a feed-forward network, cross-entropy, stochastic in play.
+"""Behaviour cloning: a team of copies of a player whose decisions were recorded, which is how human proxies for
+cross-play are made (Carroll et al. 2019, arXiv 1910.05789): a feed-forward network, cross-entropy, stochastic in play.
 
-It learns from its demonstrations alone. The episodes that training collects only drive the clock, so that the clone has
-a run folder, tests and checkpoints as every other team.
+It learns from demonstrations alone. The episodes that training collects only drive the clock, so that the clone has a
+run folder, tests and checkpoints like every other team.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from marl.core.checks import require_at_least, require_within
 from marl.core.demonstrations import Demonstrations, Source
 from marl.core.protocols import Replay
-from marl.core.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs, require_positive
+from marl.core.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs
 
 
 class CloneNet(nn.Module):
-    """Observation [*, O] to logits [*, A]; ``hidden`` are the widths of its layers, with ReLU between."""
+    """Maps observations [*, O] to logits [*, A]; ``hidden`` are the widths of its layers, with ReLU between."""
 
     def __init__(self, spec: EnvSpec, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -36,16 +37,16 @@ class CloneNet(nn.Module):
 
 
 def masked_logits(logits: Tensor, avail: Tensor) -> Tensor:
-    """Logits [*, A] with what is not available (avail bool [*, A]) out of reach."""
+    """Return logits [*, A] that are -inf for actions that are not available (avail bool [*, A])."""
     return logits.masked_fill(~avail, -torch.inf)
 
 
 class ClonePolicy:
-    """Draws every agent's action from the network's probabilities, in tests too: the people were no machines.
+    """Draws every agent's action from the network's probabilities, also in tests, because people are not deterministic.
 
-    ``unstuck`` steps in which an agent has seen the same, whatever it did, are enough: it then chooses among the
-    actions that it has not tried in them (0: never), as the human proxies of earlier work do. Carry: ``seen`` [B, n, O]
-    and ``tried`` bool [B, n, A], what was last seen, and tried since then; ``still`` long [B, n], for how many steps.
+    An agent whose observation has not changed for ``unstuck`` steps (0: never) chooses among the actions that it has
+    not tried in them, as human proxies of earlier work do. Carry: ``seen`` [B, n, O], the last observation; ``tried``
+    bool [B, n, A], the actions taken since it appeared; ``still`` long [B, n], the steps since then.
     """
 
     def __init__(self, net: CloneNet, spec: EnvSpec, unstuck: int) -> None:
@@ -55,7 +56,7 @@ class ClonePolicy:
         spec, device = self.spec, gen.device
         lanes = (n_envs, spec.n_agents)
         return {
-            "seen": torch.full((*lanes, spec.obs_dim), torch.nan, device=device),  # equal to nothing
+            "seen": torch.full((*lanes, spec.obs_dim), torch.nan, device=device),  # nan equals nothing
             "tried": torch.zeros(*lanes, spec.n_actions, dtype=torch.bool, device=device),
             "still": torch.zeros(lanes, dtype=torch.long, device=device),
         }
@@ -79,21 +80,18 @@ class ClonePolicy:
 
 
 class Clone:
-    """``demos`` finds the demonstrations when learning starts: whoever only plays needs none. ``held_out`` of their
-    games, at least one, are not learnt from; ``bc/held_out_loss`` and ``bc/held_out_accuracy`` are about them.
-
-    Raises ConfigError where ``held_out`` or sizes are out of range, or the demonstrations do not fit the game.
+    """A behaviour-cloned team. ``demos`` loads the demonstrations when learning starts; playing needs none. A share
+    ``held_out`` of their games, at least one, is not learnt from; ``bc/held_out_loss`` and ``bc/held_out_accuracy``
+    measure it. Raises ConfigError where options are out of range or the demonstrations do not fit the game.
     """
 
     def __init__(
         self, spec: EnvSpec, device: torch.device | str, gen: Generator, *, demos: Callable[[], Source],
         hidden: Sequence[int], lr: float, batch_size: int, updates_per_collect: int, held_out: float, unstuck: int,
     ) -> None:  # fmt: skip
-        require_positive("algo", batch_size=batch_size, updates_per_collect=updates_per_collect)
-        if not 0.0 < held_out < 1.0:
-            raise ConfigError(f"algo.held_out is {held_out}; it must be within (0, 1)")
-        if unstuck < 0:
-            raise ConfigError(f"algo.unstuck is {unstuck}; it must be at least 0")
+        require_at_least("algo", 1, batch_size=batch_size, updates_per_collect=updates_per_collect)
+        require_at_least("algo", 0, unstuck=unstuck)
+        require_within("algo", 0, 1, ends="()", held_out=held_out)
         self.spec, self.device, self.gen, self.source = spec, torch.device(device), gen, demos()
         self.held_out, self.unstuck = held_out, unstuck
         self.batch_size, self.updates_per_collect = batch_size, updates_per_collect
@@ -113,23 +111,23 @@ class Clone:
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
         if self.data is None:
             self.data = split_games(check_fit(self.source.load(self.spec), self.spec), self.held_out)
-        known, unknown = self.data
+        train, held_out = self.data
         for _ in range(self.updates_per_collect):
-            batch = known.take(torch.randint(len(known), (self.batch_size,), generator=self.gen))
+            batch = train.take(torch.randint(len(train), (self.batch_size,), generator=self.gen))
             loss, accuracy = self.loss(batch)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             clock.updates += 1
         with torch.no_grad():
-            other_loss, other_accuracy = self.loss(unknown)
+            other_loss, other_accuracy = self.loss(held_out)
         return {
             "bc/loss": loss.detach(), "bc/accuracy": accuracy, "bc/held_out_loss": other_loss,
             "bc/held_out_accuracy": other_accuracy,
         }  # fmt: skip
 
     def loss(self, batch: Demonstrations) -> tuple[Tensor, Tensor]:
-        """Mean cross-entropy, and the share of decisions that the likeliest action meets."""
+        """Return the mean cross-entropy, and the share of decisions that are the network's likeliest action."""
         logits = masked_logits(self.net(batch.obs.to(self.device)), batch.avail.to(self.device))
         actions = batch.actions.to(self.device)
         return F.cross_entropy(logits, actions), (logits.argmax(-1) == actions).float().mean()
@@ -146,7 +144,7 @@ class Clone:
 
 
 def check_fit(demos: Demonstrations, spec: EnvSpec) -> Demonstrations:
-    """The demonstrations, if they are of a game such as ``spec`` and do only what is available."""
+    """Return the demonstrations; raise ConfigError where they do not fit ``spec`` or an action was not available."""
     if demos.obs.shape[1] != spec.obs_dim or demos.avail.shape[1] != spec.n_actions:
         raise ConfigError(
             f"the demonstrations have {demos.obs.shape[1]} features and {demos.avail.shape[1]} actions; the game has "
@@ -159,7 +157,7 @@ def check_fit(demos: Demonstrations, spec: EnvSpec) -> Demonstrations:
 
 
 def split_games(demos: Demonstrations, share: float) -> tuple[Demonstrations, Demonstrations]:
-    """What is learnt from and what is held out: the last ``share`` of the games, at least one, never all."""
+    """Split off the last ``share`` of the games, at least one and never all; return (to learn from, held out)."""
     games = demos.game.unique()
     if len(games) < 2:
         raise ConfigError(

@@ -1,7 +1,7 @@
-"""ERNIE: a team whose values change little when its observations are disturbed where that changes them most.
+"""ERNIE trains a team whose values change little under the observation noise that changes them most.
 
 Bukharin et al. 2023, "Robust Multi-Agent Reinforcement Learning via Adversarial Regularization", arXiv 2310.10810. No
-attacker plays: the disturbance exists in the loss alone. Equations as implemented: docs/romance.md.
+attacker plays: the disturbance exists only in the loss. Equations as implemented: docs/romance.md.
 """
 
 from __future__ import annotations
@@ -11,19 +11,20 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from marl.core.checks import require_at_least
 from marl.core.distributed import global_count
 from marl.core.seeding import derive
-from marl.core.types import ConfigError, EpisodeBatch, Forward, Metrics
+from marl.core.types import EpisodeBatch, Forward, Metrics
 from marl.learn.learner import ValueLearner, previous_actions
 
 
 class ErnieLearner(ValueLearner):
-    """The value learner with ``weight`` times the mean of |q(o) - q(o')| over living agents and steps.
+    """The value learner plus ``weight`` times the mean of |q(o) - q(o')| over living agents and steps.
 
-    o' is o with noise of standard deviation ``noise``, then moved ``steps`` times by ``eta`` |o| times the gradient of
-    that norm, cut to +-``clip``. Only observations move, not the last action or the agent's number; every step is
-    disturbed by itself, from the hidden state that undisturbed observations led to. ``stackelberg``: gradients also
-    pass through how o' answers to the network. Weight 0 is the base learner, bit for bit.
+    o' is o with noise of standard deviation ``noise``, moved ``steps`` times by ``eta`` |o| times the gradient of that
+    norm, clipped to +-``clip``. Only observations move, not the last action or the agent's number. Each step is
+    disturbed on its own, from the hidden state that undisturbed observations led to. ``stackelberg``: gradients also
+    pass through the dependence of o' on the network. Weight 0 is the base learner, bit for bit.
     """
 
     def __init__(
@@ -37,9 +38,7 @@ class ErnieLearner(ValueLearner):
         stackelberg: bool,
         **base: Any,
     ) -> None:
-        for name, value in {"weight": weight, "eta": eta, "steps": steps, "noise": noise, "clip": clip}.items():
-            if value < 0:
-                raise ConfigError(f"learner.{name}={value} must not be negative")
+        require_at_least("learner", 0, weight=weight, eta=eta, steps=steps, noise=noise, clip=clip)
         super().__init__(*args, **base)
         self.weight, self.eta, self.steps, self.noise, self.clip = weight, eta, steps, noise, clip
         self.stackelberg = stackelberg
@@ -53,17 +52,17 @@ class ErnieLearner(ValueLearner):
         return terms | {"ernie": change}, metrics
 
     def smoothness(self, batch: EpisodeBatch, fwd: Forward) -> Tensor:
-        """Mean change of an agent's values under the disturbance, 0-d."""
-        filled = batch.filled  # slots with a step; N of them
+        """Return the mean change of an agent's values under the disturbance, 0-d."""
+        filled = batch.filled  # N slots with a step
         obs = batch.policy_obs[filled]  # [N, n, O]
         last = previous_actions(self.acted(batch, self.last_action))[filled]
         before = torch.cat([torch.zeros_like(fwd.h[:, :1]), fwd.h[:, :-1]], 1)[filled]  # [N, n, H]
         q, alive = fwd.q[filled], batch.alive[filled]
 
         def change(seen: Tensor, values: Tensor) -> Tensor:
-            """|q(o) - q(seen)| of every agent, [N, n]."""
+            """Return |q(o) - q(seen)| of every agent, [N, n]."""
             moved = self.agent.step(self.agent.inputs(seen, last), before)[0]
-            return ((values - moved).square().sum(-1) + 1e-12).sqrt()  # the root has no slope at 0
+            return ((values - moved).square().sum(-1) + 1e-12).sqrt()  # the root has no gradient at 0
 
         noise = torch.randn(obs.shape, generator=self.gen, device=obs.device)
         seen = obs + self.noise * noise

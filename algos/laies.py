@@ -1,7 +1,7 @@
-"""LAIES: agents are paid for their influence on external state features that a person names, and for their change.
+"""LAIES pays agents for their influence on external state features that a person names, and for changing them.
 
 Liu, Pu, Pan, Yi, Ma, Wang, Zhang 2023 (ICML), "Lazy Agents: A New Perspective on Solving Sparse Reward Problem in
-Multi-agent Reinforcement Learning". Model and influence are shared with FIM (``algos.shared.influence``).
+Multi-agent Reinforcement Learning". The model and the influence are shared with FIM (``algos.shared.influence``).
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from algos.shared.influence import Anneal, Dynamics, matching, one_process
+from algos.shared.features import matching
+from algos.shared.influence import Anneal, Dynamics, one_process
+from marl.core.checks import require_at_least, require_positive
 from marl.core.protocols import NoHook
 from marl.core.seeding import derive
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 
 
 class LAIES(NoHook):
-    """r_int = min(``influence_scale`` * sum_i min(I_i, ``agent_clip``), ``total_clip``)
+    """Adds the intrinsic reward
+
+    r_int = min(``influence_scale`` * sum_i min(I_i, ``agent_clip``), ``total_clip``)
     + ``change_scale`` / 100 * min(sum_d (s'_d - s_d)^2, ``change_clip``), both over the features ``external``
-    (patterns: ``algos.shared.influence.matching``); I_i = sum_d (f_d(s, a) - mean f_d(s, a', a^-i))^2.
+    (patterns: ``algos.shared.features.matching``); I_i = sum_d (f_d(s, a) - mean f_d(s, a', a^-i))^2.
     """
 
     def __init__(
@@ -39,12 +43,8 @@ class LAIES(NoHook):
         anneal_steps: int | None,
     ) -> None:
         one_process("algo.hooks.laies")
-        for key, value in {"influence_scale": influence_scale, "change_scale": change_scale}.items():
-            if value < 0:
-                raise ConfigError(f"laies.{key}={value} must not be negative")
-        for key, value in {"agent_clip": agent_clip, "total_clip": total_clip, "change_clip": change_clip}.items():
-            if value <= 0:
-                raise ConfigError(f"laies.{key}={value} must be positive")
+        require_at_least("laies", 0, influence_scale=influence_scale, change_scale=change_scale)
+        require_positive("laies", agent_clip=agent_clip, total_clip=total_clip, change_clip=change_clip)
         if not external:
             raise ConfigError("laies.external is empty; name the state features that the task is about")
         self.chosen = matching(spec, external, "laies.external")
@@ -62,7 +62,7 @@ class LAIES(NoHook):
 
     @torch.no_grad()
     def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor | float:
-        """[M, T, 1]; 0 before the model's first update, when its influence is noise."""
+        """Return the intrinsic reward [M, T, 1]; 0 before the model's first update, when the influence is noise."""
         if not self.dynamics.updates:
             return 0.0
         self.dynamics.to(batch.state.device)
@@ -81,7 +81,7 @@ class LAIES(NoHook):
         return factor * (influence + change)
 
     def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics:
-        """Steps of the forward model on the same batch."""
+        """Train the forward model on the same batch and return its loss and the parts of the reward."""
         device = batch.state.device
         self.dynamics.to(device)
         loss = self.dynamics.learn(

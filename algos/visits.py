@@ -1,4 +1,4 @@
-"""Counts what an environment tells of its steps, for any algorithm: formations, joint pushes. Pays nothing."""
+"""Counts of what an environment tells about its steps (formations, joint pushes), for any algorithm, without reward."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ from typing import Any
 
 import torch
 
+from algos.shared.features import require_info
 from marl.core.protocols import NoHook
-from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
+from marl.core.types import EnvSpec, EpisodeBatch, Field, Forward, Metrics
 
 
 class Visits(NoHook):
-    """Training stays as it is, bit for bit. Names are those of ``EnvSpec.info_names``, whole numbers one per lane.
+    """Counts step information and leaves training as it is, bit for bit. The names are those of ``EnvSpec.info_names``,
+    each a whole number per lane.
 
-    Logged, all since training began: ``visits/<name>`` is how many different values the names in ``distinct`` have had,
-    and the sum of the values of those in ``totals``. Under torchrun each rank counts its own episodes.
+    ``visits/<name>`` is logged: for the names in ``distinct`` how many different values have occurred since training
+    began, for those in ``totals`` the sum of the values. Under torchrun each rank counts its own episodes.
     """
 
     def __init__(self, spec: EnvSpec, *, distinct: list[str], totals: list[str]) -> None:
-        for name in (*distinct, *totals):
-            if name not in spec.info_names:
-                there = ", ".join(spec.info_names) or "nothing"
-                raise ConfigError(f"visits: '{name}' is not told by this environment; it tells {there}")
+        require_info(spec, "visits", *distinct, *totals)
         self.seen = {name: set[int]() for name in distinct}
         self.sums = dict.fromkeys(totals, 0)
 

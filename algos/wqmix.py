@@ -1,35 +1,30 @@
-"""Weighted QMIX: a monotonic team value fitted mostly to the good joint actions, on targets of an unrestricted value.
+"""Weighted QMIX fits a monotonic team value mostly to the good joint actions, on targets of an unrestricted value.
 
-Rashid et al. 2020, "Weighted QMIX: Expanding Monotonic Value Function Factorisation". CW-QMIX weighs by whether a
-joint action is, or looks better than, the greedy one; OW-QMIX by whether it is underestimated.
+Rashid et al. 2020, "Weighted QMIX: Expanding Monotonic Value Function Factorisation". CW-QMIX gives
+full weight to joint actions that are the greedy one or look better than it, OW-QMIX to underestimated ones.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from algos.shared.central import (
-    CentralForward,
-    CentralLearner,
-    is_joint,
-    masked_mean,
-    one_of,
-    within_unit,
-    wqmix_weight,
-)
+from algos.shared.central import CentralForward, CentralLearner, is_joint, masked_mean, wqmix_weight
+from marl.core.checks import require_choice, require_share
 from marl.core.types import EpisodeBatch, Forward, Metrics
 from marl.learn.learner import td_metrics, team_value
 
+Rule = Literal["cw", "ow"]
+
 
 class WQMixLearner(CentralLearner):
-    """``rule``: cw (centrally weighted) or ow (optimistically weighted); ``w``: weight of the other joint actions
-    (alpha in the paper)."""
+    """A ``CentralLearner`` that weighs the errors of the team value. ``rule``: cw (centrally weighted) or ow
+    (optimistically weighted); ``w``: the weight of the other joint actions (alpha in the paper)."""
 
-    def __init__(self, *args: Any, rule: Literal["cw", "ow"], w: float, **base: Any) -> None:
-        one_of("learner.rule", rule, ("cw", "ow"))
-        within_unit("learner.w", w)
+    def __init__(self, *args: Any, rule: Rule, w: float, **base: Any) -> None:
+        require_choice("learner", get_args(Rule), rule=rule)
+        require_share("learner", w=w)
         self.rule, self.w = rule, w
         super().__init__(*args, **base)
 

@@ -1,4 +1,4 @@
-"""Center-of-gravity features: state features that change rarely but sometimes, found by an entropy, and their report.
+"""Center-of-gravity features: state features that change sometimes but rarely, found by an entropy, and their report.
 
 Park, Lee, Han 2025, arXiv 2506.19417: the idea and the criterion H < delta. The estimator is ours (docs/fim.md).
 """
@@ -9,22 +9,25 @@ import csv
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from algos.shared.influence import CHANGED, feature_names, matching
-from marl.core.types import ConfigError, EnvSpec, require_positive
+from algos.shared.features import feature_names, matching
+from algos.shared.influence import CHANGED
+from marl.core.checks import require_at_least, require_choice
+from marl.core.types import ConfigError, EnvSpec
 from marl.run.checkpoint import write_atomic
 
 STILL = 1e-8  # a feature whose changes are all smaller never changes
-CUT_ROWS = 4096  # steps histogrammed at once: off the hot path, bounds memory
+CUT_ROWS = 4096  # steps histogrammed at once, which bounds memory
+Normaliser = Literal["max", "mean", "quantile"]
 
 
 @dataclass
 class Findings:
-    """What the changes of each state feature look like; every tensor [S]."""
+    """Statistics of the changes of each state feature; every tensor is [S]."""
 
     scale: Tensor  # normaliser of the changes
     changed: Tensor  # share of the steps with a change
@@ -33,7 +36,7 @@ class Findings:
 
 
 class NoGap(ConfigError):
-    """There is no gap to cut at; ``found`` says what there is."""
+    """There is no gap to cut at; ``found`` holds the statistics."""
 
     def __init__(self, message: str, found: Findings) -> None:
         super().__init__(message)
@@ -41,12 +44,12 @@ class NoGap(ConfigError):
 
 
 class CenterOfGravity:
-    """Selects features with ``h_min`` < H < ``delta`` among ``candidates`` less ``exclude`` (patterns: ``matching``).
+    """Selects features with ``h_min`` < H < ``delta`` among ``candidates`` without ``exclude`` (patterns:
+    ``matching``).
 
-    H is the entropy, in nats, of a histogram with ``bins`` equal bins on [0, 1] of |s' - s| / scale. ``normaliser``:
-    max,
-    or mean or quantile (99.9%) of the changes that are not 0. ``delta`` "auto_gap" cuts at the largest gap of ln H,
-    which must be at least ``least_gap``.
+    H is the entropy, in nats, of a histogram with ``bins`` equal bins on [0, 1] of |s' - s| / scale. ``normaliser``
+    gives the scale: the maximum, or the mean or quantile (99.9%) of the changes that are not 0. ``delta`` "auto_gap"
+    cuts at the largest gap of ln H, which must be at least ``least_gap``.
     """
 
     def __init__(
@@ -56,16 +59,15 @@ class CenterOfGravity:
         delta: float | str,
         h_min: float,
         bins: int,
-        normaliser: Literal["max", "mean", "quantile"],
+        normaliser: Normaliser,
         least_gap: float,
         candidates: list[str],
         exclude: list[str],
     ) -> None:
         if delta != "auto_gap" and (isinstance(delta, str) or not delta > h_min):
             raise ConfigError(f"cog.delta={delta} must be auto_gap or a number above h_min={h_min}")
-        if normaliser not in ("max", "mean", "quantile"):
-            raise ConfigError(f"cog.normaliser={normaliser} is not known; choose one of max, mean, quantile")
-        require_positive("cog", bins=bins)
+        require_choice("cog", get_args(Normaliser), normaliser=normaliser)
+        require_at_least("cog", 1, bins=bins)
         self.names, self.delta, self.h_min, self.bins = feature_names(spec), delta, h_min, bins
         self.normaliser, self.least_gap = normaliser, least_gap
         self.candidates = matching(spec, candidates, "cog.candidates") & ~matching(
@@ -73,7 +75,8 @@ class CenterOfGravity:
         )
 
     def find(self, change: Tensor) -> Findings:
-        """From the changes [R, S] of all state features in R steps, none of them across a reset. Raises NoGap."""
+        """Compute the findings from changes [R, S] of all state features in R steps, none across a reset. Raise
+        NoGap."""
         change = change.abs()
         scale = self.scale_of(change)
         entropy = entropies(change, scale, self.bins)
@@ -81,7 +84,9 @@ class CenterOfGravity:
         try:
             return Findings(scale, changed, entropy, self.select(entropy))
         except ConfigError as error:
-            raise NoGap(str(error), Findings(scale, changed, entropy, torch.zeros_like(entropy, dtype=bool))) from error
+            raise NoGap(
+                str(error), Findings(scale, changed, entropy, torch.zeros_like(entropy, dtype=torch.bool))
+            ) from error
 
     def scale_of(self, change: Tensor) -> Tensor:
         if self.normaliser == "max":
@@ -92,7 +97,7 @@ class CenterOfGravity:
         return change.sort(0).values.gather(0, below[None])[0]
 
     def select(self, entropy: Tensor) -> Tensor:
-        """Bool [S]. ConfigError with the table where there is no gap to cut at."""
+        """Return the selected features, bool [S]. Raise ConfigError with the table where there is no gap to cut at."""
         moving = self.candidates.to(entropy.device) & (entropy > self.h_min)
         if self.delta != "auto_gap":
             return moving & (entropy < float(self.delta))
@@ -106,11 +111,11 @@ class CenterOfGravity:
                 f"cog.delta=auto_gap found no gap of at least {self.least_gap} in ln H; give cog.delta a number, "
                 f"cog.candidates or cog.exclude patterns. H: {table}"
             )
-        cut = logs[: int(gaps.argmax()) + 2][-2:].mean()  # half-way
+        cut = logs[: int(gaps.argmax()) + 2][-2:].mean()  # midway in the gap
         return moving & (entropy.clamp(min=STILL).log() < cut)
 
     def ranked(self, entropy: Tensor, which: Tensor) -> list[tuple[float, str]]:
-        """(H, name) of some features, lowest first."""
+        """Return (H, name) of the features in ``which`` bool [S], lowest H first."""
         kept = zip(entropy.tolist(), self.names, which.tolist(), strict=True)
         return sorted((h, name) for h, name, keep in kept if keep)
 
@@ -126,7 +131,7 @@ class CenterOfGravity:
         self.draw(found, folder / "fim_cog.png")
 
     def draw(self, found: Findings, path: Path) -> None:
-        """One bar per feature that moves, lowest entropy first; the chosen ones coloured and named."""
+        """Draw one bar per feature that moves, lowest entropy first, the chosen ones coloured and named."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
@@ -153,7 +158,8 @@ class CenterOfGravity:
 
 
 def entropies(change: Tensor, scale: Tensor, bins: int) -> Tensor:
-    """Entropy [S], nats, of the histogram of change / scale: change [R, S] at least 0, scale [S]."""
+    """Return the entropy [S], in nats, of the histogram of change / scale; change [R, S] is at least 0, scale is
+    [S]."""
     R, S = change.shape
     offset = bins * torch.arange(S, device=change.device)
     counts = torch.zeros(S * bins, device=change.device, dtype=torch.long)

@@ -1,7 +1,7 @@
-"""FIM: the team is paid for influence on center-of-gravity state features, most for those it influences already.
+"""FIM pays the team for influence on center-of-gravity state features, most for those that it influences already.
 
 Park, Lee, Han 2025, "Focusing Influence Mechanism for Multi-Agent Reinforcement Learning", arXiv 2506.19417. The
-structure is the paper's, the details are reconstructed: docs/fim.md says which. Axis letter ``C``: chosen features.
+structure is the paper's; docs/fim.md says which details are reconstructed. Axis letter ``C``: chosen features.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,31 +18,22 @@ from torch.nn import Parameter
 
 from algos.fim.cog import STILL, CenterOfGravity, Findings, NoGap
 from algos.fim.memory import Memory
-from algos.fim.trace import FORMS, TRACES, focus, team_reward, trace_metrics
+from algos.fim.trace import Form, Trace, focus, team_reward, trace_metrics
 from algos.shared.influence import CHANGED, Anneal, Dynamics, Transitions, events, one_process
+from marl.core.checks import require_at_least, require_choice, require_positive, require_within
 from marl.core.protocols import NoHook
 from marl.core.seeding import derive
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
-from marl.learn.policy import LinearSchedule
 
 log = logging.getLogger(__name__)
 RECALLED = 0.3  # a predicted change of this size, in units of the largest seen, counts as foreseen
-
-
-@dataclass(frozen=True)
-class RandomFirst(LinearSchedule):
-    """``LinearSchedule`` that stays at its start for the first ``hold`` environment steps: the behaviour in which
-    features are identified."""
-
-    hold: int
-
-    def __call__(self, env_steps: int) -> float:
-        return super().__call__(max(0, env_steps - self.hold))
+Influence = Literal["abs", "sq"]
+Average = Literal["uniform", "policy"]
 
 
 @dataclass
-class Seen:
-    """What ``reward`` computed about a batch and ``update`` logs."""
+class RewardParts:
+    """The parts of a batch's reward, which ``update`` logs."""
 
     influence: Tensor  # [M, T, n, C]
     predicted: Tensor  # [M, T, C]
@@ -51,13 +42,14 @@ class Seen:
 
 
 class FIM(NoHook):
-    """The first ``id_steps`` environment steps pay nothing extra: from them the features are chosen (``cog``) and the
-    forward model is trained (``pretrain`` minibatches). Then r_int = ``scale`` * min(``r_clip``, mean_i sum_d w I).
+    """Pays influence on chosen state features. The first ``id_steps`` environment steps pay nothing extra; they serve
+    to choose the features (``cog``) and to train the forward model (``pretrain`` minibatches). Afterwards r_int =
+    ``scale`` * min(``r_clip``, mean_i sum_d w I).
 
-    ``influence``: abs (a dead zone of ``tau``, at most 1) or sq. ``average`` of an agent's alternatives: uniform, or
-    policy (softmax of its values over ``temperature``). ``trace``, ``trace_form``, ``eta``, ``kappa``:
-    ``algos.fim.trace.focus``. ``refresh_every``: environment steps after which features are looked for again, in the
-    newest ``id_steps`` steps, and added; 0: never. ``anneal_steps``: ``algos.shared.influence.Anneal``.
+    ``influence``: abs (with a dead zone of ``tau``, at most 1) or sq. ``average`` over an agent's alternatives:
+    uniform, or policy (softmax of its values over ``temperature``). ``trace``, ``trace_form``, ``eta``, ``kappa``: see
+    ``algos.fim.trace.focus``. ``refresh_every``: the environment steps after which features are searched again in the
+    newest ``id_steps`` steps, and added; 0: never. ``anneal_steps``: see ``algos.shared.influence.Anneal``.
     """
 
     def __init__(
@@ -71,34 +63,24 @@ class FIM(NoHook):
         kappa: float,
         tau: float,
         r_clip: float,
-        influence: Literal["abs", "sq"],
-        average: Literal["uniform", "policy"],
+        influence: Influence,
+        average: Average,
         temperature: float,
-        trace: Literal["off", "shared", "per_agent"],
-        trace_form: Literal["gain", "share", "product"],
+        trace: Trace,
+        trace_form: Form,
         id_steps: int,
         pretrain: int,
         refresh_every: int,
         anneal_steps: int | None,
     ) -> None:
         one_process("algo.hooks.fim")
-        for key, value, allowed in (
-            ("influence", influence, ("abs", "sq")),
-            ("average", average, ("uniform", "policy")),
-            ("trace", trace, TRACES),
-            ("trace_form", trace_form, FORMS),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"fim.{key}={value} is not known; choose one of {', '.join(allowed)}")
-        positive = {"r_clip": r_clip, "temperature": temperature, "id_steps": id_steps, "pretrain": pretrain}
-        for key, value in positive.items():
-            if value <= 0:
-                raise ConfigError(f"fim.{key}={value} must be positive")
-        for key, value in {"scale": scale, "kappa": kappa, "tau": tau, "refresh_every": refresh_every}.items():
-            if value < 0:
-                raise ConfigError(f"fim.{key}={value} must not be negative")
-        if not 0.0 <= eta < 1.0:
-            raise ConfigError(f"fim.eta={eta} must be within [0, 1)")
+        require_choice("fim", get_args(Influence), influence=influence)
+        require_choice("fim", get_args(Average), average=average)
+        require_choice("fim", get_args(Trace), trace=trace)
+        require_choice("fim", get_args(Form), trace_form=trace_form)
+        require_positive("fim", r_clip=r_clip, temperature=temperature, id_steps=id_steps, pretrain=pretrain)
+        require_at_least("fim", 0, scale=scale, kappa=kappa, tau=tau, refresh_every=refresh_every)
+        require_within("fim", 0, 1, ends="[)", eta=eta)
         self.scale, self.eta, self.kappa, self.tau, self.r_clip = scale, eta, kappa, tau, r_clip
         self.kind, self.average, self.temperature = influence, average, temperature
         self.trace, self.trace_form = trace, trace_form
@@ -108,7 +90,7 @@ class FIM(NoHook):
         self.memory = Memory(spec, id_steps, self.dynamics.uses_obs)
         self.found: Findings | None = None
         self.due, self.dims, self.reported = id_steps, torch.zeros(0, dtype=torch.long), True
-        self.seen: Seen | None = None
+        self.seen: RewardParts | None = None
         self.no_gap: NoGap | None = None
 
     def parameters(self) -> Iterable[Parameter]:
@@ -120,7 +102,7 @@ class FIM(NoHook):
             self.memory.add(fresh)
 
     def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor | float:
-        """[M, T, 1]; 0 until features are chosen, and where none could be."""
+        """Return the intrinsic reward [M, T, 1]; 0 until features are chosen, and where none could be."""
         self.seen = None
         self.dynamics.to(batch.state.device)
         if self.anneal.seen >= self.due:
@@ -133,11 +115,11 @@ class FIM(NoHook):
             influence = self.sized(contrast)
             weighted, e = focus(influence, self.trace, self.trace_form, self.eta, self.kappa)
             reward = self.scale * self.anneal.factor() * team_reward(weighted, self.r_clip)
-        self.seen = Seen(influence, predicted, e, reward)
+        self.seen = RewardParts(influence, predicted, e, reward)
         return reward
 
     def sized(self, contrast: Tensor) -> Tensor:
-        """Influence within [0, 1] of a predicted difference."""
+        """Return the influence, within [0, 1], of a predicted difference."""
         if self.kind == "sq":
             return contrast.square().clamp(max=1.0)
         return (contrast.abs() - self.tau).clamp(0.0, 1.0)
@@ -145,7 +127,7 @@ class FIM(NoHook):
     # which features
 
     def identify(self, device: torch.device) -> None:
-        """Choose the features, or add to them, and train the model on the steps that they were found in."""
+        """Choose the features, or add to them, and train the model on the steps in which they were found."""
         data = self.dynamics.transitions(self.memory.episodes().to(device))
         change = data.change[data.filled]
         before = self.found
@@ -171,10 +153,11 @@ class FIM(NoHook):
             log.warning("fim: no state feature qualifies; the base learner goes on alone (docs/fim.md)")
 
     def refreshed(self, before: Findings, change: Tensor) -> Findings:
-        """What was found, and what the newest steps add; features never leave, and keep their normaliser."""
+        """Return the earlier findings plus what the newest steps add. Features never leave and keep their
+        normaliser."""
         try:
             now = self.cog.find(change)
-        except ConfigError as error:  # no gap this time: an earlier choice still stands
+        except ConfigError as error:  # no gap this time; the earlier choice stands
             log.warning("fim: %s", error)
             return before
         old = before.selected.to(change.device)
@@ -188,7 +171,8 @@ class FIM(NoHook):
         return self.dynamics.learn(data, selected, scale, steps)
 
     def report(self, folder: Path) -> None:
-        """Write the table and the plot of entropies once per finding; then NoGap, if there was nothing to cut at."""
+        """Write the table and the plot of entropies once per finding; then raise NoGap if there was nothing to cut
+        at."""
         if self.found is not None and not self.reported:
             self.cog.report(self.found, folder)
             self.reported = True
@@ -198,7 +182,7 @@ class FIM(NoHook):
     # learning, logging
 
     def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics:
-        """Steps of the forward model; what the reward of this batch was made of."""
+        """Train the forward model and return the parts of this batch's reward."""
         facts: Metrics = {
             "fim/id_steps": torch.tensor(float(min(self.anneal.seen, self.id_steps))),
             "fim/n_cog": torch.tensor(float(len(self.dims))),
@@ -210,7 +194,7 @@ class FIM(NoHook):
         facts |= self.metrics(self.seen, data, batch)
         return facts | {"fim/model_loss": self.train_on(data)}
 
-    def metrics(self, seen: Seen, data: Transitions, batch: EpisodeBatch) -> Metrics:
+    def metrics(self, seen: RewardParts, data: Transitions, batch: EpisodeBatch) -> Metrics:
         assert self.found is not None
         filled = data.filled
         changed = (data.change[..., self.dims].abs() > CHANGED) & filled[..., None]  # [M, T, C]
@@ -243,4 +227,4 @@ class FIM(NoHook):
         if state["found"] is not None:
             self.found = Findings(**state["found"])
             self.dims = self.found.selected.nonzero().flatten()
-            self.reported = False  # it costs little, and the run folder may have been moved without it
+            self.reported = False  # cheap, and the run folder may have been moved without its report

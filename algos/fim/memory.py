@@ -1,4 +1,4 @@
-"""The newest environment steps, as whole episodes: what features are identified in."""
+"""The newest environment steps as whole episodes, in which features are identified."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Memory:
             self.batches.pop(0)
 
     def episodes(self) -> EpisodeBatch:
-        """All that is kept, padded to the longest episode."""
+        """Return all kept episodes, padded to the longest."""
         slots = max(batch["filled"].shape[1] for batch in self.batches)
         data = {name: torch.cat([padded(batch[name], slots) for batch in self.batches]) for name in self.fields}
         return EpisodeBatch(data, self.fields)
@@ -55,5 +55,5 @@ class Memory:
 
 
 def padded(values: Tensor, slots: int) -> Tensor:
-    """values [B, T, *] -> [B, slots, *], zeros at the end."""
+    """Pad values [B, T, *] with zeros at the end -> [B, slots, *]."""
     return pad(values, [*[0, 0] * (values.dim() - 2), 0, slots - values.shape[1]])

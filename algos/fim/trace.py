@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
 from marl.core.types import Metrics
 
-TRACES = ("off", "shared", "per_agent")
-FORMS = ("gain", "share", "product")
+Trace = Literal["off", "shared", "per_agent"]
+Form = Literal["gain", "share", "product"]
 
 
 def traces(influence: Tensor, eta: float) -> Tensor:
-    """Traces before each step: e[0] = 0, e[t+1] = eta e[t] + influence[t], for influence [M, T, *] -> [M, T, *].
+    """Return the traces before each step, e[0] = 0, e[t+1] = eta e[t] + influence[t], of influence [M, T, *].
 
     As in ``td_lambda``, the recursion is one product with a (strictly lower) triangular matrix, eta ** (t - 1 - k).
     """
@@ -22,11 +24,11 @@ def traces(influence: Tensor, eta: float) -> Tensor:
     return (decay @ influence.flatten(2)).view_as(influence)
 
 
-def focus(influence: Tensor, trace: str, form: str, eta: float, kappa: float) -> tuple[Tensor, Tensor]:
-    """(influence times its weight [M, T, n, C], traces [M, T, n or 1, C]) for influence [M, T, n, C].
+def focus(influence: Tensor, trace: Trace, form: Form, eta: float, kappa: float) -> tuple[Tensor, Tensor]:
+    """Weigh influence [M, T, n, C]; return it times its weight [M, T, n, C], and the traces [M, T, n or 1, C].
 
-    gain: w = 1 + kappa e. share: that over its mean over the features. product: w = eta e + what this step adds,
-    the trace after the step. Without a trace w = 1.
+    gain: w = 1 + kappa e. share: that divided by its mean over the features. product: w is the trace after the step,
+    eta e plus this step's influence. Without a trace w = 1.
     """
     felt = influence if trace == "per_agent" else influence.mean(2, keepdim=True)
     e = traces(felt, eta)
@@ -41,15 +43,15 @@ def focus(influence: Tensor, trace: str, form: str, eta: float, kappa: float) ->
 
 
 def team_reward(weighted: Tensor, r_clip: float) -> Tensor:
-    """Mean over agents of the sum over features, at most ``r_clip``: [M, T, n, C] -> [M, T, 1]."""
+    """Return the mean over agents of the sum over features, at most ``r_clip``: [M, T, n, C] -> [M, T, 1]."""
     return weighted.sum(-1).mean(-1, keepdim=True).clamp(max=r_clip)
 
 
 def trace_metrics(e: Tensor, filled: Tensor) -> Metrics:
-    """How focused the team is: traces e [M, T, n or 1, C], filled bool [M, T].
+    """Measure how focused the team is, from traces e [M, T, n or 1, C] and filled bool [M, T].
 
-    ``focus_entropy``: entropy of e over the features, mean where there is a trace; ``switches``: how often, per
-    episode, the feature with the largest trace became another one.
+    ``focus_entropy``: entropy of e over the features, averaged where there is a trace; ``switches``: how often per
+    episode the feature with the largest trace changed.
     """
     e = e.mean(2)  # [M, T, C]
     total = e.sum(-1)

@@ -1,34 +1,35 @@
-"""What FoX's latents know of the formation: the networks, their losses, and the reward for knowing together.
+"""How well FoX's latents know the formation: the networks, their losses, and the reward for knowing it together.
 
 Equations as implemented: docs/fox.md. Axis letters: ``P`` draws of a step and an agent, ``R`` rows, ``D`` as
-in ``fox_nets``.
+in ``algos.fox.nets``.
 """
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
-from algos.fox.nets import Encoder, FormationDecoder, FoXHeads, divergence, mlp, reverse_gradient
-from algos.shared.central import one_of
+from algos.fox.nets import Encoder, FormationDecoder, FormTarget, FoXHeads, divergence, mlp, reverse_gradient
+from marl.core.checks import require_at_least, require_choice, require_positive
 from marl.core.distributed import all_reduce_gradients, global_count
-from marl.core.types import ConfigError, EpisodeBatch, Metrics, require_positive
+from marl.core.types import ConfigError, EpisodeBatch, Metrics
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import make_optimizer
 
-CACHED = 1024  # trios decoded at once: their layers stay in the processor's cache
+CACHED = 1024  # trios decoded at once, so that their layers stay in the processor's cache
 
 
 class Awareness:
     """Encoder q(z | h), decoder g of formations, decoder k of histories, and the reward from them.
 
-    ``agent`` lends its encoder if it has one; ``bits`` are those of a formation's keys; ``code`` keeps the published
-    code's defects (docs/fox.md). ``form_target``: see ``FormationDecoder``; null leaves it to the variant. ``samples``
-    latents per agent and step estimate the reward. Every ``interval`` updates one step with ``minibatch`` (step, agent)
-    pairs trains the networks; ``flip`` weighs the reversed gradient. ``gen`` is the stream of latents and minibatches.
+    ``agent`` lends its encoder if it has one. ``bits``: the bits of a formation's keys. ``code`` keeps the defects of
+    the published code (docs/fox.md). ``form_target``: see ``FormationDecoder``; null leaves it to the variant.
+    ``samples`` latents per agent and step estimate the reward. Every ``interval`` updates, one gradient step on
+    ``minibatch`` (step, agent) pairs trains the networks; ``flip`` weighs the reversed gradient. ``gen`` draws latents
+    and minibatches.
     """
 
     def __init__(
@@ -38,7 +39,7 @@ class Awareness:
         bits: int,
         code: bool,
         *,
-        form_target: Literal["bits", "raw"] | None,
+        form_target: FormTarget | None,
         samples: int,
         minibatch: int,
         interval: int,
@@ -49,14 +50,11 @@ class Awareness:
         lr: float,
         grad_clip: float,
     ) -> None:
-        require_positive("fox.aware", samples=samples, minibatch=minibatch, interval=interval)
+        require_at_least("fox.aware", 1, samples=samples, minibatch=minibatch, interval=interval)
+        require_choice("fox.aware", get_args(FormTarget), form_target=form_target, or_null=True)
+        require_at_least("fox.aware", 0, flip=flip, kl_weight=kl_weight)
+        require_positive("fox.aware", grad_clip=grad_clip)
         target = form_target or ("raw" if code else "bits")
-        one_of("fox.aware.form_target", target, ("bits", "raw"))
-        for name, number in {"flip": flip, "kl_weight": kl_weight}.items():
-            if number < 0:
-                raise ConfigError(f"fox.aware.{name}={number} must not be negative")
-        if grad_clip <= 0:
-            raise ConfigError(f"fox.aware.grad_clip={grad_clip} must be positive")
         self.n, self.gen, self.code, self.device = agent.n_agents, gen, code, gen.device
         self.samples, self.minibatch, self.interval = samples, minibatch, interval
         self.flip, self.kl_weight, self.grad_clip = flip, kl_weight, grad_clip
@@ -74,15 +72,17 @@ class Awareness:
         return {"fox_encoder": self.encoder, "fox_decoder": self.decoder, "fox_history": self.history}
 
     def observe(self, blocks: Tensor) -> None:
-        """Remember the largest distance of formation blocks [R, n, 4]: the decoder's unit."""
+        """Remember the largest distance of formation blocks [R, n, 4], which is the decoder's unit."""
         self.reach = torch.maximum(self.reach, blocks[..., :2].amax().to(self.device))
 
     @torch.no_grad()
     def reward(self, h: Tensor, partners: Tensor, blocks: Tensor, nonpositive: bool) -> tuple[Tensor, Tensor]:
-        """h [R, n, H], partners long [R, n, 2], blocks [R, n, 4] -> sum over agents [R] of the mean of ``samples``
-        gains, and c, 0-d. A gain says how much better three latents together tell the formation than each alone; it is
-        scaled to [0, c], or [-c, 0], by the batch's least and largest of its agent. c = |mean log g| over its running
-        maximum falls as the decoder learns."""
+        """Return the sum over agents [R] of the mean of ``samples`` gains, and c, 0-d, from h [R, n, H], partners long
+        [R, n, 2] and blocks [R, n, 4].
+
+        A gain says how much better three latents together tell the formation than each alone. The agent's least and
+        largest gain in the batch scale it to [0, c], or to [-c, 0]. c = |mean log g| over its running maximum falls as
+        the decoder learns."""
         mu, logvar = self.encoder(h)
         std, target = (0.5 * logvar).exp(), self.decoder.encode(blocks, self.reach)[:, None]  # [R, 1, D]
         gains, known = torch.zeros(h.shape[:2], device=h.device), torch.zeros((), device=h.device)
@@ -109,7 +109,7 @@ class Awareness:
         return torch.randn(like.shape, generator=self.gen, device=like.device)
 
     def update(self, batch: EpisodeBatch, h: Tensor) -> Metrics:
-        """Every ``interval`` calls, one gradient step; h [M, T+1, n, H]."""
+        """Take one gradient step every ``interval`` calls and return what to log; h [M, T+1, n, H]."""
         self.calls += 1
         if self.calls % self.interval:
             return {}
@@ -122,24 +122,23 @@ class Awareness:
         return facts | {"loss/fox": loss.detach()}
 
     def latent_loss(self, batch: EpisodeBatch, h: Tensor) -> tuple[Tensor, Metrics]:
-        """Loss, 0-d, of encoder and decoders on ``minibatch`` draws of a step that happened and an agent, and what to
-        log; h [M, T+1, n, H]."""
+        """Return the loss, 0-d, of encoder and decoders on ``minibatch`` draws of a filled step and an agent, and what
+        to log; h [M, T+1, n, H]."""
         where = batch.filled.nonzero()
-        draw = {"generator": self.gen, "device": where.device}
-        m, t = where[torch.randint(len(where), (self.minibatch,), **draw)].unbind(1)
-        i = torch.randint(self.n, (self.minibatch, 1), **draw)
+        m, t = where[torch.randint(len(where), (self.minibatch,), generator=self.gen, device=where.device)].unbind(1)
+        i = torch.randint(self.n, (self.minibatch, 1), generator=self.gen, device=where.device)
         trio = torch.cat([i, batch.fox_partners[m, t, i[:, 0]].long()], 1)  # oneself, farthest, nearest
         return self.loss_of(take(h[m, t], trio), self.decoder.encode(batch.fox_blocks[m, t], self.reach))
 
     def loss_of(self, h: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
-        """Hidden states h [P, 3, H] of an agent, its farthest and its nearest, and target [P, D]."""
+        """Return the loss, 0-d, and what to log, from hidden states h [P, 3, H] of an agent, its farthest and its
+        nearest teammate, and target [P, D]."""
         mu, logvar = self.encoder(h)
         z = mu + (0.5 * logvar).exp() * self.noise(mu)
         logits = self.decoder(z.flatten(-2))
         recon, kl = self.decoder.loss(logits, target).mean(), divergence(mu, logvar)  # kl [P, 3, Z]
-        if (
-            self.code
-        ):  # three backward calls without clearing: the reversal is cancelled, the divergence swamps the rest
+        if self.code:
+            # three backward calls without clearing: the reversal cancels out, the divergence dominates
             tau = F.mse_loss(torch.sigmoid(self.history(z[:, 0])), h[:, 0])
             per_latent = kl.sum(-1).mean(0)  # [3]
             loss = 2.0 * (recon + per_latent.sum()) + (1.0 - self.flip) * (tau + per_latent[0])
@@ -167,7 +166,7 @@ class Awareness:
 
 
 def encoder_of(agent: RecurrentAgent, latent_dim: int, encoder_dim: int) -> Encoder:
-    """The agent's own encoder, or a new one where its values have no use for it."""
+    """Return the agent's own encoder, or a new one where the agent has none."""
     if not isinstance(agent.fc_out, FoXHeads):
         return Encoder(agent.hidden_dim, latent_dim, encoder_dim)
     encoder = agent.fc_out.encoder
@@ -179,5 +178,5 @@ def encoder_of(agent: RecurrentAgent, latent_dim: int, encoder_dim: int) -> Enco
 
 
 def take(x: Tensor, agents: Tensor) -> Tensor:
-    """x [R, n, F] of the agents long [R, k] of each row -> [R, k, F]."""
+    """Select the agents long [R, k] of each row of x [R, n, F] -> [R, k, F]."""
     return x.gather(1, agents.unsqueeze(-1).expand(-1, -1, x.shape[-1]))

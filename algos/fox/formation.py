@@ -1,9 +1,9 @@
-"""Formations: what FoX calls the same situation, and how often each was visited.
+"""Formations, which are what FoX counts as the same situation, and how often each was visited.
 
 Jo, Lee, Yeom, Han 2024 (AAAI), section and equation numbers unknown to us; docs/fox.md says what is reconstructed. A
 formation is one block of four numbers for every agent: the distances, in observation space, to its farthest and to its
 nearest teammate, and a hash of each difference by the signs of random projections (SimHash). Axis letter: ``R`` rows,
-any joint observations in a line.
+any joint observations.
 """
 
 from __future__ import annotations
@@ -14,34 +14,34 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from marl.core.types import ConfigError, require_positive
+from marl.core.checks import require_at_least, require_within
 
-CHUNK = 1024  # rows at once: what they need is [rows, n, 2, features], wide for 27 agents
+CHUNK = 1024  # rows at once: they need memory [rows, n, 2, features], much for 27 agents
 GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64, as signed numbers
 NOBODY = 2**62  # farther than any teammate
-PARTNERS = ("minmax", "max", "min")
+Partners = Literal["minmax", "max", "min"]
 
 
 def mix(x: Tensor) -> Tensor:
-    """Finaliser of splitmix64 (Steele, Lea, Flood 2014): scrambles int64 [*], one to one."""
+    """Scramble int64 [*] one to one, with the finaliser of splitmix64 (Steele, Lea, Flood 2014)."""
     x = (x ^ ((x >> 30) & (2**34 - 1))) * FIRST
     x = (x ^ ((x >> 27) & (2**37 - 1))) * SECOND
     return x ^ ((x >> 31) & (2**33 - 1))
 
 
 def sequence_hash(x: Tensor) -> Tensor:
-    """64-bit hash, int64 [*], of the sequences int64 [*, k]: order matters."""
+    """Return a 64-bit hash, int64 [*], of the sequences int64 [*, k]. Order matters."""
     place = torch.arange(1, x.shape[-1] + 1, device=x.device) * GOLDEN
     return mix(x + place).sum(-1)
 
 
 class Formations:
-    """From joint observations to formations.
+    """Maps joint observations to formations.
 
-    ``matrix`` [b, F] holds the random projections; distances are rounded to ``decimals`` places before anything is
-    compared. ``features`` are the observation's features that count (None: all). ``partners``: max or min leaves only
-    the farthest or the nearest teammate, in both places of a block. ``mask_dead`` leaves dead agents out, as partners
-    too, and gives them zeros. ``canonical``: teams that differ by a permutation of agents have the same id.
+    ``matrix`` [b, F] holds the random projections; distances are rounded to ``decimals`` places before they are
+    compared. ``features`` are the observation features that count (None: all). ``partners``: max or min puts only the
+    farthest or the nearest teammate in both places of a block. ``mask_dead`` leaves out dead agents, also as partners,
+    and gives them zeros. ``canonical``: teams that differ by a permutation of agents have the same id.
     """
 
     def __init__(
@@ -50,30 +50,29 @@ class Formations:
         *,
         decimals: int,
         features: Sequence[int] | None,
-        partners: Literal["minmax", "max", "min"],
+        partners: Partners,
         mask_dead: bool,
         canonical: bool,
     ) -> None:
-        if not 0 <= decimals <= 6:
-            raise ConfigError(f"fox.decimals={decimals} must be within 0..6")
+        require_within("fox", 0, 6, decimals=decimals)
         self.matrix, self.decimals = matrix.double(), decimals
         self.features = None if features is None else list(features)
         self.partners, self.mask_dead, self.canonical = partners, mask_dead, canonical
 
     def __call__(self, obs: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """obs [R, n, O], alive bool [R, n] -> blocks f32 [R, n, 4] (d_max, d_min, key_max, key_min), farthest and
-        nearest teammate long [R, n, 2], id int64 [R]."""
+        """Map obs [R, n, O] and alive bool [R, n] to blocks f32 [R, n, 4] (d_max, d_min, key_max, key_min), the
+        farthest and the nearest teammate long [R, n, 2], and ids int64 [R]."""
         parts = [self._rows(o, a) for o, a in zip(obs.split(CHUNK), alive.split(CHUNK), strict=True)]
         blocks, partners, ids = (torch.cat(part) for part in zip(*parts, strict=True))
         return blocks, partners, ids
 
     def _rows(self, obs: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         o = (obs if self.features is None else obs[..., self.features]).double()
-        # whole multiples of the last decimal: ties are exact, and so are ids
+        # whole multiples of the last decimal make ties and ids exact
         steps = (torch.cdist(o, o, compute_mode="donot_use_mm_for_euclid_dist") * 10**self.decimals).round().long()
         partners = self._partners(steps, alive)  # [R, n, 2]
         rows = torch.arange(len(o), device=o.device)[:, None, None]
-        apart = o[:, :, None] - o[rows, partners]  # [R, n, 2, F]: their difference first, exact where views are equal
+        apart = o[:, :, None] - o[rows, partners]  # [R, n, 2, F]; the difference first, exact where views are equal
         bits = apart @ self.matrix.T.to(o.device) > 0
         powers = 2 ** torch.arange(len(self.matrix) - 1, -1, -1, device=o.device)
         keys = (bits * powers).sum(-1)  # [R, n, 2]
@@ -84,8 +83,9 @@ class Formations:
         return blocks, partners, mix(each).sum(-1) if self.canonical else sequence_hash(each)
 
     def _partners(self, steps: Tensor, alive: Tensor) -> Tensor:
-        """Farthest and nearest teammate long [R, n, 2] by steps int64 [R, n, n]; the lowest index where they tie.
-        Oneself may be the farthest (all are in one place), and is the nearest of whoever has no teammate left."""
+        """Return the farthest and the nearest teammate, long [R, n, 2], by distances ``steps`` int64 [R, n, n]; ties go
+        to the lowest index. An agent may itself be the farthest (all are in one place), and is its own nearest where it
+        has no teammate left."""
         own = torch.arange(steps.shape[-1], device=steps.device)
         itself = own[:, None] == own
         far, near = steps, steps.masked_fill(itself, NOBODY)
@@ -101,13 +101,13 @@ class Formations:
 
 
 class CountTable:
-    """Visits by id, as sorted tensors: counting a batch and looking one up are a few calls, whatever its size.
+    """Visit counts by id in sorted tensors: a batch of any size is counted or looked up in a few calls.
 
-    Of more than ``max_keys`` ids the ones that were first seen longest ago leave.
+    Beyond ``max_keys`` ids, those that were first seen longest ago are dropped.
     """
 
     def __init__(self, max_keys: int, device: torch.device | str) -> None:
-        require_positive("fox", max_keys=max_keys)
+        require_at_least("fox", 1, max_keys=max_keys)
         self.max_keys, self.first_seen = max_keys, 0
         self.ids, self.visits, self.born = (torch.zeros(0, dtype=torch.long, device=device) for _ in range(3))
 
@@ -115,19 +115,19 @@ class CountTable:
         return len(self.ids)
 
     def _find(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Places long [*] of ids int64 [*], or where absent ones would have to go, and whether they are there."""
+        """Return the places long [*] of ids int64 [*], or those where absent ids belong, and which ids are present."""
         place = torch.searchsorted(self.ids, ids.contiguous())
         if not len(self):
             return place, torch.zeros_like(ids, dtype=torch.bool)
         return place, self.ids[place.clamp(max=len(self) - 1)] == ids
 
     def count(self, ids: Tensor) -> Tensor:
-        """Visits long [*] of ids int64 [*]; 0 for those never seen."""
+        """Return the visits long [*] of ids int64 [*]; 0 for ids never seen."""
         place, known = self._find(ids)
         return torch.where(known, self.visits[place * known], 0) if len(self) else torch.zeros_like(ids)
 
     def add(self, ids: Tensor) -> Tensor:
-        """Count ids int64 [R], in their order; returns what each one's count was then, itself included, long [R]."""
+        """Count ids int64 [R] in their order and return each one's count at that moment, itself included, long [R]."""
         order = ids.argsort(stable=True)
         new, group, times = torch.unique(ids, return_inverse=True, return_counts=True)
         start = times.cumsum(0) - times  # of each group in the sorted order
@@ -140,7 +140,7 @@ class CountTable:
         return after
 
     def _insert(self, ids: Tensor, visits: Tensor, place: Tensor) -> None:
-        """Sorted new ids at the places of the old ones that they precede."""
+        """Insert sorted new ids at the places of the old ids that they precede."""
         count = len(ids)
         born = self.first_seen + torch.arange(count, device=ids.device)
         self.first_seen += count

@@ -1,4 +1,4 @@
-"""FoX's networks: encoder of histories, decoders of formation and history, and the agent whose values read the latent.
+"""FoX's networks: an encoder of histories, decoders of formation and history, and an agent that reads the latent.
 
 Axis letters: ``Z`` latent size, ``b`` bits of a key, ``D`` numbers that describe a formation to the decoder.
 """
@@ -12,9 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from marl.core.checks import require_at_least
 from marl.core.networks import StackedLinear
-from marl.core.types import EnvSpec, require_positive
+from marl.core.types import EnvSpec
 from marl.learn.agents import RecurrentAgent
+
+FormTarget = Literal["bits", "raw"]
 
 
 def mlp(inputs: int, hidden_dim: int, outputs: int) -> nn.Sequential:
@@ -25,11 +28,11 @@ def mlp(inputs: int, hidden_dim: int, outputs: int) -> nn.Sequential:
 
 
 class Encoder(nn.Module):
-    """q(z | h): a normal distribution over latents from an agent's hidden state."""
+    """q(z | h), a normal distribution over latents given an agent's hidden state."""
 
     def __init__(self, inputs: int, latent_dim: int, hidden_dim: int) -> None:
         super().__init__()
-        require_positive("fox", latent_dim=latent_dim, encoder_dim=hidden_dim)
+        require_at_least("fox", 1, latent_dim=latent_dim, encoder_dim=hidden_dim)
         self.latent_dim = latent_dim
         self.trunk = nn.Sequential(
             nn.Linear(inputs, hidden_dim), nn.ReLU(), nn.Linear(hidden_dim, hidden_dim), nn.ReLU()
@@ -37,17 +40,17 @@ class Encoder(nn.Module):
         self.mu, self.logvar = nn.Linear(hidden_dim, latent_dim), nn.Linear(hidden_dim, latent_dim)
 
     def mean(self, h: Tensor) -> Tensor:
-        """h [*, H] -> mean [*, Z]."""
+        """Map h [*, H] to the mean [*, Z]."""
         return self.mu(self.trunk(h))
 
     def forward(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """h [*, H] -> mean [*, Z], logarithm of the variance [*, Z]."""
+        """Map h [*, H] to the mean [*, Z] and the logarithm of the variance [*, Z]."""
         x = self.trunk(h)
         return self.mu(x), self.logvar(x).clamp(-10.0, 4.0)
 
 
 def divergence(mu: Tensor, logvar: Tensor) -> Tensor:
-    """KL [*, Z] of each latent from the standard normal distribution."""
+    """Return the KL divergence [*, Z] of each latent from the standard normal distribution."""
     return -0.5 * (1.0 + logvar - mu.square() - logvar.exp())
 
 
@@ -63,27 +66,26 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor, weight: float) -> Tensor:
-    """``x`` itself, whose gradient comes back times ``-weight`` (Ganin & Lempitsky 2015)."""
+    """Return ``x`` itself; its gradient is multiplied by ``-weight`` on the way back (Ganin & Lempitsky 2015)."""
     return _Reverse.apply(x, weight)
 
 
 class FormationDecoder(nn.Module):
     """g(F | z_i, z_far, z_near): the whole team's formation from one agent's latent and its two partners'.
 
-    ``bits``: distances in units of the largest, by squared error, and the bits of the keys, by cross-entropy. ``raw``:
-    the published code's squared error on all numbers divided by 1000, as if hashes had a metric.
+    ``form_target``: bits fits distances in units of the largest by squared error and the bits of the keys by
+    cross-entropy; raw is the published code's squared error on all numbers divided by 1000, as if hashes had a metric.
     """
 
-    def __init__(
-        self, n_agents: int, latent_dim: int, hidden_dim: int, bits: int, form_target: Literal["bits", "raw"]
-    ) -> None:
+    def __init__(self, n_agents: int, latent_dim: int, hidden_dim: int, bits: int, form_target: FormTarget) -> None:
         super().__init__()
         self.n_agents, self.bits, self.raw = n_agents, bits, form_target == "raw"
         self.size = 4 * n_agents if self.raw else n_agents * (2 + 2 * bits)
         self.net = mlp(3 * latent_dim, hidden_dim, self.size)
 
     def encode(self, blocks: Tensor, reach: Tensor) -> Tensor:
-        """Formation blocks [*, n, 4] and the largest distance 0-d -> target [*, D]: 2n distances, then 2nb bits."""
+        """Map formation blocks [*, n, 4] and the largest distance, 0-d, to the target [*, D]: 2n distances, 2nb
+        bits."""
         if self.raw:
             return blocks.flatten(-2) / 1000.0
         distances = blocks[..., :2] / torch.where(reach > 0, reach, 1.0)
@@ -92,11 +94,12 @@ class FormationDecoder(nn.Module):
         return torch.cat([distances.flatten(-2), bits.flatten(-3).to(blocks.dtype)], -1)
 
     def forward(self, z: Tensor) -> Tensor:
-        """z [*, 3Z] -> logits [*, D]."""
+        """Map z [*, 3Z] to logits [*, D]."""
         return self.net(z)
 
     def room(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Memory for ``likelihoods`` of up to ``rows`` trios: taking it anew each time costs as much as the sums."""
+        """Allocate memory for ``likelihoods`` of up to ``rows`` trios; doing so on each call costs as much as the
+        sums."""
         like = self.layers()[0].weight
         return like.new_empty(9, rows, len(like)), like.new_empty(rows, self.size)
 
@@ -105,11 +108,11 @@ class FormationDecoder(nn.Module):
 
     @torch.no_grad()
     def likelihoods(self, latents: Sequence[Tensor], target: Tensor, room: tuple[Tensor, Tensor]) -> Tensor:
-        """log g [4, R, n] of target [R, 1, D] by latents z, far, near, one, two [R, n, Z]: of the trio (z, far, near),
-        and of each of these alone in its place, with noise for the others: (z, one, two), (one, far, two) and
+        """Return log g [4, R, n] of target [R, 1, D] given latents z, far, near, one, two [R, n, Z]: of the trio
+        (z, far, near), and of each of these alone, with noise in the other places: (z, one, two), (one, far, two) and
         (one, two, near).
 
-        The first layer is linear in a trio: what a latent adds to it in one place is computed once.
+        The first layer is linear in a trio, so the contribution of a latent in one place is computed once.
         """
         enter, hidden, leave = self.layers()
         own, second, third = (place.t() for place in enter.weight.chunk(3, 1))
@@ -129,7 +132,7 @@ class FormationDecoder(nn.Module):
         return torch.stack(found)
 
     def log_likelihood(self, logits: Tensor, target: Tensor) -> Tensor:
-        """log g [*], up to a constant, of target [*, D]: per number for bits, summed for raw as in the code."""
+        """Return log g [*] of target [*, D] up to a constant: per number for bits, summed for raw as in the code."""
         if self.raw:
             return -(torch.sigmoid(logits) - target).square().sum(-1)
         split = 2 * self.n_agents
@@ -138,17 +141,17 @@ class FormationDecoder(nn.Module):
         return -(squared + F.softplus(x * (1.0 - 2.0 * y)).sum(-1)) / self.size
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Reconstruction error [*] per number."""
+        """Return the reconstruction error [*] per number."""
         return -self.log_likelihood(logits, target) / (self.size if self.raw else 1)
 
     def bit_accuracy(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Share, 0-d, of the keys' bits that are right."""
+        """Return the share, 0-d, of the keys' bits that are right."""
         split = 2 * self.n_agents
         return ((logits[..., split:] > 0) == (target[..., split:] > 0.5)).float().mean()
 
 
 class FoXHeads(nn.Module):
-    """Q_i = shared(h_i) + local_i(h_i) + formation(z_i), with z_i the encoder's mean, also in tests and targets."""
+    """Q_i = shared(h_i) + local_i(h_i) + formation(z_i), where z_i is the encoder's mean, also in tests and targets."""
 
     def __init__(self, shared: nn.Module, encoder: Encoder, n_agents: int, hidden_dim: int, n_actions: int) -> None:
         super().__init__()
@@ -157,13 +160,13 @@ class FoXHeads(nn.Module):
         self.formation = nn.Linear(encoder.latent_dim, n_actions)
 
     def forward(self, h: Tensor) -> Tensor:
-        """h [*, n, H] -> q [*, n, A]."""
+        """Map h [*, n, H] to q [*, n, A]."""
         return self.shared(h) + self.local(h) + self.formation(self.encoder.mean(h))
 
 
 class FoXAgent(RecurrentAgent):
-    """The recurrent agent with a head of each agent's own and one on the latent. ``FoXHook`` trains the encoder; with
-    another algorithm it is a part of the agent like any other."""
+    """The recurrent agent with an own head for each agent and a head on the latent. ``FoXHook`` trains the encoder;
+    with other algorithms it is an ordinary part of the agent."""
 
     def __init__(self, spec: EnvSpec, *, latent_dim: int, encoder_dim: int, **base: Any) -> None:
         super().__init__(spec, **base)

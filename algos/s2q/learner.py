@@ -1,4 +1,4 @@
-"""S2Q's losses: K+1 monotonic values on one target, each pushed down on what the earlier ones claim.
+"""S2Q's losses: K+1 monotonic values on one target, each suppressed on the joint actions that earlier ones claim.
 
 Jo, Lee, Han 2026, "Retaining Suboptimal Actions to Follow Shifting Optima in Multi-Agent Reinforcement Learning".
 Equations as implemented: docs/s2q.md. Axis letter: ``C`` = K+1 candidates, one per head.
@@ -8,37 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from algos.s2q.nets import CandidateSoftmax, EncoderDecoder, claimed_before, repeated, suppress_amount
+from algos.s2q.nets import CandidateSoftmax, EncoderDecoder, TemperatureMode, claimed_before, repeated, suppress_amount
 from algos.shared.central import (
-    WEIGHTS,
     CentralForward,
     CentralLearner,
     CentralValue,
+    TargetSource,
     is_joint,
     masked_mean,
-    one_of,
     value_where,
-    within_unit,
     wqmix_weight,
 )
+from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.protocols import LearnerHook
-from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
+from marl.core.types import EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.learn.agents import RecurrentAgent
-from marl.learn.learner import best_available, gather_actions, previous_actions, td_metrics, team_value
+from marl.learn.learner import best_available, gather_actions, td_metrics, team_value
 from marl.learn.mixers import Mixer
+
+WeightRule = Literal["s2q", "none", "cw", "ow"]
+SuppressSource = Literal["online", "target"]
 
 
 @dataclass(frozen=True)
 class Structure:
-    """Which networks S2Q has beyond the base learner's, and how they are made."""
+    """The networks that S2Q has beyond the base learner's, and how to make them."""
 
     K: int  # heads besides head 0
-    comm: bool  # agents hear the latent of the step before
+    comm: bool  # agents see the latent of the previous step
     head: Callable[[], tuple[RecurrentAgent, Mixer]]
     central: Callable[[], CentralValue]
     decoder: Callable[[], EncoderDecoder]
@@ -46,17 +48,17 @@ class Structure:
 
 @dataclass
 class S2QForward(CentralForward):
-    """A pass with all heads."""
+    """A forward pass with all heads."""
 
     heads_q: list[Tensor]  # K+1 of [M, T+1, n, A], with gradient
-    candidates: Tensor  # long [M, T+1, C, n] greedy joint action of every head
+    candidates: Tensor  # long [M, T+1, C, n], greedy joint action of each head
     values: Tensor  # [M, T+1, C] their target Q*
 
 
 class S2QLearner(CentralLearner):
-    """See the module. Options: ``w_c`` weight of down-weighted errors; ``weight0`` the rule of head 0 (s2q, cw, ow,
-    none), the others' is ow; ``alpha``, ``floor``, ``suppress_source`` the suppression (paper eq. 2);
-    ``temperature``, ``temperature_mode``, ``dedup`` the softmax; ``coef_kl``, ``coef_state`` the decoder's losses.
+    """The learner of K+1 heads. ``w_c``: the weight of down-weighted errors. ``weight0``: the rule of head 0 (s2q, cw,
+    ow, none); the other heads use ow. ``alpha``, ``floor``, ``suppress_source``: suppression (paper eq. 2).
+    ``temperature``, ``temperature_mode``, ``dedup``: the softmax. ``coef_kl``, ``coef_state``: the decoder's losses.
     With K = 0, weight0=none and target_source=qtot it is the base learner, bit for bit.
     """
 
@@ -69,27 +71,24 @@ class S2QLearner(CentralLearner):
         structure: Structure,
         *,
         w_c: float,
-        weight0: Literal["s2q", "cw", "ow", "none"],
+        weight0: WeightRule,
         alpha: float,
         floor: float | None,
-        suppress_source: Literal["online", "target"],
+        suppress_source: SuppressSource,
         temperature: float,
-        temperature_mode: Literal["absolute", "relative"],
+        temperature_mode: TemperatureMode,
         dedup: bool,
         coef_kl: float,
         coef_state: float,
-        target_source: Literal["qstar", "qtot"],
+        target_source: TargetSource,
         device: torch.device | str = "cpu",
         **base: Any,
     ) -> None:
-        one_of("learner.weight0", weight0, ("s2q", *WEIGHTS))
-        one_of("learner.suppress_source", suppress_source, ("online", "target"))
-        within_unit("learner.w_c", w_c)
-        for key, value in {"alpha": alpha, "coef_kl": coef_kl, "coef_state": coef_state}.items():
-            if value < 0:
-                raise ConfigError(f"learner.{key}={value} must not be negative")
-        if floor is not None and floor <= 0:
-            raise ConfigError(f"learner.floor={floor} must be positive, or null")
+        require_choice("learner", get_args(WeightRule), weight0=weight0)
+        require_choice("learner", get_args(SuppressSource), suppress_source=suppress_source)
+        require_share("learner", w_c=w_c)
+        require_at_least("learner", 0, alpha=alpha, coef_kl=coef_kl, coef_state=coef_state)
+        require_positive("learner", floor=floor, or_null=True)
         self.w_c, self.weight0, self.K, self.comm = w_c, weight0, structure.K, structure.comm
         self.alpha, self.floor, self.suppress_source = alpha, floor, suppress_source
         self.coef_kl, self.coef_state = coef_kl, coef_state
@@ -116,26 +115,25 @@ class S2QLearner(CentralLearner):
 
     @property
     def decoder_ready(self) -> bool:
-        """Whether the decoder has been trained at all."""
+        """Return whether the decoder has been trained at all."""
         return self.updates > 0
 
-    def inputs(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor | None]:
+    def observed(self, batch: EpisodeBatch, last: Tensor) -> Tensor:
+        """Return what the agents see, in S2Q-Comm with messages that pass gradients to the encoder."""
         if not self.comm:
-            return super().inputs(batch)
+            return super().observed(batch, last)
         assert self.decoder is not None
-        last = previous_actions(self.acted(batch, self.last_action))
-        message = self.decoder.encode(self._states_before(batch.policy_obs, last))  # [M, T+1, L], with gradient
-        x = self.agent.inputs(hear(batch.policy_obs, message), last)
-        return x, batch.length.cpu() + 1 if self.device.type == "cpu" else None
+        message = self.decoder.encode(self._states_before(batch.policy_obs, last))  # [M, T+1, L]
+        return append_message(batch.policy_obs, message)
 
     @torch.no_grad()
     def _states_before(self, obs: Tensor, last: Tensor) -> Tensor:
-        """Head 0's hidden states before each slot [M, T+1, n, H]: step by step, since each message depends on them."""
+        """Return head 0's hidden states before each slot [M, T+1, n, H], step by step: each message depends on them."""
         assert self.decoder is not None
         h, states = self.agent.initial(len(obs)), []
         for t in range(obs.shape[1]):
             states.append(h)
-            _, h = self.agent.step(self.agent.inputs(hear(obs[:, t], self.decoder.encode(h)), last[:, t]), h)
+            _, h = self.agent.step(self.agent.inputs(append_message(obs[:, t], self.decoder.encode(h)), last[:, t]), h)
         return torch.stack(states, 1)
 
     def forward(self, batch: EpisodeBatch) -> Forward:
@@ -178,8 +176,8 @@ class S2QLearner(CentralLearner):
         return terms, metrics
 
     def suppression(self, batch: EpisodeBatch, fwd: S2QForward, q_star: Tensor) -> Tensor:
-        """How far claimed joint actions are pushed below the target, D [M, T, 1], without gradient (paper eq. 2): alpha
-        times Q* of the action taken, at least ``floor``."""
+        """Return how far claimed joint actions are pushed below the target, D [M, T, 1], without gradient: alpha times
+        Q* of the action taken, at least ``floor`` (paper eq. 2)."""
         q = q_star.detach()
         if self.suppress_source == "target" and self.target_central is not None:
             actions = self.acted(batch, self.act_on)[:, :-1]
@@ -188,7 +186,7 @@ class S2QLearner(CentralLearner):
         return suppress_amount(q, self.alpha, self.floor)
 
     def weight(self, m: int, delta: Tensor, wanted: Tensor, fwd: S2QForward, q_star: Tensor, actions: Tensor) -> Tensor:
-        """Weights [M, T, 1] of head m's squared errors, from tensors without gradient."""
+        """Return the weights [M, T, 1] of head m's squared errors, from tensors without gradient."""
         if m == 0 and self.weight0 == "s2q":
             best = fwd.values[:, :-1].amax(-1, keepdim=True)
             return torch.where(q_star >= best, 1.0, self.w_c)
@@ -197,7 +195,7 @@ class S2QLearner(CentralLearner):
         return wqmix_weight(rule, self.w_c, delta, wanted, fwd.central_v[:, :-1], is_greedy)
 
     def decoder_losses(self, batch: EpisodeBatch, fwd: S2QForward) -> tuple[dict[str, Tensor], Metrics]:
-        """KL(P || P^) and the error of the reconstructed state (mean over features); hidden states are detached."""
+        """Return KL(P || P^) and the mean error of the reconstructed state features; hidden states are detached."""
         assert self.decoder is not None
         filled, values, candidates = batch.filled[:, :-1], fwd.values[:, :-1], fwd.candidates[:, :-1]
         step = filled[..., None]
@@ -218,12 +216,12 @@ class S2QLearner(CentralLearner):
         for k in range(self.K + 1):
             metrics[f"candidates/value_{k}"] = masked_mean(values[..., k, None], step)
             metrics[f"P/head_{k}"] = masked_mean(p[..., k, None], step)
-        if "s2q_greedy" in batch:  # what head 0 wanted when the step was played
+        if "s2q_greedy" in batch:  # head 0's actions when the step was played
             switched = ~is_joint(batch.s2q_greedy[:, :-1].long(), fwd.greedy[:, :-1])
             metrics["candidates/head0_switch_rate"] = masked_mean(switched.float(), step)
         return terms, metrics
 
 
-def hear(obs: Tensor, message: Tensor) -> Tensor:
-    """Every agent's observation [*, n, O] with the team's message [*, L] behind it."""
+def append_message(obs: Tensor, message: Tensor) -> Tensor:
+    """Append the team's message [*, L] to every agent's observation [*, n, O]."""
     return torch.cat([obs, message.unsqueeze(-2).expand(*obs.shape[:-1], -1)], -1)

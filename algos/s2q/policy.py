@@ -1,6 +1,6 @@
-"""S2Q's behaviour: while exploring, the whole team plays one head's greedy joint action, drawn by how good they are.
+"""S2Q's behaviour: while exploring, the whole team plays the greedy joint action of one head, drawn by its value.
 
-Tests, attacks and other players see head 0 alone: greedy, decentralised, without messages (but in S2Q-Comm).
+Tests, attacks and other players see head 0 alone: greedy, decentralised, and without messages except in S2Q-Comm.
 """
 
 from __future__ import annotations
@@ -10,18 +10,17 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from algos.s2q.learner import S2QLearner, hear
+from algos.s2q.learner import S2QLearner, append_message
 from marl.core.types import Carry, EpisodeBatch, Obs
 from marl.learn.learner import best_available, gather_actions, previous_actions
 from marl.learn.policy import EpsilonGreedy
 
 Execute = Literal["softmax", "head0", "uniform", "independent", "oracle"]
-EXECUTE = ("softmax", "head0", "uniform", "independent", "oracle")
 
 
 def own_stream(gen: Generator) -> Generator:
-    """Another generator, seeded by what ``gen`` would draw next; ``gen`` is left as it was, so that exploration noise
-    does not depend on how many heads there are."""
+    """Return another generator, seeded by what ``gen`` would draw next. ``gen`` is left as it was, so that exploration
+    noise does not depend on the number of heads."""
     state = gen.get_state()
     seed = int(torch.randint(2**62, (), generator=gen, device=gen.device))
     gen.set_state(state)
@@ -29,14 +28,14 @@ def own_stream(gen: Generator) -> Generator:
 
 
 class S2QPolicy(EpsilonGreedy):
-    """Epsilon-greedy around one head's joint action per lane and step.
+    """Epsilon-greedy around the joint action of one head per lane and step.
 
-    With probability ``p_mixed`` an episode is mixed: at each step an index k is drawn from P (``execute``: softmax,
-    predicted by the decoder; oracle, from target Q*; uniform; independent, from P by each agent for itself), otherwise
-    and with head0 it is 0, as it is before the first gradient step.
+    With probability ``p_mixed`` an episode is mixed: each step draws a head k from P. ``execute`` chooses P:
+    softmax, as the decoder predicts it; oracle, from target Q*; uniform; independent, softmax with each agent drawing
+    on its own. In other episodes, with head0, and before the first gradient step, k is 0.
 
-    Carry, beyond the base policy's: ``others`` [B, K, n, H] hidden states of heads 1..K, ``mixed`` bool [B], ``dice``
-    [B, T, n] uniform numbers for the whole episode, ``t`` long [B], ``central`` [B, n, H] for the oracle.
+    The carry adds to the base policy's: ``others`` [B, K, n, H], hidden states of heads 1..K; ``mixed`` bool [B];
+    ``dice`` [B, T, n], uniform numbers for the whole episode; ``t`` long [B]; ``central`` [B, n, H] for the oracle.
     """
 
     def __init__(self, learner: S2QLearner, epsilon: float, execute: Execute, p_mixed: float) -> None:
@@ -58,7 +57,7 @@ class S2QPolicy(EpsilonGreedy):
 
     @torch.no_grad()
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        x = self.agent.inputs(self._heard(obs.obs, carry), carry["last"])
+        x = self.agent.inputs(self._with_message(obs.obs, carry), carry["last"])
         q, h = self.agent.step(x, carry["h"])
         actions = first = best_available(q, obs.avail)
         carry, extras = {**carry, "h": h}, {}
@@ -74,13 +73,13 @@ class S2QPolicy(EpsilonGreedy):
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
         return {**carry, **super().after(carry, intended, executed)}
 
-    def _heard(self, obs: Tensor, carry: Carry) -> Tensor:
-        """[*, n, O] with the message of the step before, in S2Q-Comm."""
+    def _with_message(self, obs: Tensor, carry: Carry) -> Tensor:
+        """Append the message of the previous step to obs [*, n, O] in S2Q-Comm; otherwise return obs."""
         decoder = self.learner.decoder
-        return hear(obs, decoder.encode(carry["h"])) if self.learner.comm and decoder is not None else obs
+        return append_message(obs, decoder.encode(carry["h"])) if self.learner.comm and decoder is not None else obs
 
     def _candidates(self, x: Tensor, first: Tensor, obs: Obs, carry: Carry) -> tuple[Tensor, Carry]:
-        """Greedy joint actions of all heads, long [B, K+1, n]."""
+        """Return the greedy joint actions of all heads, long [B, K+1, n], and the next carry."""
         joint, hidden = [first], []
         for k, head in enumerate(self.learner.heads):
             q, h = head.step(x, carry["others"][:, k])
@@ -89,7 +88,7 @@ class S2QPolicy(EpsilonGreedy):
         return torch.stack(joint, 1), {**carry, "others": torch.stack(hidden, 1)}
 
     def _draw(self, candidates: Tensor, obs: Obs, carry: Carry) -> tuple[Tensor, Carry]:
-        """Head index of every agent, long [B, n]; equal within a lane but with ``independent``."""
+        """Draw the head of every agent, long [B, n], equal within a lane except with ``independent``."""
         lanes = torch.arange(len(candidates), device=candidates.device)
         dice = carry["dice"][lanes, carry["t"]]  # [B, n]
         if self.execute != "independent":
@@ -100,7 +99,8 @@ class S2QPolicy(EpsilonGreedy):
         return index * plays.unsqueeze(-1), carry
 
     def distribution(self, candidates: Tensor, obs: Obs, carry: Carry) -> tuple[Tensor, Carry]:
-        """Probabilities [B, K+1] of the candidates long [B, K+1, n]; ``carry["h"]`` holds this step's states."""
+        """Return the probabilities [B, K+1] of the candidates long [B, K+1, n], and the next carry. ``carry["h"]`` must
+        hold this step's hidden states."""
         learner = self.learner
         if self.execute == "uniform":
             return torch.full(candidates.shape[:2], 1.0 / (learner.K + 1), device=candidates.device), carry
@@ -114,16 +114,16 @@ class S2QPolicy(EpsilonGreedy):
         assert learner.decoder is not None
         return learner.decoder(carry["h"])[1].exp(), carry
 
-    # the white-box view is head 0's; only S2Q-Comm hears more than observations
+    # the white-box view shows head 0; only in S2Q-Comm does it see more than observations
 
     def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
-        return super().q_values(self._heard(obs, carry), carry)
+        return super().q_values(self._with_message(obs, carry), carry)
 
     def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
-        return super().q_with(params, self._heard(obs, carry), carry)
+        return super().q_with(params, self._with_message(obs, carry), carry)
 
     def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        return super().advance(self._heard(obs, carry), carry)
+        return super().advance(self._with_message(obs, carry), carry)
 
     @torch.no_grad()
     def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:

@@ -1,25 +1,27 @@
 """E3T, "Efficient End-to-End Training for Zero-Shot Human-AI Coordination" (Yan et al. 2023): the ego's partner is the
-ego itself, which at every step acts at random with probability ``noise``. The prediction of the partner's actions that
-the paper adds is left out: the recurrent ego remembers what it saw."""
+ego itself, which acts at random with probability ``noise`` at every step. The paper's prediction of the partner's
+actions is left out, because the recurrent ego remembers what it saw."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from algos.sbc.ego import EgoAlgorithm, Noisy, require_probabilities
+from algos.sbc.ego import EgoAlgorithm, require_shares
+from algos.sbc.policies import NoisyPolicy
 from marl.core.protocols import Policy
 from marl.core.types import Clock
 from marl.learn.policy import EpsilonGreedy
 
 
 class E3T(EgoAlgorithm):
-    """``noise``: probabilities of random actions (the paper's epsilon); each episode draws one."""
+    """An ego that plays with noisy copies of itself. ``noise``: probabilities of random actions (the paper's epsilon),
+    of which each episode draws one."""
 
     def __init__(self, *args: Any, noise: Sequence[float], **base: Any) -> None:
-        require_probabilities("algo", noise=noise)
+        require_shares("algo", noise=noise)
         self.noise = list(noise)
         super().__init__(*args, **base)
 
     def partners(self, clock: Clock, ego: EpsilonGreedy) -> list[Policy]:
-        return [Noisy(ego, self.noise)]
+        return [NoisyPolicy(ego, self.noise)]

@@ -1,10 +1,11 @@
-"""MEP's first stage, "Maximum Entropy Population-Based Training for Zero-Shot Human-AI Coordination" (Zhao et al.
-2023): a population learns self-play, paid for actions that it does not take as a whole. Written for value learners."""
+"""The first stage of MEP, "Maximum Entropy Population-Based Training for Zero-Shot Human-AI Coordination" (Zhao et al.
+2023): a population learns self-play with a bonus for actions that are rare in the population. For value learners."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,48 +13,40 @@ from torch import Generator, Tensor, nn
 
 from algos.sbc.ego import role_learner
 from algos.sbc.roles import RoleLearner, with_roles
+from marl.core.checks import require_at_least, require_positive
 from marl.core.protocols import NoHook, Policy, Replay
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
-from marl.learn.agents import RecurrentAgent
-from marl.learn.algorithm import ValueAlgorithm
+from marl.learn.algorithm import Factories, ValueAlgorithm
 from marl.learn.learner import ValueLearner, gather_actions
 from marl.learn.lineup import Lineup
-from marl.learn.mixers import Mixer
 from marl.learn.policy import EpsilonGreedy
 
 
-class Surprise(NoHook):
-    """Adds what ``Diverse.update`` has put into the batch as ``bonus`` [M, T+1]."""
+class DiversityBonus(NoHook):
+    """Adds the ``bonus`` [M, T+1] that ``Diverse.learn`` has put into the batch."""
 
     def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor:
         return batch.bonus[:, :-1, None]
 
 
 class Diverse(ValueAlgorithm):
-    """``members`` teams, each alone in its own episodes, in every seat. They are fitted to the reward and ``alpha``
-    times the mean over agents of ``-log p(a)``, p the members' mean policy, softmax(Q / ``temperature``) over what is
-    available. Tests draw a member for every episode; ``member(k)`` is team k.
+    """Trains ``members`` teams, each in its own episodes and there in every seat. They are fitted to the reward plus
+    ``alpha`` times the mean over agents of ``-log p(a)``, where p is the members' mean policy, softmax(Q /
+    ``temperature``) over available actions. Tests draw a member for every episode; ``member(k)`` is team k.
     """
 
     def __init__(self, *args: Any, members: int, alpha: float, temperature: float, **base: Any) -> None:
-        if members < 2:
-            raise ConfigError(f"algo.members is {members}; it must be at least 2")
-        if alpha < 0 or temperature <= 0:
-            raise ConfigError(f"algo.alpha={alpha} must be at least 0 and algo.temperature={temperature} positive")
+        require_at_least("algo", 2, members=members)
+        require_at_least("algo", 0, alpha=alpha)
+        require_positive("algo", temperature=temperature)
         self.members, self.alpha, self.temperature = members, alpha, temperature
         super().__init__(*args, **base)
 
-    def make_learner(
-        self,
-        spec: EnvSpec,
-        agent: Callable[[EnvSpec], RecurrentAgent],
-        mixer: Callable[[EnvSpec], Mixer],
-        learner: Callable[..., ValueLearner],
-    ) -> ValueLearner:
-        self.n_agents, hooks = spec.n_agents, [*self.hooks, Surprise()]
+    def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
+        self.n_agents, hooks = spec.n_agents, [*self.hooks, DiversityBonus()]
         self.teams: list[RoleLearner] = []
         for k in range(self.members):
-            team = role_learner(learner, spec, agent(spec), mixer(with_roles(spec)), hooks, self.device)
+            team = role_learner(make.learner, spec, make.agent(spec), make.mixer(with_roles(spec)), hooks, self.device)
             team.plays = k
             self.teams.append(team)
         return self.teams[0]
@@ -66,12 +59,12 @@ class Diverse(ValueAlgorithm):
         return Lineup([EpsilonGreedy(t.agent, t.mixer, epsilon, t.last_action) for t in self.teams], self.assign)
 
     def assign(self, n_envs: int, gen: Generator) -> Tensor:
-        """Long [B, n]: one member for each lane."""
+        """Draw one member for all seats of each lane, long [B, n]."""
         member = torch.randint(self.members, (n_envs, 1), generator=gen, device=gen.device)
         return member.expand(-1, self.n_agents).clone()
 
     def member(self, name: str) -> Policy:
-        """Team ``name``, "0" to the last, playing greedily."""
+        """Return team ``name``, "0" to the last, playing greedily."""
         if not name.isdecimal() or int(name) >= self.members:
             raise ConfigError(f"member '{name}' is not known; there are 0..{self.members - 1}")
         team = self.teams[int(name)]
@@ -79,7 +72,8 @@ class Diverse(ValueAlgorithm):
 
     @torch.no_grad()
     def bonus(self, batch: EpisodeBatch) -> Tensor:
-        """[M, T+1]: ``alpha`` times the mean over agents of -log of the members' mean probability of what was done."""
+        """Return ``alpha`` times the mean over agents of -log of the members' mean probability of the action, [M,
+        T+1]."""
         x, slots = self.teams[0].inputs(batch)
         logs = []
         for team in self.teams:
@@ -89,17 +83,17 @@ class Diverse(ValueAlgorithm):
         return torch.where(batch.filled, -self.alpha * mean.mean(2), 0.0)
 
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
-        if len(replay) < self.warmup_episodes:
-            return {}
+        metrics = self.sampled_updates(replay, clock, self.learn)
+        return metrics | {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))} if metrics else {}
+
+    def learn(self, batch: EpisodeBatch) -> Metrics:
+        """Update every team on its own episodes of ``batch``, with the bonus."""
+        bonus = self.bonus(batch)
+        batch = replace(batch, data=batch.data | {"bonus": bonus}, fields=batch.fields | {"bonus": Field(())})
         metrics: Metrics = {}
-        for _ in range(self.updates_per_collect):
-            batch = replay.sample(self.batch_size, self.gen, self.device)
-            batch = EpisodeBatch(batch.data | {"bonus": self.bonus(batch)}, batch.fields | {"bonus": Field(())})
-            for team in self.teams:
-                metrics |= team.update(batch)
-            clock.updates += 1
-        paid = {"mep/bonus": batch.bonus.sum() / batch.filled.sum()}
-        return metrics | paid | {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))}
+        for team in self.teams:
+            metrics |= team.update(batch)
+        return metrics | {"mep/bonus": bonus.sum() / batch.filled.sum()}
 
     def networks(self) -> dict[str, nn.Module]:
         return {f"{name}_{k}": net for k, team in enumerate(self.teams) for name, net in team.networks().items()}

@@ -1,4 +1,4 @@
-"""Rewards that coordination studies add to the team's: bonuses on the way that fade, and hidden wishes of partners."""
+"""Rewards that coordination studies add to the team's: bonuses that fade, and hidden preferences of partners."""
 
 from __future__ import annotations
 
@@ -8,24 +8,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from algos.shared.features import require_info
+from marl.core.checks import require_at_least
 from marl.core.protocols import NoHook
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 
 
-def require_told(spec: EnvSpec, section: str, name: str) -> None:
-    if name not in spec.info_names:
-        there = ", ".join(spec.info_names) or "nothing"
-        raise ConfigError(f"{section}: '{name}' is not told by this environment; it tells {there}")
-
-
 class Fading(NoHook):
-    """Adds the agents' bonuses ``info`` [n] of the environment, summed, times a share that falls from 1 to 0 over the
-    first ``steps`` environment steps. Episodes keep the share that they were collected under."""
+    """Adds the sum of the agents' bonuses ``info`` [n] of the environment, times a share that falls from 1 to 0 over
+    the first ``steps`` environment steps. Episodes keep the share under which they were collected."""
 
     def __init__(self, spec: EnvSpec, *, info: str, steps: int) -> None:
-        require_told(spec, "hooks", info)
-        if steps < 1:
-            raise ConfigError(f"hooks: steps is {steps}; it must be at least 1")
+        require_info(spec, "hooks", info)
+        require_at_least("hooks", 1, steps=steps)
         self.info, self.steps, self.n_agents, self.seen = info, steps, spec.n_agents, 0
 
     def fields(self) -> dict[str, Field]:
@@ -52,17 +47,17 @@ class Fading(NoHook):
 
 
 class HiddenReward(NoHook):
-    """HSP's hidden wishes (Yu et al. 2023): the team is paid ``team_weight`` times the reward and, for everything that
-    an agent does, a weight. ``info``: what the environment tells, flags bool [n, ``size``] or a number long [n] in
-    0..``size``-1 (-1: none), as ``numbered`` says. ``wishes``: by index, values of which one is drawn when a run is
-    made; what is not named weighs nothing.
+    """HSP's hidden preferences (Yu et al. 2023): the team is paid ``team_weight`` times the reward plus a weight for
+    each event of an agent. ``info`` names the events in ``Step.info``: flags bool [n, ``size``], or with ``numbered`` a
+    number long [n] in 0..``size``-1 (-1: none). ``wishes`` maps events to values, one of which is drawn as their weight
+    when a run is made; other events weigh nothing.
     """
 
     def __init__(
         self, spec: EnvSpec, *, info: str, size: int, numbered: bool, wishes: Mapping[int, Sequence[float]],
         team_weight: Sequence[float],
     ) -> None:  # fmt: skip
-        require_told(spec, "hooks", info)
+        require_info(spec, "hooks", info)
         for index, values in wishes.items():
             if not 0 <= int(index) < size or len(values) == 0:
                 raise ConfigError(f"hooks: wishes.{index} must be an index in 0..{size - 1} with at least one value")
@@ -71,8 +66,8 @@ class HiddenReward(NoHook):
         self.info, self.size, self.numbered, self.n_agents = info, size, numbered, spec.n_agents
         self.weight = torch.zeros(size)
         for index, values in wishes.items():
-            self.weight[int(index)] = draw(values)
-        self.team_weight = draw(team_weight)
+            self.weight[int(index)] = draw_one(values)
+        self.team_weight = draw_one(team_weight)
 
     def fields(self) -> dict[str, Field]:
         shape = (self.n_agents,) if self.numbered else (self.n_agents, self.size)
@@ -85,7 +80,7 @@ class HiddenReward(NoHook):
             wished = torch.where(done >= 0, weight[done.clamp(min=0)], 0.0)  # [M, T, n]
         else:
             wished = done.float() @ weight
-        # hooks add to the reward: all of it but team_weight is taken off again
+        # hooks add to the reward, so the part that is not paid is subtracted
         return wished.sum(2, keepdim=True) + (self.team_weight - 1.0) * batch.reward[:, :-1, None]
 
     def state_dict(self) -> dict[str, Any]:
@@ -96,11 +91,11 @@ class HiddenReward(NoHook):
 
 
 class Unblocked(NoHook):
-    """Reports the game's own return where blocked states lower the reward (``envs.wrappers.StateBlock``); training
-    stays as it is. Logged as ``reward/unblocked_return``: the mean over the newest episodes."""
+    """Logs the game's own return where blocked states lower the reward (``envs.wrappers.StateBlock``), as
+    ``reward/unblocked_return``, the mean over the newest episodes. Training stays as it is."""
 
     def __init__(self, spec: EnvSpec) -> None:
-        require_told(spec, "hooks", "unblocked_reward")
+        require_info(spec, "hooks", "unblocked_reward")
         self.newest = torch.zeros(())
 
     def fields(self) -> dict[str, Field]:
@@ -113,6 +108,6 @@ class Unblocked(NoHook):
         return {"reward/unblocked_return": self.newest}
 
 
-def draw(values: Sequence[float]) -> float:
-    """One of them, by the generator of network initialisation."""
+def draw_one(values: Sequence[float]) -> float:
+    """Draw one of the values with torch's global generator, which also initialises networks."""
     return float(values[int(torch.randint(len(values), ()))])

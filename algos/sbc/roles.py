@@ -1,6 +1,6 @@
 """Learning from some of the seats of a team: the value learner with a mask of the agents whose values it fits.
 
-Values of agents that play another role, under another reward, are never mixed with them (docs/sbc.md).
+Values of agents that play another role, under another reward, are never mixed in (docs/sbc.md).
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from torch import Generator, Tensor
 
 from marl.core.distributed import global_count, total
 from marl.core.types import EnvSpec, EpisodeBatch, Forward, Metrics
-from marl.learn.learner import ValueLearner, best_available, gather_actions, previous_actions
+from marl.learn.learner import ValueLearner, best_available, gather_actions
 from marl.learn.mixers import Mixer
 
 EGO, PARTNER = 0, 1  # numbers of policies in the field ``assign``
 
 
 def with_roles(spec: EnvSpec) -> EnvSpec:
-    """What mixers are made for: the state, and which agents play the role."""
+    """Return the spec of mixers, which read the state and which agents play the role."""
     return replace(spec, state_dim=spec.state_dim + spec.n_agents, state_names=())
 
 
 def draw_partners(n_envs: int, n_agents: int, p_self: float, gen: Generator, least: int = 1) -> Tensor:
-    """Bool [B, n]: the seats of partners. None with probability ``p_self``; else ``least``..n-1, equally likely,
-    anywhere."""
+    """Draw the seats of partners, bool [B, n]: none with probability ``p_self``, else ``least``..n-1 of them, all
+    numbers and all seats equally likely."""
     count = torch.randint(least, n_agents, (n_envs, 1), generator=gen, device=gen.device)
     count[torch.rand(n_envs, generator=gen, device=gen.device) < p_self] = 0
     order = torch.rand(n_envs, n_agents, generator=gen, device=gen.device).argsort(1).argsort(1)
@@ -33,32 +33,31 @@ def draw_partners(n_envs: int, n_agents: int, p_self: float, gen: Generator, lea
 
 
 class RoleLearner(ValueLearner):
-    """Fits the values of the agents whom policy ``plays`` played (field ``assign`` long [M, n]), m_i below: VDN
-    ``sum_i m_i Q_i``, QMIX ``mix({m_i Q_i}, [s, m])``, no mixer: the TD errors of these agents alone. Episodes without
-    such an agent are left out; a batch without any changes nothing.
+    """Fits the values of the agents that policy ``plays`` played by the field ``assign`` long [M, n], where m_i is 1:
+    VDN ``sum_i m_i Q_i``, QMIX ``mix({m_i Q_i}, [s, m])``, without a mixer the TD errors of these agents alone.
+    Episodes without such an agent are left out; a batch without any changes nothing.
 
-    ``told``: the networks read the episode's blocked sets (field ``blocked`` bool [M, n, C]) behind the observations.
+    ``sees_blocked_set``: the episode's blocked sets (field ``blocked`` bool [M, n, C]) are appended to observations.
     The mixer is made for ``with_roles(spec)``.
     """
 
     plays = EGO
-    told = False
+    sees_blocked_set = False
 
     def mask(self, batch: EpisodeBatch) -> Tensor:
-        """Bool [M, n]: m, who plays the role."""
+        """Return m, which agents play the role, bool [M, n]."""
         return batch.assign == self.plays
 
-    def inputs(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor | None]:
-        if not self.told:
-            return super().inputs(batch)
-        obs = tell(batch.policy_obs, batch.blocked[:, None].expand(-1, batch.horizon + 1, -1, -1))
-        x = self.agent.inputs(obs, previous_actions(self.acted(batch, self.last_action)))
-        return x, batch.length.cpu() + 1 if self.device.type == "cpu" else None
+    def observed(self, batch: EpisodeBatch, last: Tensor) -> Tensor:
+        obs = super().observed(batch, last)
+        if not self.sees_blocked_set:
+            return obs
+        return append_blocked_set(obs, batch.blocked[:, None].expand(-1, batch.horizon + 1, -1, -1))
 
     def mixed(
         self, mixer: Mixer, batch: EpisodeBatch, slots: slice, q: Tensor, actions: Tensor, q_max: Tensor
     ) -> Tensor:
-        """Team value [M, T, m] of the role, from q, q_max [M, T, n] and actions long [M, T, n] in ``slots``."""
+        """Return the role's team value [M, T, m] from q, q_max [M, T, n] and actions long [M, T, n] in ``slots``."""
         m = self.mask(batch)[:, None].to(q.dtype)  # [M, 1, n]
         state = torch.cat([batch.state[:, slots], m.expand_as(q)], -1)
         return mixer(q * m, state, actions=actions, q_max=q_max * m)
@@ -94,13 +93,13 @@ class RoleLearner(ValueLearner):
         return super().update(batch.lanes(rows) if bool(rows.any()) else batch)  # torchrun: every rank takes part
 
 
-def tell(obs: Tensor, blocked: Tensor) -> Tensor:
-    """obs [*, n, O] and the blocked sets bool [*, n, C] as a partner reads them, [*, n, O + C]."""
+def append_blocked_set(obs: Tensor, blocked: Tensor) -> Tensor:
+    """Append blocked sets bool [*, n, C] to observations [*, n, O], as partners read them -> [*, n, O + C]."""
     return torch.cat([obs, blocked.to(obs.dtype)], -1)
 
 
-def told_of(spec: EnvSpec, features: int) -> EnvSpec:
-    """What the networks of a partner are made for."""
+def with_blocked_set(spec: EnvSpec, features: int) -> EnvSpec:
+    """Return the spec of a partner's networks, whose observations end in a blocked set of ``features`` flags."""
     low, high = (torch.cat([bound, bound.new_full((features,), end)]) for bound, end in
                  ((spec.obs_low, 0.0), (spec.obs_high, 1.0)))  # fmt: skip
     return replace(

@@ -1,4 +1,4 @@
-"""Which features of the state partners have to avoid: the distribution of blocked sets, p(B) in docs/sbc.md."""
+"""The distribution of blocked sets, the state features that partners must avoid: p(B) in docs/sbc.md."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ import torch
 from torch import Generator, Tensor
 
 from algos.sbc.roles import PARTNER
+from marl.core.checks import require_at_least, require_share
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 
-RARE = 1e-3  # added to visit frequencies: what nobody has met yet is drawn now and then
+RARE = 1e-3  # added to visit frequencies, so that features nobody has met yet are drawn now and then
 
 
 class BlockedSets:
     """Draws a set for every agent and episode: empty with probability ``p_empty``, else ``m_min``..``m_max`` features
-    of ``family``, equally likely how many, drawn without replacement with probability ~ (visit frequency of the
-    partners with an empty set + 0.001) ** ``kappa``.
+    of ``family`` (all sizes equally likely), drawn without replacement with probability ~ (visit frequency of partners
+    with an empty set + 0.001) ** ``kappa``.
 
-    ``pool``: only so many features of the family, chosen at random once (a control: blocking what does not matter);
-    None: all. Every ``refresh_steps`` steps frequencies are counted anew, and features whose blocking brought the team
-    less than ``feasible`` of its return with empty sets get ``doubt`` times their weight. Raises ConfigError.
+    ``pool`` limits the family to so many features, chosen at random once (a control that blocks what does not matter);
+    None keeps all. Every ``refresh_steps`` steps frequencies are counted anew, and features whose blocking left the
+    team less than ``feasible`` of its return with empty sets get ``doubt`` times their weight. Raises ConfigError.
     """
 
     def __init__(
@@ -31,27 +32,19 @@ class BlockedSets:
         self.info, self.mask = blockable.info, blockable.mask.clone()  # bool [n, C]
         if not bool(self.mask.any(1).all()):
             raise ConfigError(f"sets.family={family}: there is an agent that meets none of them")
-        sizes = {
-            "m_min": (1, m_min),
-            "m_max": (m_min, m_max),
-            "refresh_steps": (1, refresh_steps),
-            "pool": (1, pool or 1),
-        }
-        for name, (least, value) in sizes.items():
-            if value < least:
-                raise ConfigError(f"sets.{name} is {value}; it must be at least {least}")
-        for name, share in {"p_empty": p_empty, "kappa": kappa, "feasible": feasible, "doubt": doubt}.items():
-            if not 0.0 <= share <= 1.0:
-                raise ConfigError(f"sets.{name} is {share}; it must be within [0, 1]")
+        require_at_least("sets", 1, m_min=m_min, refresh_steps=refresh_steps)
+        require_at_least("sets", m_min, m_max=m_max)
+        require_at_least("sets", 1, pool=pool, or_null=True)
+        require_share("sets", p_empty=p_empty, kappa=kappa, feasible=feasible, doubt=doubt)
         if pool is not None:
             self.mask &= random_features(self.mask.any(0), pool)
         self.m_min, self.m_max, self.p_empty, self.kappa = m_min, m_max, p_empty, kappa
         self.feasible, self.doubt, self.refresh_steps = feasible, doubt, refresh_steps
         n, C = self.mask.shape
         self.weight = self.mask.float()  # [n, C]
-        self.visits = torch.zeros(n, C, dtype=torch.double)  # steps of partners with an empty set
-        self.earned = torch.zeros(2, n, C, dtype=torch.double)  # returns with a feature blocked, and how many
-        self.free = torch.zeros(2, dtype=torch.double)  # returns with nothing blocked, and how many
+        self.visits = torch.zeros(n, C, dtype=torch.double)  # steps of partners whose set is empty
+        self.earned = torch.zeros(2, n, C, dtype=torch.double)  # sum and number of returns with a feature blocked
+        self.free = torch.zeros(2, dtype=torch.double)  # sum and number of returns with nothing blocked
         self.steps = 0
 
     def fields(self) -> dict[str, Field]:
@@ -59,29 +52,30 @@ class BlockedSets:
         return {self.info: Field((n,), torch.int64), "blocked": Field((n, C), torch.bool, "episode")}
 
     def draw(self, n_envs: int, gen: Generator) -> Tensor:
-        """Bool [B, n, C]."""
+        """Draw a blocked set for every agent, bool [B, n, C]."""
         n, C = self.mask.shape
         device = gen.device
         size = torch.randint(self.m_min, self.m_max + 1, (n_envs, n, 1), generator=gen, device=device)
         size[torch.rand(n_envs, n, generator=gen, device=device) < self.p_empty] = 0
-        # the largest of log-weights with Gumbel noise are a draw without replacement
+        # the largest log-weights with Gumbel noise are a draw without replacement
         noise = -torch.log(torch.empty(n_envs, n, C, device=device).exponential_(generator=gen))
         order = (self.weight.to(device).log() + noise).argsort(2, descending=True).argsort(2)
         return (order < size) & self.mask.to(device)
 
     def met(self, batch: EpisodeBatch) -> Tensor:
-        """Bool [M, T+1, n]: after step t agent i was on a feature of its own blocked set."""
+        """Return whether agent i was on a feature of its own blocked set after step t, bool [M, T+1, n]."""
         feature = batch[self.info].transpose(1, 2)  # [M, n, T+1]
         return (batch.blocked.gather(2, feature.clamp(min=0)) & (feature >= 0)).transpose(1, 2)
 
     def penalty(self, batch: EpisodeBatch) -> Tensor:
-        """[M, T+1]: the share of the partners that are on their blocked features; 0 without partners."""
+        """Return the share of the partners that are on their blocked features, [M, T+1]; 0 without partners."""
         partner = batch.assign == PARTNER
         hits = (self.met(batch) & partner[:, None]).sum(2)
         return hits / partner.sum(1, keepdim=True).clamp(min=1)
 
     def observe(self, fresh: EpisodeBatch) -> None:
-        """Count what partners met and what teams earned, and every ``refresh_steps`` steps draw the conclusions."""
+        """Count the features that partners met and the returns of teams; refresh the weights every ``refresh_steps``
+        steps."""
         fresh = EpisodeBatch(
             {k: fresh[k].cpu() for k in (self.info, "blocked", "assign", "filled", "reward", "length")}, fresh.fields
         )
@@ -100,7 +94,7 @@ class BlockedSets:
             self.refresh()
 
     def refresh(self) -> None:
-        """New weights from what was counted since the last time."""
+        """Compute new weights from the counts since the last refresh, and reset the counts."""
         frequency = self.visits / self.visits.sum(1, keepdim=True).clamp(min=1.0)
         usual = self.free[0] / self.free[1].clamp(min=1.0)
         mean = self.earned[0] / self.earned[1].clamp(min=1.0)
@@ -112,7 +106,7 @@ class BlockedSets:
         self.steps = 0
 
     def metrics(self, fresh: EpisodeBatch) -> Metrics:
-        """Means over the fresh episodes that there are; ``sbc/entropy``, nats, of the feature drawn first."""
+        """Return means over the fresh episodes; ``sbc/entropy`` is that of the feature drawn first, in nats."""
         partner = fresh.assign == PARTNER
         hit = self.met(fresh) & fresh.filled[..., None] & (partner & fresh.blocked.any(2))[:, None]
         steps = fresh.filled[..., None] & (partner & fresh.blocked.any(2))[:, None]
@@ -143,7 +137,7 @@ class BlockedSets:
 
 
 def random_features(mask: Tensor, count: int) -> Tensor:
-    """Bool [C]: ``count`` of the features in ``mask`` bool [C]."""
+    """Draw ``count`` of the features in ``mask`` bool [C], as bool [C]."""
     there = mask.nonzero().flatten()
     if count > len(there):
         raise ConfigError(f"sets.pool is {count}; the family has {len(there)} features")

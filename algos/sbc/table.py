@@ -1,10 +1,11 @@
 """SBC, E3T and self-play with tables instead of networks, for the smallest games (docs/sbc.md, "With tables").
 
-Every seat has its own values Q of joint cells, independently of the others'; a partner's also of its blocked set:
+Every seat has its own values Q of joint cells, independent of the others'; those of partners also depend on the blocked
+set b:
 
     Q(s, b, a) += lr · mean over the lanes that were there of [ r + gamma · max_a' Q(s', b, a') - Q(s, b, a) ]
 
-step by step through each new episode. A table remembers nothing: it cannot tell partners apart by what they did before.
+step by step through each new episode. A table has no memory: it cannot tell partners apart by what they did before.
 """
 
 from __future__ import annotations
@@ -15,19 +16,20 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from algos.sbc.ego import Exploring, Noisy, require_probabilities
+from algos.sbc.policies import EgoLineup, NoisyPolicy
 from algos.sbc.roles import EGO, PARTNER, draw_partners
 from algos.sbc.sets import BlockedSets
+from marl.core.checks import require_share
 from marl.core.protocols import Policy, Replay
 from marl.core.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs
 from marl.learn.learner import best_available, gather_actions
-from marl.learn.policy import LinearSchedule, random_available
+from marl.learn.policy import LinearSchedule, mix_random
 
 LARGEST = 10**7  # values in a table
 
 
 def joint_cell(state: Tensor, n_agents: int) -> Tensor:
-    """Long [*]: the number of a state [*, S] that is one of C cells for each agent, one-hot."""
+    """Return the number, long [*], of a state [*, S] that holds one of C cells for each agent, one-hot."""
     cell = state.unflatten(-1, (n_agents, -1))
     found = torch.zeros_like(state[..., 0], dtype=torch.long)
     for i in range(n_agents):
@@ -36,12 +38,12 @@ def joint_cell(state: Tensor, n_agents: int) -> Tensor:
 
 
 def set_number(blocked: Tensor) -> Tensor:
-    """Long [*]: 0 for an empty set, 1 + c for {c}, of sets bool [*, C] of one feature at most."""
+    """Return the number, long [*], of sets bool [*, C] of at most one feature: 0 for an empty set, 1 + c for {c}."""
     return torch.where(blocked.any(-1), blocked.long().argmax(-1) + 1, 0)
 
 
 class Table(nn.Module):
-    """Q [n, K, X, A]: values of each seat's actions in X joint cells with K blocked sets."""
+    """Q [n, K, X, A], the values of each seat's actions in X joint cells with K blocked sets."""
 
     q: Tensor
 
@@ -54,12 +56,12 @@ class Table(nn.Module):
         self.register_buffer("q", torch.zeros(size))
 
     def values(self, number: Tensor, state: Tensor) -> Tensor:
-        """[B, n, A] at sets long [B, n] and joint cells long [B]."""
+        """Return the values [B, n, A] at sets long [B, n] and joint cells long [B]."""
         return self.q[torch.arange(self.q.shape[0], device=state.device), number, state[:, None]]
 
     def learn(self, number: Tensor, state: Tensor, actions: Tensor, target: Tensor, mask: Tensor, lr: float) -> Tensor:
-        """Move the values at sets [B, n], joint cells [B] and actions [B, n] towards ``target`` [B, n], where ``mask``
-        [B, n]; several lanes at one value count as their mean. Returns the errors [B, n], zero elsewhere."""
+        """Move the values at sets [B, n], joint cells [B] and actions [B, n] towards ``target`` [B, n] where ``mask``
+        [B, n] holds, and return the errors [B, n], zero elsewhere. Lanes at the same value count as their mean."""
         n, K, X, A = self.q.shape
         seat = torch.arange(n, device=state.device)
         place = ((seat * K + number) * X + state[:, None]) * A + actions  # [B, n]
@@ -71,8 +73,8 @@ class Table(nn.Module):
 
 
 class TablePolicy:
-    """Greedy in a table; exploring, each agent plays a random action with probability ``epsilon``. ``draw`` gives the
-    blocked sets of an episode, bool [B, n, C], which are then the field ``blocked``; None: all are empty."""
+    """Plays greedily by a table; exploring, each agent plays a random action with probability ``epsilon``. ``draw``
+    gives the blocked sets of an episode, bool [B, n, C], which are then the field ``blocked``; None: all are empty."""
 
     def __init__(self, table: Table, epsilon: float, draw: Callable[[int, Generator], Tensor] | None = None) -> None:
         self.table, self.epsilon, self.draw = table, epsilon, draw
@@ -85,8 +87,7 @@ class TablePolicy:
         number = set_number(carry["blocked"]) if carry else torch.zeros(B, n, dtype=torch.long, device=obs.avail.device)
         actions = best_available(self.table.values(number, joint_cell(obs.state, n)), obs.avail)
         if explore:
-            coin = torch.rand(actions.shape, generator=gen, device=actions.device)
-            actions = torch.where(coin < self.epsilon, random_available(obs.avail, gen), actions)
+            actions = mix_random(actions, obs.avail, self.epsilon, gen)
         return actions, carry, dict(carry)
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
@@ -94,12 +95,13 @@ class TablePolicy:
 
 
 class Tables:
-    """An ego by table and, beside it in the other seats but for a share ``p_self`` of the exploring episodes, partners:
-    by tables of their own, told of ``sets`` and paid ``penalty`` less on them (SBC); or the ego itself, with random
-    actions at the rate ``noise`` (E3T); nobody with ``p_self`` 1. Both learn in the same episodes, once; the replay is
-    not used. ``lr`` and ``epsilon`` are schedules.
+    """An ego that plays by a table. In all but a share ``p_self`` of the exploring episodes partners play other seats.
+    They are a table of their own that reads ``sets`` and is paid ``penalty`` less on them (SBC), or the ego itself with
+    random actions at the rate ``noise`` (E3T); with ``p_self`` 1 there are none. Both learn once from the same fresh
+    episodes; the replay is not used. ``lr`` and ``epsilon`` are schedules.
 
-    Raises ConfigError where a state is no cell for each agent, sets have more than a feature, or partners are missing.
+    Raises ConfigError where the state is not one cell per agent, sets have more than one feature, or partners are
+    missing.
     """
 
     def __init__(
@@ -108,7 +110,8 @@ class Tables:
         lr: LinearSchedule, epsilon: LinearSchedule,
     ) -> None:  # fmt: skip
         n = spec.n_agents
-        require_probabilities("algo", p_self=p_self, noise=noise or 0.0, gamma=gamma)
+        require_share("algo", p_self=p_self, gamma=gamma)
+        require_share("algo", noise=noise, or_null=True)
         if "cells" not in spec.blockable or spec.state_dim != n * spec.blockable["cells"].mask.shape[1]:
             raise ConfigError("tables need a game whose state is a cell for each agent, such as mds_mini")
         if (sets is None) + (noise is None) != 1 and p_self < 1:
@@ -123,8 +126,8 @@ class Tables:
         self.partner = None if self.sets is None else Table(spec, 1 + self.sets.mask.shape[1]).to(self.device)
 
     def fields(self) -> dict[str, Field]:
-        told = {} if self.sets is None else self.sets.fields()
-        return {"assign": Field((self.n_agents,), torch.int64, "episode"), **told}
+        blocked = {} if self.sets is None else self.sets.fields()
+        return {"assign": Field((self.n_agents,), torch.int64, "episode"), **blocked}
 
     def policy(self, clock: Clock) -> Policy:
         epsilon = self.epsilon(clock.env_steps)
@@ -133,11 +136,11 @@ class Tables:
         if self.partner is not None and self.sets is not None:
             partners = [TablePolicy(self.partner, epsilon, self.sets.draw)]
         elif self.noise is not None:
-            partners = [Noisy(ego, [self.noise])]
-        return Exploring([ego, *partners], self.assign)
+            partners = [NoisyPolicy(ego, [self.noise])]
+        return EgoLineup([ego, *partners], self.assign)
 
     def assign(self, n_envs: int, gen: Generator) -> Tensor:
-        """Long [B, n]: who plays whom in the next episodes."""
+        """Draw which policy plays which seat in the next episodes, long [B, n]."""
         return draw_partners(n_envs, self.n_agents, self.p_self, gen) * PARTNER
 
     def annotate(self, fresh: EpisodeBatch) -> None:
@@ -157,7 +160,8 @@ class Tables:
         return metrics | {name: torch.tensor(value) for name, value in schedules.items()}
 
     def learn(self, table: Table, role: int, number: Tensor, reward: Tensor, fresh: EpisodeBatch, lr: float) -> Tensor:
-        """The seats of ``role`` learn from ``reward`` [B, T+1], with sets long [B, n]; returns their mean error."""
+        """Let the seats of ``role`` learn from ``reward`` [B, T+1] with sets long [B, n], and return their mean
+        error."""
         state, actions = joint_cell(fresh.state, self.n_agents), fresh.intended.long()
         total = torch.zeros((), device=self.device)
         seats = fresh.assign == role  # [B, n]
@@ -171,7 +175,8 @@ class Tables:
         return total / (seats[:, None] & fresh.filled[..., None]).sum().clamp(min=1)
 
     def networks(self) -> dict[str, nn.Module]:
-        return {"ego": self.ego} | ({} if self.partner is None else {"partner": self.partner})
+        nets: dict[str, nn.Module] = {"ego": self.ego}
+        return nets if self.partner is None else nets | {"partner": self.partner}
 
     def state_dict(self) -> dict[str, Any]:
         state = {name: table.state_dict() for name, table in self.networks().items()}

@@ -1,37 +1,38 @@
-"""Unrestricted joint value Q* beside a monotonic team value: what WQMIX and S2Q share.
+"""An unrestricted joint value Q* beside a monotonic team value, which WQMIX and S2Q share.
 
 Rashid et al. 2020, "Weighted QMIX", section 4 and appendix B (the central agent and its feed-forward mixer).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from marl.core.checks import require_at_least, require_choice
 from marl.core.distributed import global_count
 from marl.core.protocols import LearnerHook
-from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, require_positive
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward
 from marl.learn.agents import RecurrentAgent
-from marl.learn.algorithm import ValueAlgorithm
+from marl.learn.algorithm import Factories, ValueAlgorithm
 from marl.learn.learner import ValueLearner, best_available, frozen_copy, gather_actions, previous_actions
 from marl.learn.mixers import Mixer, NoMixer
 
-WEIGHTS = ("none", "cw", "ow")
+TargetSource = Literal["qstar", "qtot"]
 
 
 class CentralValue(nn.Module):
-    """Q*(s, tau, a) without any sign constraint: utilities of a recurrent network of its own, mixed by an MLP.
+    """Q*(s, tau, a) without any sign constraint: an MLP mixes the utilities of a recurrent network of its own.
 
     The joint action enters through one number per agent, its chosen utility.
     """
 
     def __init__(self, spec: EnvSpec, agent: RecurrentAgent, *, embed_dim: int) -> None:
         super().__init__()
-        require_positive("algo", central_dim=embed_dim)
+        require_at_least("algo", 1, central_dim=embed_dim)
         S, E = spec.state_dim, embed_dim
         self.agent = agent
         self.mix = nn.Sequential(
@@ -41,23 +42,24 @@ class CentralValue(nn.Module):
         self.value = nn.Sequential(nn.Linear(S, E), nn.ReLU(), nn.Linear(E, 1))
 
     def forward(self, u: Tensor, state: Tensor) -> Tensor:
-        """Chosen utilities u [*, n] in states [*, S], whose axes may be 1 to share a state -> [*, 1]."""
+        """Map chosen utilities u [*, n] and states [*, S] to Q* [*, 1]; a state axis may be 1 to share a state."""
         return self.mix(torch.cat([state.expand(*u.shape[:-1], -1), u], -1)) + self.value(state)
 
 
 @dataclass
 class CentralForward(Forward):
-    """A pass with the unrestricted value."""
+    """A forward pass with the unrestricted value."""
 
     x: Tensor  # [M, T+1, n, I] input of the agents
-    slots: Tensor | None  # long [M] how many slots of each episode matter; None: all
+    slots: Tensor | None  # long [M], slots of each episode that matter; None: all
     u: Tensor  # [M, T+1, n, A] central utilities, with gradient
     target_u: Tensor  # [M, T+1, n, A] those of the target
     central_v: Tensor  # [M, T+1, 1] target Q* at the greedy joint action
 
 
 class CentralLearner(ValueLearner):
-    """Value learner with an unrestricted value, trained on the same targets, that may give the bootstrap values.
+    """A value learner with an unrestricted value, which is trained on the same targets and may supply the bootstrap
+    values.
 
     ``target_source``: qstar bootstraps from target Q* at the greedy joint action of the online agents, qtot from the
     base learner's target networks. Only the target networks that this needs exist.
@@ -71,16 +73,16 @@ class CentralLearner(ValueLearner):
         hooks: Sequence[LearnerHook],
         central: CentralValue | None,
         *,
-        target_source: Literal["qstar", "qtot"],
+        target_source: TargetSource,
         device: torch.device | str = "cpu",
         **base: Any,
     ) -> None:
-        one_of("learner.target_source", target_source, ("qstar", "qtot"))
+        require_choice("learner", get_args(TargetSource), target_source=target_source)
         if isinstance(mixer, NoMixer):
             raise ConfigError("algo.mixer=none knows no value of joint actions; choose vdn, qmix or qplex")
         if target_source == "qstar" and not base["double_q"]:
             raise ConfigError("learner.double_q=false needs target_source=qtot: Q* is taken at the online choice")
-        self.target_source = target_source  # before the base learner asks for networks and targets
+        self.target_source = target_source  # set before the base learner asks for networks and targets
         self.central = None if central is None else central.to(device)
         super().__init__(spec, agent, mixer, hooks, device=device, **base)
 
@@ -115,17 +117,17 @@ class CentralLearner(ValueLearner):
         return CentralForward(q, h.detach(), target_v, greedy, x, slots, u, target_u, central_v)
 
     def central_taken(self, batch: EpisodeBatch, fwd: CentralForward) -> Tensor:
-        """Q* of the joint actions that were taken, [M, T, 1]."""
+        """Return Q* of the joint actions that were taken, [M, T, 1]."""
         assert self.central is not None
         actions = self.acted(batch, self.act_on)[:, :-1]
         return value_where(self.central, gather_actions(fwd.u[:, :-1], actions), batch.state[:, :-1], fwd.slots)
 
 
 def value_where(central: CentralValue, u: Tensor, state: Tensor, slots: Tensor | None) -> Tensor:
-    """Q* [M, T', *, 1] of chosen utilities u [M, T', *, n] in states [M, T', S].
+    """Return Q* [M, T', *, 1] of chosen utilities u [M, T', *, n] in states [M, T', S].
 
-    Where ``slots`` long [M] says how many slots of each episode matter, the others are 0 and cost nothing: Q*'s wide
-    layers on padding were a quarter of an update.
+    Where ``slots`` long [M] says how many slots of each episode matter, the others are 0 and not computed: Q*'s wide
+    layers on padding used to take a quarter of an update.
     """
     state = state.reshape(*state.shape[:2], *([1] * (u.dim() - 3)), -1)
     if slots is None:
@@ -135,26 +137,16 @@ def value_where(central: CentralValue, u: Tensor, state: Tensor, slots: Tensor |
     return values.new_zeros(*u.shape[:-1], 1).index_put((rows,), values)
 
 
-def one_of(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{key}={value} is not known; choose one of {', '.join(allowed)}")
-
-
-def within_unit(key: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ConfigError(f"{key}={value} must be within [0, 1]")
-
-
 def is_joint(actions: Tensor, joint: Tensor) -> Tensor:
-    """Bool [*, 1]: all agents' actions long [*, n] are those of the joint action long [*, n]."""
+    """Return where all agents' actions long [*, n] are those of the joint action long [*, n], as bool [*, 1]."""
     return (actions == joint).all(-1, keepdim=True)
 
 
 def wqmix_weight(rule: str, w: float, delta: Tensor, target: Tensor, central_v: Tensor, is_greedy: Tensor) -> Tensor:
-    """Weights [M, T, 1] of squared errors ``delta`` = value - target; ``w`` where the rule does not give 1.
+    """Return the weights [M, T, 1] of squared errors ``delta`` = value - target: 1 by the rule, ``w`` elsewhere.
 
-    ow: the target exceeds the value (optimistic). cw: the action taken is the greedy one (bool ``is_greedy``), or its
-    target exceeds Q* of the greedy one (``central_v``). Rashid et al. 2020, eq. 6 and 7.
+    ow gives 1 where the target exceeds the value (optimistic); cw where the action taken is the greedy one (bool
+    ``is_greedy``), or its target exceeds Q* of the greedy one (``central_v``). Rashid et al. 2020, eq. 6 and 7.
     """
     if rule == "none":
         return torch.ones_like(delta)
@@ -163,24 +155,18 @@ def wqmix_weight(rule: str, w: float, delta: Tensor, target: Tensor, central_v: 
 
 
 def masked_mean(values: Tensor, filled: Tensor) -> Tensor:
-    """Sum over the filled steps divided by their number on all ranks; values [M, T, 1], filled bool [M, T, 1]."""
+    """Return the sum of values [M, T, 1] over the steps ``filled`` (bool [M, T, 1]) over their number on all ranks."""
     return torch.where(filled, values, 0.0).sum() / global_count(filled.sum())
 
 
 class CentralAlgorithm(ValueAlgorithm):
-    """``ValueAlgorithm`` whose learner is given an unrestricted value with ``central_dim`` hidden units."""
+    """A ``ValueAlgorithm`` whose learner has an unrestricted value with ``central_dim`` hidden units."""
 
     def __init__(self, *args: Any, central_dim: int, **base: Any) -> None:
         self.central_dim = central_dim
         super().__init__(*args, **base)
 
-    def make_learner(
-        self,
-        spec: EnvSpec,
-        agent: Callable[[EnvSpec], RecurrentAgent],
-        mixer: Callable[[EnvSpec], Mixer],
-        learner: Callable[..., ValueLearner],
-    ) -> ValueLearner:
-        first, mix = agent(spec), mixer(spec)  # in the base algorithm's order: the same initial weights
-        central = CentralValue(spec, agent(spec), embed_dim=self.central_dim)
-        return learner(spec, first, mix, self.hooks, central, device=self.device)
+    def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
+        agent, mixer = make.agent(spec), make.mixer(spec)  # in the base algorithm's order: the same initial weights
+        central = CentralValue(spec, make.agent(spec), embed_dim=self.central_dim)
+        return make.learner(spec, agent, mixer, self.hooks, central, device=self.device)

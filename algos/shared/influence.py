@@ -1,46 +1,24 @@
-"""What FIM and LAIES share: naming state features, a forward model of them and how it is trained, annealing.
+"""What FIM and LAIES share: a trained forward model of the state, and the annealing of their rewards.
 
-Axis letters: ``X`` numbers that the model reads, ``C`` chosen state features. The network: ``influence_model``.
+Axis letters: ``X`` numbers that the model reads, ``C`` chosen state features. The network is in ``influence_model``.
 """
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor, nn
 
-from algos.shared.influence_model import ForwardModel, alternatives
+from algos.shared.influence_model import ForwardModel, Kind, alternatives
+from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.distributed import world
-from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, require_positive
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch
 
 CHANGED = 1e-6  # smaller differences of a state feature are rounding
-
-
-def feature_names(spec: EnvSpec) -> tuple[str, ...]:
-    """One name per state feature; "dim 7" where the environment has none."""
-    return spec.state_names or tuple(f"dim {d}" for d in range(spec.state_dim))
-
-
-def matching(spec: EnvSpec, patterns: list[str], key: str, must: bool = True) -> Tensor:
-    """Bool [S]: state features that a pattern names: a regular expression found in the feature's name, or a slice such
-    as "3:7". ConfigError, unless ``must`` is False, where a pattern names none."""
-    names, chosen = feature_names(spec), torch.zeros(spec.state_dim, dtype=torch.bool)
-    for pattern in patterns:
-        if cut := re.fullmatch(r"(\d*):(\d*)", pattern):
-            found = torch.zeros_like(chosen)
-            found[slice(*(int(end) if end else None for end in cut.groups()))] = True
-        else:
-            try:
-                found = torch.tensor([re.search(pattern, name) is not None for name in names])
-            except re.error as error:
-                raise ConfigError(f"{key}='{pattern}' is no regular expression: {error}") from error
-        if must and not found.any():
-            raise ConfigError(f"{key}='{pattern}' names no state feature; there are {', '.join(names[:40])}")
-        chosen |= found
-    return chosen
+Inputs = Literal["state", "state+obs"]
+Prediction = Literal["change", "state"]
 
 
 def one_process(name: str) -> None:
@@ -51,7 +29,7 @@ def one_process(name: str) -> None:
 
 @dataclass
 class Transitions:
-    """What the forward model learns from, as whole episodes."""
+    """Whole episodes as the forward model learns from them."""
 
     x: Tensor  # f32 [M, T, X]
     actions: Tensor  # long [M, T, n] executed
@@ -61,13 +39,13 @@ class Transitions:
 
 
 def events(data: Transitions, chosen: Tensor) -> Tensor:
-    """Bool [M, T]: steps on which a feature of ``chosen`` (bool [S]) changed."""
+    """Return the steps, bool [M, T], on which a feature of ``chosen`` (bool [S]) changed."""
     return data.filled & (data.change[..., chosen].abs() > CHANGED).any(-1)
 
 
 def balanced_steps(event: Tensor, filled: Tensor, size: int, share: float, gen: Generator) -> Tensor:
-    """Indices long [size, 2] of filled steps, drawn with replacement, round(share * size) of them events (bool [M, T]).
-    Share 0, or a batch with only one of the kinds, draws from all alike."""
+    """Draw indices long [size, 2] of filled steps with replacement, round(share * size) of them events (bool [M, T]).
+    With share 0, or where only one of the kinds occurs, draw from all steps alike."""
     yes, no = event.nonzero(), (filled & ~event).nonzero()
     if share == 0 or not len(yes) or not len(no):
         pool = filled.nonzero()
@@ -79,7 +57,7 @@ def balanced_steps(event: Tensor, filled: Tensor, size: int, share: float, gen: 
 
 
 def balanced_weights(event: Tensor, filled: Tensor, share: float) -> Tensor:
-    """Weights [M, T] that sum to 1, ``share`` of them on events; the expectation of ``balanced_steps``."""
+    """Return weights [M, T] that sum to 1, ``share`` of it on events: what ``balanced_steps`` draws on average."""
     other = filled & ~event
     plain = filled / filled.sum().clamp(min=1)
     weight = share * event / event.sum().clamp(min=1) + (1 - share) * other / other.sum().clamp(min=1)
@@ -89,11 +67,11 @@ def balanced_weights(event: Tensor, filled: Tensor, share: float) -> Tensor:
 class Dynamics:
     """A ``ForwardModel`` with its optimiser and its random stream.
 
-    ``inputs``: state, or state+obs (all agents' observations beside it). ``predict``: change (in units of ``scale``
-    [S]) or state (the next one). ``batch_size`` transitions per step (gru: as many whole episodes), null: all;
-    ``event_frac`` of them events, 0: as they come. ``slow_every``: influence is read from a copy, renewed so often;
-    null: from the model itself. Weights and draws come from the run's seed but not from its global generator: the base
-    learner stays as it is.
+    ``inputs``: state, or state+obs (with all agents' observations). ``predict``: change (in units of ``scale`` [S]) or
+    state (the next one). Each step uses ``batch_size`` transitions (gru: whole episodes with about as many; null: all),
+    a share ``event_frac`` of them events (0: as they come). ``slow_every``: influence is read from a copy that is
+    renewed every so many updates; null: from the model itself. Weights and draws come from the run's seed but not from
+    its global generator, which leaves the base learner as it is.
     """
 
     def __init__(
@@ -101,9 +79,9 @@ class Dynamics:
         spec: EnvSpec,
         seed: int,
         *,
-        kind: Literal["mlp", "gru"],
-        inputs: Literal["state", "state+obs"],
-        predict: Literal["change", "state"],
+        kind: Kind,
+        inputs: Inputs,
+        predict: Prediction,
         hidden_dim: int,
         xavier: bool,
         lr: float,
@@ -113,28 +91,21 @@ class Dynamics:
         event_frac: float,
         slow_every: int | None,
     ) -> None:
-        for key, value, allowed in (
-            ("kind", kind, ("mlp", "gru")),
-            ("inputs", inputs, ("state", "state+obs")),
-            ("predict", predict, ("change", "state")),
-        ):
-            if value not in allowed:
-                raise ConfigError(f"model.{key}={value} is not known; choose one of {', '.join(allowed)}")
-        sizes = {"batch_size": batch_size, "slow_every": slow_every}
-        require_positive("model", hidden_dim=hidden_dim, steps_per_update=steps_per_update)
-        require_positive("model", **{key: size for key, size in sizes.items() if size is not None})
-        if lr <= 0 or grad_clip <= 0:
-            raise ConfigError(f"model.lr={lr} and model.grad_clip={grad_clip} must be positive")
-        if not 0.0 <= event_frac <= 1.0:
-            raise ConfigError(f"model.event_frac={event_frac} must be within [0, 1]")
+        require_choice("model", get_args(Kind), kind=kind)
+        require_choice("model", get_args(Inputs), inputs=inputs)
+        require_choice("model", get_args(Prediction), predict=predict)
+        require_at_least("model", 1, hidden_dim=hidden_dim, steps_per_update=steps_per_update)
+        require_at_least("model", 1, batch_size=batch_size, slow_every=slow_every, or_null=True)
+        require_positive("model", lr=lr, grad_clip=grad_clip)
+        require_share("model", event_frac=event_frac)
         self.uses_obs, self.predict = inputs == "state+obs", predict
         self.grad_clip, self.steps, self.batch_size = grad_clip, steps_per_update, batch_size
         self.event_frac, self.slow_every = event_frac, slow_every
         width = spec.state_dim + spec.n_agents * spec.obs_dim * self.uses_obs
-        sizes_of = (width, spec.n_agents, spec.n_actions, spec.state_dim, kind, hidden_dim)
+        sizes = (width, spec.n_agents, spec.n_actions, spec.state_dim, kind, hidden_dim)
         with torch.random.fork_rng():
             torch.manual_seed(seed)
-            self.model, self.slow = ForwardModel(*sizes_of), ForwardModel(*sizes_of)
+            self.model, self.slow = ForwardModel(*sizes), ForwardModel(*sizes)
             for p in self.model.parameters():
                 if xavier and p.dim() > 1:
                     nn.init.xavier_uniform_(p)
@@ -144,24 +115,25 @@ class Dynamics:
         self.updates = 0
 
     def to(self, device: torch.device) -> None:
-        """Move everything to where the batches are."""
+        """Move the models and the optimiser to the device of the batches."""
         if next(self.model.parameters()).device != device:
             self.model.to(device)
             self.slow.to(device)
             self.optimizer.load_state_dict(self.optimizer.state_dict())  # moves its moments too
 
     def transitions(self, data: EpisodeBatch) -> Transitions:
-        """What happened in ``data``, at the actions that were executed."""
+        """Return the transitions of ``data``, with the executed actions."""
         filled = data.filled[:, :-1]
         change = torch.where(filled[..., None], data.state[:, 1:] - data.state[:, :-1], 0.0)
         return Transitions(self.read(data), data.actions[:, :-1].long(), data.state[:, :-1], change, filled)
 
     def read(self, data: EpisodeBatch) -> Tensor:
-        """The model's input [M, T, X]."""
+        """Return the model's input [M, T, X]."""
         return torch.cat([data.state, data.obs.flatten(2)], -1)[:, :-1] if self.uses_obs else data.state[:, :-1]
 
     def learn(self, data: Transitions, chosen: Tensor, scale: Tensor, steps: int | None = None) -> Tensor:
-        """Gradient steps on squared errors, summed over the features ``chosen`` bool [S]; the last loss, detached."""
+        """Take ``steps`` gradient steps on squared errors, summed over the features ``chosen`` bool [S], and return the
+        last loss, detached. None takes ``steps_per_update``."""
         event = events(data, chosen)
         for _ in range(self.steps if steps is None else steps):
             loss = self.loss(data, event, chosen, scale)
@@ -175,7 +147,7 @@ class Dynamics:
         return loss.detach()
 
     def loss(self, data: Transitions, event: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
-        """Balanced mean of the squared error of one minibatch."""
+        """Return the balanced mean squared error of one minibatch."""
         lengths = None
         if self.model.kind == "gru":
             n = len(event)
@@ -200,8 +172,8 @@ class Dynamics:
         return (weight * error).sum()
 
     def contrast(self, batch: EpisodeBatch, dims: Tensor, q: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """What each agent's executed action changes in the prediction, [M, T, n, C], against its alternatives
-        (``alternatives``; 0 for the dead), and the prediction [M, T, C]; 0 on padding."""
+        """Return how much each agent's executed action changes the prediction against its ``alternatives``,
+        [M, T, n, C] (0 for dead agents), and the prediction [M, T, C]. Both are 0 on padding."""
         actions, filled = batch.actions[:, :-1].long(), batch.filled[:, :-1]
         weight = alternatives(batch.avail[:, :-1], actions, batch.alive[:, :-1] & filled[..., None], q)
         model = self.model if self.slow_every is None else self.slow
@@ -209,13 +181,13 @@ class Dynamics:
         contrast, predicted = (v.new_zeros(*filled.shape, *v.shape[1:]).index_put((filled,), v) for v in found)
         return contrast, predicted
 
-    def state_dict(self) -> dict[str, object]:
+    def state_dict(self) -> dict[str, Any]:
         return {
             "model": self.model.state_dict(), "slow": self.slow.state_dict(),
             "optimizer": self.optimizer.state_dict(), "gen": self.gen.get_state(), "updates": self.updates,
         }  # fmt: skip
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.slow.load_state_dict(state["slow"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -224,12 +196,11 @@ class Dynamics:
 
 
 class Anneal:
-    """Factor of an intrinsic reward: 1 until a collected batch first returns more than 0, then linear to 0 over
-    ``steps`` environment steps; ``steps`` null: always 1."""
+    """The factor of an intrinsic reward. It is 1 until the first collected batch with a positive return and then falls
+    linearly to 0 over ``steps`` environment steps; it is always 1 where ``steps`` is null."""
 
     def __init__(self, steps: int | None) -> None:
-        if steps is not None:
-            require_positive("anneal", steps=steps)
+        require_at_least("anneal", 1, steps=steps, or_null=True)
         self.steps, self.seen = steps, 0
         self.start: int | None = None
 

@@ -6,6 +6,8 @@ Learning" (LAIES). Axis letters: ``X`` numbers that the model reads, ``C`` chose
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,16 +15,17 @@ from torch import Tensor, nn
 from marl.learn.gru import gru_recurrence
 
 ROWS = 2048  # alternatives evaluated at once: their layers of 128 stay in the processor's cache
+Kind = Literal["mlp", "gru"]
 
 
 class ForwardModel(nn.Module):
     """Predicts [N, S] numbers about the next state from ``x`` [N, X] and the joint action long [N, n].
 
-    ``kind``: mlp (two hidden layers) or gru (one, then a GRU). The joint action enters the first layer as the sum of
-    one column of weights per agent, so that an alternative action exchanges a column and costs no first layer.
+    ``kind``: mlp (two hidden layers) or gru (one hidden layer, then a GRU). The joint action enters the first layer as
+    a sum of one column of weights per agent, so an alternative action swaps a column instead of redoing the layer.
     """
 
-    def __init__(self, inputs: int, n_agents: int, n_actions: int, outputs: int, kind: str, hidden_dim: int) -> None:
+    def __init__(self, inputs: int, n_agents: int, n_actions: int, outputs: int, kind: Kind, hidden_dim: int) -> None:
         super().__init__()
         self.kind, self.inputs, self.hidden_dim = kind, inputs, hidden_dim
         self.shape = (n_agents, n_actions)
@@ -34,58 +37,63 @@ class ForwardModel(nn.Module):
         self.head = nn.Linear(hidden_dim, outputs)
 
     def columns(self) -> Tensor:
-        """[n, A, H] what each agent's action adds to the first layer."""
+        """Return what each agent's action adds to the first layer, [n, A, H]."""
         return self.first.weight[:, self.inputs :].t().reshape(*self.shape, self.hidden_dim)
 
     def enter(self, x: Tensor, actions: Tensor) -> Tensor:
-        """First layer before its ReLU, [N, H]."""
+        """Return the first layer before its ReLU, [N, H]."""
         return self.first(torch.cat([x, F.one_hot(actions, self.shape[1]).flatten(-2).to(x.dtype)], -1))
 
+    def gate_weights(self, name: Literal["ih", "hh"]) -> tuple[Tensor, Tensor]:
+        """Return the GRU's weights [3H, H] and biases [3H] of its input (ih) or its state (hh)."""
+        return self.gru.get_parameter(f"weight_{name}_l0"), self.gru.get_parameter(f"bias_{name}_l0")
+
     def hidden(self, entered: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Last hidden layer [N, H] after the first one [N, H], and (gru) the states before each step [N, H]: rows are
-        the steps of whole episodes, one after the other, ``lengths`` long [M] of them each."""
+        """Return the last hidden layer [N, H] after the first one [N, H], and (gru) the states before each step [N, H].
+        Rows are the steps of whole episodes one after the other, whose ``lengths`` are long [M]."""
         if self.kind == "mlp":
             return torch.relu(self.second(torch.relu(entered))), entered
         assert lengths is not None, "a gru reads whole episodes"
-        start, g = F.pad(lengths.cumsum(0), (1, 0)), self.gru
+        start = F.pad(lengths.cumsum(0), (1, 0))
         if entered.device.type == "cpu":
-            gates = F.linear(torch.relu(entered), g.weight_ih_l0, g.bias_ih_l0)
-            h = gru_recurrence(gates[:, None], g.weight_hh_l0[None], g.bias_hh_l0[None], start)[:, 0]
+            gates = F.linear(torch.relu(entered), *self.gate_weights("ih"))
+            weight, bias = self.gate_weights("hh")
+            h = gru_recurrence(gates[:, None], weight[None], bias[None], start)[:, 0]
         else:
             there = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]  # [M, T]
             padded = entered.new_zeros(*there.shape, self.hidden_dim).index_put((there,), torch.relu(entered))
-            h = g(padded)[0][there]
+            h = self.gru(padded)[0][there]
         before = h.roll(1, 0)
         return h, before.index_fill(0, start[:-1][lengths > 0], 0.0)
 
     def hidden_after(self, entered: Tensor, before: Tensor, gates: Tensor) -> Tensor:
-        """Last hidden layer [R, H] of single steps, ``entered`` [R, H] overwritten. gru: from the states ``before``
-        them [R, H], whose part of the gates [R, 3H] is given."""
+        """Return the last hidden layer [R, H] of single steps and overwrite ``entered`` [R, H]. A gru also reads the
+        states ``before`` them [R, H] and what these contribute to its ``gates`` [R, 3H]."""
         if self.kind == "mlp":
             return self.second(entered.relu_()).relu_()
-        reset, update, new = F.linear(entered.relu_(), self.gru.weight_ih_l0, self.gru.bias_ih_l0).chunk(3, -1)
+        reset, update, new = F.linear(entered.relu_(), *self.gate_weights("ih")).chunk(3, -1)
         reset_h, update_h, new_h = gates.chunk(3, -1)
         new = torch.tanh(new + torch.sigmoid(reset + reset_h) * new_h)
         return new + torch.sigmoid(update + update_h) * (before - new)
 
     def forward(self, x: Tensor, actions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """x [N, X], actions long [N, n] -> [N, S]; gru: rows as in ``hidden``."""
+        """Map x [N, X] and actions long [N, n] to predictions [N, S]; a gru reads rows as ``hidden`` does."""
         return self.head(self.hidden(self.enter(x, actions), lengths)[0])
 
     @torch.no_grad()
     def contrast(
         self, x: Tensor, actions: Tensor, weight: Tensor, dims: Tensor, lengths: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """f(a) - sum over a' of weight(i, a') f(a', a^-i), one per agent: [N, n, C], and f(a) [N, C].
+        """Return f(a) - sum over a' of weight(i, a') f(a', a^-i) for each agent i, [N, n, C], and f(a) [N, C].
 
-        ``weight`` [N, n, A] sums to 1 over each agent's alternatives, or is 0 everywhere (then so is the contrast);
-        ``dims`` long [C] are the features wanted. Only alternatives with weight are computed. Rows as in ``hidden``.
+        ``weight`` [N, n, A] sums to 1 over each agent's alternatives, or is 0 everywhere (and then so is the contrast);
+        ``dims`` long [C] selects features. Only alternatives with weight are computed. Rows are as in ``hidden``.
         """
         (n, A), W = self.shape, self.head.weight[dims]
         entered, columns = self.enter(x, actions), self.columns()  # [N, H], [n, A, H]
         hidden, before = self.hidden(entered, lengths)
         fact = F.linear(hidden, W)  # the bias is in every prediction, and in no difference
-        gates = before if self.kind == "mlp" else F.linear(before, self.gru.weight_hh_l0, self.gru.bias_hh_l0)
+        gates = before if self.kind == "mlp" else F.linear(before, *self.gate_weights("hh"))
         others = entered[:, None] - columns[torch.arange(n, device=x.device), actions]  # [N, n, H] without agent i
         others, columns, total = others.flatten(0, 1), columns.flatten(0, 1), fact.new_zeros(len(x) * n, len(dims))
         for part in weight.nonzero().split(ROWS):
@@ -97,14 +105,14 @@ class ForwardModel(nn.Module):
 
 
 def alternatives(avail: Tensor, actions: Tensor, counted: Tensor, q: Tensor | None = None) -> Tensor:
-    """Weights [M, T, n, A] of what each agent could have done instead: available, and not what it did (long [M, T, n]).
+    """Return weights [M, T, n, A] of the actions that each agent could have taken instead of its own (long [M, T, n]).
 
-    Equal, or the softmax of ``q`` [M, T, n, A]; 0 for agents that are not ``counted`` (bool [M, T, n]) and for those
-    without an alternative.
+    They are equal among available actions, or the softmax of ``q`` [M, T, n, A]; 0 for agents that are not ``counted``
+    (bool [M, T, n]) and for agents without an alternative.
     """
     other = avail & counted[..., None]
     other = other.scatter(-1, actions[..., None], False)
     if q is None:
         return other / other.sum(-1, keepdim=True).clamp(min=1)
     scores = torch.where(other, q, -torch.inf)
-    return torch.where(other, scores.softmax(-1), 0.0)  # no alternative: nan, left out
+    return torch.where(other, scores.softmax(-1), 0.0)  # nan where there is no alternative

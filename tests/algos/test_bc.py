@@ -129,9 +129,9 @@ def test_it_learns_the_rule_and_what_is_held_out_shows_it() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"held_out": 0.0}, "held_out is 0.0"), ({"held_out": 1.0}, "held_out is 1.0"),
-        ({"unstuck": -1}, "unstuck is -1"),
-        ({"batch_size": 0}, "batch_size is 0"), ({"updates_per_collect": 0}, "updates_per_collect is 0"),
+        ({"held_out": 0.0}, r"held_out=0.0 must be within \(0, 1\)"), ({"held_out": 1.0}, "held_out=1.0"),
+        ({"unstuck": -1}, "unstuck=-1"),
+        ({"batch_size": 0}, "batch_size=0"), ({"updates_per_collect": 0}, "updates_per_collect=0"),
     ],
 )  # fmt: skip
 def test_sizes_out_of_range_are_refused(changes: dict[str, Any], words: str) -> None:

@@ -147,5 +147,5 @@ def test_a_saved_learner_goes_on_alike() -> None:
 
 @pytest.mark.parametrize("name", ["weight", "eta", "noise", "clip"])
 def test_negative_settings_are_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"learner.{name}=-1.0 must not be negative"):
+    with pytest.raises(ConfigError, match=f"learner.{name}=-1.0 must be at least 0"):
         make(**{name: -1.0})

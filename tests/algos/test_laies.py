@@ -121,8 +121,8 @@ def test_a_checkpoint_continues_exactly() -> None:
     [
         ({"external": ["enemy"]}, "laies.external='enemy' names no state feature; there are button"),
         ({"external": []}, "laies.external is empty"),
-        ({"agent_clip": 0.0}, "laies.agent_clip=0.0 must be positive"),
-        ({"influence_scale": -1.0}, "laies.influence_scale=-1.0 must not be negative"),
+        ({"agent_clip": 0.0}, "laies.agent_clip=0.0 must be above 0"),
+        ({"influence_scale": -1.0}, "laies.influence_scale=-1.0 must be at least 0"),
     ],
 )
 def test_bad_options_are_one_clear_line(changes: dict[str, Any], message: str) -> None:

@@ -146,7 +146,7 @@ def test_the_nonmonotonic_optimum_is_found_with_a_small_weight_and_not_without(r
         (lambda: make_wqmix(SPEC, "cw", 0.5, mixer=NoMixer), "algo.mixer=none knows no value of joint actions"),
         (lambda: make_wqmix(SPEC, "cw", 0.5, target_source="q"), "target_source=q is not known; choose one of qstar"),
         (lambda: make_wqmix(SPEC, "cw", 0.5, double_q=False), "learner.double_q=false needs target_source=qtot"),
-        (lambda: CentralValue(SPEC, make_agent(SPEC), embed_dim=0), "algo.central_dim is 0; it must be at least 1"),
+        (lambda: CentralValue(SPEC, make_agent(SPEC), embed_dim=0), "algo.central_dim=0 must be at least 1"),
     ],
 )
 def test_bad_options_are_one_clear_line(make: Any, message: str) -> None:

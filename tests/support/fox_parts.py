@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from algos.fox.algorithm import FoX, FoXHook, FoXLearner
-from algos.fox.aware import Awareness
+from algos.fox import Awareness, FoX, FoXHook, FoXLearner
 from algos.fox.formation import Formations
 from algos.fox.nets import FoXAgent
 from marl.core.types import EnvSpec, EpisodeBatch

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import algos.fim.hook
-from algos.fim.hook import RandomFirst
+from algos.fim.schedule import RandomFirst
 from algos.fim.trace import focus, team_reward, trace_metrics, traces
 from marl.core.types import ConfigError, EpisodeBatch
 from marl.learn.mixers import VDN, QMix
@@ -318,16 +318,16 @@ def test_a_run_that_goes_on_later_equals_one_that_did_not_stop(
         ({"trace": "on"}, "fim.trace=on is not known; choose one of off, shared, per_agent"),
         ({"trace_form": "sum"}, "fim.trace_form=sum is not known; choose one of gain, share, product"),
         ({"eta": 1.0}, r"fim.eta=1.0 must be within \[0, 1\)"),
-        ({"scale": -1.0}, "fim.scale=-1.0 must not be negative"),
-        ({"r_clip": 0.0}, "fim.r_clip=0.0 must be positive"),
+        ({"scale": -1.0}, "fim.scale=-1.0 must be at least 0"),
+        ({"r_clip": 0.0}, "fim.r_clip=0.0 must be above 0"),
         ({"id_steps": 10**12}, "fim.id_steps=1000000000000 needs .* GiB"),
         ({"cog": {"delta": "largest"}}, "cog.delta=largest must be auto_gap or a number above h_min"),
         ({"cog": {"normaliser": "std"}}, "cog.normaliser=std is not known"),
         ({"cog": {"candidates": ["box"]}}, "cog.candidates='box' names no state feature; there are button, clock"),
         ({"model": {"kind": "cnn"}}, "model.kind=cnn is not known; choose one of mlp, gru"),
         ({"model": {"event_frac": 2.0}}, r"model.event_frac=2.0 must be within \[0, 1\]"),
-        ({"model": {"batch_size": 0}}, "model.batch_size is 0; it must be at least 1"),
-        ({"anneal_steps": 0}, "anneal.steps is 0; it must be at least 1"),
+        ({"model": {"batch_size": 0}}, "model.batch_size=0 must be at least 1"),
+        ({"anneal_steps": 0}, "anneal.steps=0 must be at least 1"),
     ],
 )
 def test_bad_options_are_one_clear_line(changes: dict[str, Any], message: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from algos.fim.cog import CenterOfGravity, entropies
 from algos.fim.memory import Memory
-from algos.shared.influence import matching
+from algos.shared.features import matching
 from marl.core.types import ConfigError
 from tests.support.fim_parts import COG, button_batch, make_cog, make_dynamics
 from tests.support.helpers import make_spec

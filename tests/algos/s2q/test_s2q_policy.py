@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor
 
 from algos.s2q.nets import CandidateSoftmax, repeated
-from algos.s2q.policy import EXECUTE, S2QPolicy
+from algos.s2q.policy import Execute, S2QPolicy
 from marl.core.types import Clock, EnvSpec, Obs
 from marl.learn.learner import best_available
 from tests.support.helpers import make_spec, random_batch
@@ -160,7 +160,7 @@ def test_a_share_of_the_lanes_is_mixed_and_stays_so_for_the_episode() -> None:
     assert (drawn != drawn[:, :1]).any(1).float().mean() > 0.8, "a new draw at every step"
 
 
-@pytest.mark.parametrize("execute", EXECUTE)
+@pytest.mark.parametrize("execute", get_args(Execute))
 def test_before_the_first_update_and_with_head0_the_team_plays_head_0(execute: Any) -> None:
     plays = {
         updates: play(policy(updates, execute=execute, p_mixed=1.0, temperature=10.0), 3, 200) for updates in (0, 1)
@@ -187,7 +187,7 @@ def test_noise_comes_on_top_agent_by_agent() -> None:
 # tests, the base learner, messages
 
 
-@pytest.mark.parametrize("execute", EXECUTE)
+@pytest.mark.parametrize("execute", get_args(Execute))
 def test_tests_see_head_0_alone(execute: Any) -> None:
     """Whatever the other heads, the decoder, the draw and the seed are."""
     team = policy(execute=execute, p_mixed=1.0, temperature=10.0)

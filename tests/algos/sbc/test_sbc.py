@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from algos.sbc.algorithm import Partner, Penalty
-from algos.sbc.ego import Noisy, Training
-from algos.sbc.roles import PARTNER, draw_partners, told_of
+from algos.sbc.algorithm import Penalty
+from algos.sbc.policies import NoisyPolicy, PartnerPolicy, ValueEgoLineup
+from algos.sbc.roles import PARTNER, draw_partners, with_blocked_set
 from marl.core.types import Obs
 from marl.learn.learner import ValueLearner, gather_actions
 from marl.learn.mixers import VDN, NoMixer
@@ -127,11 +127,11 @@ def test_the_penalty_is_the_share_of_partners_on_their_own_blocked_features() ->
 
 
 def test_a_penalty_of_zero_is_no_penalty_bit_for_bit_and_an_equal_ego() -> None:
-    told = told_of(SPEC, 4)
+    spec = with_blocked_set(SPEC, 4)
     states = []
     for hooks in ([], [Penalty(make_sets(SPEC), 0.0)], [Penalty(make_sets(SPEC), 1.0)]):
-        learner = role_learner(told, hooks=hooks)
-        learner.plays, learner.told = PARTNER, True
+        learner = role_learner(spec, hooks=hooks)
+        learner.plays, learner.sees_blocked_set = PARTNER, True
         for k in range(3):
             learner.update(role_batch(SPEC, 6, seed=k))
         states.append(learner.state_dict())
@@ -145,11 +145,11 @@ def test_a_penalty_of_zero_is_no_penalty_bit_for_bit_and_an_equal_ego() -> None:
     assert torch.equal(one["loss/td"], two["loss/td"]) and float(one["loss/td"]) > 0
 
 
-def test_only_partners_are_told_of_blocked_sets() -> None:
+def test_only_partners_see_blocked_sets() -> None:
     batch = role_batch(SPEC, 4)
     other = changed(batch, blocked=~batch.blocked)
-    ego, partner = role_learner(SPEC), role_learner(told_of(SPEC, 4))
-    partner.told = True
+    ego, partner = role_learner(SPEC), role_learner(with_blocked_set(SPEC, 4))
+    partner.sees_blocked_set = True
     assert torch.equal(ego.inputs(batch)[0], ego.inputs(other)[0])
     seen, again = partner.inputs(batch)[0], partner.inputs(other)[0]
     O, A, n = SPEC.obs_dim, SPEC.n_actions, SPEC.n_agents  # noqa: E741
@@ -175,13 +175,13 @@ def play(policy: Any, explore: bool, steps: int = 4) -> tuple[Tensor, dict[str, 
     return torch.stack(found), fields
 
 
-def training(epsilon: float = 0.0, draw: Any = None) -> tuple[Training, EpsilonGreedy]:
-    ego, partner = role_learner(SPEC), role_learner(told_of(SPEC, 4))
+def training(epsilon: float = 0.0, draw: Any = None) -> tuple[ValueEgoLineup, EpsilonGreedy]:
+    ego, partner = role_learner(SPEC), role_learner(with_blocked_set(SPEC, 4))
     with torch.no_grad():  # untrained weights hardly heed what is blocked
         partner.agent.fc_in.weight[:, SPEC.obs_dim : SPEC.obs_dim + 4] *= 20
     policy = EpsilonGreedy(ego.agent, ego.mixer, epsilon, "executed")
-    other = Partner(partner, draw or make_sets(SPEC, p_empty=0.0).draw, 0.0, [0.0])
-    return Training(policy, [other], lambda B, gen: draw_partners(B, 3, 0.25, gen) * PARTNER), policy
+    other = PartnerPolicy(partner, draw or make_sets(SPEC, p_empty=0.0).draw, 0.0, [0.0])
+    return ValueEgoLineup(policy, [other], lambda B, gen: draw_partners(B, 3, 0.25, gen) * PARTNER), policy
 
 
 def test_tests_are_played_by_the_ego_alone() -> None:
@@ -219,7 +219,7 @@ def test_attacks_see_the_ego() -> None:
 
 def test_a_noisy_partner_is_the_policy_or_pure_chance() -> None:
     _, ego = training(epsilon=1.0)
-    assert torch.equal(play(Noisy(ego, [0.0]), True)[0], play(ego, False)[0]), "it does not explore"
-    random = play(Noisy(ego, [1.0]), True, steps=200)[0]
+    assert torch.equal(play(NoisyPolicy(ego, [0.0]), True)[0], play(ego, False)[0]), "it does not explore"
+    random = play(NoisyPolicy(ego, [1.0]), True, steps=200)[0]
     greedy = play(ego, False, steps=200)[0]
     assert 0.1 < float((random == greedy).float().mean()) < 0.45  # 1 of 1..5 available: about 0.3

@@ -146,17 +146,17 @@ def test_virtual_environments_train_any_algorithm_and_report_both_returns(tmp_pa
 def test_what_cannot_be_is_refused_before_work_starts(tmp_path: Path) -> None:
     for overrides, message in (
         (("env=toy/matrix", "algo=sbc"), "family 'cells' cannot be blocked in this environment; there are none"),
-        ((*MINI, "algo=sbc", "algo.penalty=-1"), "algo.penalty is -1"),
-        ((*MINI, "algo=sbc", "algo.penalise=ego"), "algo.penalise is 'ego'; it must be partner or team"),
-        ((*MINI, "algo=sbc", "algo.partner_epsilon=[]"), "algo.partner_epsilon is "),
-        ((*MINI, "algo=sbc", "algo.p_self=2"), "algo.p_self is 2"),
-        ((*MINI, "algo=e3t", "algo.noise=[1.5]"), "algo.noise is "),
+        ((*MINI, "algo=sbc", "algo.penalty=-1"), "algo.penalty=-1"),
+        ((*MINI, "algo=sbc", "algo.penalise=ego"), "algo.penalise=ego is not known; choose one of partner, team"),
+        ((*MINI, "algo=sbc", "algo.partner_epsilon=[]"), r"algo.partner_epsilon=\[\] must be"),
+        ((*MINI, "algo=sbc", "algo.p_self=2"), "algo.p_self=2"),
+        ((*MINI, "algo=e3t", "algo.noise=[1.5]"), r"algo.noise=\[1.5\] must be"),
         (
             (*MINI, "algo=e3t", "algo.learner._target_=marl.learn.learner.ValueLearner"),
             "must be algos.sbc.roles.RoleLearner",
         ),
         ((*MINI, "algo=fcp", f"algo.runs=[{tmp_path}/nothing]"), "matches no run folder"),
-        ((*MINI, "algo=mep_partners", "algo.members=1"), "algo.members is 1"),
+        ((*MINI, "algo=mep_partners", "algo.members=1"), "algo.members=1"),
     ):
         with pytest.raises(ConfigError, match=message):
             train(tmp_path / "run", *overrides)

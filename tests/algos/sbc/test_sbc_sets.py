@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from algos.sbc.roles import draw_partners, tell, told_of
+from algos.sbc.roles import append_blocked_set, draw_partners, with_blocked_set
 from marl.core.types import ConfigError
 from tests.support.helpers import make_spec
 from tests.support.sbc_parts import MASK, SETS, blocking_spec, changed, make_sets, role_batch
@@ -104,13 +104,13 @@ def test_conclusions_are_drawn_every_so_many_steps_and_a_pool_stays_what_it_is()
     ("changes", "message"),
     [
         ({"family": "doors"}, "family 'doors' cannot be blocked in this environment; there are cells"),
-        ({"m_max": 0}, "sets.m_max is 0; it must be at least 1"),
-        ({"m_min": 0}, "sets.m_min is 0; it must be at least 1"),
-        ({"m_min": 3}, "sets.m_max is 2; it must be at least 3"),
-        ({"p_empty": 1.5}, r"sets.p_empty is 1.5; it must be within \[0, 1\]"),
-        ({"kappa": -0.5}, "sets.kappa is -0.5"),
+        ({"m_max": 0}, "sets.m_max=0 must be at least 1"),
+        ({"m_min": 0}, "sets.m_min=0 must be at least 1"),
+        ({"m_min": 3}, "sets.m_max=2 must be at least 3"),
+        ({"p_empty": 1.5}, r"sets.p_empty=1.5 must be within \[0, 1\]"),
+        ({"kappa": -0.5}, "sets.kappa=-0.5"),
         ({"pool": 9}, "sets.pool is 9; the family has 4 features"),
-        ({"refresh_steps": 0}, "sets.refresh_steps is 0"),
+        ({"refresh_steps": 0}, "sets.refresh_steps=0"),
     ],
 )
 def test_bad_options_of_sets_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -122,7 +122,7 @@ def test_bad_options_of_sets_are_refused(changes: dict[str, Any], message: str) 
 
 def test_what_a_partner_reads_is_the_observation_and_its_set() -> None:
     obs, blocked = torch.tensor([[[0.5, -1.0]]]), torch.tensor([[[True, False, True]]])
-    assert tell(obs, blocked).tolist() == [[[0.5, -1.0, 1.0, 0.0, 1.0]]]
-    told = told_of(SPEC, 4)
-    assert told.obs_dim == SPEC.obs_dim + 4
-    assert told.obs_low[-4:].tolist() == [0] * 4 and told.obs_high[-4:].tolist() == [1] * 4
+    assert append_blocked_set(obs, blocked).tolist() == [[[0.5, -1.0, 1.0, 0.0, 1.0]]]
+    spec = with_blocked_set(SPEC, 4)
+    assert spec.obs_dim == SPEC.obs_dim + 4
+    assert spec.obs_low[-4:].tolist() == [0] * 4 and spec.obs_high[-4:].tolist() == [1] * 4

@@ -167,7 +167,7 @@ def test_a_resumed_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
         (("env=mds_mini", "algo=sbc_table", "algo.sets.m_max=2"), "m_max is 2; tables know sets of one feature only"),
         (("env=mds_mini", "algo=sbc_table", "algo.noise=0.3"), "give one of algo.sets and algo.noise"),
         (("env=mds_mini", "algo=sp_table", "algo.p_self=0.5"), "give one of algo.sets and algo.noise"),
-        (("env=mds_mini", "algo=e3t_table", "algo.noise=1.5"), "algo.noise is 1.5"),
+        (("env=mds_mini", "algo=e3t_table", "algo.noise=1.5"), "algo.noise=1.5 must be within"),
     ],
 )
 def test_what_tables_cannot_hold_is_refused(overrides: tuple[str, ...], message: str, tmp_path: Path) -> None:

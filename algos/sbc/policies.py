@@ -1,0 +1,115 @@
+"""Policies that coordination methods train and play with: lineups around an ego, partners with blocked sets, noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from algos.sbc.roles import EGO, append_blocked_set
+from marl.core.protocols import Policy
+from marl.core.types import Carry, EpisodeBatch, Obs
+from marl.learn.learner import ValueLearner, best_available
+from marl.learn.lineup import Lineup
+from marl.learn.policy import EpsilonGreedy, mix_random
+
+
+class EgoLineup(Lineup):
+    """A lineup of the ego (policy 0) and its partners. In exploring episodes they play the seats that ``assign`` gives
+    them; in all others the ego plays every seat."""
+
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        if not explore:
+            carry = carry | {"assign": torch.full_like(carry["assign"], EGO)}
+        return super().act(obs, carry, explore=explore, gen=gen)
+
+
+class ValueEgoLineup(EgoLineup):
+    """An ``EgoLineup`` whose ego is a value network, which is what attacks see."""
+
+    def __init__(
+        self, ego: EpsilonGreedy, partners: Sequence[Policy], assign: Callable[[int, Generator], Tensor]
+    ) -> None:
+        super().__init__([ego, *partners], assign)
+        self.ego, self.mixer, self.last_action = ego, ego.mixer, ego.last_action
+
+    def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
+        return self.ego.q_values(obs, self.egos(carry))
+
+    def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor:
+        """Map q [*, n] and state [*, S] to team values [*, m], as if the ego played every seat."""
+        return self.ego.q_total(q, torch.cat([state, torch.ones_like(q)], -1), **kwargs)
+
+    def params(self) -> dict[str, Tensor]:
+        return self.ego.params()
+
+    def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
+        return self.ego.q_with(params, obs, self.egos(carry))
+
+    def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
+        return self.ego.advance(obs, self.egos(carry))
+
+    def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
+        return self.ego.unroll(batch)
+
+    def egos(self, carry: Carry) -> Carry:
+        """Return the ego's part of a whole team's carry; the ego's own carry is returned as it is."""
+        return carry if "h" in carry else self.of(carry, EGO)
+
+
+class PartnerPolicy(EpsilonGreedy):
+    """Plays by the partner's networks with the blocked sets that ``draw`` gives each episode, bool [B, n, C], which are
+    then the field ``blocked``. Exploring, each episode has its own epsilon: one of ``floors``, at least ``epsilon``."""
+
+    def __init__(
+        self, learner: ValueLearner, draw: Callable[[int, Generator], Tensor], epsilon: float, floors: Sequence[float]
+    ) -> None:
+        super().__init__(learner.agent, learner.mixer, epsilon, learner.last_action)
+        self.draw, self.floors = draw, floors
+
+    def begin(self, n_envs: int, gen: Generator) -> Carry:
+        noise = draw_epsilon(n_envs, self.floors, gen).clamp(min=self.epsilon)
+        return super().begin(n_envs, gen) | {"blocked": self.draw(n_envs, gen), "noise": noise}
+
+    @torch.no_grad()
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        x = self.agent.inputs(append_blocked_set(obs.obs, carry["blocked"]), carry["last"])
+        q, h = self.agent.step(x, carry["h"])
+        actions = best_available(q, obs.avail)
+        if explore:
+            actions = mix_random(actions, obs.avail, carry["noise"], gen)
+        return actions, {**carry, "h": h}, {"blocked": carry["blocked"]}
+
+    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
+        return {**carry, **super().after(carry, intended, executed)}
+
+
+class NoisyPolicy:
+    """Another policy that never explores; instead each agent takes a random available action with a probability that
+    each episode draws from ``epsilon``."""
+
+    def __init__(self, policy: Policy, epsilon: Sequence[float]) -> None:
+        self.policy, self.epsilon = policy, list(epsilon)
+
+    def begin(self, n_envs: int, gen: Generator) -> Carry:
+        return self.policy.begin(n_envs, gen) | {"noise": draw_epsilon(n_envs, self.epsilon, gen)}
+
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        actions, inner, _ = self.policy.act(obs, self._inner(carry), explore=False, gen=gen)
+        actions = mix_random(actions, obs.avail, carry["noise"], gen)
+        return actions, inner | {"noise": carry["noise"]}, {}
+
+    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
+        return self.policy.after(self._inner(carry), intended, executed) | {"noise": carry["noise"]}
+
+    @staticmethod
+    def _inner(carry: Carry) -> Carry:
+        """Return the other policy's carry."""
+        return {name: value for name, value in carry.items() if name != "noise"}
+
+
+def draw_epsilon(n_envs: int, epsilon: Sequence[float], gen: Generator) -> Tensor:
+    """Draw one of ``epsilon`` for each lane, all equally likely, [B, 1]."""
+    values = torch.tensor(list(epsilon), device=gen.device)
+    return values[torch.randint(len(values), (n_envs, 1), generator=gen, device=gen.device)]
