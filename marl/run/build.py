@@ -89,6 +89,8 @@ def signature(target: Callable[..., Any]) -> inspect.Signature:
         return own
     handed = signature(base).parameters
     more = {name: p for name, p in handed.items() if p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) and name not in kept}
+    if not more:  # a base without keywords: the class reads ``**rest`` itself
+        return own
     return own.replace(parameters=[*kept.values(), *more.values()])
 
 
