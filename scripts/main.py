@@ -20,6 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 import envs.configs
+import scripts.options
 from envs.adapters.pool import WorkerError
 from marl.core.config import pick_device, register
 from marl.core.types import ConfigError
@@ -68,18 +69,33 @@ class LetRunsSave(Callback):
         self.stop.__exit__()
 
 
-def choices(group: str) -> list[str]:
-    """Names that ``group=NAME`` accepts, from files and from the config store; subgroups as ``folder/NAME``."""
-    folder = CONF / group
-    names = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")}
+def register_configs() -> None:
+    """Make the schemas, and every option that has no file of its own, known to Hydra; safe to call twice."""
+    register()
+    envs.configs.register()
+    scripts.options.register()
+
+
+def stored(group: str) -> Iterator[str]:
+    """Yield the names that the config store has for ``group``; subgroups as ``folder/NAME``."""
     store = ConfigStore.instance()
-    for parent in {group, *(f"{group}/{Path(name).parent}" for name in names if "/" in name)}:
-        try:
-            stored = [node.removesuffix(".yaml") for node in store.list(parent) if node.endswith(".yaml")]
-        except OSError:  # the store's word for a group that it does not have
-            continue
-        names |= {f"{parent.removeprefix(group).strip('/')}/{node}".strip("/") for node in stored}
-    return sorted(names - {name for name in names if Path(name).name == "base"})
+    try:
+        nodes = store.list(group)
+    except OSError:  # the store has no such group
+        return
+    for node in nodes:
+        if node.endswith(".yaml"):
+            yield node.removesuffix(".yaml")
+        else:
+            yield from (f"{node}/{name}" for name in stored(f"{group}/{node}"))
+
+
+def choices(group: str) -> list[str]:
+    """Return the names that ``group=NAME`` accepts, from files and the config store; subgroups as ``folder/NAME``."""
+    register_configs()
+    folder = CONF / group
+    names = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")} | set(stored(group))
+    return sorted(name for name in names if Path(name).name != "base")
 
 
 def one_line(error: BaseException) -> str:
@@ -154,8 +170,7 @@ def run(task: Callable[[DictConfig], object], config_name: str) -> None:
     Exit codes: 2 bad input (configuration, paths), 1 a run that broke for a reason it could name.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
-    register()
-    envs.configs.register()
+    register_configs()
 
     def job(cfg: DictConfig) -> None:
         with exit_codes(), event.install_listener("numba:compile", CompileNotice()):

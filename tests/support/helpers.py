@@ -14,6 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 import envs.configs
+import scripts.options
 from marl.core.config import register
 from marl.core.protocols import NoAttack, View
 from marl.core.types import EnvSpec, EpisodeBatch, core_fields
@@ -76,6 +77,7 @@ def compose_train(runs_dir: Path, *overrides: str, config: str = "train") -> Dic
     """The configuration of a command line, with its run folder below ``runs_dir``."""
     register()
     envs.configs.register()
+    scripts.options.register()
     with initialize_config_module("conf", version_base="1.3"):
         arguments = [*overrides, f"runs_dir={runs_dir}", "log.progress=off"]
         cfg = compose(config, overrides=arguments, return_hydra_config=True)

@@ -24,11 +24,10 @@ NAMES = {"counter_circuit": "counter_circuit_o_1order"}  # where the package cal
 
 
 def settings(layout: str) -> dict[str, Any]:
-    """What conf/env/overcooked/<layout>.yaml says."""
-    folder = CONF / "env" / "overcooked"
-    given = {**yaml.safe_load((folder / "cramped_room.yaml").read_text()),
-             **yaml.safe_load((folder / f"{layout}.yaml").read_text())}  # fmt: skip
-    return {key: value for key, value in given.items() if not key.startswith("_") and key != "defaults"}
+    """Return what env=overcooked/<layout> says."""
+    options = yaml.safe_load((CONF / "options" / "env" / "overcooked.yaml").read_text())
+    given = {**options["base"], **options[layout]}
+    return {key: value for key, value in given.items() if not key.startswith("_")}
 
 
 def kitchen(n_envs: int = 1, seed: int = 0, layout: str = "cramped_room", **changes: Any) -> Overcooked:

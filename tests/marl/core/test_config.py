@@ -1,4 +1,4 @@
-"""Every file under conf/ composes, binds to its target's signature, and hides no value; unknown keys are refused."""
+"""Every option under conf/ composes, binds to its target's signature, and hides no value; unknown keys are refused."""
 
 from __future__ import annotations
 
@@ -14,17 +14,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-import envs.configs
-from marl.core.config import LONGEST_VARIANT, config_hash, register, resolved
+from marl.core.config import LONGEST_VARIANT, config_hash, resolved
 from marl.core.types import ConfigError
 from marl.measure.entrants import entries
 from marl.measure.robustness import read_suite
 from marl.run.build import RUNTIME, call, factory, signature
-from scripts.main import CONF, choices
+from scripts.main import CONF, choices, one_line, register_configs
 from tests.support.helpers import compose_train
 
-register()
-envs.configs.register()
+register_configs()
 
 # values for what a file leaves to the user ("???")
 GIVEN = {
@@ -46,16 +44,39 @@ OPTIONS = [
     *(f"experiment={name}" for name in choices("experiment")),
     *(f"+hook@algo.hooks.{name}={name}" for name in choices("hook")),
     *(f"demos@algo.demos={name}" for name in choices("demos")),
+    *(f"sampler@replay.sampler={name}" for name in choices("sampler")),
 ]
-COMPOSED_HERE = {"algo", "demos", "mixer", "agent", "attack", "env", "experiment", "hook", "launch"}
+# options of conf/options: (group with folder, name)
+SHARING_A_FILE = [
+    (path.relative_to(CONF / "options").with_suffix("").as_posix(), str(name))
+    for path in sorted((CONF / "options").rglob("*.yaml"))
+    for name in OmegaConf.load(path)
+]
+COMPOSED_HERE = {"algo", "demos", "mixer", "agent", "attack", "env", "experiment", "hook", "launch", "sampler"}
 # job_logging, what evaluate and record take instead of a run, columns of robustness, of crossplay (test_scripted.py),
 # published tables (test_reproduce.py)
 COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "study", "partners", "table"}
 
 
 def test_every_group_is_known_here() -> None:
-    groups = {path.relative_to(CONF).parts[0] for path in CONF.rglob("*/*.yaml")}
+    folders = {path.relative_to(CONF).parts[0] for path in CONF.rglob("*/*.yaml")} - {"options"}
+    groups = folders | {group.partition("/")[0] for group, _ in SHARING_A_FILE}
     assert groups <= COMPOSED_HERE | COMPOSED_BY_SCRIPTS, "a new group of configurations needs its test"
+
+
+def test_every_option_that_shares_a_file_is_composed_here_and_has_no_file_of_its_own() -> None:
+    assert len(SHARING_A_FILE) > 100
+    for group, name in SHARING_A_FILE:
+        assert not (CONF / group / f"{name}.yaml").exists(), f"{group}/{name} has two definitions"
+        top, _, folder = group.partition("/")
+        option = f"{folder}/{name}".lstrip("/")
+        assert name == "base" or f"{top}={option}" in OPTIONS
+
+
+def test_a_choice_that_shares_a_file_is_suggested_like_any_other() -> None:
+    with initialize_config_module("conf", version_base="1.3"), pytest.raises(HydraException) as raised:
+        compose("train", overrides=["experiment=mds_small/scb"])
+    assert one_line(raised.value).startswith("experiment=mds_small/scb does not exist; did you mean mds_small/sbc or ")
 
 
 def test_the_table_of_maps_makes_options() -> None:
@@ -66,9 +87,9 @@ def test_the_table_of_maps_makes_options() -> None:
 
 
 def absent(made: Any, section: str) -> list[str]:
-    """Parameters of a plug-in, at any depth, that its YAML does not give: required ones and hidden defaults alike.
+    """Return a plug-in's parameters, at any depth, that its YAML does not give: required ones and hidden defaults.
 
-    What the framework passes is left out: ``RUNTIME``, and in ``marl`` and its plug-ins every positional parameter.
+    The framework passes ``RUNTIME``, and in ``marl`` and its plug-ins every positional parameter: these are left out.
     """
     if not isinstance(made, functools.partial):
         return []
@@ -91,7 +112,7 @@ def test_every_option_composes_and_gives_every_value(option: str, tmp_path: Path
 
 
 def test_a_missing_value_and_a_hidden_default_would_be_seen(tmp_path: Path) -> None:
-    """The test above, tested: take values away."""
+    """Test the test above: take values away."""
     cfg = compose_train(tmp_path, "env=toy/corridor", "~env.length", "~algo.learner.lr", "~algo.agent.hidden_dim")
     assert absent(factory(cfg.env, "env"), "env") == ["env.length"]
     assert absent(factory(cfg.algo, "algo"), "algo") == ["algo.agent.hidden_dim", "algo.learner.lr"]
@@ -136,7 +157,7 @@ def test_every_algorithm_composes_with_every_kind_of_environment(algo: str, env:
 
 
 def test_a_wrong_part_is_named_by_its_whole_key() -> None:
-    """Whether the configuration hangs in a tree or stands by itself, as columns' attacks do."""
+    """The name is whole in a tree, and for a configuration that stands by itself, as the attacks of columns do."""
     wrong = {"_target_": "marl.learn.policy.LinearSchedule", "start": 3.0, "end": 0.0, "steps": 1}
     holder = {"_target_": "builtins.dict", "epsilon": wrong}
     for node, section, key in (
@@ -145,7 +166,7 @@ def test_a_wrong_part_is_named_by_its_whole_key() -> None:
         (OmegaConf.create(wrong), "algo", "algo"),
         (OmegaConf.create({"_target_": "builtins.dict", "algorithm": wrong}), "algo", "algo.algorithm"),
     ):
-        with pytest.raises(ConfigError, match=rf"^{key}: start is 3.0"):
+        with pytest.raises(ConfigError, match=rf"^{key}: start=3.0 must be within"):
             factory(node, section)
 
 
@@ -172,8 +193,10 @@ def test_every_suite_composes_and_its_attacks_lack_nothing(suite: str) -> None:
 
 
 def made_by_experiments() -> set[str]:
-    """The names of runs that experiments give."""
-    experiments = (OmegaConf.load(path) for path in (CONF / "experiment").rglob("*.yaml"))
+    """Return the names of runs that experiments give."""
+    experiments: list[Any] = [OmegaConf.load(path) for path in (CONF / "experiment").rglob("*.yaml")]
+    for path in (CONF / "options" / "experiment").rglob("*.yaml"):
+        experiments += dict(OmegaConf.load(path)).values()
     return {str(one.name) for one in experiments if "name" in one}
 
 
