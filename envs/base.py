@@ -1,7 +1,7 @@
 """What every environment shares: the refusal of unavailable actions, and ``check_env``.
 
 ``check_env`` enforces the contract of ``marl.core.protocols.VectorEnv`` by playing random available actions, with early
-and masked resets, finished lanes and forbidden actions mixed in. What it rejects is a ``ContractError`` naming a rule.
+and masked resets, finished lanes and forbidden actions mixed in. A violation is a ``ContractError`` that names a rule.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def check_env(make: Callable[[int, int], VectorEnv], steps: int | None = None, s
 
 
 def check_spec(spec: EnvSpec) -> None:
-    """The rule "spec" alone, for whoever builds a spec."""
+    """Check the rule "spec" alone, for code that builds a spec."""
     n, width = spec.n_agents, spec.obs_dim
     sizes = (n, spec.n_actions, width, spec.state_dim, spec.episode_limit)
     require(min(sizes) > 0, "spec", f"a size is not positive: agents, actions, obs, state, limit are {sizes}")
@@ -135,7 +135,8 @@ def check_spec(spec: EnvSpec) -> None:
 
 
 def play(env: VectorEnv, steps: int, *, reset_seed: int | None = None, provoke: bool = False) -> list[Frame]:
-    """Every tensor of ``steps`` random steps. What lane ``b`` does depends on ``b`` alone, so lanes can be compared.
+    """Play ``steps`` random steps and return every tensor. Lane ``b``'s actions depend on ``b`` alone, so that lanes
+    compare.
 
     Finished lanes are stepped once or twice more before their masked reset; now and then a running one is cut off.
     """
@@ -171,12 +172,12 @@ def play(env: VectorEnv, steps: int, *, reset_seed: int | None = None, provoke: 
 
 
 def _pick(avail: Tensor, rng: np.random.Generator) -> Tensor:
-    """Long [n]: a uniformly random available action per agent."""
+    """Draw a uniformly random available action per agent, long [n]."""
     return torch.from_numpy((rng.random(tuple(avail.shape)) * avail.numpy()).argmax(-1))
 
 
 def _snapshot(env: VectorEnv, obs: Obs) -> Frame:
-    """Copies of the four tensors on the CPU, once their form and values are found legal."""
+    """Check form and values of the four tensors and return copies of them on the CPU."""
     spec, B = env.spec, env.n_envs
     frame = {
         "obs": _typed(env, "obs", obs.obs, torch.float32, (B, spec.n_agents, spec.obs_dim)),
@@ -210,7 +211,7 @@ def _typed(env: VectorEnv, name: str, value: Tensor, dtype: torch.dtype, shape: 
 
 
 def _check_step(env: VectorEnv, step: Step) -> Frame:
-    """Reward, flags and info as a frame."""
+    """Check reward, flags and info and return them as a frame."""
     require("won" in step.info, "won", f"info has {sorted(step.info)}")
     won = step.info["won"]
     require(won.dtype == torch.bool and won.shape == (env.n_envs,), "won", f"it is {won.dtype} {list(won.shape)}")
@@ -227,7 +228,7 @@ def _check_step(env: VectorEnv, step: Step) -> Frame:
 
 
 def _check_finished(before: Frame, after: Frame, finished: Tensor) -> None:
-    """The rule "finished", in the lanes that had ended before this step."""
+    """Check the rule "finished" in the lanes that had ended before this step."""
     lanes = finished.nonzero().flatten().tolist()
     for b in lanes:
         require(after["reward"][b] == 0, "finished", f"lane {b} has reward {after['reward'][b]:.6g}")
@@ -237,7 +238,7 @@ def _check_finished(before: Frame, after: Frame, finished: Tensor) -> None:
 
 
 def _check_masked_reset(env: VectorEnv, before: Frame, due: Tensor) -> Frame:
-    """Reset the lanes ``due``; the others must look as before."""
+    """Reset the lanes ``due`` and check that the others look as before."""
     mask = due.to(env.device)
     after = _snapshot(env, env.reset(mask=mask))
     require(torch.equal(mask.cpu(), due), "inputs", "reset changed the mask")
@@ -248,7 +249,7 @@ def _check_masked_reset(env: VectorEnv, before: Frame, due: Tensor) -> Frame:
 
 
 def _check_refusal(env: VectorEnv, actions: Tensor, avail: Tensor, running: Tensor, *, out_of_range: bool) -> None:
-    """Submit one forbidden action in a running lane; ValueError must name it."""
+    """Submit one forbidden action in a running lane and check that a ValueError names it."""
     forbidden = ~avail & running[:, None, None]
     if out_of_range and running.any():
         lane, agent, action = int(running.nonzero()[-1]), 0, env.spec.n_actions
@@ -268,7 +269,7 @@ def _check_refusal(env: VectorEnv, actions: Tensor, avail: Tensor, running: Tens
 
 
 def _check_own_streams(env: VectorEnv, seed: int) -> None:
-    """If a lane's episodes begin differently, then lanes must not all begin alike: they would share one stream."""
+    """Check that lanes do not all begin alike if a lane's episodes begin differently: they would share one stream."""
     starts = [_snapshot(env, env.reset(seed=seed if episode == 0 else None))["state"] for episode in range(4)]
     random = any(not torch.equal(start[0], starts[0][0]) for start in starts)
     alike = all(torch.equal(start, start[:1].expand_as(start)) for start in starts)
@@ -294,7 +295,7 @@ def _check_resume(env: VectorEnv, other: VectorEnv, steps: int) -> None:
 
 
 def _same(expected: list[Frame], found: list[Frame], rule: str, what: str) -> None:
-    """All tensors of all steps are equal in the lanes that both have."""
+    """Check that all tensors of all steps are equal in the lanes that both have."""
     for t, (one, two) in enumerate(zip(expected, found, strict=True)):
         lanes = min(len(one["reward"]), len(two["reward"]))
         require(one.keys() == two.keys(), rule, f"{what}: different fields at step {t}")

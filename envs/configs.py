@@ -11,7 +11,7 @@ from envs.skirmish.map_table import MAPS
 
 
 def register() -> None:
-    """Make the generated configurations known to Hydra; safe to call twice."""
+    """Register the generated configurations with Hydra; safe to call twice."""
     for name in MAPS:
         ConfigStore.instance().store(
             group="env/skirmish",

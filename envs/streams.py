@@ -1,6 +1,6 @@
 """Random numbers that belong to a lane: a hash of seed, lane, episode and a counter, vectorised over lanes.
 
-No lane's numbers depend on how many lanes there are or on what they do, and there is nothing to save but two integers.
+A lane's numbers do not depend on how many lanes there are or on what they do, and only two integers need saving.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from torch import Tensor
 class LaneStreams:
     """Counter-based random numbers: lane ``b`` draws from hash(seed, b, episode, counter), whatever the other lanes do.
 
-    ``key`` uint64 [B] is fixed by (seed, b); ``episode`` int64 [B] counts the lane's resets. Both are all there is
-    to save.
+    ``key`` uint64 [B] is fixed by (seed, b); ``episode`` int64 [B] counts the lane's resets. Nothing else needs saving.
     """
 
     def __init__(self, n_envs: int, seed: int) -> None:
@@ -29,12 +28,12 @@ class LaneStreams:
         self.episode[mask] += 1
 
     def draw(self, counter: int | np.ndarray) -> np.ndarray:
-        """uint64 [B], one number per lane for this ``counter`` of the current episode (a scalar or [B])."""
+        """Return uint64 [B], one number per lane for this ``counter`` of the current episode (a scalar or [B])."""
         with np.errstate(over="ignore"):
             return _mix(_mix(self.key + self.episode.astype(np.uint64)) + np.asarray(counter).astype(np.uint64))
 
     def integers(self, high: int, size: int) -> np.ndarray:
-        """int64 [B, size], uniform in 0..high-1, the first ``size`` counters of the current episode."""
+        """Return int64 [B, size], uniform in 0..high-1, from the first ``size`` counters of the current episode."""
         return np.stack([(self.draw(i) % np.uint64(high)).astype(np.int64) for i in range(size)], axis=1)
 
     def state_dict(self) -> dict[str, Tensor]:
@@ -51,7 +50,7 @@ class LaneStreams:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """The SplitMix64 step (Steele, Lea, Flood 2014): neighbouring integers become unrelated ones."""
+    """Apply the SplitMix64 step (Steele, Lea, Flood 2014), which maps neighbouring integers to unrelated ones."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -59,7 +58,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def lane_keys(n_envs: int, seed: int) -> np.ndarray:
-    """uint64 [B]: one key per (seed, lane)."""
+    """Return uint64 [B]: one key per (seed, lane)."""
     with np.errstate(over="ignore"):
-        # Not symmetric in the two, or lane 2 of seed 1 would be lane 1 of seed 2.
+        # Not symmetric in seed and lane, or lane 2 of seed 1 would be lane 1 of seed 2.
         return _mix(_mix(np.full(1, seed % 2**64, np.uint64)) + np.arange(n_envs, dtype=np.uint64))

@@ -20,12 +20,13 @@ INFO = ("unblocked_reward", "blocked")
 
 
 class StateBlock:
-    """``env`` with ``penalty`` times the share of ``agents`` (numbers; None: all) that have met a blocked feature in a
-    step taken off its reward. Lane b plays in the virtual environment ``sets[b % len(sets)]``, a list of features of
-    ``family``; an empty one is the game itself. Features that do not count for an agent are not blocked for it.
+    """``env`` with a lowered reward: in each step it loses ``penalty`` times the share of ``agents`` (indices; None:
+    all) that met a blocked feature. Lane b plays in the virtual environment ``sets[b % len(sets)]``, a list of features
+    of ``family``; an empty list is the game itself. A feature is blocked only for the agents that the family counts it
+    for.
 
-    ``Step.info`` has what the game says and "unblocked_reward" f32 [B], the game's own reward, and "blocked" bool
-    [B, n], who met a blocked feature. Raises ConfigError. Whatever else the game can do, it still can.
+    ``Step.info`` adds "unblocked_reward" f32 [B], the game's own reward, and "blocked" bool [B, n], which agents met a
+    blocked feature. All other attributes are those of the game. Raises ConfigError.
     """
 
     def __init__(
@@ -68,8 +69,8 @@ class StateBlock:
         hit = self.sets.gather(2, met.clamp(min=0).unsqueeze(2)).squeeze(2) & (met >= 0) & self._running[:, None]
         reward = step.reward - self.penalty * hit[:, self.agents].float().mean(1)
         self._running &= ~(step.terminated | step.truncated)
-        told = {"unblocked_reward": step.reward, "blocked": hit}
-        return Step(step.next, reward, step.terminated, step.truncated, {**step.info, **told})
+        added = {"unblocked_reward": step.reward, "blocked": hit}
+        return Step(step.next, reward, step.terminated, step.truncated, {**step.info, **added})
 
     def render(self, lane: int = 0) -> np.ndarray:
         return self.env.render(lane)
@@ -85,6 +86,6 @@ class StateBlock:
         self.env.close()
 
     def __getattr__(self, name: str) -> Any:
-        if name == "env":  # asked before there is one
+        if name == "env":  # looked up before it is set
             raise AttributeError(name)
         return getattr(self.env, name)

@@ -37,11 +37,11 @@ def Gym(
 
     ``env`` is a registered name such as "package:Name-v3" (the package is imported first), "package.module:function",
     or a picklable callable. ``reward`` pools per-agent rewards. Gymnasium's ``truncated`` is kept; episodes are also
-    truncated at ``episode_limit``: give a game that calls time-outs terminations a later limit of its own (by its
-    class: for a registered name, ``max_episode_steps`` goes to Gymnasium's wrapper). The state is the padded
-    observations side by side. ``info["action_mask"]``, one row per agent, masks actions. ``rebuild``
-    builds the game anew for every episode: for those whose ``reset(seed)`` remembers the episode before.
-    Raises ConfigError for a missing package or a game that does not fit.
+    truncated at ``episode_limit``. If a game reports time-outs as terminations, give it a later limit of its own (in
+    its class: for a registered name, ``max_episode_steps`` goes to Gymnasium's wrapper). The state is the padded
+    observations side by side. ``info["action_mask"]``, one row per agent, masks actions. ``rebuild`` builds the game
+    anew for every episode, for games whose ``reset(seed)`` does not forget the episode before. Raises ConfigError for a
+    missing package or a game that does not fit.
     """
     from envs.adapters.pool import (  # not above: workers import this module and must not pay for torch
         Pool,
@@ -76,7 +76,7 @@ class _MakeGym:
 
 
 def per_agent(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
-    """One space per agent out of a joint one; ValueError if it is not joint."""
+    """Split a joint space into one space per agent; raise ValueError if it is not joint."""
     if isinstance(space, spaces.Tuple):
         return list(space.spaces)
     if isinstance(space, spaces.MultiDiscrete) and space.nvec.ndim == 1:
@@ -91,7 +91,7 @@ class GymGame:
     """One lane; implements ``envs.adapters.worker.Game``."""
 
     def __init__(self, env: Env[Any, Any], reward: Pooling, episode_limit: int, noop_action: int | None) -> None:
-        pool_rewards([0.0], reward, 1)  # refuses an unknown name before the first step
+        pool_rewards([0.0], reward, 1)  # fail on an unknown name before the first step
         self.env, self.reward = env, reward
         self.team = team = TeamSpaces(per_agent(env.action_space), per_agent(env.observation_space))
         self.spec = GameSpec(

@@ -1,7 +1,7 @@
 """Any PettingZoo ``ParallelEnv`` with discrete actions as lanes of the process pool.
 
-Agents that leave are dead: zero observation, one available action that is not passed on. Only an ending in which
-somebody was cut off by the clock is ``truncated``.
+Agents that leave are dead: they observe zeros and have one available action, which is not passed on. An ending is
+``truncated`` only if the clock cut somebody off.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def PettingZoo(
     ``env`` is a picklable callable, or "package.module" holding ``parallel_env``, or "package.module:function".
     ``reward`` pools the agents' rewards (``mean`` over the full team). ``state`` is the game's own ``state()`` or the
     padded observations side by side. Episodes are truncated at ``episode_limit``; give the game a later limit of its
-    own if it calls time-outs terminations. ``noop_action`` is the game's action for doing nothing, if it has one.
-    ``rebuild`` builds the game anew for every episode: for those whose ``reset(seed)`` remembers the episode before.
+    own if it reports time-outs as terminations. ``noop_action`` is the game's action for doing nothing, if it has one.
+    ``rebuild`` builds the game anew for every episode, for games whose ``reset(seed)`` does not forget the one before.
     Raises ConfigError for a missing package or a game that does not fit.
     """
     from envs.adapters.pool import (  # not above: workers import this module and must not pay for torch
@@ -74,7 +74,7 @@ class ParallelGame:
     def __init__(self, env: Any, reward: Pooling, state: str, episode_limit: int, noop_action: int | None) -> None:
         if state not in ("env", "concat"):
             raise ValueError(f"state must be 'env' or 'concat', got '{state}'")
-        pool_rewards([0.0], reward, 1)  # refuses an unknown name before the first step
+        pool_rewards([0.0], reward, 1)  # fail on an unknown name before the first step
         self.env, self.reward, self.own_state = env, reward, state == "env"
         self.names = list(env.possible_agents)
         self.team = TeamSpaces(
@@ -86,7 +86,7 @@ class ParallelGame:
             state_dim = int(np.size(env.state()))
         else:
             state_dim = team.n_agents * team.obs_dim
-        self.idle = noop_action or 0  # what the row of an absent agent offers
+        self.idle = noop_action or 0  # the one available action of an absent agent
         self.spec = GameSpec(
             team.n_agents, team.n_actions, team.obs_dim, state_dim, episode_limit, team.low, team.high, noop_action,
             idle_action=noop_action,
@@ -102,7 +102,7 @@ class ParallelGame:
         observations, rewards, terminations, truncations, infos = self.env.step(joint)
         ended = not self.env.agents
         cut = {name for name in present if truncations.get(name) and not terminations.get(name)}
-        # Whoever the clock cut off at the very end is still there in the observation to bootstrap from.
+        # Agents that the clock cut off at the very end are still present in the observation to bootstrap from.
         self._write(view, observations, infos, cut if ended else set(self.env.agents))
         reward = pool_rewards([rewards[name] for name in present if name in rewards], self.reward, self.team.n_agents)
         won = any(find_won(info) for info in infos.values())

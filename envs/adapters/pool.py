@@ -45,7 +45,8 @@ INSTALL = {  # package -> what to type; everything else is installed under its o
 
 
 class WorkerError(RuntimeError):
-    """A worker process failed. ``lanes`` it played; ``report``: the lane's traceback, or how the process ended."""
+    """A worker process failed. ``lanes``: those it played; ``report``: the lane's traceback, or how the process
+    ended."""
 
     def __init__(self, lanes: Sequence[int], headline: str, report: str) -> None:
         where = f"lane {lanes[0]}" if len(lanes) == 1 else f"lanes {lanes[0]}-{lanes[-1]}"
@@ -54,7 +55,7 @@ class WorkerError(RuntimeError):
 
 
 def require_package(package: str) -> None:
-    """ConfigError that says what to type if ``package`` (its first dotted part) is not installed."""
+    """Raise ConfigError that says what to type if ``package`` (its first dotted part) is not installed."""
     root = package.split(".")[0]
     if importlib.util.find_spec(root) is None:
         how = INSTALL.get(root, f"pip install {root}")
@@ -73,10 +74,10 @@ class Pool:
 
     ``make_game`` is called once per lane, in its worker, and must be picklable. ``workers`` processes (None: one per
     usable CPU, at most one per lane) play equal shares of the lanes. A worker silent for ``timeout`` seconds counts as
-    failed. Raises ConfigError if a game cannot be built, WorkerError if one fails later; either closes the pool.
-    Every episode starts from its own seed, drawn from (seed, lane, episode); with ``resumable`` that is all there is
-    to save. That is true of a game whose ``reset(seed)`` forgets the episode before; ``rebuild`` builds any other game
-    anew for every episode.
+    failed. Raises ConfigError if a game cannot be built, WorkerError if one fails later; either closes the pool. Every
+    episode starts from its own seed, drawn from (seed, lane, episode); with ``resumable`` nothing else is saved. That
+    is enough for games whose ``reset(seed)`` forgets the episode before; ``rebuild`` builds any other game anew for
+    every episode.
     """
 
     device = torch.device("cpu")
@@ -138,7 +139,7 @@ class Pool:
         return Step(self._observe(), out["reward"], out["terminated"], out["truncated"], {"won": out["won"]})
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """The game's own picture; the lane's observations in grey (one row per agent) if it draws none."""
+        """Return the game's own picture, or the lane's observations in grey (one row per agent) if it draws none."""
         handle = next(handle for handle in self._handles if lane in handle.lanes)
         picture = self._ask("render", lane, handles=[handle])[0]
         if picture is not None:
@@ -158,7 +159,7 @@ class Pool:
         self._arrays["running"][:] = False
 
     def close(self) -> None:
-        """End the workers: politely, after five seconds by force. May be called again."""
+        """Ask the workers to end, and kill them after five seconds. May be called again."""
         self._finalizer()
         atexit.unregister(self._finalizer)
 
@@ -166,7 +167,7 @@ class Pool:
         return Obs(*(self._tensors[name] for name in ("obs", "state", "avail", "alive")))
 
     def _share_memory(self, spec: GameSpec) -> dict[str, np.ndarray]:
-        """Memory without a name, its descriptor sent to every worker."""
+        """Allocate memory without a name and send its descriptor to every worker."""
         _, size = share(-1, spec, self.n_envs)
         with contextlib.ExitStack() as stack:
             if hasattr(os, "memfd_create"):
@@ -196,14 +197,14 @@ class Pool:
     def _collect(self, handles: list[_Handle]) -> list[Any]:
         try:
             return [self._receive(handle) for handle in handles]
-        except BaseException:  # KeyboardInterrupt too: replies still under way would be taken for later ones
+        except BaseException:  # KeyboardInterrupt too: late replies would be taken for later ones
             self.close()
             raise
 
     def _receive(self, handle: _Handle) -> Any:
         try:
             if not handle.connection.poll(self.timeout):
-                handle.process.kill()  # it would not hear a polite word either
+                handle.process.kill()  # it would not answer a request to end either
                 raise WorkerError(handle.lanes, f"no answer within {self.timeout:g} s", "")
             kind, *rest = handle.connection.recv()
         except (EOFError, OSError) as error:
@@ -246,7 +247,8 @@ def _start(pickled: bytes, lanes: list[int], n_envs: int, rebuild: bool) -> _Han
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """While workers start: hide ``__main__``, one thread each, and block the signals that they are going to ignore."""
+    """While workers start, hide ``__main__``, allow one thread each, and block the signals that they are going to
+    ignore."""
     main, threads = sys.modules["__main__"], os.environ.get("OMP_NUM_THREADS")
     sys.modules["__main__"] = types.ModuleType("__main__")  # spawn would run the training script's imports: torch
     os.environ["OMP_NUM_THREADS"] = "1"

@@ -1,7 +1,7 @@
 """The genuine SMACv2 (Ellis et al. 2023) on StarCraft II as lanes of the process pool.
 
 Needs the smacv2 package, the game and its maps; the constructor says what is missing. The package draws scenarios
-from unseeded generators: they are reseeded here every episode. The game engine itself cannot be saved or replayed.
+from unseeded generators, which are reseeded here in every episode. The game engine itself cannot be saved or replayed.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def SMACv2(
 
 
 def require_starcraft() -> None:
-    """ConfigError that says what to install, and where, if package, game or maps are missing."""
+    """Raise ConfigError that says what to install, and where, if package, game or maps are missing."""
     from envs.adapters.pool import require_package
     from marl.core.types import ConfigError
 
     require_package("smacv2")
     if "SC2PATH" not in os.environ and sys.platform != "linux":
-        return  # the installer's own place, which the package finds
+        return  # the installer's default folder, which the package finds
     game = Path(os.environ.get("SC2PATH", "~/StarCraftII")).expanduser()
     if not (game / "Versions").is_dir():
         raise ConfigError(
@@ -123,13 +123,13 @@ class SMACv2Game:
     def step(self, actions: np.ndarray, view: View) -> Outcome:
         reward, ended, info = self.env.step(actions.tolist())
         self._write(view, self.env.get_obs(), self.env.get_state())
-        crashed = ended and "battle_won" not in info  # the package restarted the game: nobody lost
+        crashed = ended and "battle_won" not in info  # the package restarted the game, so nobody lost
         timeout = ended and bool(info.get("episode_limit", False))
         truncated = crashed or (timeout and not self.timeout_is_terminal)
         return Outcome(float(reward), ended and not truncated, truncated, bool(info.get("battle_won", False)))
 
     def render(self) -> None:
-        return None  # the package draws into a window only
+        return None  # the package only draws to a window
 
     def close(self) -> None:
         self.env.close()
@@ -159,7 +159,8 @@ def _action_names(n_actions: int, n_look: int) -> tuple[str, ...]:
 
 
 def _about(env: Any, n: int, width: int) -> np.ndarray:
-    """Bool [n, n, O] from the block sizes: movement, enemies, the other agents in increasing index, own, time."""
+    """Return bool [n, n, O] from the block sizes: movement, enemies, the other agents in increasing index, own,
+    time."""
     move, (n_allies, ally_width) = env.get_obs_move_feats_size(), env.get_obs_ally_feats_size()
     allies = move + int(np.prod(env.get_obs_enemy_feats_size()))
     own = allies + n_allies * ally_width

@@ -1,6 +1,6 @@
-"""SMAX, the battle of the ``jaxmarl`` package, as the yardstick that ``scripts.bench`` measures beside ours.
+"""SMAX, the battle of the ``jaxmarl`` package, as the yardstick that ``scripts.bench`` measures next to ours.
 
-Random actions, no learning. Every figure comes from a process of its own, ``python -m envs.adapters.smax MAP LANES
+Random actions, no learning. Every number comes from a process of its own, ``python -m envs.adapters.smax MAP LANES
 THREADS SECONDS``: XLA reads once per process how many threads it may use, and its memory should not count as ours.
 Nothing here imports JAX before that process does.
 """
@@ -33,7 +33,7 @@ class Smax:
         self.map = map
 
     def absent(self) -> str | None:
-        """Why it cannot be measured: it is not installed, or has no such scenario."""
+        """Return why it cannot be measured: it is not installed, or has no such scenario. None: it can."""
         if self.map not in MAPS:
             return f"has no scenario {self.map}; it has {', '.join(MAPS)}"
         if importlib.util.find_spec("jaxmarl") is None:
@@ -41,7 +41,8 @@ class Smax:
         return None
 
     def measure(self, lanes: int, threads: int, seconds: float) -> tuple[float, float, float]:
-        """(steps of all lanes, wall seconds, CPU seconds). RuntimeError with its last words if the process fails."""
+        """Return (steps of all lanes, wall seconds, CPU seconds). RuntimeError with the last line of stderr if the
+        process fails."""
         command = [sys.executable, "-m", "envs.adapters.smax", self.map, str(lanes), str(threads), str(seconds)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode != 0:
@@ -52,12 +53,12 @@ class Smax:
 
 
 def beside(env: Mapping[str, Any]) -> Smax | None:
-    """The yardstick of the environment with the configuration ``env``; None: SMAX plays nothing like it."""
+    """Return the yardstick of the environment with the configuration ``env``; None: SMAX has nothing like it."""
     return Smax(env["map"]) if env.get("_target_") == OURS else None
 
 
 def use_threads(threads: int) -> None:
-    """Hold this process to ``threads`` CPUs: by XLA's flags, the size of its thread pool, and CPU affinity."""
+    """Limit this process to ``threads`` CPUs by XLA's flags, the size of its thread pool, and CPU affinity."""
     several = "true" if threads > 1 else "false"
     os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={several} intra_op_parallelism_threads={threads}"
     os.environ["NPROC"] = str(threads)
@@ -67,11 +68,11 @@ def use_threads(threads: int) -> None:
 
 
 def play(name: str, lanes: int, seconds: float) -> dict[str, float]:
-    """Steps of ``lanes`` lanes with the heuristic enemy, restarting by themselves as the package does it.
+    """Measure steps of ``lanes`` lanes with the heuristic enemy; lanes restart by themselves, as in the package.
 
-    A step is what the package's ``step`` computes (observations, world state, reward), and the available actions. They
-    are chosen uniformly from noise that is drawn outside the time measured; so is compiling. Whole stretches of steps
-    are one compiled call.
+    A step is what the package's ``step`` computes (observations, world state, reward), and the available actions.
+    Actions are chosen uniformly with noise that is drawn outside the measured time, as is compiling. Whole stretches of
+    steps are one compiled call.
     """
     import jax
     import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""From Gymnasium's spaces and lists to the padded arrays of a lane; used by the adapters, free of torch.
+"""Conversion of Gymnasium's spaces and lists to the padded arrays of a lane, for the adapters; imports no torch.
 
 Agents may have different sizes: shorter observations are padded with zeros, missing actions are unavailable.
 """
@@ -21,7 +21,7 @@ class TeamSpaces:
     """The agents' action and observation spaces as one padded layout.
 
     A dictionary observation with the keys ``observation`` and ``action_mask`` is taken apart. ``low``/``high`` f32 [O]
-    cover all agents, and zero, which stands for whatever is absent. ValueError for actions that are not Discrete.
+    cover all agents, and zero, which stands for anything absent. ValueError for actions that are not Discrete.
     """
 
     def __init__(self, actions: Sequence[spaces.Space[Any]], observations: Sequence[spaces.Space[Any]]) -> None:
@@ -50,7 +50,7 @@ class TeamSpaces:
             self.legal[agent, : int(space.n)] = True
 
     def write(self, agent: int, observation: Any, row: np.ndarray) -> Any:
-        """Flatten into ``row`` f32 [O]; returns the action mask found inside the observation, or None."""
+        """Flatten an observation into ``row`` f32 [O]; return the action mask found inside it, or None."""
         mask = None
         if isinstance(observation, dict) and "action_mask" in observation:
             observation, mask = observation["observation"], observation["action_mask"]
@@ -66,12 +66,13 @@ class TeamSpaces:
             row[:size] &= np.asarray(mask, bool)[:size]
 
     def native(self, agent: int, action: int) -> int:
-        """The action in the game's own numbering (Discrete spaces may start anywhere)."""
+        """Return the action in the game's own numbering (Discrete spaces may start anywhere)."""
         return int(action) + int(self.actions[agent].start)
 
 
 def pool_rewards(rewards: Sequence[float], how: Pooling, n_agents: int) -> float:
-    """The team's reward. ``mean`` divides by the full team; ``shared`` insists that all present agents get the same."""
+    """Return the team's reward. ``mean`` divides by the full team; ``shared`` requires the same reward for all present
+    agents."""
     values = [float(value) for value in rewards]
     if how == "sum":
         return sum(values)
@@ -85,11 +86,11 @@ def pool_rewards(rewards: Sequence[float], how: Pooling, n_agents: int) -> float
 
 
 def find_won(info: dict[str, Any]) -> bool:
-    """Whether a game's info reports success under one of the usual names."""
+    """Return whether a game's info reports success under one of the usual names."""
     return any(bool(info.get(key, False)) for key in WON_KEYS)
 
 
 def load_factory(path: str, default: str) -> Callable[..., Any]:
-    """The function behind "package.module:function"; without a colon it is called ``default``."""
+    """Return the function behind "package.module:function"; without a colon it is called ``default``."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name or default)

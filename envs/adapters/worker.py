@@ -1,7 +1,7 @@
-"""One process of the pool in ``envs/adapters/pool.py``: plays some lanes and writes what they show into shared memory.
+"""One process of the pool in ``envs/adapters/pool.py``: plays some lanes and writes their outputs to shared memory.
 
-Nothing here imports torch: a worker starts in a tenth of a second and weighs thirty megabytes. Games for the pool
-implement ``Game``; their modules should import torch no more than this one does.
+Nothing here imports torch, so that a worker starts in a tenth of a second and takes thirty megabytes. Games for the
+pool implement ``Game``; their modules should not import torch either.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class View(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """What a step brought. The pool adds the time limit; ``terminated`` wins over ``truncated``."""
+    """The result of a step. The pool adds the time limit; ``terminated`` takes precedence over ``truncated``."""
 
     reward: float
     terminated: bool
@@ -79,9 +79,9 @@ class Game(Protocol):
 
 
 def share(descriptor: int, spec: GameSpec, n_envs: int) -> tuple[dict[str, np.ndarray], int]:
-    """The arrays that parent and workers share, over the memory behind ``descriptor``, and their size in bytes.
+    """Return the arrays that parent and workers share, in the memory behind ``descriptor``, and their size in bytes.
 
-    A negative descriptor maps nothing: it only asks for the size.
+    With a negative descriptor, map nothing and return only the size.
     """
     B, n = n_envs, spec.n_agents
     layout: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -113,7 +113,7 @@ def share(descriptor: int, spec: GameSpec, n_envs: int) -> tuple[dict[str, np.nd
 
 
 class Worker:
-    """Builds the games of ``lanes``, then obeys: ``step``, ``reset``, ``render lane``, ``close``.
+    """Builds the games of ``lanes``, then follows commands: ``step``, ``reset``, ``render lane``, ``close``.
 
     With ``rebuild`` a lane's game is closed and built anew at every reset but the first.
     """
@@ -175,7 +175,9 @@ class Worker:
 
     def close(self) -> None:
         for game in self.games.values():
-            with contextlib.suppress(Exception):  # the games are done with; a bad farewell must not look like a crash
+            with contextlib.suppress(
+                Exception
+            ):  # the games are done; an error while closing must not look like a crash
                 game.close()
 
     def _view(self, lane: int) -> View:
@@ -187,9 +189,9 @@ class Worker:
 
 
 def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: int, rebuild: bool) -> None:
-    """Body of a worker process, which ends with its parent.
+    """Run a worker process, which ends with its parent.
 
-    Every command is answered by ("done", result) or ("error", lane, last line, traceback).
+    Every command is answered with ("done", result) or ("error", lane, last line, traceback).
     """
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)

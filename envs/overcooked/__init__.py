@@ -1,4 +1,4 @@
-"""Overcooked as a batched kernel: two cooks, any layout in the notation of the ``overcooked-ai`` package."""
+"""Overcooked as batched kernels: two cooks, any layout in the notation of the ``overcooked-ai`` package."""
 
 from envs.overcooked.env import Overcooked
 

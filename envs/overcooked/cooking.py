@@ -1,4 +1,4 @@
-"""What two cooks do in a step: use what they face, one after the other, then walk at once; then the soups cook.
+"""The rules of a step: the cooks use what they face, one after the other, then both walk at once; then the soups cook.
 
 After Carroll and others 2019 ("On the Utility of Learning about Humans for Human-AI Coordination"), in the form of the
 ``overcooked-ai`` package: its order, its events, and which of them it calls useful.
@@ -41,7 +41,7 @@ def is_ready(rules: Rules, soup: Record) -> bool:
 
 @rule
 def count_pots(rules: Rules, kitchens: Kitchens, b: int) -> tuple[int, int]:
-    """Pots that take nothing more, and pots for which a dish will be needed: begun, cooking or ready."""
+    """Count the pots that take nothing more, and the pots for which a dish will be needed: begun, cooking or ready."""
     full = wanted = 0
     for pot in rules.pots:
         soup = kitchens.things[b, pot]
@@ -54,7 +54,8 @@ def count_pots(rules: Rules, kitchens: Kitchens, b: int) -> tuple[int, int]:
 
 @rule
 def dish_is_useful(rules: Rules, kitchens: Kitchens, wanted: int, b: int) -> bool:
-    """Fewer dishes in hands than soups that need one, and none on a counter (or putting it down would pay)."""
+    """Return whether fewer dishes are in hands than soups need one, and none is on a counter (or dropping one would
+    pay)."""
     dishes = 0
     for i in range(2):
         dishes += kitchens.players[b, i].held == DISH
@@ -68,7 +69,8 @@ def dish_is_useful(rules: Rules, kitchens: Kitchens, wanted: int, b: int) -> boo
 def note_pickup(
     rules: Rules, kitchens: Kitchens, out: Outputs, item: int, full: int, wanted: int, i: int, b: int
 ) -> None:
-    """The events of a pickup, before it takes place; an ingredient is useless if all pots are full and nobody helps."""
+    """Record a pickup before it takes place. An ingredient is useful if a pot has room or the other player holds a
+    dish."""
     out.events[b, i, PICKUP[item]] = True
     mate = kitchens.players[b, 1 - i]
     if item == DISH:
@@ -79,7 +81,7 @@ def note_pickup(
 
 @rule
 def note_drop(rules: Rules, kitchens: Kitchens, out: Outputs, item: int, full: int, i: int, b: int) -> None:
-    """The events of putting something down; useful if now the other thing is needed and the mate does not have it."""
+    """Record a drop. It is useful if something else is needed now and the other player does not have it."""
     out.events[b, i, DROP[item]] = True
     mate = kitchens.players[b, 1 - i]
     if item == DISH:
@@ -90,8 +92,8 @@ def note_drop(rules: Rules, kitchens: Kitchens, out: Outputs, item: int, full: i
 
 @rule
 def note_potting(rules: Rules, out: Outputs, item: int, onions: int, tomatoes: int, i: int, b: int) -> None:
-    """The events of a soup of ``onions`` and ``tomatoes`` that gets one more: what it could become worth before and is
-    able to become now."""
+    """Record one more ingredient in a soup of ``onions`` and ``tomatoes``, by the most that the soup could pay before
+    and can pay now."""
     tomato = item == TOMATO
     before, now = rules.best[onions, tomatoes], rules.best[onions + 1 - tomato, tomatoes + tomato]
     out.events[b, i, POTTING[item]] = True
@@ -105,7 +107,7 @@ def note_potting(rules: Rules, out: Outputs, item: int, onions: int, tomatoes: i
 def use_counter(
     rules: Rules, kitchens: Kitchens, out: Outputs, tile: int, full: int, wanted: int, i: int, b: int
 ) -> bool:
-    """Put down what is held, or take what lies there. Returns whether anything changed."""
+    """Put down what is held, or take what lies there. Return whether anything changed."""
     me, thing = kitchens.players[b, i], kitchens.things[b, tile]
     if me.held != NOTHING and thing.item == NOTHING:
         note_drop(rules, kitchens, out, me.held, full, i, b)
@@ -123,7 +125,7 @@ def use_counter(
 
 @rule
 def take(me: Record, thing: Record) -> None:
-    """Into the hand, whatever the hand held."""
+    """Move a thing into the hand, replacing what the hand held."""
     me.held, me.onions, me.tomatoes = thing.item, thing.onions, thing.tomatoes
     thing.item = thing.onions = thing.tomatoes = 0
     thing.ticks = IDLE
@@ -131,7 +133,8 @@ def take(me: Record, thing: Record) -> None:
 
 @rule
 def use_pot(rules: Rules, kitchens: Kitchens, out: Outputs, tile: int, i: int, b: int) -> bool:
-    """Empty hands start the soup (unless it starts by itself), a dish takes a ready one, an ingredient goes in."""
+    """Start the soup with empty hands (unless it starts by itself), take a ready one with a dish, or add an ingredient.
+    Return whether anything changed."""
     me, soup = kitchens.players[b, i], kitchens.things[b, tile]
     if me.held == NOTHING and soup.item == SOUP and soup.ticks == IDLE and not rules.auto_cook:
         soup.ticks = 0
@@ -159,7 +162,8 @@ def use_pot(rules: Rules, kitchens: Kitchens, out: Outputs, tile: int, i: int, b
 def use_dispenser(
     rules: Rules, kitchens: Kitchens, out: Outputs, kind: int, full: int, wanted: int, i: int, b: int
 ) -> bool:
-    """An onion, a tomato or a dish into an empty hand. As in the package, tomatoes from the dispenser are no event."""
+    """Take an onion, a tomato or a dish into an empty hand; return whether anything changed. As in the package, a
+    tomato from the dispenser is no event."""
     me = kitchens.players[b, i]
     if me.held != NOTHING:
         return False
@@ -174,7 +178,7 @@ def use_dispenser(
 
 @rule
 def serve(rules: Rules, kitchens: Kitchens, out: Outputs, i: int, b: int) -> bool:
-    """A soup over the counter; it pays if somebody ordered it."""
+    """Deliver a soup, which pays if it was ordered. Return whether anything changed."""
     me = kitchens.players[b, i]
     if me.held != SOUP:
         return False
@@ -186,7 +190,7 @@ def serve(rules: Rules, kitchens: Kitchens, out: Outputs, i: int, b: int) -> boo
 
 @rule
 def interact(rules: Rules, kitchens: Kitchens, out: Outputs, full: int, wanted: int, i: int, b: int) -> None:
-    """Player ``i`` uses what it faces. How full the pots were counts from before the step, as in the package."""
+    """Let player ``i`` use what it faces. ``full`` and ``wanted`` are from before the step, as in the package."""
     me = kitchens.players[b, i]
     tile = me.at + rules.steps[me.way]
     kind, used = rules.terrain[tile], False
@@ -204,7 +208,7 @@ def interact(rules: Rules, kitchens: Kitchens, out: Outputs, full: int, wanted: 
 
 @rule
 def walk(rules: Rules, kitchens: Kitchens, actions: np.ndarray, b: int) -> None:
-    """Both turn the way they go. Neither moves if they would meet on a tile or change places."""
+    """Turn both players the way they go, and move them unless they would meet on a tile or swap places."""
     one, two = kitchens.players[b, 0], kitchens.players[b, 1]
     one_goes, two_goes = one.at + rules.steps[actions[b, 0]], two.at + rules.steps[actions[b, 1]]
     if rules.terrain[one_goes] != FLOOR:
@@ -229,7 +233,7 @@ def cook(rules: Rules, kitchens: Kitchens, b: int) -> None:
 
 @rule
 def play(rules: Rules, kitchens: Kitchens, out: Outputs, actions: np.ndarray, b: int) -> None:
-    """One step of lane ``b``, first player first; rewards, bonuses, events and used tiles."""
+    """Play one step of lane ``b``, first player first; write rewards, bonuses, events and used tiles."""
     for i in range(2):
         kitchens.shaped[b, i] = 0.0
         kitchens.station[b, i] = -1

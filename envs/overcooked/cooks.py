@@ -1,7 +1,7 @@
-"""Partners for Overcooked by script: one fills pots, one plates and delivers, one does it all, at a pot of their own.
+"""Scripted partners for Overcooked: one fills pots, one plates and delivers, one does both; each may keep to one pot.
 
-A cook knows the kitchen (``EnvSpec.floor_plan``) and reads the state. At every step it looks for the tiles at which it
-can do what comes next, takes the nearest, and walks there; where it waits, or the way is blocked, it makes room.
+A cook knows the kitchen (``EnvSpec.floor_plan``) and reads the state. At every step it finds the tiles at which it can
+do what comes next and walks to the nearest; while it waits, or when the way is blocked, it makes room.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from envs.overcooked.records import ACTIONS, DISH, FULL, INTERACT, ITEMS, NOTHIN
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 
 POTS = ("nearest", "first", "last")
-SOON = 0.75  # of the time to cook: when a cook with a dish sets out for the pot
-# What a cook remembers: where it was, whether it tried to walk, how often in a row it then stood still, for how many
-# more steps it goes around its mate, and a number that says how long it does so the next time.
+SOON = 0.75  # share of the cooking time after which a cook with a dish sets out for the pot
+# A cook's memory: where it was, whether it tried to walk, how often in a row it then stood still, for how many more
+# steps it walks around its partner, and a pseudo-random number that sets how long it will do so the next time.
 PLACE, WALKED, STILL, AROUND, LUCK = range(5)
 
 
 class Kitchen(NamedTuple):
-    """What never changes. ``usable``: what each player can stand before; ``mine``: the pots that a cook in its place
-    uses; ``shared``: counters over which both reach."""
+    """What never changes. ``usable``: tiles that each player can use; ``mine``: the pots that a cook in its place uses;
+    ``shared``: counters that both reach."""
 
     width: int
     height: int
     terrain: np.ndarray  # int64 [tiles]
-    steps: np.ndarray  # int64 [4]; what a way adds to a tile's number
+    steps: np.ndarray  # int64 [4]; the offset in tile numbers of each direction
     pots: np.ndarray  # int64 [pots]; in the order of the state
     shelves: np.ndarray  # int64 [shelves]
     usable: np.ndarray  # bool [2, tiles]
@@ -41,8 +41,8 @@ class Kitchen(NamedTuple):
 
 
 class Now(NamedTuple):
-    """A state, read: ``item`` lies on a counter; a pot has ``filled`` ingredients and has cooked for ``share`` of its
-    time (-1: it does not cook)."""
+    """A decoded state: ``item`` lies on a counter; a pot has ``filled`` ingredients and has cooked for ``share`` of its
+    time (-1: it is not cooking)."""
 
     at: np.ndarray  # int64 [2]
     way: np.ndarray  # int64 [2]
@@ -79,7 +79,7 @@ def read_item(state: np.ndarray, d: int) -> int:
 
 @njit(cache=True)
 def read(kitchen: Kitchen, state: np.ndarray) -> Now:
-    """The state [S] of one lane, in the order of ``spec.name_state``."""
+    """Decode the state [S] of one lane, in the order of ``spec.name_state``."""
     tiles = kitchen.terrain.shape[0]
     at, way, held = np.zeros(2, np.int64), np.zeros(2, np.int64), np.zeros(2, np.int64)
     item, filled, share = np.zeros(tiles, np.int64), np.zeros(tiles, np.int64), np.full(tiles, -1.0)
@@ -103,7 +103,8 @@ def read(kitchen: Kitchen, state: np.ndarray) -> Now:
 
 @njit(cache=True)
 def pick_goals(kitchen: Kitchen, now: Now, fills: bool, serves: bool, i: int) -> np.ndarray:
-    """bool [tiles]: where cook ``i`` can do what comes next. None: it waits. It does not count on its mate's hands."""
+    """Return bool [tiles]: where cook ``i`` can do what comes next; no tile: it waits. What its partner holds is
+    ignored."""
     terrain, held, can, pots = kitchen.terrain, now.held[i], kitchen.usable[i], kitchen.mine[i]
     free = (terrain == COUNTER) & (now.item == NOTHING)
     counters, over = can & free, kitchen.shared & free
@@ -125,7 +126,7 @@ def pick_goals(kitchen: Kitchen, now: Now, fills: bool, serves: bool, i: int) ->
         if wanting.any():
             return wanting
         return counters if serves else nothing
-    if held != NOTHING:  # none of its business
+    if held != NOTHING:  # not its task
         return counters
     if full.any():  # without ``auto_cook``
         return full
@@ -147,8 +148,8 @@ def pick_goals(kitchen: Kitchen, now: Now, fills: bool, serves: bool, i: int) ->
 
 @njit(cache=True)
 def pick_gifts(kitchen: Kitchen, now: Now, fills: bool, serves: bool, i: int) -> np.ndarray:
-    """bool [tiles]: where to fetch what the mate, who alone reaches pots, needs and does not find on a counter. The
-    last free counter is for dishes."""
+    """Return bool [tiles]: where to fetch what the partner, who alone reaches pots, needs and does not find on a
+    counter. The last free counter is for dishes."""
     terrain, can = kitchen.terrain, kitchen.usable[i]
     missing = cooking = 0
     for pot in kitchen.pots:
@@ -164,8 +165,8 @@ def pick_gifts(kitchen: Kitchen, now: Now, fills: bool, serves: bool, i: int) ->
 
 @njit(cache=True)
 def find_ways(kitchen: Kitchen, start: int, closed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Breadth first, not through ``closed``: int64 [tiles] steps to every tile of floor (``FAR``: none lead there), and
-    the way that the first of them goes."""
+    """Search breadth-first, not through ``closed``. Return the steps to every floor tile, int64 [tiles] (``FAR``: it is
+    out of reach), and the direction of the first of them."""
     size = kitchen.terrain.shape[0]
     steps, first, queue = np.full(size, FAR), np.full(size, -1), np.zeros(size, np.int64)
     steps[start], queue[0], head, tail = 0, start, 0, 1
@@ -184,7 +185,7 @@ def find_ways(kitchen: Kitchen, start: int, closed: int) -> tuple[np.ndarray, np
 
 @njit(cache=True)
 def approach(kitchen: Kitchen, now: Now, goals: np.ndarray, closed: int, i: int) -> int:
-    """The action that brings cook ``i`` nearer to using the nearest of ``goals``; -1 where no way leads there."""
+    """Return the action that brings cook ``i`` nearer to using the nearest of ``goals``; -1 if none is in reach."""
     steps, first = find_ways(kitchen, now.at[i], closed)
     action, least = -1, 2 * FAR
     for tile in np.flatnonzero(goals):
@@ -202,7 +203,7 @@ def approach(kitchen: Kitchen, now: Now, goals: np.ndarray, closed: int, i: int)
 
 @njit(cache=True)
 def step_aside(kitchen: Kitchen, now: Now, luck: int, i: int) -> int:
-    """A step onto free floor, if there is any."""
+    """Return a step onto free floor, or STAY if there is none."""
     for turn in range(4):
         way = (luck + turn) % 4
         there = now.at[i] + kitchen.steps[way]
@@ -213,19 +214,19 @@ def step_aside(kitchen: Kitchen, now: Now, luck: int, i: int) -> int:
 
 @njit(cache=True)
 def decide(kitchen: Kitchen, now: Now, fills: bool, serves: bool, memory: np.ndarray, i: int) -> int:
-    """The action of cook ``i``; its ``memory`` [5] is brought up to date."""
-    mate, here = now.at[1 - i], now.at[i]
+    """Return the action of cook ``i`` and update its ``memory`` [5]."""
+    partner, here = now.at[1 - i], now.at[i]
     memory[STILL] = memory[STILL] + 1 if memory[WALKED] and memory[PLACE] == here else 0
-    stuck = memory[STILL] > i  # the second player is the more patient one: not both give way
+    stuck = memory[STILL] > i  # the second player is more patient, so that not both give way
     if stuck:
         memory[LUCK] = (memory[LUCK] * 1103515245 + 12345) % 2**31
         memory[STILL], memory[AROUND] = 0, 2 + (memory[LUCK] >> 16) % 15
     goals = pick_goals(kitchen, now, fills, serves, i)
     waits = not goals.any()
-    pushed = mate + kitchen.steps[now.way[1 - i]] == here
+    pushed = partner + kitchen.steps[now.way[1 - i]] == here
     action = -1
     if not waits and not stuck:
-        action = approach(kitchen, now, goals, mate if memory[AROUND] > 0 else -1, i)
+        action = approach(kitchen, now, goals, partner if memory[AROUND] > 0 else -1, i)
     if action < 0:
         action = STAY if waits and not pushed else step_aside(kitchen, now, (memory[LUCK] >> 16) + memory[AROUND], i)
     memory[AROUND] = 0 if action == INTERACT else max(memory[AROUND] - 1, 0)
@@ -238,7 +239,7 @@ def decide(kitchen: Kitchen, now: Now, fills: bool, serves: bool, memory: np.nda
 def decide_all(
     kitchen: Kitchen, states: np.ndarray, fills: bool, serves: bool, memory: np.ndarray, actions: np.ndarray
 ) -> None:
-    """All lanes: states [B, S], memory int64 [B, 2, 5], actions int64 [B, 2]."""
+    """Decide in all lanes: read states [B, S], update memory int64 [B, 2, 5], fill actions int64 [B, 2]."""
     for b in range(states.shape[0]):
         now = read(kitchen, states[b])
         for i in range(2):
@@ -246,15 +247,15 @@ def decide_all(
 
 
 class Cooks:
-    """``fills``: brings onions to pots until they are full. ``serves``: brings a dish when a soup cooks, and the soup
-    to the window. Both: it does it all. ``pot``: it uses the nearest one, or only the first or the last (row by row)
-    that it reaches. A cook who reaches no pot lays what its mate needs on counters that both reach.
+    """A cook that fills pots with onions (``fills``), fetches a dish when a soup cooks and delivers the soup
+    (``serves``), or both. It uses the nearest ``pot``, or only the first or the last (row by row) that it reaches. A
+    cook that reaches no pot puts what its partner needs on counters that both reach.
 
-    It puts down what it has no use for, and starts full pots where they do not start by themselves. Who waits steps
-    aside when the mate faces it; who stood still though it wanted to walk goes around the mate for some steps, or steps
-    aside. Nothing is drawn: what happens depends on the mate alone. Tomatoes are left alone.
+    It puts down what it has no use for, and starts full pots where they do not start by themselves. A waiting cook
+    steps aside when its partner faces it; a cook that wanted to walk and stood still walks around its partner for some
+    steps, or steps aside. No random numbers are used: its actions depend on the partner's alone. It ignores tomatoes.
 
-    Raises ConfigError where the game is another one, or nothing is left to do.
+    Raises ConfigError for other games, and if neither ``fills`` nor ``serves`` is set.
     """
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, fills: bool, serves: bool, pot: str) -> None:

@@ -1,4 +1,5 @@
-"""Overcooked: two cooks make soup in a narrow kitchen; kernels over all lanes, and the class around them."""
+"""Overcooked: two cooks make soup in a narrow kitchen; the rules of one lane, their kernels, and the class around
+them."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def observe_lane(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None
 
 @rule
 def reset_lane(rules: Rules, kitchens: Kitchens, out: Outputs, seed: np.uint64, reseed: bool, b: int) -> None:
-    """Clean counters, empty pots and hands; everybody faces north."""
+    """Clear counters, pots and hands; both players face north."""
     begin_episode(kitchens.lanes[b], out, seed, reseed, b)
     for tile in range(rules.terrain.shape[0]):
         thing = kitchens.things[b, tile]
@@ -88,18 +89,20 @@ class Overcooked(LaneGame):
     """Two cooks fill pots with three ingredients, wait, and carry the soup in a dish to the serving window.
 
     ``grid`` is a kitchen as text (``layout.parse``). ``orders`` are the soups that pay ``delivery_reward``, as [onions,
-    tomatoes]; others pay 0. Soups take ``cook_time`` steps, the one in which they start among them. With ``auto_cook``
-    the third ingredient starts them, as in the published results of 2019 and after; without it empty hands do, on any
-    number of ingredients, as in version 1.1 of the package. Never won early: the clock (``episode_limit``) truncates.
+    tomatoes]; others pay 0. Soups take ``cook_time`` steps, including the one in which they start. With ``auto_cook``
+    the third ingredient starts them, as in the published results of 2019 and after; without it a player with empty
+    hands does, on any number of ingredients, as in version 1.1 of the package. Only the clock (``episode_limit``) ends
+    an episode; it truncates.
 
     ``obs`` "lossless": planes of shape [width, height, 26], flattened; "features": the 96 features of the two nearest
-    pots, which tell of counters only with ``counter_features``. State: names in ``spec.state_names``.
+    pots, which cover counters only with ``counter_features``. State: names in ``spec.state_names``.
 
     ``Step.info``: "won", a soup was delivered; "events" bool [B, 2, 25], names in ``event_names``; "shaped" f32 [B, 2],
     the bonuses ``potting_bonus``, ``dish_bonus`` (a useful one) and ``soup_bonus`` (out of the pot), never part of the
-    reward; "cell" and "station" long [B, 2], where the players stand and the tile that each has used (-1: none).
+    reward; "cell" and "station" long [B, 2], the tile where each player stands and the tile that it has used (-1:
+    none).
 
-    For state blocking, ``block_features`` are the last two; families "cells" and "stations". Raises ConfigError.
+    For state blocking, ``block_features`` returns the last two; families "cells" and "stations". Raises ConfigError.
     """
 
     families = ("cells", "stations")
@@ -136,25 +139,26 @@ class Overcooked(LaneGame):
         super().__init__(described, rules, KERNELS, board, out, info, n_envs, seed)
 
     def block_features(self, family: str) -> Tensor:
-        """Long [B, 2]: the tile where each player stands ("cells"), or that it has used ("stations", -1: none)."""
+        """Return long [B, 2]: the tile where each player stands ("cells"), or that it has used ("stations", -1:
+        none)."""
         self._require_family(family)
         return self._info["cell" if family == "cells" else "station"].clone()
 
     def blockable(self, family: str) -> Tensor:
-        """Bool [2, tiles]: the floor that each player may reach; or the stations beside it, among them counters only
-        where the other player reaches them too."""
+        """Return bool [2, tiles]: the floor that each player can reach ("cells"), or the stations next to it
+        ("stations"), which include counters only if the other player reaches them too."""
         self._require_family(family)
         return self.spec.blockable[family].mask.clone()
 
     def floor(self) -> Tensor:
-        """Bool [2, tiles]: where each player may come to stand."""
+        """Return bool [2, tiles]: the floor that each player can reach."""
         found = torch.zeros(2, self.n_block_features, dtype=torch.bool)
         for i, floor in enumerate(self.layout.reach):
             found[i, sorted(floor)] = True
         return found
 
     def stations(self) -> Tensor:
-        """Bool [2, tiles]: what each player may use, counters only where the other reaches them too."""
+        """Return bool [2, tiles]: what each player can use, counters only if the other player reaches them too."""
         found = torch.zeros(2, self.n_block_features, dtype=torch.bool)
         terrain = torch.from_numpy(self.layout.terrain)
         for tile in (terrain != FLOOR).nonzero().flatten().tolist():
@@ -169,7 +173,7 @@ class Overcooked(LaneGame):
             raise ConfigError(f"family must be one of {', '.join(self.families)}, got {family}")
 
     def cooks(self, lane: int = 0) -> list[Cook]:
-        """The players of a lane."""
+        """Return the players of a lane."""
         width, found = self.layout.width, []
         for player in self._board.players[lane]:
             held = Item(ITEMS[player["held"]], int(player["onions"]), int(player["tomatoes"]))
@@ -178,7 +182,7 @@ class Overcooked(LaneGame):
         return found
 
     def things(self, lane: int = 0) -> dict[tuple[int, int], Item]:
-        """What lies on counters and is in pots, by tile."""
+        """Return what lies on counters and in pots, by tile."""
         width, all_ = self.layout.width, self._board.things[lane]
         on_tiles = [(tile, all_[tile]) for tile in np.flatnonzero(all_["item"]).tolist()]
         pots = set(self._rules.pots.tolist())
@@ -191,7 +195,7 @@ class Overcooked(LaneGame):
         }  # fmt: skip
 
     def arrange(self, cooks: Sequence[Cook], things: Mapping[tuple[int, int], Item], lane: int = 0) -> Obs:
-        """Put a running lane into this position, its time as it is, and recompute what is seen."""
+        """Put a running lane into this position, keep its time, and recompute what is seen."""
         tiles = self.layout
         floor, holds = set(tiles.tiles(FLOOR)), {*tiles.tiles(COUNTER, layout.POT)}
         places = [cook.y * tiles.width + cook.x for cook in cooks]
@@ -211,7 +215,7 @@ class Overcooked(LaneGame):
         return self._obs
 
     def _packed(self, item: Item | None) -> tuple[int, int, int]:
-        """Item, onions, tomatoes as numbers."""
+        """Return item, onions and tomatoes as numbers."""
         if item is None:
             return NOTHING, 0, 0
         sizes = range(1, FULL + 1) if item.name == ITEMS[SOUP] else (0,)
@@ -221,6 +225,6 @@ class Overcooked(LaneGame):
         return ITEMS.index(item.name), item.onions, item.tomatoes
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """Picture of a lane, uint8 [height, width, 3]."""
+        """Draw a lane, uint8 [height, width, 3]."""
         clock = f"{self._board.lanes[lane]['t']}/{self._rules.limit}"
         return draw(self.layout, self.cooks(lane), self.things(lane), self._rules.cook_time, clock)

@@ -1,4 +1,4 @@
-"""Kitchens as text, and what can be known of one before anybody moves: who reaches what, and how far it is.
+"""Kitchens as text, and what follows from the layout alone: who reaches what, and how far it is.
 
 The notation is that of the ``overcooked-ai`` package: one character per tile, rows from top to bottom; ``X`` counter,
 ``P`` pot, ``O`` onions, ``T`` tomatoes, ``D`` dishes, ``S`` serving window, space floor, ``1`` and ``2`` where the
@@ -17,9 +17,9 @@ from marl.core.types import ConfigError
 FLOOR, COUNTER, POT, ONIONS, TOMATOES, DISHES, SERVE = range(7)
 TILES = {" ": FLOOR, "X": COUNTER, "P": POT, "O": ONIONS, "T": TOMATOES, "D": DISHES, "S": SERVE}
 PLAYERS = 2
-DX, DY = (0, 0, 1, -1), (-1, 1, 0, 0)  # of the four ways: N, S, E, W
+DX, DY = (0, 0, 1, -1), (-1, 1, 0, 0)  # of the four directions: N, S, E, W
 OPPOSITE = (1, 0, 3, 2)
-FAR = 10_000  # a way that there is not; longer than any other
+FAR = 10_000  # stands for unreachable; longer than any path
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Layout:
 
     @property
     def steps(self) -> tuple[int, int, int, int]:
-        """What the four ways add to a tile's number."""
+        """Return the offsets in tile numbers of the four directions."""
         return (-self.width, self.width, 1, -1)
 
     @property
     def text(self) -> str:
-        """The kitchen as ``parse`` reads it."""
+        """Return the kitchen as ``parse`` reads it."""
         letters = {kind: letter for letter, kind in TILES.items()}
         tiles = [letters[kind] for kind in self.terrain.tolist()]
         for i, tile in enumerate(self.start):
@@ -50,15 +50,16 @@ class Layout:
         return "/".join("".join(tiles[at : at + self.width]) for at in range(0, len(tiles), self.width))
 
     def tiles(self, *kinds: int) -> list[int]:
-        """The tiles of these kinds, row by row."""
+        """Return the tiles of these kinds, row by row."""
         return [tile for tile, kind in enumerate(self.terrain.tolist()) if kind in kinds]
 
     def shelves(self) -> list[int]:
-        """Counters next to a floor tile: where things can be put down."""
+        """Return the counters next to a floor tile, on which things can be put down."""
         return [tile for tile in self.tiles(COUNTER) if self.stands_before(tile)]
 
     def stands_before(self, tile: int) -> list[tuple[int, int]]:
-        """(floor tile, way) from which one faces ``tile``, which is no floor, in the order N, S, E, W of that floor."""
+        """Return (floor tile, direction) pairs from which a player faces ``tile``, which is not floor; floor tiles N,
+        S, E, W of it in this order."""
         x, y, found = tile % self.width, tile // self.width, []
         for way in range(4):
             column, row = x + DX[way], y + DY[way]
@@ -69,10 +70,11 @@ class Layout:
         return found
 
     def distances(self, counters: bool) -> np.ndarray:
-        """int64 [tiles, 4, tiles]: actions from a place and a way until one faces a tile; ``FAR`` where one never does.
+        """Return int64 [tiles, 4, tiles]: actions from a tile and a direction until a player faces a tile; ``FAR``:
+        never.
 
-        One way, one action: into the next floor tile, or turning before what is no floor. Other players are not in
-        the way. Without ``counters`` these are as if unreachable.
+        An action moves to the next floor tile, or turns in front of what is not floor. Other players are not in the
+        way. Without ``counters``, counters count as unreachable.
         """
         size = len(self.terrain)
         far = np.full((size, 4, size), FAR, np.int64)
@@ -86,7 +88,7 @@ class Layout:
         return far
 
     def _turns_from(self, tile: int, way: int) -> dict[tuple[int, int], int]:
-        """Actions to every place and way that can be reached from here."""
+        """Return the number of actions to every reachable (tile, direction)."""
         reached, queue = {(tile, way): 0}, deque([(tile, way)])
         while queue:
             here = queue.popleft()
@@ -103,9 +105,9 @@ class Layout:
 
 
 def parse(grid: str) -> Layout:
-    """A kitchen from its rows, one a line or separated by "/"; empty lines before and after them do not count.
+    """Read a kitchen from its rows, one per line or separated by "/", ignoring empty lines before and after them.
 
-    ConfigError says what is wrong with it.
+    Raise ConfigError that says what is wrong with it.
     """
     rows = [row.strip() for row in grid.strip().replace("/", "\n").split("\n")]
     width, height = len(rows[0]), len(rows)

@@ -1,6 +1,6 @@
-"""What is seen of a kitchen: the 26 lossless planes or the 96 features of the ``overcooked-ai`` package, and the state.
+"""Observations: the 26 lossless planes or the 96 features of the ``overcooked-ai`` package, and the state.
 
-Planes hardly change from step to step: the marks of the old kitchen are taken away, those of the new one are set.
+Planes hardly change from step to step: the old marks are cleared and the new ones set, instead of drawing all anew.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ PLANES = (
     "pot", "counter", "onions", "tomatoes", "dishes", "serving window", "onions in pot", "tomatoes in pot",
     "onions in soup", "tomatoes in soup", "time to cook", "soup done", "dish", "onion", "tomato", "urgency",
 )  # fmt: skip
-TERRAIN, IN_POT, IN_SOUP, TIME, DONE = 10, 16, 18, 20, 21  # where they are in PLANES
+TERRAIN, IN_POT, IN_SOUP, TIME, DONE = 10, 16, 18, 20, 21  # positions in PLANES
 LOOSE_DISH, LOOSE_ONION, LOOSE_TOMATO, URGENCY = 22, 23, 24, 25
-URGENT = 40  # the last steps of an episode, but for one
+URGENT = 40  # urgency is shown when fewer than this many steps are left
 OWN = 46  # features of one player
 FEATURES = 2 * OWN + 4
 PLAYER_STATE, POT_STATE, SHELF_STATE = 12, 4, 6
@@ -31,7 +31,7 @@ PLAYER_STATE, POT_STATE, SHELF_STATE = 12, 4, 6
 
 @rule
 def mark_item(planes: np.ndarray, place: int, item: int, onions: int, tomatoes: int, on: float) -> None:
-    """Something in a hand or on a counter; ``on`` is 1 or, to take the mark away, 0."""
+    """Mark an item in a hand or on a counter; ``on`` is 1 or, to clear the mark, 0."""
     if item == SOUP:
         planes[place + IN_SOUP] = on * onions
         planes[place + IN_SOUP + 1] = on * tomatoes
@@ -58,7 +58,7 @@ def mark_pot(rules: Rules, planes: np.ndarray, place: int, soup: Record, on: flo
 
 @rule
 def mark(rules: Rules, kitchens: Kitchens, out: Outputs, on: float, b: int) -> None:
-    """Set (``on`` 1) or take away (0) everything that may move, in both players' planes."""
+    """Set (``on`` 1) or clear (0) the marks of everything that may change, in both players' planes."""
     for viewer in range(2):
         planes = out.obs[b, viewer]
         for whose in range(2):
@@ -78,7 +78,7 @@ def mark(rules: Rules, kitchens: Kitchens, out: Outputs, on: float, b: int) -> N
 
 @rule
 def draw_planes(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None:
-    """All planes from nothing."""
+    """Draw all planes anew."""
     urgent = rules.limit - kitchens.lanes[b].t < URGENT
     for viewer in range(2):
         planes = out.obs[b, viewer]
@@ -97,7 +97,7 @@ def hurry(rules: Rules, planes: np.ndarray) -> None:
 
 @rule
 def update_planes(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None:
-    """After a step; ``mark`` has taken away what there was before it."""
+    """Update the planes after a step; ``mark`` has cleared the marks from before it."""
     if kitchens.lanes[b].t == rules.limit - URGENT + 1:
         for viewer in range(2):
             hurry(rules, out.obs[b, viewer])
@@ -109,8 +109,8 @@ def update_planes(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> Non
 
 @rule
 def nearest_item(rules: Rules, kitchens: Kitchens, me: Record, item: int, kind: int, b: int) -> int:
-    """The tile from which ``me`` gets an ``item`` soonest: a dispenser (``kind``; FLOOR: there is none) or, if these
-    count, a counter. The dispenser wins a tie, then what lies there longest. -1: there is none."""
+    """Return the tile from which ``me`` gets an ``item`` soonest, or -1: a dispenser (``kind``; FLOOR: there is none)
+    or, with ``counters``, a counter. The dispenser wins a tie, then the item that has lain there longest."""
     found = -1 if kind == FLOOR else rules.nearest[me.at, me.way, kind]
     if not rules.counters:
         return found
@@ -126,7 +126,7 @@ def nearest_item(rules: Rules, kitchens: Kitchens, me: Record, item: int, kind: 
 
 @rule
 def nearest_gap(rules: Rules, kitchens: Kitchens, me: Record, b: int) -> int:
-    """The nearest empty counter, -1 if there is none or counters do not count."""
+    """Return the nearest empty counter, -1 if there is none or without ``counters``."""
     found, least = -1, 10_000
     if rules.counters:
         for shelf in rules.shelves:
@@ -138,14 +138,14 @@ def nearest_gap(rules: Rules, kitchens: Kitchens, me: Record, b: int) -> int:
 
 @rule
 def write_way(rules: Rules, row: np.ndarray, d: int, me: Record, tile: int) -> None:
-    """How far east and south ``tile`` is; zeros if there is none."""
+    """Write how far east and south ``tile`` is; zeros if it is -1."""
     row[d] = tile % rules.width - me.at % rules.width if tile >= 0 else 0.0
     row[d + 1] = tile // rules.width - me.at // rules.width if tile >= 0 else 0.0
 
 
 @rule
 def write_items(rules: Rules, kitchens: Kitchens, row: np.ndarray, me: Record, b: int) -> None:
-    """Features 8..21: ways to the nearest of everything; zeros for what is held."""
+    """Write features 8..21: offsets to the nearest of everything; zeros for what is held."""
     kinds = (FLOOR, ONIONS, FLOOR, DISHES, TOMATOES)  # by item
     for slot, item in enumerate((ONION, TOMATO, DISH, SOUP)):
         tile = -1 if me.held == item else nearest_item(rules, kitchens, me, item, kinds[item], b)
@@ -159,7 +159,7 @@ def write_items(rules: Rules, kitchens: Kitchens, row: np.ndarray, me: Record, b
 
 @rule
 def write_pot(rules: Rules, kitchens: Kitchens, row: np.ndarray, d: int, me: Record, pot: int, b: int) -> None:
-    """Ten features of the pot ``pot``; zeros if it is -1."""
+    """Write ten features of the pot ``pot``; zeros if it is -1."""
     if pot < 0:
         for k in range(10):
             row[d + k] = 0.0
@@ -179,7 +179,7 @@ def write_pot(rules: Rules, kitchens: Kitchens, row: np.ndarray, d: int, me: Rec
 
 @rule
 def write_features(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None:
-    """Each player: its own 46 features, the other's, where the other is from it, where it is."""
+    """Write, for each player, its own 46 features, the other's, the offset to the other, and its own place."""
     for i in range(2):
         me, mate, row = kitchens.players[b, i], kitchens.players[b, 1 - i], out.obs[b, i]
         for k in range(4):
@@ -201,7 +201,7 @@ def write_features(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> No
 
 @rule
 def write_item(state: np.ndarray, d: int, item: int, onions: int, tomatoes: int) -> None:
-    """Six features: onion, soup, dish, tomato, and a soup's ingredients."""
+    """Write six features: onion, soup, dish, tomato, and a soup's ingredients."""
     if item != NOTHING:
         state[d + item - 1] = 1.0
         state[d + 4] = onions / FULL
@@ -210,7 +210,7 @@ def write_item(state: np.ndarray, d: int, item: int, onions: int, tomatoes: int)
 
 @rule
 def write_state(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None:
-    """Players, pots, counters, time."""
+    """Write the state: players, pots, counters, time."""
     state, d = out.state[b], 0
     state[:] = 0.0
     for i in range(2):

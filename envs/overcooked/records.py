@@ -1,4 +1,4 @@
-"""What the kernels of Overcooked read and write: a player, a thing on a tile, one kitchen's rules, all lanes."""
+"""The records that the kernels of Overcooked read and write: players, things on tiles, a kitchen's rules, all lanes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 NOTHING, ONION, SOUP, DISH, TOMATO = range(5)
 ITEMS = ("nothing", "onion", "soup", "dish", "tomato")
 FULL = 3  # ingredients
-IDLE = -1  # ticks of a soup that does not cook
+IDLE = -1  # ticks of a soup that is not cooking
 
 ACTIONS = ("N", "S", "E", "W", "stay", "interact")
 STAY, INTERACT = 4, 5
@@ -24,7 +24,7 @@ EVENTS = (
     "optimal_onion_potting", "optimal_tomato_potting", "viable_onion_potting", "viable_tomato_potting",
     "catastrophic_onion_potting", "catastrophic_tomato_potting", "useless_onion_potting", "useless_tomato_potting",
 )  # fmt: skip
-# Columns of EVENTS by item: the event, and one further its useful form (soup has none).
+# Columns of EVENTS by item: the event; its useful form, which soup lacks, is the next column.
 PICKUP = (-1, EVENTS.index("onion_pickup"), EVENTS.index("soup_pickup"), EVENTS.index("dish_pickup"), 0)
 DROP = (-1, EVENTS.index("onion_drop"), EVENTS.index("soup_drop"), EVENTS.index("dish_drop"), 2)
 POTTING = (-1, EVENTS.index("potting_onion"), -1, -1, EVENTS.index("potting_tomato"))
@@ -32,34 +32,22 @@ DELIVERY = EVENTS.index("soup_delivery")
 OPTIMAL, VIABLE, CATASTROPHIC, USELESS = (EVENTS.index(f"{how}_onion_potting") for how in (
     "optimal", "viable", "catastrophic", "useless"))  # fmt: skip
 
-PLAYER = np.dtype(
-    [
-        (name, np.int32)
-        for name in (
-            "at",  # tile
-            "way",  # it faces: N, S, E, W
-            "held",  # item
-            "onions",
-            "tomatoes",
-        )
-    ]
-)  # of the soup it holds
-THING = np.dtype(
-    [
-        (name, np.int32)
-        for name in (
-            "item",
-            "onions",
-            "tomatoes",  # of a soup
-            "ticks",  # a soup has cooked; IDLE: it does not
-            "since",
-        )
-    ]
-)  # when it was put there: ties between equally near things go to the older one
+# fmt: off
+PLAYER = np.dtype([(name, np.int32) for name in (
+    "at",  # tile
+    "way",  # the direction that it faces: N, S, E, W
+    "held",  # item
+    "onions", "tomatoes")])  # of the soup that it holds
+THING = np.dtype([(name, np.int32) for name in (
+    "item",
+    "onions", "tomatoes",  # of a soup
+    "ticks",  # for which a soup has cooked; IDLE: it is not cooking
+    "since")])  # when it was put there: ties between equally near things go to the older one
+# fmt: on
 
 
 class Rules(NamedTuple):
-    """A kitchen and its prices; shared by all lanes."""
+    """A kitchen, its recipes and its rewards; shared by all lanes."""
 
     width: int
     height: int
@@ -67,20 +55,20 @@ class Rules(NamedTuple):
     cook_time: int
     auto_cook: bool
     planes: bool  # observations are planes, otherwise the 96 features
-    counters: bool  # features tell of things on counters
+    counters: bool  # features cover things on counters
     potting_bonus: float
     dish_bonus: float
     soup_bonus: float
     terrain: np.ndarray  # int64 [tiles]
-    steps: np.ndarray  # int64 [6]; what an action adds to a tile's number
+    steps: np.ndarray  # int64 [6]; the offset in tile numbers of each action
     start: np.ndarray  # int64 [2]; tiles
     shelves: np.ndarray  # int64 [shelves]; counters that can be reached from some floor
     pots: np.ndarray  # int64 [pots]
-    value: np.ndarray  # f64 [4, 4]; what a soup of so many onions and tomatoes pays
-    best: np.ndarray  # f64 [4, 4]; the most that it can still become worth
-    blank: np.ndarray  # f32 [tiles * 26]; planes of an empty kitchen without players
+    value: np.ndarray  # f64 [4, 4]; what a soup of i onions and j tomatoes pays
+    best: np.ndarray  # f64 [4, 4]; the most that it can still come to pay
+    blank: np.ndarray  # f32 [tiles * 26]; the planes of an empty kitchen without players
     base: np.ndarray  # int64 [tiles]; where a tile's planes begin
-    nearest: np.ndarray  # int64 [tiles, 4, 7]; from a place and a way, the nearest tile of a kind, -1: none
+    nearest: np.ndarray  # int64 [tiles, 4, 7]; from a tile and a direction, the nearest tile of each kind, -1: none
     pot_order: np.ndarray  # int64 [tiles, 4, 2]; the nearest and the second nearest pot, -1: none
     distance: np.ndarray  # int64 [tiles, 4, tiles]; see Layout.distances
 
@@ -92,5 +80,5 @@ class Kitchens(NamedTuple):
     players: np.ndarray  # PLAYER [B, 2]
     things: np.ndarray  # THING [B, tiles]
     shaped: np.ndarray  # f32 [B, 2]; bonuses of the step
-    cell: np.ndarray  # int64 [B, 2]; where the players stand
+    cell: np.ndarray  # int64 [B, 2]; the tile where each player stands
     station: np.ndarray  # int64 [B, 2]; the tile that a player has used in the step, -1: none

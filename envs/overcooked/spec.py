@@ -1,4 +1,4 @@
-"""A kitchen's tables for the kernels, and the names of everything that is seen in it."""
+"""A kitchen's tables for the kernels, and the names of its features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TERRAIN_PLANES = (POT, COUNTER, ONIONS, TOMATOES, DISHES, SERVE)
 
 
 def price(orders: Sequence[Sequence[int]], reward: float) -> np.ndarray:
-    """f64 [4, 4]: what a soup of so many onions and tomatoes pays. ConfigError for what is no soup."""
+    """Return f64 [4, 4]: what a soup of i onions and j tomatoes pays. Raise ConfigError for orders that are no soup."""
     value = np.zeros((FULL + 1, FULL + 1))
     for order in orders:
         if len(order) != 2 or min(order) < 0 or not 1 <= sum(order) <= FULL:
@@ -28,7 +28,7 @@ def price(orders: Sequence[Sequence[int]], reward: float) -> np.ndarray:
 
 
 def most(value: np.ndarray) -> np.ndarray:
-    """f64 [4, 4]: the highest value that a soup of so many onions and tomatoes, or with more of them, has."""
+    """Return f64 [4, 4]: the highest value of a soup with at least i onions and j tomatoes."""
     return np.array([[value[onions:, tomatoes:].max() for tomatoes in range(FULL + 1)] for onions in range(FULL + 1)])
 
 
@@ -36,7 +36,7 @@ def build_rules(
     layout: Layout, limit: int, cook_time: int, switches: tuple[bool, bool, bool],
     bonuses: tuple[float, float, float], value: np.ndarray,
 ) -> Rules:  # fmt: skip
-    """``switches``: auto_cook, planes, counters. ``bonuses``: potting, dish, soup."""
+    """Return the kernels' tables. ``switches``: auto_cook, planes, counters. ``bonuses``: potting, dish, soup."""
     size, width, height = len(layout.terrain), layout.width, layout.height
     base = np.array([(tile % width * height + tile // width) * len(PLANES) for tile in range(size)])
     blank = np.zeros(size * len(PLANES), np.float32)
@@ -64,8 +64,8 @@ def build_rules(
 
 
 def in_order(distance: np.ndarray, tiles: list[int], count: int) -> np.ndarray:
-    """int64 [tiles, 4, count]: the ``count`` nearest of ``tiles`` from every place and way, -1 where there are fewer.
-    The first in the list wins a tie."""
+    """Return int64 [tiles, 4, count]: the ``count`` nearest of ``tiles`` from every tile and direction, -1 where there
+    are fewer. The first in the list wins a tie."""
     found = np.full((*distance.shape[:2], count), -1, np.int64)
     if tiles:
         steps = distance[..., tiles]
@@ -94,7 +94,7 @@ def name_state(layout: Layout) -> list[str]:
 
 
 def name_features(layout: Layout, cook_time: int) -> list[tuple[str, float, float]]:
-    """Name, lowest and highest value of each of the 96 features."""
+    """Return name, lowest and highest value of each of the 96 features."""
     x, y = layout.width - 1, layout.height - 1
 
     def way(what: str) -> list[tuple[str, float, float]]:
@@ -116,8 +116,8 @@ def name_features(layout: Layout, cook_time: int) -> list[tuple[str, float, floa
 
 
 def build_spec(layout: Layout, rules: Rules) -> EnvSpec:
-    """``about``: a player's place and the way it faces; of the features also how far everything is from it. Planes
-    show what is held as what lies on a counter, so that it is said to be about no one."""
+    """Return the spec. ``about`` covers a player's place and direction and, among the features, its distances to
+    everything. Planes show held items like items on counters, so these are about no one."""
     state = name_state(layout)
     if rules.planes:
         places = [(x, y) for x in range(layout.width) for y in range(layout.height)]

@@ -1,7 +1,7 @@
-"""The games of people in the ``overcooked-ai`` package (Carroll and others 2019): positions and what was done in them.
+"""The human games of the ``overcooked-ai`` package (Carroll and others 2019): states and the actions taken in them.
 
-They replay exactly under the rules of ``auto_cook`` (tests/envs/overcooked/test_overcooked_humans.py).
-There are two splits of different people.
+They replay exactly under the rules of ``auto_cook`` (tests/envs/overcooked/test_overcooked_humans.py). There are two
+splits, of different people.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ SPLITS = ("train", "test")
 NEEDS = ("overcooked_ai_py", "pandas")
 WAYS = {(0, -1): "N", (0, 1): "S", (1, 0): "E", (-1, 0): "W"}
 MOVES: dict[Any, int] = {**{way: k for k, way in enumerate(WAYS)}, (0, 0): 4, "interact": 5}
-COOK_TIME = 20  # of the games
-SOUP_SCORE = 5  # what the games paid
+COOK_TIME = 20  # in the recorded games
+SOUP_SCORE = 5  # what a soup paid in them
 
 
 def trials(split: str) -> Any:
-    """Table of all games of a split, a row per step. ConfigError where the package is not installed."""
+    """Return the table of all games of a split, one row per step. Raise ConfigError if a package is not installed."""
     absent = [name for name in NEEDS if importlib.util.find_spec(name) is None]
     if absent:
         raise ConfigError(
@@ -47,7 +47,7 @@ def trials(split: str) -> Any:
 
 
 def read_item(recorded: dict[str, Any], on_tile: str) -> Item:
-    """An object of a recorded state; soups are [kind, number, ticks], and the ticks run on when they are done."""
+    """Read an object of a recorded state. Soups are [kind, number, ticks], and the ticks run on when they are done."""
     if recorded["name"] != "soup":
         return Item(recorded["name"])
     _, onions, ticks = recorded["state"]
@@ -55,7 +55,7 @@ def read_item(recorded: dict[str, Any], on_tile: str) -> Item:
 
 
 def read_state(recorded: str, rows: list[str]) -> tuple[list[Cook], dict[tuple[int, int], Item]]:
-    """Players, and what lies where, of a state in a kitchen of these rows."""
+    """Read the players, and the items by tile, of a recorded state in a kitchen of these rows."""
     state = ast.literal_eval(recorded)
     held = [read_item(p["held_object"], "hand") if "held_object" in p else None for p in state["players"]]
     cooks = []
@@ -72,12 +72,12 @@ def read_action(recorded: Any) -> int:
 
 
 def same_kitchen(one: Layout, other: Layout) -> bool:
-    """Whether the tiles are the same; players may start elsewhere."""
+    """Return whether the tiles are the same; players may start elsewhere."""
     return one.width == other.width and np.array_equal(one.terrain, other.terrain)
 
 
 def games(table: Any, layout: Layout) -> Iterator[tuple[list[str], Any]]:
-    """(rows of the kitchen, steps in order) of every game in a table that was played in this kitchen."""
+    """Yield (rows of the kitchen, steps in order) of every game in a table that was played in this kitchen."""
     for _, game in table.groupby(["layout_name", "workerid_num"], sort=True):
         rows = ast.literal_eval(game["layout"].iloc[0])
         if same_kitchen(parse("\n".join(rows)), layout):
@@ -85,14 +85,15 @@ def games(table: Any, layout: Layout) -> Iterator[tuple[list[str], Any]]:
 
 
 class HumanTrials:
-    """The decisions of both players in all games of ``split`` in the kitchen of ``env``, seen as it shows them, at the
-    start of its clock."""
+    """The decisions of both players in all games of ``split`` in the kitchen of ``env``, with the observations of
+    ``env`` at time 0."""
 
     def __init__(self, env: Callable[..., Overcooked], split: str) -> None:
         self.env, self.split = env, split
 
     def load(self, spec: EnvSpec) -> Demonstrations:
-        """ConfigError where there are no games of people in this kitchen, or no package that has them."""
+        """Return the decisions. Raise ConfigError if there are no human games in this kitchen, or a package is
+        missing."""
         env = self.env(n_envs=1)
         if not isinstance(env, Overcooked):
             raise ConfigError(f"there are games of people in overcooked only, not in {type(env).__name__}")

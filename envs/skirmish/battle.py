@@ -16,7 +16,7 @@ from envs.skirmish.sight import forget_sightings
 from envs.skirmish.spawn import draw_hidden, spawn
 
 LOOPS_PER_STEP = 8  # half a game second
-LOOPS_AFTER_KILL = 2  # agents below their health level are killed so long before the end of a step
+LOOPS_AFTER_KILL = 2  # agents below their health level are killed this long before the end of a step
 DEATH_VALUE, NEGATIVE_SCALE, WIN_VALUE = 10.0, 0.5, 200.0
 RUNNING, WON, LOST, DRAWN = 0, 1, 2, 3
 
@@ -26,7 +26,7 @@ RUNNING, WON, LOST, DRAWN = 0, 1, 2, 3
 
 @rule
 def measure_reward(rules: Record, types: np.ndarray, units: np.ndarray, lane: Record) -> None:
-    """What can be earned from this enemy at most: its health and shields, its deaths, the win."""
+    """Set the most that can be earned from this enemy: its health and shields, its deaths, the win."""
     lane.max_reward = WIN_VALUE + DEATH_VALUE * rules.n_enemies
     for i in range(rules.n_agents, rules.n_units):
         lane.max_reward += types[units[i].type].health + types[units[i].type].shield
@@ -71,7 +71,7 @@ def count_fallen(units: np.ndarray, first: int, last: int) -> int:
 
 @rule
 def beaten(rules: Record, types: np.ndarray, units: np.ndarray, first: int, last: int) -> bool:
-    """Nobody is left or, where there are Medivacs, nobody but them."""
+    """Return whether nobody is left or, where there are Medivacs, nobody but them."""
     for i in range(first, last):
         if units[i].health > 0.0 and not (rules.medivacs and types[units[i].type].heals):
             return False
@@ -80,7 +80,7 @@ def beaten(rules: Record, types: np.ndarray, units: np.ndarray, first: int, last
 
 @rule
 def outcome(rules: Record, types: np.ndarray, units: np.ndarray) -> int:
-    """RUNNING, WON, LOST or DRAWN."""
+    """Return RUNNING, WON, LOST or DRAWN."""
     n, N = rules.n_agents, rules.n_units
     allies_beaten = beaten(rules, types, units, 0, n)
     enemies_beaten = beaten(rules, types, units, n, N)
@@ -93,7 +93,7 @@ def outcome(rules: Record, types: np.ndarray, units: np.ndarray) -> int:
 
 @rule
 def team_reward(rules: Record, units: np.ndarray, lane: Record, result: int) -> float:
-    """The team's reward for a step, from ``unit.before`` and what is left now (SMAC's shaping, four modes)."""
+    """Return the team's reward for a step, from ``unit.before`` and what is left now (SMAC's shaping, four modes)."""
     n = rules.n_agents
     if rules.reward_mode == WIN_LOSS:
         reward = 1.0 if result == WON else (-1.0 if result == LOST else 0.0)
@@ -125,7 +125,7 @@ def team_reward(rules: Record, units: np.ndarray, lane: Record, result: int) -> 
 
 @rule
 def below_level(rules: Record, types: np.ndarray, units: np.ndarray) -> int:
-    """The agents that have less than their health level, as bits."""
+    """Return the agents below their health level, as bits."""
     found = 0
     for i in range(rules.n_agents):
         if units[i].health / types[units[i].type].health < units[i].health_level:
@@ -144,7 +144,7 @@ def kill_agents(rules: Record, types: np.ndarray, units: np.ndarray, doomed: int
 def play_step(
     rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, actions: np.ndarray
 ) -> None:
-    """The eight loops of a step."""
+    """Play the eight loops of a step."""
     for i in range(rules.n_units):
         unit = units[i]
         unit.before = unit.health + unit.shield if unit.health > 0.0 else 0.0
@@ -163,7 +163,7 @@ def play_step(
 
 @rule
 def rest(outputs: Outputs, b: int) -> None:
-    """A finished lane: nothing happens any more."""
+    """Write the outputs of a finished lane, in which nothing happens any more."""
     outputs.reward[b] = 0.0
     outputs.terminated[b] = False
     outputs.truncated[b] = False

@@ -1,7 +1,7 @@
-"""Ways around bodies that stand: a mover that would run into one takes the outer tangent of all that stand together.
+"""Ways around standing bodies: a mover that would run into one takes the outer tangent of all that stand together.
 
 Bodies are circles. Those with no room for the mover between them form a cluster; of the two tangents to it the mover
-takes the shorter way, and leaves the side that it has chosen only for one that is clearly shorter. ``units`` is one
+takes the shorter one, and changes sides only where the other one is clearly shorter. ``units`` is one
 lane's UNIT [N], agents first; x points along the way that is blocked, y to the left of it.
 """
 
@@ -16,18 +16,22 @@ from envs.skirmish.records import FIGHTING, MOVING
 from envs.skirmish.units import UNIT_TYPES
 
 NOBODY = -1
-FORESIGHT = 4.0  # bodies farther ahead may be gone by the time
+FORESIGHT = 4.0  # bodies farther ahead may be gone by then
 WIDEST_GAP = 2.0 * max(unit.inner_radius for unit in UNIT_TYPES)  # bodies farther apart never touch
-OUTSIDE, REACHED, SPREAD = 0, 1, 2  # a body's mark: not known to be in the cluster, in it, in it with its neighbours
+OUTSIDE, REACHED, SPREAD = (
+    0,
+    1,
+    2,
+)  # a body's mark: not known to be in the cluster; in it; in it and so are its neighbours
 CLOSED = 0.9 * math.pi  # a tangent that points this far back leads nowhere
 NO_WAY = 1e9
-LOYALTY = 0.8  # the side taken before counts as this much shorter
+LOYALTY = 0.8  # the way on the side taken before counts as this share of its length
 CLEARANCE = 0.02  # radians kept from the tangent
 
 
 @rule
 def obstacles(rules: Record, i: int) -> tuple[int, int]:
-    """First index, and one past the last, of the units that can be in the way of unit ``i``."""
+    """Return the first index, and one past the last, of the units that can be in the way of unit ``i``."""
     if rules.friends_block:
         return 0, rules.n_units
     return (rules.n_agents, rules.n_units) if i < rules.n_agents else (0, rules.n_agents)
@@ -35,7 +39,8 @@ def obstacles(rules: Record, i: int) -> tuple[int, int]:
 
 @rule
 def blocks(rules: Record, types: np.ndarray, units: np.ndarray, i: int, j: int) -> bool:
-    """Unit ``i`` may not walk through ``j``: an opponent or, with ``friends_block``, a friend that fights."""
+    """Return whether unit ``i`` may not walk through ``j``: an opponent or, with ``friends_block``, a fighting
+    friend."""
     one, two, n = units[i], units[j], rules.n_agents
     if j == i or two.health <= 0.0 or types[two.type].plane != types[one.type].plane:
         return False
@@ -44,7 +49,7 @@ def blocks(rules: Record, types: np.ndarray, units: np.ndarray, i: int, j: int) 
 
 @rule
 def stands_in_way(rules: Record, types: np.ndarray, units: np.ndarray, i: int, j: int) -> bool:
-    """``j`` blocks unit ``i`` and stays where it is, so that a way around it is worth planning."""
+    """Return whether ``j`` blocks unit ``i`` and stays where it is, so that a way around it is worth planning."""
     return units[j].pose != MOVING and blocks(rules, types, units, i, j)
 
 
@@ -52,7 +57,8 @@ def stands_in_way(rules: Record, types: np.ndarray, units: np.ndarray, i: int, j
 def first_blocker(
     rules: Record, types: np.ndarray, units: np.ndarray, i: int, dx: float, dy: float, far: float, target: int
 ) -> int:
-    """Whom unit ``i`` runs into first on its way (dx, dy) of length ``far``, before it can reach ``target``."""
+    """Return the unit that ``i`` runs into first on its way (dx, dy) of length ``far``, before it reaches
+    ``target``."""
     me = units[i]
     kind = types[me.type]
     found, nearest = NOBODY, far
@@ -76,14 +82,15 @@ def first_blocker(
 
 @rule
 def length_via(angle: float, tangent: float, far: float) -> float:
-    """Way to the goal at (far, 0) over the point at distance ``tangent`` in direction ``angle``."""
+    """Return the length of the way to (far, 0) over the point at distance ``tangent`` in direction ``angle``."""
     x, y = tangent * math.cos(angle), tangent * math.sin(angle)
     return tangent + math.sqrt((far - x) * (far - x) + y * y) if abs(angle) < CLOSED else NO_WAY
 
 
 @rule
 def spread(rules: Record, types: np.ndarray, units: np.ndarray, i: int, k: int, target: int) -> bool:
-    """Mark those REACHED who leave no room for unit ``i`` between themselves and ``k``; whether there are any."""
+    """Mark as REACHED the units that leave no room for ``i`` between themselves and ``k``; return whether there are
+    any."""
     radius, one, found = types[units[i].type].inner_radius, units[k], False
     first, last = obstacles(rules, i)
     for j in range(first, last):
@@ -102,9 +109,9 @@ def spread(rules: Record, types: np.ndarray, units: np.ndarray, i: int, k: int, 
 def turn_around(
     rules: Record, types: np.ndarray, units: np.ndarray, i: int, dx: float, dy: float, far: float, target: int
 ) -> float:
-    """By how much, in radians to the left, unit ``i`` must leave its way (dx, dy) of length ``far`` to get by.
+    """Return the angle, in radians to the left, by which unit ``i`` must leave its way (dx, dy) of length ``far``.
 
-    0 where nobody stands in the way, or no side is open.
+    It is 0 where nobody stands in the way, or no side is open.
     """
     blocker = first_blocker(rules, types, units, i, dx, dy, far, target)
     if blocker == NOBODY:

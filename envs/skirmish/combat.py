@@ -1,7 +1,7 @@
-"""Who is attacked and what a hit does: reach, damage, answers to attacks, choice of targets and patients.
+"""Attacks: reach, damage, answers to attacks, and the choice of targets and patients.
 
-Units act in turn and hits count at once, so what one does in a loop is seen by the next. ``units`` is one lane's
-UNIT [N], agents first. Sources of the rules and constants: docs/skirmish.md.
+Units act in turn and hits count at once, so each unit sees what those before it did in the same loop. ``units`` is one
+lane's UNIT [N], agents first. Sources of the rules and constants: docs/skirmish.md.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ import numpy as np
 from envs.kernels.compiled import Record, rule
 from envs.skirmish.units import BIOLOGICAL, BURST, LINE
 
-HELP_RADIUS = 4.0  # idle friends this near answer an attack together
+HELP_RADIUS = 4.0  # idle friends within this distance answer an attack together
 LEAST_DAMAGE = 0.5
 ARMED = 1.0  # impact of a dead unit that has yet to burst
 SHORTEST_FLIGHT = 0.01  # loops; 0 would mean that nothing is under way
-HEAL_START, HEAL_SEARCH = 5.0, 6.0  # energy to begin unasked; how far a Medivac looks for patients by itself
+HEAL_START, HEAL_SEARCH = 5.0, 6.0  # energy that a Medivac needs to begin by itself; how far it then looks for patients
 
 
 @rule
@@ -33,14 +33,14 @@ def within(one: Record, two: Record, gap: float) -> bool:
 
 @rule
 def in_reach(types: np.ndarray, one: Record, two: Record, slop: float) -> bool:
-    """The weapon (or healing) of ``one`` reaches ``two``: range counts from edge to edge."""
+    """Return whether the weapon (or healing) of ``one`` reaches ``two``; range counts from edge to edge."""
     kind = types[one.type]
     return within(one, two, kind.range + slop + kind.radius + types[two.type].radius)
 
 
 @rule
 def answer_attack(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, victim: int) -> None:
-    """A scripted unit without a target turns on its attacker, and so do friends next to it that have none."""
+    """Turn a scripted victim without a target on its attacker, and so its nearby friends that have none."""
     n = rules.n_agents
     first, last = (0, n) if victim < n else (n, rules.n_units)
     for j in range(first, last):
@@ -53,7 +53,7 @@ def answer_attack(rules: Record, types: np.ndarray, units: np.ndarray, attacker:
 
 @rule
 def fall(unit: Record, kind: Record) -> None:
-    """A unit dies; what bursts does so at the end of the loop."""
+    """Kill a unit. A unit that bursts does so at the end of the loop."""
     unit.health = 0.0
     unit.shield = 0.0
     unit.target = -1
@@ -64,7 +64,7 @@ def fall(unit: Record, kind: Record) -> None:
 
 @rule
 def strike(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, victim: int) -> None:
-    """One hit: shields take it whole, armour lessens what is left for life."""
+    """Apply one hit: shields absorb it in full, armour reduces what is left for health."""
     unit, weapon, body = units[victim], types[units[attacker].type], types[units[victim].type]
     damage = weapon.damage
     if (weapon.bonus_against & body.attributes) != 0:
@@ -82,7 +82,7 @@ def strike(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, v
 
 @rule
 def land_hit(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """A missile arrives, or the second blow falls; a missile does not need its shooter any more."""
+    """Count down to the arrival of a missile or the second blow, and apply it. A missile outlives its shooter."""
     unit = units[i]
     unit.impact -= 1.0
     if unit.impact > 0.0:
@@ -94,9 +94,9 @@ def land_hit(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> Non
 
 @rule
 def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """The wind-up is over: hit, burst, let the missile fly or the beam sweep.
+    """Finish the wind-up: hit, burst, launch the missile or start the beam.
 
-    A target that died or fled makes the attack lapse.
+    The attack lapses if the target has died or fled.
     """
     unit = units[i]
     kind = types[unit.type]
@@ -126,9 +126,9 @@ def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None
 
 @rule
 def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """The script's target: whoever aims at this unit comes first, then the nearest, within the scan radius.
+    """Choose a scripted unit's target within the scan radius: units that aim at it first, then the nearest.
 
-    With nobody in the scan radius it keeps the target that it has, wherever that has gone.
+    With nobody in the scan radius it keeps its target, wherever that has gone.
     """
     n = rules.n_agents
     first, last = (n, rules.n_units) if i < n else (0, n)
@@ -163,7 +163,7 @@ def can_be_healed(types: np.ndarray, units: np.ndarray, i: int, j: int) -> bool:
 
 @rule
 def choose_patient(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """A Medivac's own choice: stay with a patient until it is well, then the worst hurt one near by."""
+    """Choose a Medivac's patient: the present one until it is well, then the worst hurt one nearby."""
     me = units[i]
     if me.target >= 0 and can_be_healed(types, units, i, me.target):
         return

@@ -1,4 +1,4 @@
-"""``Skirmish``: many StarCraft-like battles at once behind ``marl.core.protocols.VectorEnv``.
+"""``Skirmish``: many StarCraft-like battles at once, as a ``marl.core.protocols.VectorEnv``.
 
 Observations, states, masks, rewards and endings follow SMAC; the battle itself is simulated here (docs/skirmish.md).
 """
@@ -28,13 +28,21 @@ from marl.core.types import ConfigError, Obs
 from marl.show.window import Window, WindowClosed
 
 CAPABILITIES = ("attack_probability", "health_level")
-NUMBERS = ("x", "y", "health", "shield", "cooldown", "energy", *CAPABILITIES)  # what UnitView shares with the record
+NUMBERS = (
+    "x",
+    "y",
+    "health",
+    "shield",
+    "cooldown",
+    "energy",
+    *CAPABILITIES,
+)  # fields that UnitView shares with the record
 RENDER_FPS = 4.0  # steps a second in a window; the game's own "faster" makes 2.8
 
 
 @dataclass(frozen=True)
 class UnitView:
-    """One unit, outside the kernels: what can be read from a lane and put on it."""
+    """One unit as seen from outside the kernels; can be read from a lane and placed on it."""
 
     owner: str  # "ally" or "enemy"
     type: str  # a name in units.UNIT_TYPES
@@ -52,8 +60,8 @@ class UnitView:
 class Skirmish(LaneGame):
     """``n_envs`` lanes of the SMAC map ``map``; see ``VectorEnv`` for the calls. A step is eight game loops.
 
-    Action 0 (no-op) is all that a dead agent can do and nothing that a living one may. An attack that makes a living
-    agent absent gives it action 1 (stop): always available, and a stopped unit neither moves nor shoots.
+    Action 0 (no-op) is the only action of a dead agent and never available to a living one. An attack that makes a
+    living agent absent gives it action 1 (stop), which is always available; a stopped unit neither moves nor shoots.
 
     The keyword arguments, their meaning and their defaults are the fields of ``options.Options``.
     """
@@ -73,11 +81,11 @@ class Skirmish(LaneGame):
         super().__init__(spec, self._world, KERNELS, self._lanes, outputs, fallen, n_envs, seed)
 
     def observe(self) -> Obs:
-        """What the last reset or step returned."""
+        """Return what the last reset or step returned."""
         return self._obs
 
     def units(self, lane: int = 0) -> list[UnitView]:
-        """All units of a lane, agents first; the dead have health 0."""
+        """Return all units of a lane, agents first; the dead have health 0."""
         views = []
         for index, unit in enumerate(self._lanes.units[lane]):
             owner = "ally" if index < self.spec.n_agents else "enemy"
@@ -88,12 +96,12 @@ class Skirmish(LaneGame):
 
     @property
     def cap_size(self) -> int:
-        """Numbers per agent in ``capabilities``."""
+        """Return the number of features per agent in ``capabilities``."""
         rules = self._world.rules[0]
         return len(capability_names(rules)) + int(rules["type_bits"])
 
     def capabilities(self) -> Tensor:
-        """What tells the agents from each other, f32 [B, n * cap_size], the dead included (SMACv2's get_capabilities).
+        """Return the agents' capabilities, f32 [B, n * cap_size], the dead included (SMACv2's get_capabilities).
 
         Per agent: its attack probability and its health level, if the battle has them, and its type as a one-hot.
         """
@@ -113,9 +121,9 @@ class Skirmish(LaneGame):
     ) -> Obs:
         """Put exactly these units on a lane, each side in its index order, and recompute what is seen.
 
-        Slots that the list does not fill stay dead. Units have no orders, the enemy its attack-move if the map gives
-        one; ``last_action`` [n] is what the agents did last (None: nothing yet); with the option ``enemy_mask``,
-        ``hidden`` [n, enemies] says which agent sees nothing of which enemy but its place (None: all is seen).
+        Slots that the list does not fill stay dead. Units have no orders, except that the enemy has its attack-move if
+        the map gives one. ``last_action`` [n] is what the agents did last (None: nothing yet). With the option
+        ``enemy_mask``, ``hidden`` [n, enemies] says which agent sees only the place of which enemy (None: all is seen).
         """
         slots = {"ally": range(self.spec.n_agents), "enemy": range(self.spec.n_agents, len(self._world.template))}
         lined_up = self._lanes.units[lane]
@@ -148,17 +156,18 @@ class Skirmish(LaneGame):
         return self._obs
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """Picture of a lane, uint8 [height, width, 3]."""
+        """Draw a lane, uint8 [height, width, 3]."""
         record = self._lanes.lanes[lane]
         caption = f"{self.map.name}  step {record['t']}/{self.spec.episode_limit}"
         return draw(self._lanes.units[lane], self._world, self.spec.n_agents, caption)
 
     def agent_places(self, lane: int = 0) -> np.ndarray:
-        """Centres and radii of the agents on the picture of a lane, in pixels, f64 [n, 3]."""
+        """Return centres and radii of the agents on the picture of a lane, in pixels, f64 [n, 3]."""
         return places(self._lanes.units[lane, : self.spec.n_agents], self._world)
 
     def render_window(self, lane: int = 0, fps: float = RENDER_FPS) -> bool:
-        """Show the picture of a lane in a window, ``fps`` of them a second; False once the window has been closed.
+        """Show the picture of a lane in a window at ``fps`` pictures a second; return False once the window has been
+        closed.
 
         ConfigError names the extra to install if pygame is missing.
         """
@@ -171,6 +180,6 @@ class Skirmish(LaneGame):
         return True
 
     def close(self) -> None:
-        """Close the window, if one is open; nothing else to release."""
+        """Close the window, if one is open."""
         if self._window is not None:
             self._window.close()

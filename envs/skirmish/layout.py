@@ -29,18 +29,19 @@ class Feature:
 
 
 def capability_names(rules: np.void) -> list[str]:
-    """What tells an agent from others of its type, in the order of all layouts."""
+    """Return the names of the agents' capabilities, in the order of all layouts."""
     switches = {"attack probability": "attack_probabilities", "health level": "health_levels"}
     return [name for name, switch in switches.items() if rules[switch]]
 
 
 def least_health(rules: np.void) -> float:
-    """Agents are shown their health above their level, and may be below it for some loops before they are killed."""
+    """Return the least health that an agent is shown: it is measured above the level, and may fall below it for some
+    loops before the agent is killed."""
     return float((0.0 - rules["level_high"]) / (1.0 - rules["level_high"]))
 
 
 def unit_features(rules: np.void, prefix: str, first: str, shield: bool, slot: int | None) -> list[Feature]:
-    """Features of another unit as an agent sees it; ``slot`` None: an enemy."""
+    """Return the features of another unit as an agent sees it; ``slot`` None: an enemy."""
     ally = slot is not None
     found = [Feature(f"{prefix} {first}", 0, 1, slot), Feature(f"{prefix} distance", 0, 1, slot)]
     found += [Feature(f"{prefix} {axis}", -1, 1, slot) for axis in ("dx", "dy")]
@@ -52,7 +53,7 @@ def unit_features(rules: np.void, prefix: str, first: str, shield: bool, slot: i
 
 
 def obs_features(rules: np.void, action_names: tuple[str, ...]) -> list[Feature]:
-    """The observation's features in order, for a generic observer ("ally k" is the k-th other agent)."""
+    """Return the observation's features in order, for a generic observer ("ally k" is the k-th other agent)."""
     bits, shield = int(rules["type_bits"]), bool(rules["shield_ally"])
     found = [Feature(f"can move {direction}", 0, 1, -1) for direction in MOVES]
     if rules["obs_pathing_grid"]:
@@ -80,7 +81,7 @@ def obs_features(rules: np.void, action_names: tuple[str, ...]) -> list[Feature]
 
 
 def state_names(rules: np.void, obs_names: tuple[str, ...], action_names: tuple[str, ...]) -> tuple[str, ...]:
-    """One name per state feature, in order."""
+    """Return one name per state feature, in order."""
     n, bits = int(rules["n_agents"]), int(rules["type_bits"])
     if rules["obs_as_state"]:
         return tuple(f"agent {agent} {name}" for agent in range(n) for name in obs_names)
@@ -99,7 +100,7 @@ def state_names(rules: np.void, obs_names: tuple[str, ...], action_names: tuple[
 
 
 def subjects(features: list[Feature], n_agents: int) -> Tensor:
-    """Bool [n, n, O]: feature ``o`` of agent ``i``'s observation describes agent ``j``."""
+    """Return bool [n, n, O]: feature ``o`` of agent ``i``'s observation describes agent ``j``."""
     about = torch.zeros(n_agents, n_agents, len(features), dtype=torch.bool)
     for i in range(n_agents):
         others = [j for j in range(n_agents) if j != i]
@@ -110,9 +111,9 @@ def subjects(features: list[Feature], n_agents: int) -> Tensor:
 
 
 def build_spec(rules: np.void) -> EnvSpec:
-    """Sizes, names and bounds of the battle that ``rules`` (one RULES record) describes.
+    """Return sizes, names and bounds of the battle that ``rules`` (one RULES record) describes.
 
-    ``noop_action`` is 0: all that the dead can do, and nothing that the living may; these idle by action 1 (stop).
+    ``noop_action`` is 0, the only action of the dead and never one of the living, who idle by action 1 (stop).
     """
     first_target, n_actions = int(rules["first_target"]), int(rules["n_actions"])
     looks = tuple(f"look {index}" for index in range(first_target - 6))

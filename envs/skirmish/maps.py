@@ -1,4 +1,4 @@
-"""Maps as objects: who fights where and for how long, or from what random teams are drawn.
+"""Maps as objects: who fights where and for how long, or what random teams are drawn from.
 
 The facts are in ``map_table.py``; this module looks them up.
 """
@@ -38,16 +38,16 @@ class Map:
 
     @property
     def type_order(self) -> tuple[str, ...]:
-        """Unit types in the order of the allied one-hot code; empty where a team has one type."""
+        """Return the unit types in the order of the allied one-hot code; empty where a team has one type."""
         return TYPE_ORDER[self.map_type]
 
     @property
     def type_names(self) -> set[str]:
-        """The types that can be on the map."""
+        """Return the unit types that can be on the map."""
         return {name for name, *_ in (*self.allies, *self.enemies, *self.team)}
 
     def published(self, option: str) -> bool:
-        """What the published configuration of this map sets for ``option``."""
+        """Return what the published configuration of this map sets for ``option``."""
         return PUBLISHED[self.version][option]
 
 
@@ -56,7 +56,7 @@ def _race(groups: list[Group]) -> str:
 
 
 def find_map(name: str) -> Map:
-    """The map called ``name``; ConfigError with the nearest names if there is none."""
+    """Return the map called ``name``; raise ConfigError with the nearest names if there is none."""
     if name not in MAPS:
         lower = {known.lower(): known for known in MAPS}
         near = [lower[match] for match in difflib.get_close_matches(str(name).lower(), list(lower), n=4, cutoff=0.4)]

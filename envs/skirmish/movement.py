@@ -1,6 +1,6 @@
-"""Where units go: straight, along walls, around opponents, and making room for friends.
+"""Movement: straight, along walls, around opponents, and making room for friends.
 
-Distances are map units, one call moves one game loop. ``units`` is one lane's UNIT [N], agents first.
+Distances are in map units; one call moves one game loop. ``units`` is one lane's UNIT [N], agents first.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SIN = np.array([math.sin(math.radians(22.5 * k)) for k in range(HEADINGS + 1)])
 
 @rule
 def is_clear(rules: Record, types: np.ndarray, units: np.ndarray, i: int, x: float, y: float) -> bool:
-    """Nobody's body is in the way at (x, y); moving apart from one that overlaps already is allowed."""
+    """Return whether no body is in the way at (x, y); moving away from one that already overlaps is allowed."""
     me = units[i]
     kind = types[me.type]
     first, last = obstacles(rules, i)
@@ -45,7 +45,7 @@ def is_clear(rules: Record, types: np.ndarray, units: np.ndarray, i: int, x: flo
 
 @rule
 def fits(walkable: np.ndarray, kind: Record, x: float, y: float) -> bool:
-    """Flyers and striders go anywhere on the map, others on walkable cells."""
+    """Return whether a unit may be here: flyers and striders anywhere on the map, others on walkable cells."""
     if kind.plane == WALKS:
         return can_walk(walkable, x, y)
     return EDGE <= x <= SIZE - EDGE and EDGE <= y <= SIZE - EDGE
@@ -59,7 +59,7 @@ def cell_of(x: float, y: float) -> int:
 
 @rule
 def next_point(routes: np.ndarray, unit: Record, goal_x: float, goal_y: float) -> tuple[float, float]:
-    """Where to head now in order to get to the goal around walls."""
+    """Return the point to head for now on the way to the goal around walls."""
     via = routes[cell_of(unit.x, unit.y), cell_of(goal_x, goal_y)]
     if via < 0:
         return goal_x, goal_y
@@ -77,7 +77,7 @@ def walk(
     goal_y: float,
     target: int,
 ) -> None:
-    """One loop towards the goal (``target`` if that is a unit): around whoever stands in the way and along walls."""
+    """Move one loop towards the goal (``target`` if that is a unit), around units in the way and along walls."""
     unit = units[i]
     kind = types[unit.type]
     if rules.routed and kind.plane == WALKS:
@@ -122,7 +122,7 @@ def walk(
 
 @rule
 def shift(walkable: np.ndarray, kind: Record, unit: Record, dx: float, dy: float) -> None:
-    """Push a unit, unless the ground ends there."""
+    """Push a unit, unless it would leave its ground."""
     if fits(walkable, kind, unit.x + dx, unit.y + dy):
         unit.x += dx
         unit.y += dy
@@ -130,7 +130,7 @@ def shift(walkable: np.ndarray, kind: Record, unit: Record, dx: float, dy: float
 
 @rule
 def separate(types: np.ndarray, walkable: np.ndarray, units: np.ndarray, first: int, last: int) -> None:
-    """Friends make room: movers push each other, idle units give way, nobody pushes a unit that fights."""
+    """Make room among friends: movers push each other, idle units give way, nobody pushes a fighting unit."""
     for i in range(first, last):
         one = units[i]
         if one.health <= 0.0 or one.pose == FIGHTING:

@@ -1,6 +1,6 @@
-"""Kernels that write what the agents see: availability, observations and the state, in SMAC's layout.
+"""Rules that write what the agents see: availability, observations and the state, in SMAC's layout.
 
-All functions look at one lane: ``units`` is UNIT [N], agents first, then enemies.
+All functions work on one lane: ``units`` is UNIT [N], agents first, then enemies.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ PROBES = np.array([[0, 4], [0, -4], [4, 0], [-4, 0], [2, 2], [-2, -2], [2, -2], 
 
 @rule
 def can_walk(walkable: np.ndarray, x: float, y: float) -> bool:
-    """The cell that holds the point is on the map and walkable; asked the same way for flyers."""
+    """Return whether the cell that holds the point is on the map and walkable; flyers are treated alike."""
     column, row = int(x), int(y)
     return x >= 0.0 and y >= 0.0 and column < SIZE and row < SIZE and walkable[row, column] != 0
 
 
 @rule
 def write_avail(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, avail: np.ndarray) -> None:
-    """Fill ``avail`` bool [n, A]: the dead do nothing, the living anything but nothing."""
+    """Fill ``avail`` bool [n, A]: the dead may only do the no-op, the living anything but the no-op."""
     n, first = rules.n_agents, rules.first_target
     avail[:] = False
     for i in range(n):
@@ -47,7 +47,7 @@ def write_avail(rules: Record, types: np.ndarray, walkable: np.ndarray, units: n
 def write_targets(
     rules: Record, types: np.ndarray, units: np.ndarray, avail: np.ndarray, i: int, everybody: bool
 ) -> None:
-    """Availability of agent ``i``'s targets: enemies, or friends for a Medivac; ``everybody``: at any distance."""
+    """Write which targets agent ``i`` has: enemies, or friends for a Medivac; ``everybody``: at any distance."""
     n, first, me = rules.n_agents, rules.first_target, units[i]
     if types[me.type].heals and rules.medivacs:
         for j in range(n):
@@ -63,15 +63,15 @@ def write_targets(
 
 @rule
 def health_left(unit: Record, kind: Record) -> float:
-    """Share of the health above the level at which the unit is killed; below 0 until it is."""
+    """Return the share of health above the level at which the unit is killed; negative until the kill takes place."""
     return (unit.health / kind.health - unit.health_level) / (1.0 - unit.health_level)
 
 
 @rule
 def write_capabilities(rules: Record, unit: Record, row: np.ndarray, at: int, attack: int, level: int) -> int:
-    """What tells an agent from others of its type, from ``at`` on; zeros without ``attack`` or ``level``.
+    """Write an agent's capabilities from index ``at`` on; zeros without ``attack`` or ``level``.
 
-    Returns the index after them.
+    Return the index after them.
     """
     if rules.attack_probabilities:
         row[at] = unit.attack_probability if attack else 0.0
@@ -94,7 +94,7 @@ def write_unit(
     kind: Record,
     shield: int,
 ) -> int:
-    """Place, health and shield of another unit from index ``at`` of ``row`` on; returns the index after them."""
+    """Write place, health and shield of another unit from index ``at`` of ``row`` on; return the index after them."""
     row[at] = flag
     row[at + 1] = gap / sight
     row[at + 2] = (other.x - me.x) / sight
@@ -111,7 +111,8 @@ def write_unit(
 def write_surroundings(
     rules: Record, walkable: np.ndarray, height: np.ndarray, me: Record, row: np.ndarray, at: int
 ) -> int:
-    """The optional probes of the ground around an agent; outside the map everything reads 1."""
+    """Write the optional probes of the ground around an agent; outside the map they read 1. Return the index after
+    them."""
     column, line = int(me.x), int(me.y)
     if rules.obs_pathing_grid:
         for k in range(8):
@@ -133,7 +134,7 @@ def write_enemies(
     rules: Record, types: np.ndarray, units: np.ndarray, seen: np.ndarray, hidden: np.ndarray, avail: np.ndarray,
     row: np.ndarray, i: int, start: int,
 ) -> int:  # fmt: skip
-    """The enemy blocks of agent ``i``'s observation from ``start`` on; returns the index after them."""
+    """Write the enemy blocks of agent ``i``'s observation from ``start`` on; return the index after them."""
     me, n, at = units[i], rules.n_agents, start
     sight = types[me.type].sight
     size = 5 + rules.shield_enemy + rules.type_bits
@@ -160,7 +161,7 @@ def write_enemies(
 def write_friends(
     rules: Record, types: np.ndarray, units: np.ndarray, last_action: np.ndarray, row: np.ndarray, i: int, at: int
 ) -> int:
-    """The blocks of the other agents from index ``at`` on; returns the index after them."""
+    """Write the blocks of the other agents from index ``at`` on; return the index after them."""
     me = units[i]
     sight = types[me.type].sight
     size = 5 + rules.shield_ally + rules.attack_probabilities + rules.health_levels + rules.type_bits
@@ -173,7 +174,7 @@ def write_friends(
         if visible:
             kind = types[friend.type]
             end = write_unit(row, at, 1.0, gap, sight, me, friend, kind, rules.shield_ally)
-            if rules.health_levels:  # whoever is not shown the level is not shown the health either
+            if rules.health_levels:  # an agent that is not shown the level is not shown the health either
                 row[at + 4] = health_left(friend, kind) if rules.obs_ally_level else 0.0
             end = write_capabilities(rules, friend, row, end, rules.obs_ally_attack, rules.obs_ally_level)
             if rules.type_bits > 0 and rules.obs_ally_types:
@@ -188,7 +189,7 @@ def write_friends(
 
 @rule
 def write_self(rules: Record, types: np.ndarray, me: Record, t: int, row: np.ndarray, at: int) -> None:
-    """The agent's own block, from index ``at`` on."""
+    """Write the agent's own block from index ``at`` on."""
     mine = types[me.type]
     row[at] = health_left(me, mine)
     at += 1
@@ -292,7 +293,7 @@ def write_state(
 
 @rule
 def observe_lane(world: World, lanes: Lanes, outputs: Outputs, b: int) -> None:
-    """Bring everything that the agents and the learner see of lane ``b`` up to date."""
+    """Update everything that the agents and the learner see of lane ``b``."""
     rules, units, avail = world.rules[0], lanes.units[b], outputs.avail[b]
     write_avail(rules, world.types, world.walkable, units, avail)
     write_obs(world, lanes, avail, outputs.obs[b], b)

@@ -1,4 +1,4 @@
-"""What can be chosen about a battle besides its map. ``None`` means: as published for the map (map_table.PUBLISHED)."""
+"""The options of a battle besides its map. ``None`` means: as published for the map (map_table.PUBLISHED)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Options:
     unit_ranges: bool | None = None  # sight and target range by unit type instead of 9 and 6
     enemy_type_swap: bool = True  # SMAC exchanges the enemy's type bits on stalkers_and_zealots maps
     ally_health: float = 1.0  # share of their health that agents start with
-    absent_agents: int = 0  # so many agents, drawn anew for every episode, are dead from the start
+    absent_agents: int = 0  # this many agents, drawn anew for every episode, are dead from the start
     spawn_jitter: float = 0.03  # map units, uniform
     healer_priority: bool = False  # the enemy shoots at Medivacs first
     friends_block: bool = False  # movers go around friends that fight instead of passing them
@@ -60,7 +60,7 @@ class Options:
 
 
 def read_options(scenario: Map, given: dict[str, Any]) -> Options:
-    """Checked options for a map, with ``None`` resolved; ConfigError for what makes no battle."""
+    """Check the options for a map and resolve ``None``; raise ConfigError for values that make no battle."""
     known = [field.name for field in dataclasses.fields(Options)]
     for name in given:
         if name not in known:
@@ -88,7 +88,7 @@ def read_options(scenario: Map, given: dict[str, Any]) -> Options:
 
 
 def _read_capabilities(options: Options) -> Options:
-    """``options`` with each capability as (low, high) or None; ConfigError for values that none can have."""
+    """Return ``options`` with each capability as (low, high) or None; raise ConfigError for impossible values."""
     attack = _read_span("attack_probability", options.attack_probability)
     level = _read_span("health_level", options.health_level)
     if level is not None and level[1] >= options.ally_health:
@@ -106,7 +106,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _read_span(name: str, given: Any) -> tuple[float, float] | None:
-    """(low, high) of a number, which is both, or of a pair of numbers in [0, 1]; None stays None."""
+    """Return (low, high) of a number in [0, 1], which is both, or of a pair of them; None stays None."""
     if given is None:
         return None
     span = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given, given]

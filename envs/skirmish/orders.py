@@ -1,4 +1,4 @@
-"""What units are told to do: the agents by their actions, the enemy by the map's script.
+"""Orders: the agents' from their actions, the enemy's from the map's script.
 
 ``units`` is one lane's UNIT [N], agents first.
 """
@@ -23,13 +23,13 @@ MOVE_AMOUNT = 2.0
 
 @rule
 def in_mask(rules: Record, types: np.ndarray, unit: Record, other: Record) -> bool:
-    """The order may be given: without an action mask, targets out of reach are dropped here."""
+    """Return whether the order may be given; without an action mask, targets out of reach are dropped here."""
     return rules.action_mask != 0 or may_target(rules, types, unit, other, distance(unit, other))
 
 
 @rule
 def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, lane: Record, actions: np.ndarray) -> None:
-    """Turn the agents' actions [n] into orders; what the game would refuse leaves the previous order standing."""
+    """Turn the agents' actions [n] into orders; where the game would refuse one, the previous order stands."""
     n, first = rules.n_agents, rules.first_target
     for i in range(n):
         unit, kind, action = units[i], types[units[i].type], actions[i]
@@ -48,7 +48,7 @@ def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, lane: Reco
             unit.facing_x = math.cos(angle)
             unit.facing_y = math.sin(angle)
         elif unit.attack_probability < 1.0 and uniform(lane) >= unit.attack_probability:
-            pass  # it fails to give the order
+            pass  # the order fails
         elif kind.heals and rules.medivacs:
             if in_mask(rules, types, unit, units[action - first]) and can_be_healed(types, units, i, action - first):
                 give_order(unit, kind, HEAL, action - first, unit.x, unit.y)
@@ -79,7 +79,7 @@ def order_attack_move(rules: Record, units: np.ndarray, lane: Record) -> None:
 
 @rule
 def order_hunt(rules: Record, types: np.ndarray, units: np.ndarray) -> None:
-    """Every enemy that is not carrying out such an order is told to attack the agent nearest to it."""
+    """Order every enemy that is not already carrying out such an order to attack the agent nearest to it."""
     n = rules.n_agents
     for i in range(n, rules.n_units):
         unit = units[i]

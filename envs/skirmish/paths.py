@@ -1,7 +1,7 @@
 """Ways around walls: for every pair of cells, the next point to walk to; computed once per terrain.
 
-Shortest ways between neighbouring cells by breadth-first search over lengths 1 and sqrt 2 (never across a corner), cut
-short to the farthest cell on the way that a straight line reaches.
+Shortest ways over neighbouring cells (Dijkstra with lengths 1 and sqrt 2, never across a corner), cut short to the
+farthest cell on the way that a straight line reaches.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from envs.skirmish.terrain import SIZE, walkable_cells
 
 STRAIGHT = -1
 CELLS = SIZE * SIZE
-BODY = 0.3  # a line is open if a body this wide on either side passes
-SAMPLE = 0.2  # distance of the points at which a line is probed
+BODY = 0.3  # a line is open if a body that extends this far to either side can pass
+SAMPLE = 0.2  # distance between the points at which a line is probed
 NO_ROUTES = np.full((1, 1), STRAIGHT, np.int16)
 
 
 @functools.lru_cache(maxsize=16)
 def routes_on(terrain: str) -> np.ndarray:
-    """Int16 [1024, 1024]: from cell ``32 y + x`` to another, the cell to head for, or STRAIGHT on.
+    """Return int16 [1024, 1024]: from cell ``32 y + x`` to another, the cell to head for, or STRAIGHT.
 
-    ``NO_ROUTES`` for a rectangle, where nothing ever is.
+    For a rectangle, where no wall is ever in the way, return ``NO_ROUTES``.
     """
     walkable = walkable_cells(terrain)
     rows, columns = np.flatnonzero(walkable.any(1)), np.flatnonzero(walkable.any(0))
@@ -37,7 +37,7 @@ def routes_on(terrain: str) -> np.ndarray:
 
 
 def _nearest_open(walkable: np.ndarray) -> np.ndarray:
-    """Int16 [1024]: the walkable cell nearest to each cell."""
+    """Return the walkable cell nearest to each cell, int16 [1024]."""
     open_cells = np.argwhere(walkable)
     everywhere = np.argwhere(np.ones_like(walkable))
     square = ((everywhere[:, None] - open_cells[None]) ** 2).sum(2)
@@ -46,7 +46,7 @@ def _nearest_open(walkable: np.ndarray) -> np.ndarray:
 
 @njit(cache=True)
 def line_is_open(walkable: np.ndarray, one: int, two: int) -> bool:
-    """A body fits through between the centres of two cells of ``walkable`` [1024]."""
+    """Return whether a body can pass between the centres of two cells of ``walkable`` [1024]."""
     x, y = one % SIZE + 0.5, one // SIZE + 0.5
     dx, dy = float(two % SIZE - one % SIZE), float(two // SIZE - one // SIZE)
     far = math.sqrt(dx * dx + dy * dy)
@@ -91,7 +91,8 @@ def search(walkable: np.ndarray, goal: int, next_cell: np.ndarray) -> None:
 
 @njit(cache=True)
 def fill_routes(walkable: np.ndarray, nearest: np.ndarray, routes: np.ndarray) -> None:
-    """``walkable`` uint8 [1024], ``nearest`` int16 [1024] the open cell that stands for a blocked goal."""
+    """Fill ``routes`` (see ``routes_on``). ``walkable`` uint8 [1024]; ``nearest`` int16 [1024] is the open cell that
+    stands for a blocked goal."""
     next_cell = np.zeros(CELLS, np.int16)
     for goal in range(CELLS):
         if not walkable[goal]:

@@ -19,13 +19,13 @@ from envs.skirmish.units import BIOLOGICAL, LINE
 
 SHIELD_DELAY, SHIELD_RATE = 160, 2.0 / 16.0  # loops without damage before shields grow; points per loop
 ENERGY_RATE, MAX_ENERGY = 0.5625 / 16.0, 200.0
-HEAL_RATE, HEAL_COST = 9.0 / 16.0, 0.33  # life per loop, energy per life
+HEAL_RATE, HEAL_COST = 9.0 / 16.0, 0.33  # health per loop, energy per health
 PERIOD_NOISE_LOW, PERIOD_NOISE_SPAN = -1.0, 3.0  # loops, uniform
 
 
 @rule
 def recover(unit: Record, kind: Record) -> None:
-    """Weapon, shield, life and energy come back a little."""
+    """Recover one loop's worth of weapon cooldown, shield, health and energy."""
     unit.cooldown = max(unit.cooldown - 1.0, 0.0)
     unit.recovery = max(unit.recovery - 1.0, 0.0)
     unit.quiet += 1
@@ -39,7 +39,7 @@ def recover(unit: Record, kind: Record) -> None:
 
 @rule
 def give_order(unit: Record, kind: Record, order: int, target: int, goal_x: float, goal_y: float) -> None:
-    """Replace the order. Unless it repeats the old one it breaks off an attack's wind-up or a sweeping beam."""
+    """Replace the order. Unless it repeats the old one, this breaks off a wind-up or a sweeping beam."""
     if not (order == ATTACK and unit.target == target):
         if unit.windup > 0.0:
             unit.windup = 0.0
@@ -89,7 +89,7 @@ def treat(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, i
 
 @rule
 def escort(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, i: int) -> None:
-    """A scripted Medivac with nobody to heal and no order stays near the closest friend that it could heal."""
+    """Keep a scripted Medivac with nobody to heal and no order near the closest friend that it could heal."""
     unit, n = units[i], rules.n_agents
     first, last = (0, n) if i < n else (n, rules.n_units)
     nearest, least = -1, 1e9
@@ -111,7 +111,7 @@ def escort(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, 
 def take_turn(
     rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, i: int, choose: bool
 ) -> None:
-    """Everything that unit ``i`` does in one loop; ``choose``: scripted units look for targets in this one."""
+    """Play one loop of unit ``i``; ``choose``: scripted units look for targets in this one."""
     unit = units[i]
     if unit.health <= 0.0:
         if unit.impact > 0.0 and types[unit.type].missile_speed > 0.0:
@@ -130,7 +130,7 @@ def take_turn(
             release(rules, types, units, i)
         return
     if unit.scripted and unit.order == ATTACK and unit.target >= 0 and units[unit.target].health > 0.0:
-        pass  # told whom to attack, it looks at nobody else
+        pass  # an order to attack a unit overrides its own choice
     elif unit.scripted:
         if unit.order == ATTACK:
             unit.order = STOP
@@ -160,7 +160,7 @@ def take_turn(
 def play_loop(
     rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, start: int, choose: bool
 ) -> None:
-    """One game loop: every unit once, beginning with unit ``start``; then bursts; then friends make room."""
+    """Play one game loop: every unit once, beginning with unit ``start``; then bursts; then friends make room."""
     N = rules.n_units
     for k in range(N):
         i = start + k

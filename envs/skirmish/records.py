@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-# What a unit was told to do.
+# A unit's order.
 STOP, MOVE, ATTACK, HEAL, ATTACK_MOVE = 0, 1, 2, 3, 4
-# What it is doing in this loop; decides who makes room for whom.
+# A unit's pose, what it does in this loop; decides who makes room for whom.
 IDLE, MOVING, FIGHTING = 0, 1, 2
 
 UNIT = np.dtype(
@@ -80,14 +80,14 @@ NO_HUNT, HUNT_ONCE, HUNT_ON = 0, 1, 2
 
 
 class Ground(NamedTuple):
-    """Where units walk."""
+    """The ground that units walk on."""
 
     walkable: np.ndarray  # uint8 [32, 32], indexed [y, x]
     routes: np.ndarray  # int16 [1024, 1024]: see paths.py
 
 
 class World(NamedTuple):
-    """What does not change during a run; shared by all lanes. Flat, as numba's parallel loops want it."""
+    """What does not change during a run; shared by all lanes. Flat, as numba's parallel loops need it."""
 
     rules: np.ndarray  # RULES [1]
     types: np.ndarray  # TYPE [number of unit types]
@@ -96,7 +96,9 @@ class World(NamedTuple):
     height: np.ndarray  # f32 [32, 32]
     template: np.ndarray  # UNIT [N]: the line-up at reset, before random teams and places
     team: np.ndarray  # TEAM [types]: what random teams are drawn from; empty: the line-up is fixed
-    lattice: np.ndarray  # int64 [places, 2]: columns and rows around a point, in the order in which units take them
+    lattice: (
+        np.ndarray
+    )  # int64 [places, 2]: offsets (column, row) around a point, in the order in which units take them
 
 
 class Lanes(NamedTuple):
@@ -105,10 +107,10 @@ class Lanes(NamedTuple):
     units: np.ndarray  # UNIT [B, N]
     lanes: np.ndarray  # LANE [B]
     last_action: np.ndarray  # int32 [B, n]; -1 before the first step
-    owner: np.ndarray  # int32 [B, enemies]: who sighted an enemy first (EPO), -1: nobody
-    seen: np.ndarray  # uint8 [B, enemies, n]: to whom it is shown (EPO)
+    owner: np.ndarray  # int32 [B, enemies]: the agent that sighted an enemy first (EPO), -1: none
+    seen: np.ndarray  # uint8 [B, enemies, n]: whether it is shown to an agent (EPO)
     visit: np.ndarray  # int32 [B, n]: the order in which agents look (EPO)
-    hidden: np.ndarray  # uint8 [B, enemies, n]: from whom an enemy's health, shield and type are hidden
+    hidden: np.ndarray  # uint8 [B, enemies, n]: whether its health, shield and type are hidden from an agent
 
 
 class Outputs(NamedTuple):

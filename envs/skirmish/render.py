@@ -1,6 +1,6 @@
-"""Pictures of a battle, drawn with Pillow: ground, units, who aims at whom, shots of the last step, wounds.
+"""Pictures of a battle, drawn with Pillow: ground, units, aims, shots of the last step, wounds.
 
-Bodies and lines are drawn twice as large and shrunk, which smooths them.
+Bodies and lines are drawn at twice the size and then reduced, which smooths them.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from envs.skirmish.terrain import SIZE
 from envs.skirmish.units import AIR, BURST, LINE, LOOPS_PER_SECOND, UNIT_TYPES, UnitType
 
 SCALE = 24  # pixels per map unit
-FINE = 2  # shapes are drawn so many times larger
+FINE = 2  # shapes are drawn this many times larger
 RING = 3  # pixels
 WHOLE = 0.999  # regeneration may leave a hair's breadth
 STEP_LOOPS = 8  # an environment's step
-MANY = 40  # units; from here on they have no numbers
+MANY = 40  # above this many units they have no numbers
 LETTERS = {"marine": "m", "marauder": "M", "medivac": "+", "stalker": "S", "zealot": "Z", "zergling": "z",
            "colossus": "C", "hydralisk": "H", "baneling": "b", "spine_crawler": "T"}  # fmt: skip
 
@@ -35,7 +35,7 @@ INK, WHITE, ALLY_TEXT, ENEMY_TEXT = (25, 25, 25), (255, 255, 255), (150, 195, 25
 
 
 def draw(units: np.ndarray, world: World, n_agents: int, caption: str) -> np.ndarray:
-    """One lane's ``units`` UNIT [N] on the map, y upward: uint8 [height, 768, 3], cut to the rows in use.
+    """Draw one lane's ``units`` UNIT [N] on the map, y upward: uint8 [height, 768, 3], cut to the rows in use.
 
     Thin lines: who aims at whom. Bold lines: shots that began in the last step, green ones heal. Crosses: the dead,
     in strong colour those of the last step. Rings, around the wounded alone: health, outside it shields.
@@ -59,22 +59,22 @@ def draw(units: np.ndarray, world: World, n_agents: int, caption: str) -> np.nda
 
 
 def places(units: np.ndarray, world: World) -> np.ndarray:
-    """Where ``draw`` puts the ``units`` UNIT [N]: centre (x, y) and radius, with the rings around it, in pixels,
-    f64 [N, 3]."""
+    """Return where ``draw`` puts the ``units`` UNIT [N]: centre (x, y) and radius including the rings, in pixels, f64
+    [N, 3]."""
     top, _ = _rows(world)
     radius = [_kind(unit).radius + 2 * RING / SCALE for unit in units]
     return SCALE * np.stack([units["x"], SIZE - units["y"] - top, radius], 1).astype(np.float64)
 
 
 def _rows(world: World) -> tuple[int, int]:
-    """The rows of the map that are drawn, counted from its upper edge."""
+    """Return the range of map rows that are drawn, counted from the upper edge."""
     rows = np.flatnonzero(world.walkable.any(1))
     return max(0, SIZE - 2 - int(rows[-1])), min(SIZE, SIZE + 1 - int(rows[0]))
 
 
 @functools.lru_cache(maxsize=8)
 def _ground(walkable: bytes, height: bytes) -> Image.Image:
-    """The empty map, ``FINE`` times as large: walls, ledges around them, lighter ground where it is higher."""
+    """Draw the empty map, ``FINE`` times as large: walls, ledges around them, lighter ground where it is higher."""
     free = np.frombuffer(walkable, np.uint8).reshape(SIZE, SIZE)[::-1] > 0
     level = np.frombuffer(height, np.float32).reshape(SIZE, SIZE)[::-1]
     low, high = level[free].min(), level[free].max()
@@ -98,7 +98,7 @@ def _kind(unit: Any) -> UnitType:
 
 
 def _at(x: float, y: float) -> tuple[float, float]:
-    """Pixels on the large picture of a place on the map."""
+    """Return the pixel of a place of the map on the large picture."""
     return float(x) * SCALE * FINE, (SIZE - float(y)) * SCALE * FINE
 
 
@@ -107,7 +107,7 @@ def _disc(x: float, y: float, radius: float) -> tuple[float, float, float, float
 
 
 def _corpse(pen: ImageDraw.ImageDraw, unit: np.void, ally: bool) -> None:
-    """A cross; and the burst of a baneling that was alive when the step began."""
+    """Draw a cross, and the burst of a baneling that was alive when the step began."""
     x, y = _at(unit["x"], unit["y"])
     fresh = unit["before"] > 0
     if fresh and _kind(unit).splash == BURST:
@@ -118,7 +118,7 @@ def _corpse(pen: ImageDraw.ImageDraw, unit: np.void, ally: bool) -> None:
 
 
 def _attack(pen: ImageDraw.ImageDraw, units: np.ndarray, index: int, n_agents: int) -> None:
-    """A thin line to the target; a bold one with a dot where it hits if a shot began in the last step."""
+    """Draw a thin line to the target and, if a shot began in the last step, a bold one with a dot where it hits."""
     unit, kind, ally = units[index], _kind(units[index]), index < n_agents
     here = _at(unit["x"], unit["y"])
     colour, target = (ALLY_SHOT if ally else ENEMY_SHOT), int(unit["target"])
@@ -155,8 +155,8 @@ def _body(pen: ImageDraw.ImageDraw, unit: np.void, ally: bool, number: str) -> N
 
 
 def _rings(pen: ImageDraw.ImageDraw, unit: np.void, centre: tuple[float, float], radius: float) -> None:
-    """What is left of the health (green, yellow, red) and around it of the shields, clockwise from the top, if anything
-    is missing. Straight bars would hide the neighbours in a melee."""
+    """Draw what is left of the health (green, yellow, red) and around it of the shields, clockwise from the top, if
+    anything is missing. Straight bars would hide the neighbours in a melee."""
     kind = _kind(unit)
     health, shield = float(unit["health"]) / kind.health, float(unit["shield"]) / max(kind.shield, 1e-6)
     if health > WHOLE and (kind.shield == 0 or shield > WHOLE):
@@ -171,7 +171,7 @@ def _rings(pen: ImageDraw.ImageDraw, unit: np.void, centre: tuple[float, float],
 
 
 def _write(pen: ImageDraw.ImageDraw, units: np.ndarray, n_agents: int, caption: str, height: int) -> None:
-    """Caption and numbers of the living above; below, what the letters stand for."""
+    """Write the caption and the numbers of the living above, and a legend of the letters below."""
     living, x = units["health"] > 0, 6.0
     for text, colour in (
         (caption, WHITE),

@@ -1,4 +1,4 @@
-"""From a map and the options to the records that the kernels read."""
+"""Build the records that the kernels read from a map and the options."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def allocate_lanes(n_envs: int, n: int, enemies: int) -> Lanes:
 
 
 def battle_rules(scenario: Map, options: Options) -> np.ndarray:
-    """RULES [1] of a map under ``options``; whether walls stand in the way is left open."""
+    """Return RULES [1] of a map under ``options``; ``routed`` is left for ``build_world`` to set."""
     rules = _map_rules(scenario, options.num_fov_actions if options.conic_fov else 0)
     values = {
         "reward_mode": REWARD_MODES[options.reward],
@@ -83,7 +83,7 @@ def battle_rules(scenario: Map, options: Options) -> np.ndarray:
 
 
 def _map_rules(scenario: Map, looks: int) -> np.ndarray:
-    """RULES [1] of a map with ``looks`` directions to look in (0: no field of view), with all options off."""
+    """Return RULES [1] of a map with ``looks`` directions to look in (0: no field of view) and all options off."""
     rules = np.zeros(1, RULES)
     medivacs = scenario.map_type in ("MMM", "terran_gen")
     n, enemies = scenario.n_agents, scenario.n_enemies
@@ -116,14 +116,15 @@ def _map_rules(scenario: Map, looks: int) -> np.ndarray:
 
 
 def map_types(scenario: Map, options: Options) -> np.ndarray:
-    """The unit types with the one-hot positions of a map; SMAC v1 reverses the enemy's on stalkers_and_zealots."""
+    """Return the unit types with the one-hot positions of a map; SMAC v1 reverses the enemy's on
+    stalkers_and_zealots."""
     order = scenario.type_order
     swapped = options.enemy_type_swap and scenario.map_type == "stalkers_and_zealots"
     return type_table(order, order[::-1] if swapped else order, bool(options.unit_ranges))
 
 
 def random_team(scenario: Map) -> np.ndarray:
-    """TEAM [types] with cumulative weights; empty where the teams are fixed."""
+    """Return TEAM [types] with cumulative weights; empty where the teams are fixed."""
     team = np.zeros(len(scenario.team), TEAM)
     total = 0.0
     for row, (name, weight, excepted) in zip(team, scenario.team, strict=True):
@@ -133,7 +134,7 @@ def random_team(scenario: Map) -> np.ndarray:
 
 
 def spawn_lattice() -> np.ndarray:
-    """Int64 [places, 2], columns and rows around the point where units are created, in the order of their taking.
+    """Return int64 [places, 2]: offsets (column, row) around the point where units are created, in the order of use.
 
     The game fills a square lattice, pitch = the unit's diameter, by increasing distance, ties clockwise from
     north-east. A unit skips places that overlap units already there (flyers overlap nobody on the ground).
@@ -149,7 +150,7 @@ def spawn_lattice() -> np.ndarray:
 
 
 def line_up_template(scenario: Map, types: np.ndarray, walkable: np.ndarray, lattice: np.ndarray) -> np.ndarray:
-    """UNIT [N]: where everybody is when the battle begins, agents in agent order, then enemies.
+    """Return UNIT [N]: where everybody is when the battle begins, agents in agent order, then enemies.
 
     Random teams have no place and no type yet.
     """

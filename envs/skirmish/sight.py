@@ -1,6 +1,7 @@
-"""Who sees whom and who may be named as a target: ranges, the field of view, and sightings that friends do not share.
+"""Who sees whom and who may be targeted: ranges, the field of view, and sightings that friends do not share.
 
-The last two are SMACv2's options (conic field of view; extended partial observability, EPO). All at one lane.
+The last two are SMACv2's options (conic field of view; extended partial observability, EPO). All functions work on
+one lane.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def distance(one: Record, two: Record) -> float:
 
 @rule
 def in_cone(rules: Record, me: Record, dx: float, dy: float, gap: float) -> bool:
-    """The offset (dx, dy) of length ``gap`` lies within the field of view around the facing direction."""
+    """Return whether the offset (dx, dy) of length ``gap`` is in the field of view around the facing direction."""
     if rules.compat_conic == 0:
         return me.facing_x * dx + me.facing_y * dy > math.cos(rules.cone) * gap or gap == 0.0
     clamped = max(dx, TINY) if dx > 0.0 else min(dx, -TINY)  # as published: slopes compared, half the circle folded
@@ -33,7 +34,7 @@ def in_cone(rules: Record, me: Record, dx: float, dy: float, gap: float) -> bool
 
 @rule
 def sees(rules: Record, me: Record, other: Record, gap: float, sight: float) -> bool:
-    """Strictly within sight; with a field of view, up to and including the sight range."""
+    """Return whether ``me`` sees ``other``: strictly within ``sight``; with a field of view, up to and including it."""
     if rules.conic:
         return gap <= sight and in_cone(rules, me, other.x - me.x, other.y - me.y, gap)
     return gap < sight
@@ -41,7 +42,7 @@ def sees(rules: Record, me: Record, other: Record, gap: float, sight: float) -> 
 
 @rule
 def may_target(rules: Record, types: np.ndarray, me: Record, other: Record, gap: float) -> bool:
-    """Near enough (and in view) to be named as the target of an attack or a treatment."""
+    """Return whether ``other`` is near enough (and in view) to be the target of an attack or a treatment."""
     if gap > types[me.type].shoot:
         return False
     return rules.conic == 0 or in_cone(rules, me, other.x - me.x, other.y - me.y, gap)
@@ -49,9 +50,11 @@ def may_target(rules: Record, types: np.ndarray, me: Record, other: Record, gap:
 
 @rule
 def forget_sightings(rules: Record, units: np.ndarray, owner: np.ndarray, seen: np.ndarray) -> None:
-    """EPO after a step: what a fallen agent had sighted first, and fallen enemies, must be sighted again.
+    """Update EPO after a step: enemies that a fallen agent had sighted first, and fallen enemies, must be sighted
+    again.
 
-    ``owner`` int32 [enemies] is who sighted an enemy first, ``seen`` uint8 [enemies, n] to whom it is shown.
+    ``owner`` int32 [enemies] is the agent that sighted an enemy first, ``seen`` uint8 [enemies, n] the agents to which
+    it is shown.
     """
     n = rules.n_agents
     for e in range(rules.n_enemies):
@@ -68,7 +71,7 @@ def forget_sightings(rules: Record, units: np.ndarray, owner: np.ndarray, seen: 
 def sight(
     rules: Record, types: np.ndarray, units: np.ndarray, lane: Record, owner: np.ndarray, seen: np.ndarray, i: int
 ) -> None:
-    """EPO when agent ``i`` looks: it owns the enemies that it is the first to see; others are told of each by chance.
+    """Let agent ``i`` look under EPO: it owns the enemies that it sees first; each is shown to others by chance.
 
     The published code lets corpses be sighted as well, which matters to ``compat_epo_wipe`` alone.
     """
@@ -86,7 +89,7 @@ def sight(
 
 @rule
 def shuffle(lane: Record, order: np.ndarray) -> None:
-    """A random permutation of 0 .. n - 1 into ``order`` int32 [n]."""
+    """Write a random permutation of 0 .. n - 1 into ``order`` int32 [n]."""
     for k in range(order.shape[0]):
         other = below(lane, k + 1)
         order[k] = order[other]

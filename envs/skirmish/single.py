@@ -1,9 +1,9 @@
-"""One battle for other frameworks: a PettingZoo ``ParallelEnv`` and a Gymnasium environment with joint actions.
+"""One battle for other frameworks: a PettingZoo ``ParallelEnv``, and a Gymnasium environment with joint actions.
 
     env = parallel_env("3m")                          # every agent sees {"observation", "action_mask"}
     env = gymnasium.make("skirmish/3m-v0")            # observation [n, O], action [n]; info has "avail" and "state"
 
-Options are those of ``Skirmish``. Dead agents stay until the battle ends and can do nothing but the no-op, action 0.
+Options are those of ``Skirmish``. Dead agents stay until the battle ends and have only the no-op, action 0.
 With ``render_mode="human"`` a window follows the battle (``pip install -e .[window]``), which goes on if it is closed.
 """
 
@@ -31,7 +31,7 @@ def _box(low: Any, high: Any) -> spaces.Box:
 
 
 def _state_box(battle: Skirmish) -> spaces.Box:
-    """States lie between -1 and 1 but for cooldowns, which may exceed their published norm."""
+    """Return an unbounded box: states lie in [-1, 1] except for cooldowns, which may exceed their published norm."""
     return _box(np.full(battle.spec.state_dim, -np.inf), np.full(battle.spec.state_dim, np.inf))
 
 
@@ -43,14 +43,14 @@ def _check_render_mode(mode: str | None) -> None:
 
 
 def _render(battle: Skirmish, mode: str | None) -> np.ndarray | None:
-    """The picture for ``rgb_array``; for ``human`` it goes to the window, which reset and step update by themselves."""
+    """Return the picture for ``rgb_array``; for ``human`` show it in the window, which reset and step also update."""
     if mode == "human":
         battle.render_window(0)
     return battle.render(0) if mode == "rgb_array" else None
 
 
 def _allowed(battle: Skirmish, joint: torch.Tensor) -> torch.Tensor:
-    """``joint`` long [1, n] with what is not available replaced by stop, or by the no-op for the dead."""
+    """Return ``joint`` long [1, n] with unavailable actions replaced by stop, or by the no-op for the dead."""
     avail = battle.observe().avail
     idle = torch.where(avail[..., NOOP], NOOP, STOP)
     return torch.where(avail.gather(2, joint[..., None]).squeeze(2), joint, idle)
@@ -119,7 +119,7 @@ class SkirmishParallel(ParallelEnv):
         )
 
     def _seen(self, obs: Obs) -> dict[str, dict[str, np.ndarray]]:
-        """Copies; the battle writes its next observation over the last."""
+        """Return copies, because the battle overwrites its last observation with the next."""
         rows, masks = obs.obs[0].numpy().copy(), obs.avail[0].numpy().astype(np.int8)
         return {f"agent_{i}": {"observation": row, "action_mask": masks[i]} for i, row in enumerate(rows)}
 
@@ -180,12 +180,12 @@ class SkirmishGym(gymnasium.Env):
 
 
 def parallel_env(map: str, **options: Any) -> SkirmishParallel:
-    """The PettingZoo environment of one battle on ``map``."""
+    """Build the PettingZoo environment of one battle on ``map``."""
     return SkirmishParallel(map, **options)
 
 
 def register_all() -> None:
-    """Make ``skirmish/<map>-v0`` known to Gymnasium for every map; safe to call twice."""
+    """Register ``skirmish/<map>-v0`` with Gymnasium for every map; safe to call twice."""
     for name in MAPS:
         if f"skirmish/{name}-v0" not in gymnasium.registry:
             gymnasium.register(f"skirmish/{name}-v0", "envs.skirmish.single:SkirmishGym", kwargs={"map": name})

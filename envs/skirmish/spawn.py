@@ -24,7 +24,8 @@ INNER = 2.0  # surrounding groups stand between this far from the centre, on eit
 
 @rule
 def is_free(types: np.ndarray, walkable: np.ndarray, units: np.ndarray, first: int, i: int, x: float, y: float) -> bool:
-    """Unit ``i`` may stand at (x, y): walkable ground, and none of the units ``first`` .. i - 1 on its layer there."""
+    """Return whether unit ``i`` may stand at (x, y): walkable, and clear of the units ``first`` .. i - 1 of its
+    layer."""
     kind = types[units[i].type]
     if kind.plane != FLIES and not can_walk(walkable, x, y):
         return False
@@ -52,7 +53,7 @@ def settle(types: np.ndarray, walkable: np.ndarray, lattice: np.ndarray, units: 
 
 @rule
 def comes_first(types: np.ndarray, one: Record, two: Record) -> bool:
-    """The order of agents: by type, then from west to east, then from south to north."""
+    """Return whether ``one`` ranks before ``two``: by type, then from west to east, then from south to north."""
     if types[one.type].rank != types[two.type].rank:
         return types[one.type].rank < types[two.type].rank
     if abs(one.x - two.x) > SAME_PLACE:
@@ -75,7 +76,7 @@ def rank_agents(types: np.ndarray, units: np.ndarray, n: int) -> None:
 
 @njit(cache=True)
 def line_up(types: np.ndarray, walkable: np.ndarray, lattice: np.ndarray, units: np.ndarray, n: int) -> None:
-    """Spread fixed teams around the points where they are created, each side for itself, and rank the ``n`` agents."""
+    """Spread fixed teams around the points where they are created, each side separately, and rank the ``n`` agents."""
     for i in range(units.shape[0]):
         settle(types, walkable, lattice, units, 0 if i < n else n, i)
     rank_agents(types, units, n)
@@ -96,7 +97,7 @@ def draw_types(team: np.ndarray, units: np.ndarray, first: int, last: int, lane:
 
 @rule
 def place_mirrored(rules: Record, units: np.ndarray, lane: Record) -> None:
-    """Agents anywhere in the west, each enemy opposite to an agent; supernumerary enemies anywhere in the east."""
+    """Place agents anywhere in the west and each enemy opposite an agent; surplus enemies go anywhere in the east."""
     n = rules.n_agents
     for i in range(n):
         units[i].x = WEST_EDGE * uniform(lane)
@@ -112,7 +113,7 @@ def place_mirrored(rules: Record, units: np.ndarray, lane: Record) -> None:
 
 @rule
 def place_surrounded(rules: Record, units: np.ndarray, lane: Record) -> None:
-    """Agents in the centre; the enemy in one to four groups, each on a diagonal of its own."""
+    """Place the agents in the centre and the enemy in one to four groups, each on a diagonal of its own."""
     n = rules.n_agents
     for i in range(n):
         units[i].x = CENTRE
@@ -138,7 +139,8 @@ def place_surrounded(rules: Record, units: np.ndarray, lane: Record) -> None:
 
 @rule
 def draw_battle(rules: Record, world: World, units: np.ndarray, lane: Record) -> None:
-    """SMACv2's random teams and places: the enemy has the agents' types, and more of them if it has more units."""
+    """Draw SMACv2's random teams and places: the enemy has the agents' types, and further draws if it has more
+    units."""
     n, N = rules.n_agents, rules.n_units
     draw_types(world.team, units, 0, n, lane)
     for i in range(n, min(2 * n, N)):
@@ -171,13 +173,13 @@ def remove_some(rules: Record, units: np.ndarray, lane: Record) -> None:
 
 @rule
 def between(low: float, high: float, lane: Record) -> float:
-    """A uniform draw; a single value is not drawn."""
+    """Draw uniformly from [low, high); equal bounds use no random number."""
     return low + (high - low) * uniform(lane) if low < high else low
 
 
 @rule
 def draw_capabilities(rules: Record, units: np.ndarray, lane: Record) -> None:
-    """SMACv2's differences between agents of one type, every agent for itself."""
+    """Draw each agent's SMACv2 capabilities independently."""
     for i in range(rules.n_agents):
         units[i].attack_probability = between(rules.attack_low, rules.attack_high, lane)
         units[i].health_level = between(rules.level_low, rules.level_high, lane)

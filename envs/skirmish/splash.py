@@ -13,19 +13,19 @@ from envs.kernels.compiled import Record, rule
 from envs.skirmish.combat import can_hit, strike, within
 from envs.skirmish.units import BURST
 
-LINE_LENGTH, LINE_REACH = 2.5, 0.15  # the line that the beams sweep, and how far from it they still touch a body
+LINE_LENGTH, LINE_REACH = 2.5, 0.15  # length of the line that the beams sweep; how far from it they still touch a body
 BURST_RADIUS = 2.2  # from the centre of the burst to the edge of a body
 
 
 @rule
 def opponents(rules: Record, i: int) -> tuple[int, int]:
-    """First index, and one past the last, of the units that unit ``i`` fights."""
+    """Return the first index, and one past the last, of the units that unit ``i`` fights."""
     return (rules.n_agents, rules.n_units) if i < rules.n_agents else (0, rules.n_agents)
 
 
 @rule
 def sweep(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """One loop of the two beams, which cross a line at right angles to the shot, centred on the target.
+    """Play one loop of the two beams, which cross a line at right angles to the shot, centred on the target.
 
     They start at opposite ends at the same time; each hits a body once, when it first touches it.
     """
@@ -56,7 +56,7 @@ def sweep(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
 
 @rule
 def burst_the_fallen(rules: Record, types: np.ndarray, units: np.ndarray) -> None:
-    """Everyone who died armed since the last loop bursts; whom that kills bursts in the next."""
+    """Burst the units that died armed since the last loop; those that this kills burst in the next."""
     for i in range(rules.n_units):
         unit = units[i]
         if unit.health <= 0.0 and unit.impact > 0.0 and types[unit.type].splash == BURST:

@@ -1,4 +1,4 @@
-"""The ground of the maps as data: where one can walk, and how high the ground lies. y points up.
+"""The ground of the maps as data: where units can walk, and how high the ground lies. y points up.
 
 Walkable cells and cliff levels come from the map archives; docs/skirmish.md names what was read and what was derived.
 """
@@ -31,7 +31,7 @@ TERRAIN: dict[str, str] = {
 }
 
 # Cliff levels in the same notation: cells of level 1 and above, of level 2, ramps between them. The rest is level 0.
-# The ground of a map that is not listed is level 1 where one can walk.
+# A map that is not listed is level 1 wherever units can walk.
 LEVEL_1: dict[str, str] = {
     "bar": "7..24: 0-31",
     "octagon": "5: 9-22; 6: 8-23; 7: 7-24; 8: 6-25; 9..22: 5-26; 23: 6-25; 24: 7-24; 25: 8-23; 26: 9-22",
@@ -52,7 +52,7 @@ LOWEST, HEIGHT_SPAN = -100.0, 200.0  # the interface sends heights as bytes over
 
 
 def cells(text: str) -> np.ndarray:
-    """Bool [32, 32], indexed [y, x]: the cells that ``text`` lists."""
+    """Return the cells that ``text`` lists, bool [32, 32], indexed [y, x]."""
     found = np.zeros((SIZE, SIZE), np.bool_)
     for row in filter(None, text.split(";")):
         where, spans = row.split(":")
@@ -64,20 +64,20 @@ def cells(text: str) -> np.ndarray:
 
 
 def walkable_cells(terrain: str) -> np.ndarray:
-    """Uint8 [32, 32], indexed [y, x]: 1 where ground units can stand."""
+    """Return uint8 [32, 32], indexed [y, x]: 1 where ground units can stand."""
     if terrain not in TERRAIN:
         raise ConfigError(f"terrain '{terrain}' is unknown; choose one of {', '.join(sorted(TERRAIN))}")
     return cells(TERRAIN[terrain]).astype(np.uint8)
 
 
 def cliff_levels(terrain: str) -> np.ndarray:
-    """F32 [32, 32]: cliff level per cell; a ramp lies half-way between levels 1 and 2."""
+    """Return the cliff level of each cell, f32 [32, 32]; a ramp lies half-way between levels 1 and 2."""
     level = cells(LEVEL_1.get(terrain, TERRAIN[terrain])).astype(np.float32)
     level += cells(LEVEL_2.get(terrain, ""))
     return level + 0.5 * cells(RAMPS.get(terrain, ""))
 
 
 def ground_height(terrain: str) -> np.ndarray:
-    """F32 [32, 32]: height in [0, 1] as SMAC's ``obs_terrain_height`` shows it, a byte over 255."""
+    """Return heights in [0, 1], f32 [32, 32], as SMAC's ``obs_terrain_height`` shows them: a byte over 255."""
     height = LEVEL_0_HEIGHT + LEVEL_STEP * cliff_levels(terrain)
     return (np.floor((height - LOWEST) / HEIGHT_SPAN * 255.0) / 255.0).astype(np.float32)

@@ -18,7 +18,7 @@ LIGHT, ARMORED, BIOLOGICAL, MECHANICAL, MASSIVE, STRUCTURE = 1, 2, 4, 8, 16, 32 
 WALKS, FLIES, STRIDES = 0, 1, 2  # bodies collide within a plane; a Colossus strides over everything but Colossi
 NO_SPLASH, LINE, BURST = 0, 1, 2
 
-MINIMUM_SCAN = 5.0  # every unit notices what comes this near, edge to edge ...
+MINIMUM_SCAN = 5.0  # every unit notices enemies within this distance, edge to edge ...
 SCAN_SLACK = 0.5  # ... and slightly more: units react just before they can fire (judgement)
 
 
@@ -46,7 +46,7 @@ class UnitType:
     period: float = 0.0
     damage_point: float = 0.0
     missile_speed: float = 0.0  # 0: the hit is immediate
-    backswing: float = 0.5  # after an attack a unit stays so long, unless it gets a new order
+    backswing: float = 0.5  # after an attack a unit stays this long, unless it gets a new order
     range_slop: float = 1.0  # a started attack still hits a target that has gone this much too far
     second_hit: float = 0.0  # delay of the second of two hits; of beams, how long they sweep
     targets: int = 0  # layer bits that the weapon reaches
@@ -117,7 +117,7 @@ SAME = (
 
 
 def type_table(ally_order: tuple[str, ...], enemy_order: tuple[str, ...], unit_ranges: bool) -> np.ndarray:
-    """The catalogue as TYPE records [10], with the positions of the types in a map's one-hot codes.
+    """Return the catalogue as TYPE records [10], with the positions of the types in a map's one-hot codes.
 
     ``unit_ranges`` gives agents the sight and targeting range of their type (SMACv2) instead of 9 and 6 for all.
     """

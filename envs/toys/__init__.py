@@ -1,1 +1,1 @@
-"""Games of a few states, for claims that can be checked by hand."""
+"""Games with a few states, for claims that can be checked by hand."""

@@ -22,13 +22,13 @@ PAYOFFS: dict[str, list[list[float]]] = {
     "nonmonotonic": [[8, -12, -12], [-12, 0, 0], [-12, 0, 0]],  # Son et al. 2019: QMIX and VDN cannot represent it
     "climb": [[11, -30, 0], [-30, 7, 6], [0, 0, 5]],  # Claus and Boutilier 1998: the optimum is next to the worst
     "monotonic": [[0, 1], [1, 8]],  # second stage of Rashid et al. 2018: within QMIX's reach, beyond VDN's
-    "additive": [[0, 1, 2], [2, 3, 4], [4, 5, 6]],  # 2 a_0 + a_1: within everybody's reach
+    "additive": [[0, 1, 2], [2, 3, 4], [4, 5, 6]],  # 2 a_0 + a_1: every mixer can represent it
     "diagonal": [[1.0, 0.0, 0.0], [0.0, 0.9, 0.0], [0.0, 0.0, 0.8]],  # several local optima
 }
 
 
 def read_payoff(payoff: str | Sequence[Any]) -> Tensor:
-    """f32 tensor with one axis per agent, from a name in ``PAYOFFS`` or nested lists. Raises ConfigError."""
+    """Return an f32 tensor with one axis per agent, from a name in ``PAYOFFS`` or nested lists. Raise ConfigError."""
     if isinstance(payoff, str):
         if payoff not in PAYOFFS:
             raise ConfigError(f"payoff '{payoff}' is unknown; choose one of {', '.join(PAYOFFS)} or give nested lists")
@@ -95,7 +95,7 @@ class KStepMatrixGame:
         self.over = torch.zeros(n_envs, dtype=torch.bool)  # was finished before the last step
 
     def best_return(self) -> float:
-        """The largest undiscounted return, from the last stage backwards."""
+        """Return the largest undiscounted return, computed from the last stage backwards."""
         best = 0.0
         for row in self.table.flip(0):
             going_on = row[self.advance] + best
@@ -127,7 +127,7 @@ class KStepMatrixGame:
         return Obs(state[:, None].repeat(1, n, 1), state, avail, alive[:, None].repeat(1, n))
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """The stages as a row of squares; the current one is filled, green once the episode is over."""
+        """Draw the stages as a row of squares; the current one is filled, green once the episode is over."""
         image = Image.new("RGB", (48 * self.steps, 48), "white")
         pen = ImageDraw.Draw(image)
         for k in range(self.steps):
@@ -147,7 +147,7 @@ class KStepMatrixGame:
 
 
 class MatrixGame(KStepMatrixGame):
-    """One joint action, one payoff: the chain of length one. ``won``: the payoff was the largest there is."""
+    """One joint action, one payoff: the chain of length one. ``won``: the payoff was the largest one."""
 
     def __init__(self, payoff: str | Sequence[Any], *, n_envs: int, seed: int = 0) -> None:
         table = read_payoff(payoff).tolist()
@@ -159,8 +159,8 @@ class Corridor:
     """``n_agents`` walk a row of ``length`` cells and must press together at its right end.
 
     Agents start in cells 0..``spread``-1, drawn per lane and episode. When every agent presses at once the episode is
-    won and pays 1. Whoever presses without the others wastes the step, or dies if ``fatal``; a team with a death
-    cannot win any more, and the episode ends when nobody lives. The clock (``episode_limit``) truncates.
+    won and pays 1. An agent that presses without the others wastes the step, or dies if ``fatal``; a team with a death
+    can no longer win, and the episode ends when nobody lives. The clock (``episode_limit``) truncates.
 
     Observations [1 + 2 (n-1) + 1]: own cell, the others' cells and lives in increasing index, time; zeros once dead.
     State [2 n + 1]: cells, lives, time. Cells and time are scaled to 0..1.
@@ -216,7 +216,8 @@ class Corridor:
         return Step(self._observe(), won.float(), terminated, truncated, {"won": won})
 
     def _avail(self) -> Tensor:
-        """Bool [B, n, A]: no walking through walls, pressing only at the end, and the dead (or finished) only stay."""
+        """Return bool [B, n, A]: no walking through walls, pressing only at the end; the dead and finished may only
+        stay."""
         at_end = self.cell == self.length - 1
         moves = torch.stack([torch.ones_like(at_end), self.cell > 0, ~at_end, at_end], 2)
         moves[..., 1:] &= (self.lives & ~self.over[:, None])[..., None]
@@ -232,7 +233,7 @@ class Corridor:
         return Obs(obs, state, self._avail(), self.lives & ~self.over[:, None])
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """One row of cells per agent: living agents blue, dead ones grey, the end cell yellow."""
+        """Draw one row of cells per agent: living agents blue, dead ones grey, the end cell yellow."""
         size, n = 24, self.spec.n_agents
         image = Image.new("RGB", (size * self.length, size * n), "white")
         pen = ImageDraw.Draw(image)
@@ -246,7 +247,7 @@ class Corridor:
         return np.array(image)
 
     def agent_places(self, lane: int = 0) -> np.ndarray:
-        """Centres and radii on the picture, f64 [n, 3]."""
+        """Return centres and radii on the picture, f64 [n, 3]."""
         size, n = 24, self.spec.n_agents
         cells = self.cell[lane].numpy()
         return np.stack([size * cells + 11.5, size * np.arange(n) + 11.5, np.full(n, 7.5)], 1)

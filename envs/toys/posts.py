@@ -1,7 +1,7 @@
-"""Posts: a team is paid for every step in which both of two posts are held, whoever holds them.
+"""Posts: a team is paid for every step in which both of two posts are held, no matter by which agents.
 
-The toy of IBAL (``docs/ibal.md``): a convention in which certain agents hold certain posts earns everything and breaks
-when one of them is missing; agents that look at each other step in.
+The toy of IBAL (``docs/ibal.md``): a convention in which certain agents hold certain posts earns everything but breaks
+when one of them is missing; agents that watch each other can step in.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from marl.core.types import ConfigError, EnvSpec, Obs, Step
 IDLE, A, B = range(3)  # where an agent is
 PLACES = ("idle", "at A", "at B")
 STAY, GO_A, GO_B, GO_IDLE = range(4)
-TARGET = torch.tensor([-1, A, B, IDLE])  # of each action; -1: where it is
+TARGET = torch.tensor([-1, A, B, IDLE])  # place that each action leads to; -1: unchanged
 
 
 class Posts:
     """``n_agents`` start idle and move at once to post A, to post B or back. Reward 1 per step iff A and B are held.
 
-    Observations [n + 3 + 3 (n-1) + noise]: who one is, where one is (one-hots), of every other agent in increasing
-    index whether it is there, at A, at B, and ``noise`` numbers, uniform in [-1, 1], that mean nothing. State [4 n]:
-    places of all (one-hots), who is there. ``absent_agents``, drawn in every episode, are missing: dead, idle, and a
-    block of zeros to the others. The clock (``episode_limit``) truncates; ``won``: at least ``goal`` of the episode's
-    steps were paid.
+    Observations [n + 3 + 3 (n-1) + noise]: own index and own place (one-hots); for every other agent in increasing
+    index, whether it is present, at A, at B; and ``noise`` meaningless numbers, uniform in [-1, 1]. State [4 n]: places
+    of all (one-hots), who is present. In every episode ``absent_agents`` agents, drawn at random, are missing: dead,
+    idle, and a block of zeros to the others. The clock (``episode_limit``) truncates; ``won``: at least ``goal`` of the
+    episode's steps were paid.
     """
 
     device = torch.device("cpu")
@@ -80,7 +80,7 @@ class Posts:
     def step(self, actions: Tensor) -> Step:
         refuse_unavailable(actions, self._avail(), self.running, self.spec.action_names)
         was_running = self.running
-        target = TARGET[actions.long() * was_running[:, None]]  # whoever has finished stays
+        target = TARGET[actions.long() * was_running[:, None]]  # agents of finished lanes stay
         self.place = torch.where(target >= 0, target, self.place)
         held = (self.place == A).any(1) & (self.place == B).any(1)
         reward = (held & was_running).float()
@@ -92,7 +92,8 @@ class Posts:
         return Step(self._observe(), reward, torch.zeros_like(truncated), truncated, {"won": won})
 
     def _avail(self) -> Tensor:
-        """Bool [B, n, A]: everything; missing agents and those of finished lanes are idle."""
+        """Return bool [B, n, A]: everything is available, but missing agents and those of finished lanes may only
+        idle."""
         there = ~self.missing & ~self.over[:, None]
         return there[..., None] | (torch.arange(4) == GO_IDLE)
 
@@ -107,14 +108,15 @@ class Posts:
         return Obs(obs, state, self._avail(), there & ~self.over[:, None])
 
     def _noise(self) -> Tensor:
-        """f32 [B, n, noise], uniform in [-1, 1]; new in every step."""
+        """Draw f32 [B, n, noise], uniform in [-1, 1], anew in every step."""
         size = self.spec.n_agents * self.noise
         counters = self.time.numpy() * size + np.arange(size)[:, None]  # [size, B]
         unit = (self.streams.draw(counters) >> np.uint64(40)).astype(np.float32) / 2**24
         return torch.from_numpy(2 * unit.T - 1).reshape(self.n_envs, self.spec.n_agents, self.noise)
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """One row per agent, columns idle, A and B; missing agents grey. Paid steps so far below."""
+        """Draw one row per agent with columns idle, A and B, missing agents in grey, and below them the paid steps so
+        far."""
         size, n = 32, self.spec.n_agents
         image = Image.new("RGB", (size * 3, size * (n + 1)), "white")
         pen = ImageDraw.Draw(image)

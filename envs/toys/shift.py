@@ -15,9 +15,9 @@ from marl.core.types import ConfigError, Obs, Step
 class ShiftingGame(MatrixGame):
     """Pays ``payoff`` for the first ``after`` joint actions that a lane plays and ``shifted`` from then on.
 
-    Nothing in the observations tells the two phases apart. The count belongs to the lane, is part of the state that is
-    saved, and ``reset(seed=...)`` begins it anew. A test environment takes it over from the training environment
-    (``follow``), so that tests pay what training pays at that time. ``won``: the payoff was the largest there is now.
+    Nothing in the observations tells the two phases apart. Each lane keeps its own count, which is part of the saved
+    state; ``reset(seed=...)`` restarts it. A test environment takes over the training environment's count (``follow``),
+    so that tests pay what training pays at that time. ``won``: the payoff was the largest one of the present phase.
     """
 
     def __init__(
@@ -31,7 +31,7 @@ class ShiftingGame(MatrixGame):
             raise ConfigError(f"after must be at least 0 joint actions, got {after}")
         self.after = after
         self.phases = torch.stack([before.flatten(), later.flatten()])  # [2, A**n]
-        self.played = torch.zeros(n_envs, dtype=torch.long)  # joint actions so far, by lane
+        self.played = torch.zeros(n_envs, dtype=torch.long)  # joint actions so far in each lane
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
         if seed is not None:
@@ -49,7 +49,7 @@ class ShiftingGame(MatrixGame):
         return Step(step.next, reward, step.terminated, step.truncated, {"won": won})
 
     def follow(self, training: ShiftingGame) -> None:
-        """Count on from where the training environment is, by its first lane."""
+        """Continue from the count of the training environment's first lane."""
         self.played[:] = training.played[0]
 
     def state_dict(self) -> dict[str, Any]:
