@@ -44,8 +44,8 @@ class NoGap(ConfigError):
 
 
 class CenterOfGravity:
-    """Selects features with ``h_min`` < H < ``delta`` among ``candidates`` without ``exclude`` (patterns:
-    ``matching``).
+    """Selects features with ``h_min`` < H < ``delta`` among ``candidates`` without ``exclude`` (patterns of
+    ``algos.shared.features.matching``).
 
     H is the entropy, in nats, of a histogram with ``bins`` equal bins on [0, 1] of |s' - s| / scale. ``normaliser``
     gives the scale: the maximum, or the mean or quantile (99.9%) of the changes that are not 0. ``delta`` "auto_gap"
@@ -75,8 +75,7 @@ class CenterOfGravity:
         )
 
     def find(self, change: Tensor) -> Findings:
-        """Compute the findings from changes [R, S] of all state features in R steps, none across a reset. Raise
-        NoGap."""
+        """Compute findings from changes [R, S] of all state features in R steps, none across a reset. Raise NoGap."""
         change = change.abs()
         scale = self.scale_of(change)
         entropy = entropies(change, scale, self.bins)
@@ -158,8 +157,7 @@ class CenterOfGravity:
 
 
 def entropies(change: Tensor, scale: Tensor, bins: int) -> Tensor:
-    """Return the entropy [S], in nats, of the histogram of change / scale; change [R, S] is at least 0, scale is
-    [S]."""
+    """Return the entropy [S], in nats, of the histogram of change / scale; change [R, S] >= 0, scale [S]."""
     R, S = change.shape
     offset = bins * torch.arange(S, device=change.device)
     counts = torch.zeros(S * bins, device=change.device, dtype=torch.long)

@@ -153,8 +153,7 @@ class FIM(NoHook):
             log.warning("fim: no state feature qualifies; the base learner goes on alone (docs/fim.md)")
 
     def refreshed(self, before: Findings, change: Tensor) -> Findings:
-        """Return the earlier findings plus what the newest steps add. Features never leave and keep their
-        normaliser."""
+        """Return the earlier findings plus new ones. Features never leave and keep their normaliser."""
         try:
             now = self.cog.find(change)
         except ConfigError as error:  # no gap this time; the earlier choice stands
@@ -171,8 +170,7 @@ class FIM(NoHook):
         return self.dynamics.learn(data, selected, scale, steps)
 
     def report(self, folder: Path) -> None:
-        """Write the table and the plot of entropies once per finding; then raise NoGap if there was nothing to cut
-        at."""
+        """Write the table and the plot of entropies once per finding; then raise NoGap if there was no gap."""
         if self.found is not None and not self.reported:
             self.cog.report(self.found, folder)
             self.reported = True

@@ -84,8 +84,7 @@ class FormationDecoder(nn.Module):
         self.net = mlp(3 * latent_dim, hidden_dim, self.size)
 
     def encode(self, blocks: Tensor, reach: Tensor) -> Tensor:
-        """Map formation blocks [*, n, 4] and the largest distance, 0-d, to the target [*, D]: 2n distances, 2nb
-        bits."""
+        """Map formation blocks [*, n, 4] and the largest distance, 0-d, to 2n distances and 2nb bits, [*, D]."""
         if self.raw:
             return blocks.flatten(-2) / 1000.0
         distances = blocks[..., :2] / torch.where(reach > 0, reach, 1.0)
@@ -98,7 +97,7 @@ class FormationDecoder(nn.Module):
         return self.net(z)
 
     def room(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Allocate memory for ``likelihoods`` of up to ``rows`` trios; doing so on each call costs as much as the
+        """Allocate memory for ``likelihoods`` of up to ``rows`` trios; on each call it would cost as much as the
         sums."""
         like = self.layers()[0].weight
         return like.new_empty(9, rows, len(like)), like.new_empty(rows, self.size)
@@ -165,7 +164,7 @@ class FoXHeads(nn.Module):
 
 
 class FoXAgent(RecurrentAgent):
-    """The recurrent agent with an own head for each agent and a head on the latent. ``FoXHook`` trains the encoder;
+    """The recurrent agent with one more head for each agent and a head on the latent. ``FoXHook`` trains the encoder;
     with other algorithms it is an ordinary part of the agent."""
 
     def __init__(self, spec: EnvSpec, *, latent_dim: int, encoder_dim: int, **base: Any) -> None:

@@ -65,8 +65,7 @@ class S2Q(CentralAlgorithm):
         return make.learner(spec, agent, mixer, self.hooks, structure, device=self.device)
 
     def fields(self) -> dict[str, Field]:
-        """Declare, for metrics alone, the head that each agent followed, head 0's actions and which episodes are
-        mixed."""
+        """Declare fields for metrics: the head that each agent followed, head 0's actions, and which episodes mix."""
         n = self.learner.spec.n_agents
         own = {
             "s2q_head": Field((n,), torch.int8),

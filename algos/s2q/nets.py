@@ -73,8 +73,8 @@ def repeated(candidates: Tensor) -> Tensor:
 
 
 def claimed_before(actions: Tensor, candidates: Tensor) -> Tensor:
-    """Return for each head whether an earlier head's candidate is the joint action long [*, n], bool [*, K+1];
-    candidates long [*, K+1, n]."""
+    """Return for each head whether an earlier head's candidate (long [*, K+1, n]) is the joint action long [*, n], as
+    bool [*, K+1]."""
     hit = (candidates == actions.unsqueeze(-2)).all(-1)
     return (hit.cumsum(-1) - hit.long()) > 0
 

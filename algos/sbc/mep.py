@@ -72,8 +72,8 @@ class Diverse(ValueAlgorithm):
 
     @torch.no_grad()
     def bonus(self, batch: EpisodeBatch) -> Tensor:
-        """Return ``alpha`` times the mean over agents of -log of the members' mean probability of the action, [M,
-        T+1]."""
+        """Return [M, T+1]: ``alpha`` times the mean over agents of -log of the members' mean probability of an
+        action."""
         x, slots = self.teams[0].inputs(batch)
         logs = []
         for team in self.teams:

@@ -47,8 +47,7 @@ class BestResponse(EgoAlgorithm):
     ``runs``: patterns of run folders. ``checkpoints``: shares of their training at which to take teams. ``members``:
     policies of their algorithm (None: its team). ``alone``: the ego has only one seat beside partners. ``priority``:
     team k is drawn with probability ~ rank_k ** priority, where rank 1 is the team with which the ego has earned most
-    lately, as in MEP; 0 draws uniformly. ``memory``: the weight of the old mean return with a team when a new one comes
-    in.
+    lately, as in MEP; 0 draws uniformly. ``memory``: the weight of the old mean return with a team beside a new one.
     """
 
     def __init__(

@@ -74,8 +74,8 @@ class BlockedSets:
         return hits / partner.sum(1, keepdim=True).clamp(min=1)
 
     def observe(self, fresh: EpisodeBatch) -> None:
-        """Count the features that partners met and the returns of teams; refresh the weights every ``refresh_steps``
-        steps."""
+        """Count the features that partners met and teams' returns; every ``refresh_steps`` steps refresh the
+        weights."""
         fresh = EpisodeBatch(
             {k: fresh[k].cpu() for k in (self.info, "blocked", "assign", "filled", "reward", "length")}, fresh.fields
         )

@@ -160,8 +160,7 @@ class Tables:
         return metrics | {name: torch.tensor(value) for name, value in schedules.items()}
 
     def learn(self, table: Table, role: int, number: Tensor, reward: Tensor, fresh: EpisodeBatch, lr: float) -> Tensor:
-        """Let the seats of ``role`` learn from ``reward`` [B, T+1] with sets long [B, n], and return their mean
-        error."""
+        """Fit the seats of ``role`` to ``reward`` [B, T+1] with sets long [B, n], and return their mean error."""
         state, actions = joint_cell(fresh.state, self.n_agents), fresh.intended.long()
         total = torch.zeros((), device=self.device)
         seats = fresh.assign == role  # [B, n]

@@ -53,7 +53,7 @@ class CentralForward(Forward):
     x: Tensor  # [M, T+1, n, I] input of the agents
     slots: Tensor | None  # long [M], slots of each episode that matter; None: all
     u: Tensor  # [M, T+1, n, A] central utilities, with gradient
-    target_u: Tensor  # [M, T+1, n, A] those of the target
+    target_u: Tensor  # [M, T+1, n, A] utilities of the target
     central_v: Tensor  # [M, T+1, 1] target Q* at the greedy joint action
 
 
@@ -138,7 +138,7 @@ def value_where(central: CentralValue, u: Tensor, state: Tensor, slots: Tensor |
 
 
 def is_joint(actions: Tensor, joint: Tensor) -> Tensor:
-    """Return where all agents' actions long [*, n] are those of the joint action long [*, n], as bool [*, 1]."""
+    """Return whether all agents' actions long [*, n] are those of the joint action long [*, n], as bool [*, 1]."""
     return (actions == joint).all(-1, keepdim=True)
 
 
@@ -155,7 +155,8 @@ def wqmix_weight(rule: str, w: float, delta: Tensor, target: Tensor, central_v: 
 
 
 def masked_mean(values: Tensor, filled: Tensor) -> Tensor:
-    """Return the sum of values [M, T, 1] over the steps ``filled`` (bool [M, T, 1]) over their number on all ranks."""
+    """Return the sum of values [M, T, 1] over steps ``filled`` (bool [M, T, 1]), divided by their number on all
+    ranks."""
     return torch.where(filled, values, 0.0).sum() / global_count(filled.sum())
 
 

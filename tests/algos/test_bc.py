@@ -1,4 +1,4 @@
-"""Clones: their loss and what is held out by hand, how they play, that they learn, and the games of people."""
+"""Clones: loss and held-out games by hand, play, learning, and games of people."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ABSENT = [name for name in NEEDS if importlib.util.find_spec(name) is None]
 
 
 class Creed:
-    """Demonstrators who play the action whose number the first feature says, in games of ten decisions."""
+    """Demonstrators who play the action whose number is the first feature, in games of ten decisions."""
 
     def __init__(self, *, features: int, actions: int, env: Any = None, split: str = "train") -> None:
         self.features, self.actions = features, actions
@@ -47,7 +47,7 @@ def clone(spec: EnvSpec, features: int = 7, actions: int = 5, **changes: Any) ->
 
 
 def look(policy: ClonePolicy, obs: torch.Tensor, carry: Any, gen: Generator) -> tuple[torch.Tensor, Any]:
-    """Act on obs [B, n, O] with everything available."""
+    """Act on obs [B, n, O] with every action available."""
     lanes, n, _ = obs.shape
     avail = torch.ones(lanes, n, policy.spec.n_actions, dtype=torch.bool)
     seen = Obs(obs, obs[:, 0], avail, torch.ones(lanes, n, dtype=torch.bool))
@@ -56,7 +56,7 @@ def look(policy: ClonePolicy, obs: torch.Tensor, carry: Any, gen: Generator) -> 
 
 
 def constant(spec: EnvSpec, logits: list[float]) -> CloneNet:
-    """A network that sees nothing."""
+    """Make a clone whose network ignores its input."""
     net = CloneNet(spec, [4]).requires_grad_(False)
     last = net.layers[-1]
     assert isinstance(last, torch.nn.Linear)
@@ -66,7 +66,7 @@ def constant(spec: EnvSpec, logits: list[float]) -> CloneNet:
 
 
 def test_the_loss_by_hand() -> None:
-    """Logits 0, ln 2, ln 3 make chances 1/6, 2/6, 3/6; without the last action 1/3 and 2/3."""
+    """Logits 0, ln 2, ln 3 give probabilities 1/6, 2/6, 3/6; without the last action 1/3 and 2/3."""
     spec = make_spec(A=3)
     made = clone(spec, actions=3)
     made.net = constant(spec, [0.0, math.log(2), math.log(3)])
@@ -85,8 +85,9 @@ def test_it_draws_its_actions_also_in_tests() -> None:
 
 
 def test_an_agent_that_sees_the_same_tries_what_it_has_not_tried() -> None:
-    """All but certain of action 0; what it sees is the same from the second step on. After two more such steps it plays
-    another action, then a third one; something new ends that. The agent beside it sees something new every time."""
+    """A clone that is nearly certain of action 0 sees the same from the second step on. After two more such steps it
+    plays another action, then a third one; a new observation ends that. The other agent's observation changes every
+    time."""
     spec = make_spec(n=2, A=3)
     policy, gen = ClonePolicy(constant(spec, [50.0, 0.0, 0.0]), spec, 2), torch.Generator().manual_seed(0)
     carry, played = policy.begin(1, gen), []
@@ -157,7 +158,7 @@ SHORT = tuple(one for one in TINY if not one.startswith(("algo.", "agent@")))
 
 
 def test_a_clone_is_a_run_as_any_other(tmp_path: Path) -> None:
-    """Trained, resumed with the same end as without a stop, and met in cross-play."""
+    """A clone is trained, resumed with the same result as without a stop, and plays in cross-play."""
     whole = compose_train(tmp_path / "whole", *SHORT, *GIVEN)
     ends = []
     for folder, steps in ((tmp_path / "whole", (400,)), (tmp_path / "parts", (200, 400))):
@@ -180,7 +181,7 @@ def test_without_the_package_the_extra_is_named(
 
 
 def refused_last(capsys: pytest.CaptureFixture[str], folder: Path, *arguments: str) -> str:
-    """The last line of a training that is refused once it starts to learn."""
+    """Return the last line of a training that is refused once it starts to learn."""
     with pytest.raises(SystemExit) as left:
         command("train", *SHORT, "algo=bc", *arguments, f"runs_dir={folder}", "log.progress=off", "train.n_envs=1")
     assert left.value.code == 2

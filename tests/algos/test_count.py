@@ -1,4 +1,4 @@
-"""The count bonus: visits and bonuses by hand, the base learner left alone, checkpoints."""
+"""The count bonus: visits and bonuses by hand, the unchanged base learner, checkpoints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_count(**changes: Any) -> CountBonus:
 
 
 def walks() -> EpisodeBatch:
-    """Two walks: 0 -> 1 -> 1 -> 2 and 0 -> 1, each number a state (the number, 0, 0); padding is state 9."""
+    """Make two walks, 0 -> 1 -> 1 -> 2 and 0 -> 1, where number k is the state (k, 0, 0); padding is state 9."""
     batch = random_batch(SPEC, 2)
     batch.data["state"] = torch.zeros(2, 5, 3)
     batch.state[..., 0] = torch.tensor([[0.0, 1, 1, 2, 9], [0, 1, 9, 9, 9]])
@@ -39,7 +39,7 @@ def test_visits_and_bonuses_by_hand() -> None:
     found = hook.reward(batch, None)  # type: ignore[arg-type]
     assert isinstance(found, Tensor) and found.shape == (2, 4, 1)
     assert found[..., 0].tolist() == [pytest.approx([third, third, 1.0, 0.0]), pytest.approx([third, 0.0, 0.0, 0.0])]
-    hook.annotate(batch)  # met again: read when sampled, so the stored episodes pay less too
+    hook.annotate(batch)  # visited again; the bonus is read at sampling, so stored episodes pay less too
     again = hook.reward(batch, None)  # type: ignore[arg-type]
     assert torch.allclose(torch.as_tensor(again), found / 2**0.5)
     logged = hook.update(batch, None)  # type: ignore[arg-type]
@@ -56,7 +56,7 @@ def test_states_are_rounded_and_features_left_out() -> None:
 
 
 def test_cells_are_spread() -> None:
-    """4,096 grid points over 2^20 cells: 8 shared cells are expected."""
+    """4,096 grid points over 2^20 cells are expected to share 8 cells."""
     grid = torch.cartesian_prod(*[torch.arange(16.0) / 10] * 3)
     assert make_count().cells(grid).unique().numel() > 4060
 

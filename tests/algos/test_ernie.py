@@ -1,4 +1,4 @@
-"""ERNIE: the disturbance and the loss by hand, what moves, that weight 0 is the base learner, and that it smooths."""
+"""ERNIE: disturbance and loss by hand, which weights move, weight 0 is the base learner, values become smoother."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def measured(learner: ErnieLearner, batch: EpisodeBatch) -> Tensor:
 
 
 class Linear(torch.nn.Module):
-    """Values that are a matrix product with what is seen; without memory."""
+    """An agent whose values are a matrix product with its input; it has no memory."""
 
     n_agents, n_actions, hidden_dim = 1, 2, 1
 
@@ -49,7 +49,7 @@ class Linear(torch.nn.Module):
 
 
 def by_hand(matrix: list[list[float]], obs: list[float], **changes: Any) -> tuple[float, Tensor]:
-    """The loss for one step of one agent that sees ``obs``, and its gradient in the matrix."""
+    """Return the loss of one step of one agent that sees ``obs``, and its gradient with respect to the matrix."""
     spec = make_spec(n=1, A=2, O=2, limit=1)
     batch = random_batch(spec, 1)
     batch.data["obs"] = torch.tensor([[[obs], [[9.0, 9.0]]]])
@@ -122,7 +122,7 @@ def test_only_the_agent_learns_from_it() -> None:
 
 @pytest.mark.parametrize("stackelberg", [False, True])
 def test_values_become_smoother(stackelberg: bool) -> None:
-    """The same updates with and without it, on the same data: values answer less to the same disturbance."""
+    """After the same updates on the same data, values change less under the same disturbance than without ERNIE."""
     smooth, plain = make(weight=3.0, stackelberg=stackelberg), make(weight=0.0)
     batch = random_batch(SPEC, 8)
     for _ in range(40):

@@ -1,4 +1,4 @@
-"""The forward model and counterfactual influence: exact cases, event-balanced learning, what a model must recall."""
+"""The forward model and counterfactual influence: exact cases, event-balanced learning, recall of rare events."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def table() -> Tensor:
 
 
 def test_an_additive_model_gives_each_agent_its_own_share() -> None:
-    """I_i = c_i[a_i] - mean of c_i over what else was available, whatever the others do."""
+    """I_i = c_i[a_i] - mean of c_i over the other available actions, whatever the other agents do."""
     dynamics, batch, c = make_dynamics(SPEC), random_batch(SPEC, 10), table()
     additive(dynamics, c)
     found, predicted = dynamics.contrast(batch, DIMS)
@@ -46,7 +46,7 @@ def test_only_the_features_asked_for_come_back() -> None:
 
 @pytest.mark.parametrize("kind", ["mlp", "gru"])
 def test_contrast_equals_whole_predictions(kind: str) -> None:
-    """One alternative at a time through the ordinary forward pass, earlier steps as they were."""
+    """Compute one alternative at a time by the ordinary forward pass, with earlier steps unchanged."""
     dynamics, batch = make_dynamics(SPEC, kind=kind), random_batch(SPEC, 3)
     found, _ = dynamics.contrast(batch, DIMS)
     x, taken = dynamics.read(batch), batch.actions[:, :-1].long()
@@ -165,12 +165,13 @@ def test_the_model_recalls_rare_events_and_is_quiet_elsewhere(kind: str) -> None
 
 
 def test_without_balance_it_recalls_less() -> None:
-    """The twin of the test above: what the balance is for."""
+    """The twin of the test above, without the balance."""
     assert recalled("mlp", 0.0, steps=300)[0] < recalled("mlp", 0.5, steps=300)[0]
 
 
 def recalled(kind: str, share: float, steps: int = 1000) -> tuple[float, float, float]:
-    """Share of the events that are predicted above 0.3, agent 1's mean influence (it has none), share of events."""
+    """Return the share of events predicted above 0.3, agent 1's mean influence (it has none), and the share of
+    events."""
     dynamics = make_dynamics(PUSH, kind=kind, inputs="state", hidden_dim=32, batch_size=128, lr=0.005, event_frac=share)
     chosen, scale = torch.tensor([True, False, False, False, False]), torch.full((5,), 0.1)
     dynamics.learn(dynamics.transitions(pushes(200, 0)), chosen, scale, steps)

@@ -1,4 +1,4 @@
-"""LAIES: its reward by hand, the base learner left alone, what it refuses, checkpoints."""
+"""LAIES: its reward by hand, the unchanged base learner, refused options, checkpoints."""
 
 from __future__ import annotations
 

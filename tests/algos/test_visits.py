@@ -1,4 +1,4 @@
-"""Counts of what an environment tells: by hand, through collecting, and without touching training."""
+"""Counts of step information: by hand, through collecting, and without an effect on training."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SPEC = replace(make_spec(n=2, A=3, O=4, S=3, limit=4), info_names=("place", "pus
 
 
 class Telling(Corridor):
-    """The corridor, which also tells the agents' cells as one number and how many agents walked right."""
+    """The corridor, whose step information has the agents' cells as one number and how many agents walked right."""
 
     def __init__(
         self, n_agents: int, length: int, spread: int, fatal: bool, episode_limit: int, *, n_envs: int, seed: int = 0
@@ -33,7 +33,7 @@ class Telling(Corridor):
 
 
 def walks() -> EpisodeBatch:
-    """Two episodes of 3 and 1 steps; what is told on padding must not count."""
+    """In two episodes of 3 and 1 steps the information on padding must not count."""
     batch = random_batch(SPEC, 2)
     batch.data["filled"] = torch.tensor([[True, True, True, False, False], [True, False, False, False, False]])
     batch.data["place"] = torch.tensor([[7, 8, 7, 99, 99], [8, 99, 99, 99, 99]])

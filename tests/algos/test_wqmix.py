@@ -1,4 +1,4 @@
-"""Weighted QMIX: weights by hand, losses written out, which networks exist and learn, what is refused."""
+"""Weighted QMIX: weights by hand, losses written out, which networks exist and learn, refused options."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_padding_costs_the_unrestricted_value_nothing_and_changes_nothing() -> N
 
 
 def argmax_after(algo: Any, updates: int) -> tuple[list[int], torch.Tensor]:
-    """Fit the non-monotonic game from uniform data: every joint action once per batch. (Greedy, Q* [9])."""
+    """Fit the non-monotonic game from batches with every joint action once; return (greedy joint action, Q* [9])."""
     env, joint = MatrixGame("nonmonotonic", n_envs=9), torch.cartesian_prod(torch.arange(3), torch.arange(3))
     now, spec = env.reset(), env.spec
     batch = empty_batch(core_fields(spec), 9, 1, torch.device("cpu"))

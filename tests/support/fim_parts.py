@@ -43,7 +43,7 @@ def make_fim(
     seed: int | None = 0,
     **own: Any,
 ) -> FIM:
-    """``seed`` None: whatever the global generator's is."""
+    """Make a FIM hook; ``seed`` None leaves torch's global generator as it is."""
     if seed is not None:
         torch.manual_seed(seed)
     parts = {
@@ -54,8 +54,8 @@ def make_fim(
 
 
 def button_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
-    """Ragged random play in which feature 0 rises by 0.1 when agent 0 takes action 1, feature 1 ticks like a clock,
-    feature 2 never changes, and the others move all the time."""
+    """Make ragged random episodes in which feature 0 rises by 0.1 when agent 0 takes action 1, feature 1 ticks like a
+    clock, feature 2 never changes, and the others move all the time."""
     batch = random_batch(spec, episodes, seed)
     state, T = batch.state, batch.horizon
     pressed = (batch.actions[..., 0] == 1).float().cumsum(1)

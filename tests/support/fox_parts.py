@@ -29,7 +29,8 @@ AWARE: dict[str, Any] = {
 
 
 def make_fox(spec: EnvSpec, mixer: Any = MIXER, heads: bool = True, **changes: Any) -> FoX:
-    """``changes`` of the hook's, of its awareness' or of the learner's options; ``heads``: FoX's agent."""
+    """Make a FoX algorithm; ``changes`` are options of the hook, its awareness or the learner; ``heads``: FoX's
+    agent."""
     torch.manual_seed(0)
     hook = {key: changes.pop(key, value) for key, value in HOOK.items()}
     aware = partial(Awareness, **{key: changes.pop(key, value) for key, value in AWARE.items()})
@@ -44,7 +45,7 @@ def make_fox(spec: EnvSpec, mixer: Any = MIXER, heads: bool = True, **changes: A
 
 
 def collected(algo: FoX, episodes: int, seed: int = 0) -> EpisodeBatch:
-    """Random episodes with the algorithm's fields, annotated."""
+    """Make random episodes with the algorithm's fields and annotate them."""
     batch = random_batch(algo.learner.spec, episodes, seed)
     add_fields(algo, batch)
     algo.annotate(batch)
@@ -57,8 +58,8 @@ def add_fields(algo: FoX, batch: EpisodeBatch) -> None:
         batch.data[name] = torch.zeros(*batch.filled.shape, *field.shape, dtype=field.dtype)
 
 
-def moved(net: torch.nn.Module, loss: Tensor) -> list[Tensor]:
-    """Gradient of ``loss`` in every parameter of ``net``; zeros where it has none."""
+def gradients(net: torch.nn.Module, loss: Tensor) -> list[Tensor]:
+    """Return the gradient of ``loss`` in every parameter of ``net``, zeros where there is none."""
     grads = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True, allow_unused=True)
     return [torch.zeros_like(p) if g is None else g for p, g in zip(net.parameters(), grads, strict=True)]
 
@@ -69,7 +70,7 @@ def formations(matrix: Tensor, **changes: Any) -> Formations:
 
 
 def by_hand(obs: Tensor, matrix: Tensor, decimals: int) -> tuple[list[float], list[int], list[int]]:
-    """(F, farthest, nearest) of one joint observation [n, O]."""
+    """Compute (F, farthest, nearest) of one joint observation [n, O]."""
     F, farthest, nearest = [], [], []
     o, rows = obs.double().tolist(), matrix.double().tolist()
     for mine in o:

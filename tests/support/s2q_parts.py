@@ -23,7 +23,7 @@ PLAIN = {"target_source": "qtot", "weight0": "none", "w_c": 1.0}  # with K = 0: 
 
 
 def make_s2q(spec: EnvSpec, mixer: Any = MIXER, epsilon: float = 0.0, **changes: Any) -> S2Q:
-    """``changes`` of the algorithm's or of the learner's options."""
+    """Make an S2Q algorithm; ``changes`` are options of the algorithm or the learner."""
     own = {key: changes.pop(key, value) for key, value in S2Q_ALGO.items()}
     learner = partial(S2QLearner, **{**S2Q_LEARNER, **changes})
     return build(S2Q, learner, spec, mixer, epsilon, **own)

@@ -24,7 +24,7 @@ MIXERS = {"iql": NoMixer, "vdn": VDN, "qmix": lambda spec: QMix(spec, embed_dim=
 
 
 def blocking_spec(**sizes: int) -> EnvSpec:
-    """Three agents, four cells; an agent has cells that it cannot reach."""
+    """Return a spec with three agents and four cells, not all of which each agent can reach."""
     spec = make_spec(**sizes)
     return replace(spec, info_names=("cell",), blockable={"cells": Blockable("cell", MASK[: spec.n_agents])})
 
@@ -34,14 +34,15 @@ def make_sets(spec: EnvSpec, **changes: Any) -> BlockedSets:
 
 
 def role_learner(spec: EnvSpec, mixer: str = "vdn", hooks: list[Any] | None = None, **agent: Any) -> RoleLearner:
-    """Networks depend on nothing but the arguments."""
+    """Make a role learner whose networks depend on the arguments alone."""
     torch.manual_seed(3)
     made: Mixer = MIXERS[mixer](with_roles(spec))
     return RoleLearner(spec, make_agent(spec, **agent), made, hooks or [], **LEARNER)
 
 
 def role_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
-    """``random_batch`` with random roles, cells and blocked sets; the first three episodes have 0, 1 and 2 partners."""
+    """Make a ``random_batch`` with random roles, cells and blocked sets; the first three episodes have 0, 1, 2
+    partners."""
     batch, gen = random_batch(spec, episodes, seed), torch.Generator().manual_seed(seed)
     n, T = spec.n_agents, batch.horizon
     assign = torch.randint(2, (episodes, n), generator=gen)

@@ -1,4 +1,4 @@
-"""Small weighted QMIX teams that several tests share, and what a loss needs, written out step by step."""
+"""Small weighted QMIX teams that several tests share, and the inputs of a loss, written out step by step."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def make_wqmix(spec: EnvSpec, rule: str, w: float, mixer: Any = MIXER, **learner
 
 
 def terms_of(learner: CentralLearner, batch: EpisodeBatch) -> dict[str, Tensor]:
-    """The terms of the loss by name, with their graphs."""
+    """Return the terms of the loss by name, with their graphs."""
     fwd = learner.forward(batch)
     target = td_lambda(
         batch.reward[:, :-1, None], batch.terminated[:, :-1, None], batch.filled[:, :-1, None], fwd.target_v,
@@ -51,7 +51,7 @@ def terms_of(learner: CentralLearner, batch: EpisodeBatch) -> dict[str, Tensor]:
 
 
 class ByHand:
-    """Everything that a loss needs about one episode, computed one step at a time with ``RecurrentAgent.step``."""
+    """The inputs of a loss from one episode, computed one step at a time with ``RecurrentAgent.step``."""
 
     def __init__(self, learner: CentralLearner, batch: EpisodeBatch, m: int) -> None:
         self.learner, self.length = learner, int(batch.length[m])
@@ -63,7 +63,7 @@ class ByHand:
 
     @torch.no_grad()
     def play(self, agent: RecurrentAgent) -> tuple[Tensor, Tensor]:
-        """q [length + 1, n, A] and h [length + 1, n, H]."""
+        """Return q [length + 1, n, A] and h [length + 1, n, H]."""
         h, q_all, h_all = agent.initial(), [], []
         for t in range(self.length + 1):
             q, h = agent.step(agent.inputs(self.obs[t], self.last[t]), h)
@@ -72,13 +72,13 @@ class ByHand:
         return torch.stack(q_all), torch.stack(h_all)
 
     def greedy(self, q: Tensor) -> list[list[int]]:
-        """Best available joint action at every step."""
+        """Return the best available joint action at every step."""
         allowed = q.masked_fill(~self.avail[: self.length + 1], -1e9)
         return [[int(row.argmax()) for row in slot] for slot in allowed]
 
     @torch.no_grad()
     def central(self, target: bool, joint: list[list[int]]) -> list[Tensor]:
-        """Q* of one joint action per step, from the online or the target network."""
+        """Return Q* of one joint action per step, from the online or the target network."""
         net = self.learner.target_central if target else self.learner.central
         u, _ = self.play(net.agent)
         chosen = [torch.stack([u[t, i, a] for i, a in enumerate(row)]) for t, row in enumerate(joint)]
@@ -88,7 +88,7 @@ class ByHand:
         ]
 
     def returns(self, v: list[Tensor]) -> list[float]:
-        """lambda-returns, backwards from the episode's own last step."""
+        """Return the lambda-returns, computed backwards from the episode's own last step."""
         gamma, lam = self.learner.gamma, self.learner.td_lambda
         y, later = [0.0] * self.length, float(v[self.length])
         for t in reversed(range(self.length)):
@@ -98,6 +98,6 @@ class ByHand:
 
     @torch.no_grad()
     def mixed(self, mixer: Any, q: Tensor, t: int) -> Tensor:
-        """Team value of the joint action taken at step t."""
+        """Return the team value of the joint action taken at step t."""
         chosen = torch.stack([q[t, i, int(a)] for i, a in enumerate(self.actions[t])])
         return mixer(chosen, self.state[t]).squeeze()

@@ -1,4 +1,5 @@
-"""FIM whole: traces and reward by hand, the base learner left alone, padding, refresh, checkpoints, runs, refusals."""
+"""FIM as a whole: traces and rewards by hand, the unchanged base learner, padding, refresh, checkpoints, runs,
+errors."""
 
 from __future__ import annotations
 
@@ -104,7 +105,7 @@ def test_focus_by_hand() -> None:
 
 
 def ready(batch: EpisodeBatch | None = None, **changes: Any) -> algos.fim.hook.FIM:
-    """A hook that has chosen the button alone."""
+    """Make a hook that has chosen the button alone."""
     hook = make_fim(SPEC, **{"cog": ONLY_BUTTON, **changes})
     hook.annotate(button_batch(SPEC, 40) if batch is None else batch)
     hook.reward(button_batch(SPEC, 4), forward(button_batch(SPEC, 4)))
@@ -145,7 +146,7 @@ def test_reward_by_hand() -> None:
     batch.data["actions"][0, :3, 0] = torch.tensor([1, 1, 0], dtype=torch.int16)
     reward = hook.reward(batch, forward(batch))
     assert isinstance(reward, Tensor)
-    # I = 0.9 - 0 - 0.1 where pushed, |0 - (0.9 + 0) / 2| - 0.1 where not; the team's mean is half of it
+    # I = 0.9 - 0 - 0.1 where pushed, |0 - (0.9 + 0) / 2| - 0.1 elsewhere; the team's mean is half of that
     e1, e2 = 0.4, 0.5 * 0.4 + 0.4
     expected = [0.5 * 0.4, 0.5 * 0.4 * (1 + e1), 0.5 * 0.175 * (1 + e2), 0.0]
     assert reward[0, :4, 0].tolist() == pytest.approx(expected, rel=1e-4)
@@ -201,7 +202,7 @@ def test_making_and_training_a_hook_leaves_the_global_generator_alone() -> None:
 
 
 def test_nothing_moves_then_a_refresh_finds_what_does() -> None:
-    """Random play that never presses the button chooses nothing, and the base learner goes on; later it is found."""
+    """Random play that never presses the button chooses nothing and the base learner goes on; later play finds it."""
     still = button_batch(SPEC, 40)
     still.state[..., 0] = 0.0
     hook = ready(still, refresh_every=50)
@@ -262,7 +263,7 @@ def test_every_switch_pays_something_finite_of_its_own(changes: dict[str, Any]) 
 
 @pytest.mark.parametrize("seen", [1, 3])
 def test_a_checkpoint_continues_exactly(seen: int) -> None:
-    """Saved while identifying, and after it."""
+    """A hook is restored whether it was saved while identifying or afterwards."""
     options: dict[str, Any] = {"cog": ONLY_BUTTON, "refresh_every": 90, "anneal_steps": 50}
     old, new = make_fim(SPEC, **options), make_fim(SPEC, **options)
 

@@ -1,4 +1,4 @@
-"""What FIM does with a choice that it cannot make, and with one that nobody can influence."""
+"""FIM where it cannot choose features, and where nobody can influence the ones that it chose."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def forward(batch: EpisodeBatch) -> Forward:
 
 
 def identified(hook: algos.fim.hook.FIM, batch: EpisodeBatch) -> algos.fim.hook.FIM:
-    """The hook once it has looked at these episodes."""
+    """Return the hook after it has seen these episodes."""
     hook.annotate(batch)
     hook.reward(batch, forward(batch))
     return hook
@@ -39,7 +39,7 @@ def test_no_gap_writes_the_table_before_its_error(tmp_path: Path) -> None:
 
 
 def test_what_flips_by_itself_is_chosen_but_hardly_pays() -> None:
-    """The noise trap: features 3 and 4 flip on 2% of the steps, whatever anybody does."""
+    """The noise trap: features 3 and 4 flip on 2% of the steps, whatever the agents do."""
 
     def played(episodes: int, seed: int) -> EpisodeBatch:
         batch, gen = button_batch(SPEC, episodes, seed), torch.Generator().manual_seed(100 + seed)

@@ -1,4 +1,4 @@
-"""Entropies by hand, the choice of center-of-gravity features, and its report."""
+"""Entropies by hand, the choice of center-of-gravity features, and the report of it."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ SPEC = replace(make_spec(S=6), state_names=NAMES)
 
 
 def changes() -> Tensor:
-    """[100, 6]: never, always by 0.25, in 5 of 100 steps, in 50 of 100, in 10 of 100 (either direction), ten equal
-    sizes each ten times."""
+    """Make changes [100, 6] of features that change never, always by 0.25, in 5 of 100 steps, in 50 of 100, in 10 of
+    100 (in either direction), and by ten sizes, each in ten steps."""
     change = torch.zeros(100, 6)
     change[:, 1] = 0.25
     change[:5, 2] = 3.0
@@ -55,7 +55,7 @@ def test_entropies_do_not_depend_on_units() -> None:
 
 
 def test_normalisers_by_hand() -> None:
-    """Changes 1 to 1000 in a feature: the largest, their mean, and what a thousandth of them exceeds."""
+    """With changes 1 to 1000: the largest, their mean, and the one that a thousandth of them exceeds."""
     change = torch.zeros(4000, 6)
     change[:1000, 0] = torch.arange(1.0, 1001.0)
     for normaliser, scale in (("max", 1000.0), ("mean", 500.5), ("quantile", 999.0)):
@@ -96,10 +96,10 @@ def test_the_largest_gap() -> None:
 
 
 def test_resets_are_no_changes() -> None:
-    """The button of an episode's last slot is not compared with the next episode's first."""
+    """An episode's last button is not compared with the first one of the next episode."""
     spec = make_spec(n=2, A=3, O=4, S=5, limit=8)
     batch = button_batch(spec, 30)
-    batch.state[torch.arange(9) > batch.length[:, None]] = 100.0  # what no step led to
+    batch.state[torch.arange(9) > batch.length[:, None]] = 100.0  # a state that no step led to
     data = make_dynamics(spec).transitions(batch)
     change = data.change[data.filled]
     assert len(change) == batch.filled.sum() and change[:, 0].max() < 0.11 and not change[:, 2].any()
@@ -147,7 +147,7 @@ def test_patterns() -> None:
 
 
 class Unnormalised(CenterOfGravity):
-    """Broken twin: changes are not divided by their size."""
+    """The broken twin does not divide changes by their size."""
 
     def scale_of(self, change: Tensor) -> Tensor:
         return torch.ones(change.shape[1])

@@ -1,4 +1,4 @@
-"""FoX's rewards, losses and agent: by hand, what each may move, padding, mixers, stop and resume."""
+"""FoX's rewards, losses and agent: by hand, which parts each may train, padding, mixers, stop and resume."""
 
 from __future__ import annotations
 
@@ -15,18 +15,12 @@ from torch import Tensor
 from algos.fox.nets import FoXAgent
 from marl.core.types import EpisodeBatch
 from marl.learn.mixers import VDN, NoMixer, QMix, QPlex
-from tests.support.fox_parts import AWARE, collected, make_fox
+from tests.support.fox_parts import AWARE, collected, gradients, make_fox
 from tests.support.helpers import AGENT, differences, make_spec, newest_state, random_batch, rows, train
 from tests.support.wqmix_parts import make_base
 
 SPEC = make_spec()
 OFF: dict[str, Any] = {"beta1": 0.0, "beta2": 0.0}
-
-
-def moved(net: torch.nn.Module, loss: Tensor) -> list[Tensor]:
-    """Gradient of ``loss`` in every parameter of ``net``; zeros where it has none."""
-    grads = torch.autograd.grad(loss, list(net.parameters()), retain_graph=True, allow_unused=True)
-    return [torch.zeros_like(p) if g is None else g for p, g in zip(net.parameters(), grads, strict=True)]
 
 
 # without rewards and heads it is the base learner
@@ -86,9 +80,9 @@ R2 = 2**-0.5
     [
         ({"shift": "none"}, [[0.5, 1.0, 0.0], [R2, R2, 0.5]]),
         ({"shift": "nonpositive"}, [[-0.5, 0.0, 0.0], [R2 - 1, R2 - 1, -0.5]]),
-        # counts when they were collected: a1 a2 b1 | a3 c1 c2 a4
+        # counts at collection: a1 a2 b1 | a3 c1 c2 a4
         ({"shift": "none", "count_mode": "stored"}, [[R2, 1.0, 0.0], [1.0, R2, 0.5]]),
-        # the code: what an episode ends in counts for nothing, and is shifted all the same: a1 a2 | a3 c1 c2
+        # the code does not count an episode's last formation, but shifts its bonus all the same: a1 a2 | a3 c1 c2
         ({"shift": "none", "variant": "code"}, [[R2, 0.0, 0.0], [1.0, R2, 0.0]]),
         ({"shift": "nonpositive", "variant": "code"}, [[R2 - 1, -1.0, 0.0], [0.0, R2 - 1, -1.0]]),
     ],
@@ -111,7 +105,7 @@ def test_fresh_counts_wear_the_bonus_of_old_episodes_down() -> None:
 @pytest.mark.parametrize("variant", ["fixed", "code"])
 @pytest.mark.parametrize("shift", ["nonpositive", "none"])
 def test_padding_changes_nothing(variant: str, shift: str) -> None:
-    """Noise in the padding, and more of it."""
+    """Return the batch with more padding, filled with noise."""
     found = []
     for noisy in (False, True):
         algo = make_fox(SPEC, variant=variant, shift=shift)
@@ -136,7 +130,8 @@ def test_padding_changes_nothing(variant: str, shift: str) -> None:
 
 
 def test_the_flip_turns_the_encoders_gradient_and_not_the_decoders(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the formation's part silenced: -0.1 times what a plain reconstruction gives the encoder, the same for k."""
+    """Without the formation's part, the encoder's gradient is -0.1 times that of a plain reconstruction, k's the
+    same."""
     algo = make_fox(SPEC, kl_weight=0.0)
     aware = algo.fox.aware
     monkeypatch.setattr(type(aware), "noise", lambda self, like: torch.ones_like(like))
@@ -147,11 +142,11 @@ def test_the_flip_turns_the_encoders_gradient_and_not_the_decoders(monkeypatch: 
     plain = F.mse_loss(torch.tanh(aware.history(mu + (0.5 * logvar).exp())), h[:, 0])
     assert loss.item() == pytest.approx(plain.item())
     for net, factor in ((aware.encoder, -0.1), (aware.history, 1.0)):
-        for g, p in zip(moved(net, loss), moved(net, plain), strict=True):
+        for g, p in zip(gradients(net, loss), gradients(net, plain), strict=True):
             assert torch.allclose(g, factor * p, atol=1e-7) and (p.any() or net is aware.encoder)
-    aware.code = True  # the broken twin: the reversal is cancelled
-    backwards = moved(aware.encoder, aware.loss_of(h, target)[0])
-    assert sum(float((a * b).sum()) for a, b in zip(backwards, moved(aware.encoder, plain), strict=True)) > 0
+    aware.code = True  # the broken twin: the reversal cancels out
+    backwards = gradients(aware.encoder, aware.loss_of(h, target)[0])
+    assert sum(float((a * b).sum()) for a, b in zip(backwards, gradients(aware.encoder, plain), strict=True)) > 0
 
 
 def test_what_describes_a_formation_to_the_decoder_by_hand() -> None:
@@ -160,7 +155,7 @@ def test_what_describes_a_formation_to_the_decoder_by_hand() -> None:
     expected = [0.5, 0.1, 0.4, 0.2, 1, 1, 0, 0, 0, 0, 0, 0, 1, 1, 1, 1]
     target = bits.encode(blocks, torch.tensor(10.0))
     assert target[0].tolist() == pytest.approx(expected)
-    squares = sum((0.5 - x) ** 2 for x in expected[:4])  # logits of 0 say one half
+    squares = sum((0.5 - x) ** 2 for x in expected[:4])  # logits of 0 mean one half
     loss = bits.loss(torch.zeros(1, 16), target).item()
     assert loss == pytest.approx((squares + 12 * math.log(2)) / 16)
     raw = make_fox(make_spec(n=2), form_target="raw").fox.aware.decoder
@@ -232,7 +227,7 @@ def test_the_local_heads_penalty_by_hand_reaches_the_recurrent_network() -> None
     term = learner.losses(batch, fwd, torch.zeros(5, SPEC.episode_limit, 1))[0]["local"]
     local = learner.agent.fc_out.local(fwd.h)[batch.filled]
     assert term.item() == pytest.approx(0.5 * local.abs().mean().item(), rel=1e-5)
-    assert any(g.any() for g in moved(learner.agent.gru, term))
+    assert any(g.any() for g in gradients(learner.agent.gru, term))
 
 
 def qplex(spec: Any) -> QPlex:

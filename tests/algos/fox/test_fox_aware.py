@@ -1,4 +1,4 @@
-"""FoX's reward for awareness: by hand, against whole trios, and from which agents' latents."""
+"""FoX's awareness reward: by hand, against whole trios, and which agents' latents it reads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ SPEC = make_spec()
 
 
 class Known:
-    """A decoder whose log g is the product of the three latents' first numbers: they matter together alone."""
+    """A decoder whose log g is the product of the three latents' first numbers, which therefore matter only
+    together."""
 
     def __call__(self, z: Tensor) -> Tensor:
         size = z.shape[-1] // 3
@@ -37,7 +38,7 @@ def trios_of(z: Tensor, far: Tensor, near: Tensor, one: Tensor, two: Tensor) -> 
 
 
 def test_the_awareness_reward_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Latents are 10 t + j and noise is 0: a gain is z_i z_far z_near, at the partners of the same step."""
+    """With latents 10 t + j and no noise a gain is z_i z_far z_near, with the partners of the same step."""
     aware = make_fox(SPEC, samples=1).fox.aware
     monkeypatch.setattr(type(aware), "noise", lambda self, like: torch.zeros_like(like))
     aware.decoder, aware.encoder = Known(), lambda h: (h[..., :4], torch.zeros_like(h[..., :4]))  # type: ignore[assignment]

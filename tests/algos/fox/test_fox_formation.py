@@ -1,4 +1,4 @@
-"""FoX's formations and counts: by hand, against loops, what they do not depend on, ties, the table."""
+"""FoX's formations and counts: by hand, against loops, invariances, ties, the table."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_formation_by_hand() -> None:
 
 @pytest.mark.parametrize("decimals", [0, 3])
 def test_vectorised_equals_written_out(decimals: int) -> None:
-    """More rows than are computed at once."""
+    """More rows than one chunk give the same numbers."""
     obs = torch.randn(1100, 5, 4, generator=GEN)
     blocks, partners, _ = formations(MATRIX, decimals=decimals)(obs, alive(obs))
     for r in (*range(40), *range(1060, 1100)):
@@ -70,7 +70,7 @@ def test_ties_go_to_the_lowest_index_and_one_place_has_no_distance() -> None:
 
 
 def test_rounding_comes_before_comparing() -> None:
-    """Agent 2 is nearer to agent 0 by less than the last decimal: a tie, hence agent 1."""
+    """Agent 2 is nearer to agent 0 by less than the last decimal, which is a tie and goes to agent 1."""
     obs = torch.tensor([[[0.0], [1.04], [-1.01]]])
     nearest = {d: int(formations(torch.eye(1), decimals=d)(obs, alive(obs))[1][0, 0, 1]) for d in (1, 2)}
     assert nearest == {1: 1, 2: 2}
@@ -134,7 +134,7 @@ def test_the_same_episodes_again_double_every_count_and_tests_leave_none() -> No
     assert torch.equal(table.visits, 2 * once)
     seen = torch.arange(batch.horizon + 1) <= batch.length[:, None]
     assert (table.count(batch.fox_id[seen]) >= 2).all() and not batch.fox_id[~seen].any()
-    algo.learner.update(batch)  # sampling and testing go through no other door
+    algo.learner.update(batch)  # the table is not counted anywhere else, so sampling and testing add no visits
     assert torch.equal(table.visits, 2 * once)
 
 

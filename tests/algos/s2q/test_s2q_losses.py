@@ -1,4 +1,4 @@
-"""S2Q's losses: written out step by step, claims and suppression by hand, what each term may move, padding."""
+"""S2Q's losses: written out step by step, claims and suppression by hand, which parts each term trains, padding."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SPEC = make_spec()
 
 
 def trained(updates: int = 3, **changes: Any) -> Any:
-    """A learner whose online and target networks differ."""
+    """Make a learner whose online and target networks differ."""
     learner = make_s2q(changes.pop("spec", SPEC), **changes).learner
     for seed in range(1, updates + 1):
         learner.update(random_batch(learner.spec, 6, seed))
@@ -65,7 +65,7 @@ def test_one_head_on_q_star_is_weighted_qmix(rule: str) -> None:
 
 
 def by_hand(learner: Any, batch: EpisodeBatch) -> dict[str, float]:
-    """Spec of the losses, step by step: K+1 heads, claims, suppression, weights, distribution and decoder."""
+    """Compute the losses step by step: K+1 heads, claims, suppression, weights, distribution and decoder."""
     heads = [(learner.agent, learner.mixer), *zip(learner.heads, learner.mixers, strict=True)]
     names = ["td", *(f"sub_{m}" for m in range(1, len(heads)))]
     total = dict.fromkeys([*names, "central", "decoder_kl", "decoder_state"], 0.0)
@@ -110,7 +110,7 @@ def test_losses_equal_those_written_out(changes: dict[str, Any]) -> None:
 
 
 def claim_some(learner: Any, batch: EpisodeBatch) -> None:
-    """At even steps the team played head 0's candidate, at every third head 1's (their inputs then change a little)."""
+    """Let the team play head 0's candidate at even steps and head 1's at every third (inputs then change a little)."""
     candidates = learner.forward(batch).candidates
     for head, every in ((0, 2), (1, 3)):
         batch.data["actions"][:, ::every] = candidates[:, ::every, head].short()
@@ -150,14 +150,14 @@ def test_a_sub_value_changes_only_the_suppression_of_later_ones(head: int) -> No
     learner, batch = trained(weight0="none", K=3), random_batch(SPEC, 40)
     claim_some(learner, batch)
     before = terms_of(learner, batch)
-    with torch.no_grad():  # its candidates become others, its own values hardly change
+    with torch.no_grad():  # its candidates change, its own values hardly do
         learner.heads[head - 1].fc_out.bias += 100 * torch.randn(SPEC.n_actions)
     after = terms_of(learner, batch)
     changed = {name for name in before if not torch.equal(before[name], after[name])} - {"decoder_kl"}
     assert changed == {f"sub_{m}" for m in range(head, 4)}
 
 
-# what each term may move
+# which parts each term trains
 
 
 @pytest.mark.parametrize("comm", [False, True])
@@ -208,8 +208,8 @@ def test_padding_does_not_matter(comm: bool) -> None:
 
 
 def ranks_found(low: float, high: float, alpha: float, floor: float | None) -> list[float]:
-    """Share of 3x3 tables, uniform in [low, high], for which head k's greedy joint action is exactly the (k+1)-th best
-    when every head equals its own target."""
+    """Return the share of 3x3 tables, uniform in [low, high], for which head k's greedy joint action is exactly the
+    (k+1)-th best when every head equals its own target."""
     tables = low + (high - low) * torch.rand(4000, 9, generator=torch.Generator().manual_seed(0))
     every = torch.arange(9)[:, None]  # one "agent" that picks the joint action
     found: list[Tensor] = []

@@ -1,4 +1,4 @@
-"""S2Q's behaviour: the distribution over candidates, who plays which head, and that tests see head 0 alone."""
+"""S2Q's behaviour: the distribution over candidates, which lanes play which head, and that tests see head 0 alone."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def look(lanes: int, seed: int = 0, spec: EnvSpec = SPEC) -> Obs:
-    """What random lanes show; every third action is unavailable."""
+    """Make random observations in which every third action is unavailable."""
     gen = generator(seed)
     n, A = spec.n_agents, spec.n_actions
     avail = torch.rand(lanes, n, A, generator=gen) < 0.67
@@ -46,7 +46,7 @@ def policy(updates: int = 3, epsilon: float = 0.0, spec: EnvSpec = SPEC, **chang
 def play(
     team: Any, steps: int, lanes: int, explore: bool = True, seed: int = 0
 ) -> list[tuple[Tensor, dict[str, Tensor], Any]]:
-    """(actions, extras, carry) of every step."""
+    """Play and return (actions, extras, carry) of every step."""
     gen, told = generator(seed), []
     carry = team.begin(lanes, gen)
     for t in range(steps):
@@ -88,7 +88,7 @@ def test_a_repeated_candidate_counts_once_with_dedup() -> None:
 
 
 def test_a_relative_temperature_follows_the_deviation_of_values() -> None:
-    """Two filled steps with values 0, 10: deviation 5. The padded step does not count."""
+    """Two filled steps with values 0 and 10 have deviation 5; the padded step does not count."""
     relative = softmax(0.5, "relative")
     values = torch.tensor([[[0.0, 10.0], [10.0, 0.0], [900.0, 0.0]]])
     for _ in range(200):
@@ -98,7 +98,7 @@ def test_a_relative_temperature_follows_the_deviation_of_values() -> None:
     assert relative(values[:, 0], DISTINCT[:, :2])[0, 1].item() == pytest.approx(1 / (1 + math.exp(-ratio)), rel=1e-3)
 
 
-# who plays what
+# which head is played
 
 
 def test_unsullied_exploration_plays_one_candidate_for_the_whole_team() -> None:
@@ -111,14 +111,14 @@ def test_unsullied_exploration_plays_one_candidate_for_the_whole_team() -> None:
 
 
 def recompute(team: S2QPolicy, obs: Obs, carry: Any) -> Tensor:
-    """Candidates [B, K+1, n], from the carry after the step."""
+    """Compute the candidates [B, K+1, n] from the carry after the step."""
     heads = [(team.agent, carry["h"]), *((head, carry["others"][:, k]) for k, head in enumerate(team.learner.heads))]
     return torch.stack([best_available(agent.fc_out(h), obs.avail) for agent, h in heads], 1)
 
 
 @pytest.mark.parametrize("execute", ["softmax", "uniform", "oracle"])
 def test_heads_are_drawn_as_often_as_their_probability(execute: Any) -> None:
-    """10,000 lanes that see the same: chi-square of the counts."""
+    """Among 10,000 lanes that see the same, the counts of the heads pass a chi-square test."""
     team, lanes = policy(execute=execute, p_mixed=1.0, temperature=2.0), 10_000
     one = look(1)
     same = Obs(*(x.expand(lanes, *x.shape[1:]) for x in (one.obs, one.state, one.avail, one.alive)))
@@ -173,7 +173,7 @@ def test_before_the_first_update_and_with_head0_the_team_plays_head_0(execute: A
 
 
 def test_noise_comes_on_top_agent_by_agent() -> None:
-    """Seven of ten actions are replaced; a random one of the available ones may be the one that it replaces."""
+    """Seven of ten actions are replaced by a random available one, which may be the same action."""
     team, lanes = policy(epsilon=0.7, p_mixed=1.0, temperature=10.0), 4000
     actions, extras, carry = play(team, 1, lanes)[0]
     candidates = recompute(team, look(lanes), carry)
@@ -189,7 +189,7 @@ def test_noise_comes_on_top_agent_by_agent() -> None:
 
 @pytest.mark.parametrize("execute", get_args(Execute))
 def test_tests_see_head_0_alone(execute: Any) -> None:
-    """Whatever the other heads, the decoder, the draw and the seed are."""
+    """This holds whatever the other heads, the decoder, the draw and the seed are."""
     team = policy(execute=execute, p_mixed=1.0, temperature=10.0)
     before = [actions for actions, _, _ in play(team, 4, 50, explore=False)]
     for net in (team.learner.decoder, *team.learner.heads, *team.learner.mixers, team.learner.target_central):

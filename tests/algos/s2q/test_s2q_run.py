@@ -1,4 +1,4 @@
-"""S2Q whole: stop and resume, what a checkpoint restores, the decoder learns, what is logged, published settings."""
+"""S2Q as a whole: stop and resume, checkpoints, a decoder that learns, logged metrics, published settings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_checkpoint_restores_every_network_the_optimiser_and_what_comes_next()
 
 
 def test_the_decoder_learns_which_head_is_best_in_which_state() -> None:
-    """Two states, each with a distribution of its own: the divergence falls below 0.001."""
+    """With two states that have different distributions the divergence falls below 0.001."""
     learner = make_s2q(SPEC, lr=0.01, decoder_dim=32).learner
     h = torch.randn(2, SPEC.n_agents, learner.agent.hidden_dim)
     p, state = torch.tensor([[0.7, 0.2, 0.1], [0.05, 0.15, 0.8]]), torch.randn(2, SPEC.state_dim)
@@ -69,7 +69,7 @@ def test_the_decoder_learns_which_head_is_best_in_which_state() -> None:
 
 
 def test_training_lowers_the_decoders_divergence() -> None:
-    """In the learner, with everything else held still: the same batch again and again."""
+    """The decoder learns within the learner when everything else is fixed, from the same batch again and again."""
     learner, batch = make_s2q(SPEC, temperature=0.002, decoder_dim=32).learner, random_batch(SPEC, 6)
     decoder = {id(p) for p in learner.decoder.parameters()}
     for p in learner.parameters:
@@ -81,7 +81,8 @@ def test_training_lowers_the_decoders_divergence() -> None:
 
 
 def test_behaviour_is_logged_by_hand() -> None:
-    """Two episodes of two steps and two agents: the first one mixed, both cut after their first step or not at all."""
+    """Two episodes of two steps and two agents; the first is mixed; both are cut after their first step or not at
+    all."""
     data = {
         "filled": torch.tensor([[True, True, False], [True, False, False]]),
         "s2q_head": torch.tensor([[[0, 0], [2, 2], [1, 1]], [[0, 0], [1, 1], [1, 1]]], dtype=torch.int8),
@@ -115,7 +116,7 @@ def test_what_is_logged(tmp_path: Path) -> None:
 
 
 def test_published_settings(tmp_path: Path) -> None:
-    """Parameters of the published SMAC networks on a task of 3m's sizes, counted by hand."""
+    """The parameters of the published SMAC networks on a task of 3m's sizes are counted by hand."""
     spec = make_spec(n=3, A=9, O=30, S=48)
     algo = factory(compose_train(tmp_path, "algo=s2q").algo, "algo")(spec, "cpu", torch.Generator())
     count = {name: sum(p.numel() for p in net.parameters()) for name, net in algo.networks().items()}

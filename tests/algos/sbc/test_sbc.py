@@ -1,4 +1,4 @@
-"""SBC by hand: whose values are fitted, to what reward, who is told what, who acts."""
+"""SBC by hand: which values are fitted to which reward, who sees blocked sets, who acts."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_team_of_egos_is_the_plain_learner_bit_for_bit(name: str, mixer: Any) 
         batch = changed(batch, assign=torch.zeros_like(batch.assign))
         ours.update(batch), plain.update(batch)
     assert differences(ours.state_dict(), plain.state_dict()) == []
-    ours.update(role_batch(SPEC, 6))  # and it is not whenever there are partners
+    ours.update(role_batch(SPEC, 6))  # with partners it is not
     plain.update(role_batch(SPEC, 6))
     assert differences(ours.state_dict()["agent"], plain.state_dict()["agent"])
 
@@ -66,7 +66,7 @@ def test_agents_of_the_other_role_get_no_gradient(name: str) -> None:
     learner.losses(batch, fwd, torch.zeros(6, batch.horizon, 1))[0]["td"].backward()
     moved = [sum(float(p.grad.abs().sum()) for p in gru.parameters()) for gru in learner.agent.gru]
     assert moved[0] > 0 and moved[1] == 0 and moved[2] > 0
-    # and its values do not reach the target either
+    # nor do its values reach the target
     other = batch.obs.clone()
     other[:, :, 1] += 1.0
     again = learner.forward(changed(batch, obs=other)).target_v
@@ -137,7 +137,7 @@ def test_a_penalty_of_zero_is_no_penalty_bit_for_bit_and_an_equal_ego() -> None:
         states.append(learner.state_dict())
     assert differences(states[0]["agent"], states[1]["agent"]) == []
     assert differences(states[0]["agent"], states[2]["agent"]), "a real penalty is learnt from"
-    # sets that are not read: the partner's loss is the ego's on the same seats
+    # without reading sets, the partner's loss is the ego's on the same seats
     batch = role_batch(SPEC, 6)
     partner, ego = role_learner(SPEC, hooks=[Penalty(make_sets(SPEC), 0.0)]), role_learner(SPEC)
     partner.plays = PARTNER
@@ -161,7 +161,7 @@ def test_only_partners_see_blocked_sets() -> None:
 
 
 def play(policy: Any, explore: bool, steps: int = 4) -> tuple[Tensor, dict[str, Tensor]]:
-    """Actions [steps, B, n] of eight lanes in a made-up game, and the fields of the last step."""
+    """Return the actions [steps, B, n] of eight lanes in a made-up game, and the fields of the last step."""
     gen, noise = torch.Generator().manual_seed(5), torch.Generator().manual_seed(6)
     carry, found = policy.begin(8, gen), []
     for _ in range(steps):
@@ -177,7 +177,7 @@ def play(policy: Any, explore: bool, steps: int = 4) -> tuple[Tensor, dict[str, 
 
 def training(epsilon: float = 0.0, draw: Any = None) -> tuple[ValueEgoLineup, EpsilonGreedy]:
     ego, partner = role_learner(SPEC), role_learner(with_blocked_set(SPEC, 4))
-    with torch.no_grad():  # untrained weights hardly heed what is blocked
+    with torch.no_grad():  # untrained weights hardly react to blocked sets
         partner.agent.fc_in.weight[:, SPEC.obs_dim : SPEC.obs_dim + 4] *= 20
     policy = EpsilonGreedy(ego.agent, ego.mixer, epsilon, "executed")
     other = PartnerPolicy(partner, draw or make_sets(SPEC, p_empty=0.0).draw, 0.0, [0.0])

@@ -1,4 +1,4 @@
-"""Partners from populations, by hand: who is drawn, what is earned with whom; MEP's bonus; wishes, fading bonuses."""
+"""Partners from populations by hand: who is drawn, returns with each; MEP's bonus; hidden and fading rewards."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPEC = blocking_spec()
 
 
 def best_response(teams: int, priority: float) -> BestResponse:
-    """Without runs behind it."""
+    """Make a best response to teams that come from no run."""
     algo = object.__new__(BestResponse)
     algo.priority, algo.memory, algo.n_agents, algo.p_self, algo.alone = priority, 0.9, 3, 0.0, False
     algo.returns = torch.full((teams,), -torch.inf)

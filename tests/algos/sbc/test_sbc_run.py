@@ -1,4 +1,4 @@
-"""SBC, its controls and the population methods as runs: what is stored, what learns when, controls, resume."""
+"""SBC, its controls and the population methods as runs: stored fields, what learns when, controls, resume."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.usefixtures("no_drawing", "one_thread")
 
 
 def trained(folder: Path, *overrides: str) -> dict[str, Any]:
-    """A tiny run on Multi-Destination Spread; its newest state."""
+    """Train a tiny run on Multi-Destination Spread and return its newest state."""
     assert set(train(folder, *MINI, *overrides)) == {"win_rate", "return", "length"}
     return newest_state(folder)[0]
 
 
 def agents(state: dict[str, Any]) -> dict[str, Any]:
-    """The weights that egos and partners act with."""
+    """Return the weights that egos and partners act with."""
     return {role: state["algo"][role]["agent"] for role in ("learner", "partner")}
 
 
@@ -110,7 +110,7 @@ def test_a_partner_can_be_played_with_any_set(tmp_path: Path) -> None:
 
 
 def test_populations_are_answered(tmp_path: Path) -> None:
-    """FCP on checkpoints of self-play, HSP on wishes, MEP on the members of one run; what is loaded stays."""
+    """FCP responds to checkpoints of self-play, HSP to hidden rewards, MEP to the members of a run; all stay fixed."""
     wishes = ("algo.hooks.hidden.info=cell", "algo.hooks.hidden.size=25", "algo.hooks.hidden.numbered=true")
     for seed in (0, 1):
         trained(tmp_path / f"vdn{seed}", "algo=vdn", f"seed={seed}")

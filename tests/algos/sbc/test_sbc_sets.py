@@ -1,4 +1,4 @@
-"""The draws of SBC: seats of partners, blocked sets, what is concluded from visits and returns."""
+"""The draws of SBC: seats of partners, blocked sets, and weights from visits and returns."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_what_leaves_the_team_nothing_is_blocked_less_often() -> None:
     blocked = torch.zeros(3, 3, 4, dtype=torch.bool)
     blocked[0, 0, 0] = blocked[1, 0, 1] = True
     reward = torch.zeros(3, batch.horizon + 1)
-    reward[:, 0] = torch.tensor([0.5, 2.0, 10.0])  # cell 0 blocked: a twentieth of what is earned with nothing blocked
+    reward[:, 0] = torch.tensor([0.5, 2.0, 10.0])  # with cell 0 blocked, a twentieth of the return with nothing blocked
     assign = torch.tensor([[1, 0, 0]]).expand(3, 3).clone()
     sets.observe(changed(batch, assign=assign, blocked=blocked, reward=reward))
     sets.visits.zero_()

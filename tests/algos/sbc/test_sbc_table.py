@@ -1,4 +1,4 @@
-"""Tables: their numbers by hand, who learns what from which reward, and that they find the optimum of a small game."""
+"""Tables: values by hand, which seat learns from which reward, and the optimum of a small game."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def tables(**changes: Any) -> Tables:
 def episodes(
     cells: list[list[list[int]]], actions: list[list[list[int]]], reward: list[list[float]], assign: list[list[int]]
 ) -> EpisodeBatch:
-    """M episodes of two steps: cells [M, 3, 2], actions [M, 2, 2], rewards [M, 2], the last step truncated."""
+    """Make M truncated episodes of two steps from cells [M, 3, 2], actions [M, 2, 2] and rewards [M, 2]."""
     algo = tables()
     fields = core_fields(SPEC) | algo.fields()
     batch = empty_batch(fields, len(cells), 2, torch.device("cpu"))
@@ -80,20 +80,20 @@ def test_lanes_at_one_value_count_as_their_mean() -> None:
     errors = table.learn(number, state, actions, target, mask, 0.5)
     assert errors.tolist() == [[2.0, 0.0], [6.0, 2.0], [5.0, 0.0]]
     expected = torch.zeros_like(table.q)
-    expected[0, 1, 4, 3], expected[1, 0, 4, 2] = 1.0 + 0.5 * (2.0 + 6.0) / 2, 7.0  # the second is nobody's
+    expected[0, 1, 4, 3], expected[1, 0, 4, 2] = 1.0 + 0.5 * (2.0 + 6.0) / 2, 7.0  # the second belongs to no role
     expected[1, 0, 4, 1], expected[0, 0, 8, 3] = 1.0, 2.5
     assert torch.equal(table.q, expected)
 
 
 def test_an_episode_by_hand() -> None:
-    """Seat 0 is the ego's, seat 1 a partner's that is told to avoid cell 2. One episode, lr and gamma 0.5: in the
-    second step the value of the state after the time limit counts, 8 for the ego and 6 for the partner."""
+    """Seat 0 is the ego's, seat 1 that of a partner that must avoid cell 2. One episode, lr and gamma 0.5: the second
+    step bootstraps from the state after the time limit, which is worth 8 to the ego and 6 to the partner."""
     algo, batch = tables(), episodes([[[1, 1], [0, 2], [0, 1]]], [[[1, 2], [3, 0]]], [[2.0, 4.0]], [[EGO, PARTNER]])
     batch.data["blocked"][0, 1, 2] = True
     assert algo.partner is not None
     after = 0 * CELLS + 1
     algo.ego.q[0, 0, after, 1], algo.partner.q[1, 3, after, 1] = 8.0, 6.0
-    algo.partner.q[1, 0, after, 1] = 99.0  # of another set
+    algo.partner.q[1, 0, after, 1] = 99.0  # belongs to another set
     algo.update(None, batch, Clock())  # type: ignore[arg-type]
     first, second = 1 * CELLS + 1, 0 * CELLS + 2
     assert algo.ego.q[0, 0, first, 1] == 0.5 * 2.0 and algo.ego.q[0, 0, second, 3] == 0.5 * (4.0 + 0.5 * 8.0)
@@ -133,13 +133,13 @@ def test_a_partner_acts_by_its_set_and_the_ego_never_sees_one() -> None:
 
 @pytest.mark.parametrize("algo", ["sp_table", "e3t_table", "sbc_table"])
 def test_tables_find_the_optimum(algo: str, tmp_path: Path) -> None:
-    """One step to each goal: 6 steps at 1."""
+    """Each goal is one step away, so the optimum is 6 steps at 1."""
     trained(tmp_path / "run", f"algo={algo}")
     assert rows(tmp_path / "run", "eval")[-1]["eval/return"] == pytest.approx(6.0)
 
 
 def test_partners_avoid_their_set(tmp_path: Path) -> None:
-    """From the start no partner steps onto the cell that it has to avoid; without a penalty it goes where it pays."""
+    """No partner steps from the start onto its blocked cell; without a penalty it goes where it is paid."""
     state = trained(tmp_path / "run", "algo=sbc_table", "algo.penalty=3")
     q, start, ways = state["algo"]["partner"]["q"], 4 * 9 + 4, {WEST: 6, EAST: 2}
     for seat in range(2):
