@@ -53,7 +53,7 @@ def test_the_penalty_is_that_of_the_lanes_own_set_and_the_share_of_agents_on_it(
     assert half_way.reward.tolist() == [0.0] * 4 and not half_way.info["blocked"].any()
 
 
-def test_only_the_named_agents_are_told_to_avoid_anything() -> None:
+def test_only_the_named_agents_are_made_to_avoid_anything() -> None:
     env = blocked(3, agents=[1])
     assert walk(env, [W, E], [W, E]).reward.tolist() == [1.0, 1.0, -1.0], "agent 1 alone, on EAST: its whole penalty"
     assert walk(env, [E, W], [E, W]).reward.tolist() == [1.0, -1.0, -1.0]

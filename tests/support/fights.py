@@ -1,4 +1,4 @@
-"""Small helpers for the tests of the battle: hand-placed units, simple scripts, whole episodes."""
+"""Helpers for the tests of the battle: hand-placed units, simple scripts, whole episodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STOP, NORTH, SOUTH, EAST, WEST, FIRST_TARGET = 1, 2, 3, 4, 5, 6
 
 
 def view(owner: str, kind: str, x: float, y: float, **values: float) -> UnitView:
-    """A unit in full health unless ``values`` say otherwise."""
+    """Return a unit in full health unless ``values`` say otherwise."""
     stock = UNIT_TYPES[TYPE_ID[kind]]
     return UnitView(owner, kind, x, y, **{"health": stock.health, "shield": stock.shield, **values})
 
@@ -31,13 +31,13 @@ def enemy(kind: str, x: float, y: float, **values: float) -> UnitView:
 
 
 def pacify(env: Skirmish) -> None:
-    """The enemy neither moves nor shoots."""
+    """Keep the enemy from moving and shooting."""
     env._lanes.units["scripted"] = 0
     env._lanes.units["order"] = 0
 
 
 def act(env: Skirmish, obs: Obs, wanted: Sequence[int], lane: int = 0) -> Tensor:
-    """Long [B, n]: the ``wanted`` actions in ``lane``, no-op for its dead; any available action elsewhere."""
+    """Return long [B, n]: the ``wanted`` actions in ``lane``, no-op for its dead; any available action elsewhere."""
     actions = obs.avail.int().argmax(2)
     alive = obs.avail[lane, :, 1:].any(1)
     actions[lane] = torch.where(alive, torch.tensor(wanted), 0)
@@ -45,7 +45,7 @@ def act(env: Skirmish, obs: Obs, wanted: Sequence[int], lane: int = 0) -> Tensor
 
 
 def attack_nearest(env: Skirmish, obs: Obs) -> Tensor:
-    """Long [B, n]: the nearest enemy within reach, else one step east."""
+    """Return long [B, n]: attack the nearest enemy within reach, else take a step east."""
     units = env._lanes.units
     n = env.spec.n_agents
     gap = np.hypot(
@@ -58,14 +58,14 @@ def attack_nearest(env: Skirmish, obs: Obs) -> Tensor:
 
 
 def uniform_actions(env: Skirmish, counter: np.ndarray) -> Tensor:
-    """Long [B, n]: any available action; ``counter`` uint64 [1] is the random state."""
+    """Draw available actions, long [B, n]; ``counter`` uint64 [1] is the random state."""
     actions = np.zeros((env.n_envs, env.spec.n_agents), np.int64)
     random_actions(env._out.avail, counter, actions)
     return torch.from_numpy(actions)
 
 
 def win_rate(env: Skirmish, script: Callable[[Skirmish, Obs], Tensor] | None = None) -> float:
-    """Share of lanes won in one episode each by agents under ``script``; None: random ones."""
+    """Play one episode per lane under ``script`` (None: random actions) and return the share of lanes won."""
     obs, counter = env.reset(), np.zeros(1, np.uint64)
     won = torch.zeros(env.n_envs, dtype=torch.bool)
     for _ in range(env.spec.episode_limit):
@@ -75,7 +75,7 @@ def win_rate(env: Skirmish, script: Callable[[Skirmish, Obs], Tensor] | None = N
 
 
 def focus(env: Skirmish, obs: Obs) -> Tensor:
-    """Long [B, n]: everybody attacks the same enemy, the first that is alive, walking east until it is in reach."""
+    """Return long [B, n]: all agents attack the first living enemy, walking east until it is in reach."""
     reach = obs.avail[:, :, FIRST_TARGET:]
     first = torch.from_numpy(env._lanes.units["health"][:, env.spec.n_agents :] > 0).int().argmax(1)[:, None, None]
     chosen = reach.gather(2, first.expand(-1, reach.shape[1], 1)).squeeze(2)
@@ -83,7 +83,7 @@ def focus(env: Skirmish, obs: Obs) -> Tensor:
 
 
 def spread(env: Skirmish, obs: Obs) -> Tensor:
-    """Long [B, n]: agent i attacks the living enemy number i, counted anew, as soon as that one is in reach."""
+    """Return long [B, n]: agent i attacks the i-th living enemy (cyclically) as soon as it is in reach."""
     n = env.spec.n_agents
     alive = env._lanes.units["health"][:, n:] > 0
     living = np.argsort(~alive, axis=1, kind="stable")  # the living first
@@ -94,7 +94,7 @@ def spread(env: Skirmish, obs: Obs) -> Tensor:
 
 
 def kite(env: Skirmish, obs: Obs, ready: float = 2.5, cooling: float = 7.5) -> Tensor:
-    """Long [B, n]: flee from enemies nearer than ``ready``, and while the weapon cools down nearer than ``cooling``."""
+    """Return long [B, n]: flee from enemies nearer than ``ready``, or than ``cooling`` while the weapon cools down."""
     units, n = env._lanes.units, env.spec.n_agents
     x, y = units["x"], units["y"]
     alive = units["health"][:, None, n:] > 0
@@ -112,6 +112,6 @@ def kite(env: Skirmish, obs: Obs, ready: float = 2.5, cooling: float = 7.5) -> T
 
 
 def stand(env: Skirmish, obs: Obs) -> Tensor:
-    """Long [B, n]: attack the nearest enemy in reach and never move."""
+    """Return long [B, n]: attack the nearest enemy in reach and never move."""
     actions = attack_nearest(env, obs)
     return torch.where((actions >= FIRST_TARGET) | (actions == 0), actions, STOP)

@@ -17,7 +17,7 @@ from envs.adapters.worker import GameSpec, Outcome, View
 
 
 class Countdown(ParallelEnv):
-    """Agents of different sizes leave one after the other; the last two leave together.
+    """A game whose agents, of different sizes, leave one after the other; the last two leave together.
 
     Agent ``i`` of ``n`` has 2 + i actions (starting at ``i``), and i + 1 observations: its random token in [1, 2],
     then how many steps it has left. Its reward is its action minus its first one. ``ending``: "terminated" or
@@ -47,7 +47,7 @@ class Countdown(ParallelEnv):
         return min(2 + i, len(self.possible_agents))
 
     def mask(self, i: int) -> np.ndarray:
-        """The first action is forbidden at odd times."""
+        """Return the mask; the first action is forbidden at odd times."""
         return np.array([self.t % 2 == 0] + [True] * (1 + i), dtype=np.int8)
 
     def observe(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -89,9 +89,9 @@ class Countdown(ParallelEnv):
 
 
 class Pair(gymnasium.Env):
-    """Two agents see a random number and the time, and are paid their actions; ends when both play 2.
+    """A game of two agents that see a random number and the time, and are paid their actions; it ends when both play 2.
 
-    With ``remembers`` the clock starts where the episode before stopped, modulo 2.
+    With ``remembers`` the clock starts where the last episode stopped, modulo 2.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ gymnasium.register("TestPair-v0", entry_point=Pair, max_episode_steps=4)
 
 @dataclass
 class Bomb:
-    """A pool game of one agent that fails on command: at step ``fuse``, if its episode's seed says so or always.
+    """A pool game of one agent that fails on command, by default at step ``fuse``.
 
     ``way``: "raise", "kill" (SIGKILL), "exit" (sys.exit), "hang", "mute" (no available action) or "" for never.
     ``where``: "init", "reset" or "step".

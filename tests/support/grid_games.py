@@ -1,4 +1,4 @@
-"""The grid games with the values of their configurations, hunts smaller, and changes by keyword."""
+"""The grid games with the values of their configurations (hunts are smaller); keywords change them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kitchens with the values of their configurations, and the ``overcooked-ai`` package beside them."""
+"""Kitchens with the values of their configurations, and the ``overcooked-ai`` package to compare them with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from scripts.main import CONF
 LAYOUTS = ("cramped_room", "asymmetric_advantages", "coordination_ring", "forced_coordination", "counter_circuit")
 NEEDS = ("overcooked_ai_py", "gym", "tqdm")
 ABSENT = [name for name in NEEDS if importlib.util.find_spec(name) is None]
-NAMES = {"counter_circuit": "counter_circuit_o_1order"}  # where the package calls it otherwise
+NAMES = {"counter_circuit": "counter_circuit_o_1order"}  # where the package uses another name
 
 
 def settings(layout: str) -> dict[str, Any]:
@@ -48,10 +48,10 @@ def play(env: Overcooked, *joint: Sequence[int]) -> Step:
 
 
 class Package:
-    """One game of the package, stepped directly and told in our words.
+    """One game of the package, stepped directly and translated to our types.
 
-    With ``auto_cook`` it is made to follow the classic rules: empty hands start nothing, and a third ingredient starts
-    the soup in the same step.
+    With ``auto_cook`` it follows the classic rules: empty hands start nothing, and a third ingredient starts the soup
+    in the same step.
     """
 
     def __init__(self, grid: str | None, name: str, auto_cook: bool, orders: Sequence[Sequence[int]], counters: bool):
@@ -73,7 +73,7 @@ class Package:
         self.state = self.mdp.get_standard_start_state()
 
     def step(self, actions: Sequence[int]) -> tuple[float, list[float], dict[str, list[bool]]]:
-        """Reward, bonuses and events."""
+        """Step the game; return reward, bonuses and events."""
         chosen = [self.actions[action] for action in actions]
         for i, player in enumerate(self.state.players):
             ahead = (player.position[0] + player.orientation[0], player.position[1] + player.orientation[1])

@@ -1,8 +1,8 @@
-"""Agents that were trained in StarCraft II itself, played greedily in the embedded battle.
+"""Agents that were trained in StarCraft II itself, acting greedily in the embedded battle.
 
-How often they win here, without any training here, measures how close the battle is to the game. Run
+How often they win, without any training here, measures how close the battle is to the game. Run
 ``python -m tests.support.real_agents [map ...] [--episodes N] [--values] [--set OPTION=VALUE ...]`` from the
-repository's root; ``--set`` changes options of the environment, to see what they are worth.
+repository's root; ``--set`` changes options of the environment, to see how much they matter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Weights = dict[str, Tensor]
 
 
 def load(name: str) -> Weights:
-    """State dict of agent or mixer ``name`` (``qmix_3m``)."""
+    """Load the state dict of agent or mixer ``name`` (``qmix_3m``)."""
     return torch.load(POLICIES / f"{name}.th", map_location="cpu", weights_only=True)
 
 
@@ -33,7 +33,7 @@ def linear(weights: Weights, name: str, x: Tensor) -> Tensor:
 
 
 def agent_values(weights: Weights, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """Values [B*n, A] and memory [B*n, 64] of the recurrent agent for input [B*n, O + A + n]."""
+    """Return values [B*n, A] and memory [B*n, 64] of the recurrent agent for input [B*n, O + A + n]."""
     x = F.relu(linear(weights, "fc1", x))
     inputs = F.linear(x, weights["rnn.weight_ih"], weights["rnn.bias_ih"]).chunk(3, 1)
     memory = F.linear(h, weights["rnn.weight_hh"], weights["rnn.bias_hh"]).chunk(3, 1)
@@ -44,7 +44,7 @@ def agent_values(weights: Weights, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor
 
 
 def mix(weights: Weights, q: Tensor, state: Tensor) -> Tensor:
-    """Joint value [B] of the agents' values [B, n] in ``state`` [B, S] (QMIX)."""
+    """Return the joint value [B] of the agents' values [B, n] in ``state`` [B, S] (QMIX)."""
     B, n = q.shape
 
     def hyper(name: str) -> Tensor:
@@ -60,7 +60,7 @@ def mix(weights: Weights, q: Tensor, state: Tensor) -> Tensor:
 def play(name: str, episodes: int, seed: int = 0, **options: Any) -> dict[str, Tensor]:
     """Play ``episodes`` episodes of map ``name`` at once.
 
-    Returns won bool [B], length [B], return [B], and the joint values [B, T] and rewards [B, T] (nan once over).
+    Return won bool [B], length [B], return [B], and the joint values [B, T] and rewards [B, T] (nan after the end).
     """
     env = Skirmish(name, episodes, seed=seed, **options)
     agent, mixer = load(f"qmix_{name}"), load(f"qmix_{name}_mixer")

@@ -1,4 +1,4 @@
-"""The process pool: deaths are reported, everybody else leaves, nothing is left behind."""
+"""The process pool: deaths are reported, all other workers end, nothing is left behind."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def pids(pool):
 
 
 def gone(pid):
-    """No such process, not even a zombie."""
+    """Return whether there is no such process, not even a zombie."""
     return not Path(f"/proc/{pid}").exists()
 
 
 def shared_memory():
-    """Names of the pools' memory that are visible to anybody or still open here."""
+    """Return the names of the pools' memory that are visible to others or still open here."""
     links = (f"/proc/self/fd/{number}" for number in os.listdir("/proc/self/fd"))
     open_here = [os.readlink(link) for link in links if os.path.islink(link)]
     return [name for name in [*os.listdir("/dev/shm"), *open_here] if "lanes" in name]
@@ -147,7 +147,7 @@ time.sleep(60)
 
 
 def interrupt_script(tmp_path, signal_it):
-    """Run a script that makes a pool, and end it; returns its stderr once its workers are gone."""
+    """Run a script that makes a pool, and end it; return its stderr once its workers are gone."""
     path = tmp_path / "script.py"
     path.write_text(SCRIPT.format(root=str(Path(__file__).parents[3])))
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -35,7 +35,7 @@ def one_thread() -> Iterator[None]:
 
 
 def arrange(cells: list[list[int]], levels: list[int], **changes: Any) -> tuple[Foraging, Obs]:
-    """One lane with its entities, agents first, on these cells."""
+    """Return one lane with its entities, agents first, on these cells."""
     env = make(**changes)
     env.reset()
     env._board.mark[0] = levels
@@ -72,13 +72,14 @@ def test_one_strong_enough_loads_alone_and_is_paid_its_share() -> None:
     assert bool(step.terminated) and bool(step.info["won"])
 
 
-def test_an_attempt_that_is_too_weak_costs_everybody_in_it() -> None:
+def test_an_attempt_that_is_too_weak_costs_all_its_agents() -> None:
     env, _ = arrange([[1, 2], [2, 1], [5, 5], [2, 2], [4, 4]], [1, 1, 2, 3, 3], penalty=0.25)
     assert act(env, LOAD, LOAD, STAY).reward.tolist() == pytest.approx([-0.5])
 
 
 def test_agents_do_not_share_cells() -> None:
-    """Two that want one cell stay; so does who wants the cell of one that could not leave; trains and swaps move."""
+    """Two that want one cell stay, as does one that wants the cell of an agent that cannot leave; trains and swaps
+    move."""
     foods = [[1, 4], [4, 4]]
     env, _ = arrange([[0, 0], [2, 0], [3, 0], *foods], [1] * 5)
     act(env, RIGHT, LEFT, LEFT)

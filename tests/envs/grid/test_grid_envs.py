@@ -1,4 +1,4 @@
-"""The grid games as environments: contract, names, determinism, random play, refusals. Their rules: test_grid_rules."""
+"""The grid games as environments: contract, names, determinism, random play, refusals (rules: test_grid_rules)."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def one_thread() -> Iterator[None]:
 
 
 def play(env: GridGame, steps: int, seed: int = 0) -> list[torch.Tensor]:
-    """Every observation and reward of random play, lanes restarting as they end; lane b acts by its own dice."""
+    """Return every observation and reward of random play; lanes restart as they end, and lane b has its own dice."""
     dice = [np.random.default_rng([seed, b]) for b in range(env.n_envs)]
     obs, seen = env.reset(), []
     for _ in range(steps):
@@ -93,7 +93,7 @@ def test_lanes_depend_neither_on_their_number_nor_on_threads(name: str) -> None:
 
 
 def random_play(env: GridGame, rounds: int) -> tuple[float, float]:
-    """Share of episodes won, and mean return, of uniformly random available actions."""
+    """Return the share of episodes won, and the mean return, of uniformly random available actions."""
     gen, won, total = torch.Generator().manual_seed(0), 0, 0.0
     for _ in range(rounds):
         obs = env.reset()

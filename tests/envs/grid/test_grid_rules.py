@@ -98,7 +98,7 @@ def test_who_moves(cells: list[Cell], actions: list[int], after: list[Cell] | No
 
 
 def moved(cells: list[Cell], actions: list[int], size: int, lone: bool) -> list[Cell]:
-    """The rules once more, as one reads them, for two boxes: where everybody is after a step."""
+    """Return where all entities are after a step: the rules for two boxes once more, in plain Python."""
     agents, boxes = cells[:2], cells[2:]
     ahead = [(x + WAYS[a][0], y + WAYS[a][1]) for (x, y), a in zip(agents, actions, strict=True)]
     pushes = [boxes.index(cell) if cell in boxes else None for cell in ahead]
@@ -124,7 +124,7 @@ def moved(cells: list[Cell], actions: list[int], size: int, lone: bool) -> list[
 
 @pytest.mark.parametrize("lone", [False, True])
 def test_the_kernel_moves_as_the_rules_read(lone: bool) -> None:
-    """Crowded random positions in the middle of the grid, every joint action."""
+    """Every joint action from crowded random positions in the middle of the grid."""
     env, rng = push(25, size=7, lone_push=float(lone)), np.random.default_rng(1)
     joint, steps = torch.cartesian_prod(torch.arange(5), torch.arange(5)), 0
     for _ in range(200):
@@ -216,7 +216,7 @@ def test_two_catch_a_prey_and_leave_with_it() -> None:
         walk(env, [STAY, CATCH, STAY, STAY])
 
 
-def test_whoever_catches_alone_pays_for_each_prey() -> None:
+def test_catching_alone_costs_a_penalty_for_each_prey() -> None:
     step = walk(placed(hunt(1), [*HUNTERS, (2, 1), (0, 5)]), [CATCH, STAY, STAY, STAY])
     assert float(step.reward) == -2 and step.info["failed_catches"].tolist() == [1] and step.next.alive.all()
     step = walk(placed(hunt(1, penalty=1.5), [*HUNTERS, (2, 1), (1, 2)]), [CATCH, STAY, STAY, STAY])
@@ -265,7 +265,8 @@ def test_prey_walk_to_every_free_neighbour() -> None:
 
 
 def test_endings() -> None:
-    """All prey caught wins; so does the last possible catch; hunters wasted on one prey end the episode without."""
+    """Catching all prey wins, as does the last possible catch; if hunters are wasted on one prey, it ends without a
+    win."""
     both = placed(hunt(1), [(1, 1), (3, 1), (1, 4), (3, 4), (2, 1), (2, 4)])
     step = walk(both, [CATCH] * 4)
     assert float(step.reward) == 20 and step.terminated and step.info["won"]
@@ -282,7 +283,8 @@ def test_endings() -> None:
 
 
 def hunters(env: StagHunt, lane: int, rng: np.random.Generator) -> list[int]:
-    """Walk towards the first prey, wait two cells from it, as it always moves; catch once two are next to it."""
+    """Walk towards the first prey, wait two cells from it, because it always moves, and catch once two are next to
+    it."""
     cells, n = env.cells(lane), env.spec.n_agents
     prey = next((cell for cell in cells[n:] if cell is not None), (0, 0))
     gaps = [(prey[0] - x, prey[1] - y) for x, y in cells[:n]]

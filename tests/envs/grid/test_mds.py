@@ -1,4 +1,4 @@
-"""Multi-Destination Spread by hand: ways, collisions, pay, what is seen, what can be blocked; and its contract."""
+"""Multi-Destination Spread by hand: moves, collisions, rewards, observations, blocking; and its contract."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_the_best_return_is_paid_from_the_second_step_on(make, best: float, ways
     ],
 )
 def test_distinct_goals_are_paid(cells: list[tuple[int, int]], covered: int, reward: float) -> None:
-    """Agents on one cell that stay head for the same cell and go back to it."""
+    """Agents that stay on one cell head for the same cell and go back to it."""
     env = full()
     env.reset()
     env.place(cells)
@@ -113,7 +113,7 @@ def test_going_back_is_a_single_pass() -> None:
     assert env.cells() == [(1, 0), (3, 0), (1, 0), (4, 4)]
 
 
-def test_everybody_sees_all_cells_in_one_order_and_who_it_is() -> None:
+def test_agents_see_all_cells_in_one_order_and_their_own_index() -> None:
     env = full()
     env.reset()
     obs = env.place([(0, 0), (1, 0), (0, 1), (4, 4)])

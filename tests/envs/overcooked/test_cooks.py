@@ -1,4 +1,4 @@
-"""Cooks by script: that their conventions make soup in every kitchen where they can, and what each of them does."""
+"""Scripted cooks: their conventions make soup in every kitchen where they can, and each does what it should."""
 
 from __future__ import annotations
 
@@ -52,7 +52,8 @@ def make(name: str, env: Overcooked, pot: str = "nearest") -> Policy:
 def shift(
     env: Overcooked, one: Policy, two: Policy, steps: int = 400, gen: Generator | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Rewards [steps, B], actions [steps, B, 2] and states [steps, B, S]; every action is available."""
+    """Return rewards [steps, B], actions [steps, B, 2] and states [steps, B, S]; check that every action is
+    available."""
     gen = gen or Generator().manual_seed(0)
     team = Lineup([one, two], torch.tensor([[0, 1]]).expand(env.n_envs, -1))
     obs, carry = env.reset(), team.begin(env.n_envs, gen)
@@ -70,7 +71,7 @@ def shift(
 
 
 def soups(layout: str, one: str, two: str, pots: tuple[str, str] = ("nearest", "nearest"), **changes: bool) -> float:
-    """How many are delivered in an episode; none of 120 steps in a row goes by without one."""
+    """Count the deliveries in an episode; check that there is one in every 120 steps."""
     env = kitchen(layout=layout, **changes)
     rewards = shift(env, make(one, env, pots[0]), make(two, env, pots[1]))[0][:, 0]
     if rewards.any():
@@ -80,7 +81,7 @@ def soups(layout: str, one: str, two: str, pots: tuple[str, str] = ("nearest", "
 
 
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "forced_coordination"])
-def test_pairs_deliver_wherever_everybody_reaches_everything(layout: str) -> None:
+def test_pairs_deliver_wherever_both_reach_everything(layout: str) -> None:
     for one, two in (("carrier", "server"), ("server", "carrier"), ("cook", "cook"), ("cook", "carrier"),
                      ("server", "cook")):  # fmt: skip
         assert soups(layout, one, two) >= 4, (one, two)
@@ -89,7 +90,7 @@ def test_pairs_deliver_wherever_everybody_reaches_everything(layout: str) -> Non
 
 
 def test_where_each_reaches_a_part_two_who_do_it_all_deliver() -> None:
-    """Behind the counter are onions and dishes: who stands there hands both over. A carrier hands over onions only."""
+    """Onions and dishes are behind the counter: the cook there hands both over, a carrier hands over onions only."""
     assert soups("forced_coordination", "cook", "cook") >= 5
     assert soups("forced_coordination", "cook", "carrier") == 0
 
@@ -111,7 +112,7 @@ def choice(
     name: str, one: Cook, things: dict[tuple[int, int], Item], layout: str = "cramped_room", pot: str = "nearest",
     two: Cook | None = None,
 ) -> int:  # fmt: skip
-    """What the first player does at once."""
+    """Return the first player's first action."""
     env = set_up(one, two or Cook(3, 2, "S"), things, layout=layout)
     cook, gen = make(name, env, pot), Generator()
     obs = env.arrange(env.cooks(), env.things())
@@ -158,17 +159,17 @@ def test_a_pot_of_ones_own() -> None:
     assert choice("carrier", corner, {(4, 1): COOKING}, pot="last", **here) == STAY
 
 
-def test_an_idle_cook_makes_room_for_whoever_faces_it() -> None:
+def test_an_idle_cook_makes_room_for_a_partner_that_faces_it() -> None:
     for way, moves in (("W", True), ("S", False)):
         action = choice("carrier", Cook(2, 1, "N", ONION), {(2, 0): COOKING}, two=Cook(3, 1, way))
         assert (action != STAY) == moves
 
 
 def test_lanes_do_not_know_of_each_other() -> None:
-    """Beside a partner at random every lane goes its own way, and as it goes when it is alone."""
+    """With a random partner every lane differs from the others, and plays as it does alone."""
 
     class Replayed(RandomPlay):
-        """The same random actions [T, B] again, for the lanes that it is made for."""
+        """A policy that plays the same random actions [T, B] again, for the lanes that it is made for."""
 
         def __init__(self, env: Overcooked, script: Tensor) -> None:
             super().__init__(env.spec, "cpu")

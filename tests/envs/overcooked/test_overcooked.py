@@ -45,7 +45,7 @@ def test_contract(layout: str, obs: str) -> None:
 
 
 class StalePlanes(Overcooked):
-    """A broken twin: a masked reset leaves the old planes where they are."""
+    """A broken twin: a masked reset keeps the old planes."""
 
     def reset(self, seed: int | None = None, mask: torch.Tensor | None = None) -> Obs:
         before = self._out.obs.copy()
@@ -201,7 +201,7 @@ def test_the_first_player_acts_first() -> None:
 
 
 def test_useful_or_not() -> None:
-    """An onion when all pots are full helps nobody, unless the mate has a dish; a dish needs a soup begun."""
+    """An onion is useless when all pots are full, unless the partner has a dish; a dish needs a soup that has begun."""
     full, cooking = {POT: Item("soup", 3, 0, 3)}, "useful_onion_pickup"
     for things, mate, useful in ((full, None, False), (full, DISH, True), ({}, None, True)):
         env = set_up(Cook(1, 1, "W"), Cook(3, 1, "E", mate), things)

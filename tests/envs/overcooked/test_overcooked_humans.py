@@ -23,7 +23,7 @@ LAYOUTS = ("cramped_room", "asymmetric_advantages", "coordination_ring", "random
 
 
 def replay(game: Any) -> int:
-    """Play one game from its start; the number of steps that were equal, all of them or an assertion fails."""
+    """Replay one game from its start, assert that every step is equal, and return their number."""
     game = game.sort_values("cur_gameloop")
     rows = ast.literal_eval(game["layout"].iloc[0])
     env: Overcooked = kitchen(grid="\n".join(rows), obs="features", episode_limit=len(game))

@@ -1,4 +1,4 @@
-"""Overcooked beside the ``overcooked-ai`` package: thousands of steps from random positions, everything equal."""
+"""Overcooked against the ``overcooked-ai`` package: thousands of steps from random positions, everything equal."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def one_thread() -> Iterator[None]:
 
 
 def draw_item(rng: np.random.Generator, tomatoes: bool) -> Item | None:
-    """Nothing, an ingredient, a dish or a finished soup."""
+    """Draw nothing, an ingredient, a dish or a finished soup."""
     kind = rng.integers(5 if tomatoes else 4)
     if kind == 3:
         return Item("soup", *draw_soup(rng, tomatoes))
@@ -44,7 +44,7 @@ def draw_soup(rng: np.random.Generator, tomatoes: bool) -> tuple[int, int]:
 
 
 def draw_position(env: Overcooked, rng: np.random.Generator, tomatoes: bool, auto_cook: bool):
-    """Two cooks anywhere, a third of the counters laden, pots in every state that the rules allow."""
+    """Draw two cooks anywhere, things on a third of the counters, and pots in any state that the rules allow."""
     layout, width = env.layout, env.layout.width
     busy = {place for tile in layout.tiles(POT, SERVE) for place, _ in layout.stands_before(tile)}
     floor = layout.tiles(FLOOR)
@@ -66,14 +66,14 @@ def draw_position(env: Overcooked, rng: np.random.Generator, tomatoes: bool, aut
 
 
 def draw_action(env: Overcooked, cook: Cook, rng: np.random.Generator) -> int:
-    """Whoever faces something uses it more often than not, or soups would hardly ever be served."""
+    """Draw actions; cooks mostly use what they face, or soups would hardly ever be served."""
     way = "NSEW".index(cook.way)
     ahead = env.layout.terrain[cook.y * env.layout.width + cook.x + env.layout.steps[way]]
     return 5 if ahead != FLOOR and rng.random() < 0.6 else int(rng.integers(6))
 
 
 def compare(env: Overcooked, other: Overcooked, package: Package) -> None:
-    """Positions, things and both forms of observation; ``env`` sees planes, ``other`` features."""
+    """Compare positions, things and both forms of observation; ``env`` sees planes, ``other`` features."""
     for ours in (env, other):
         assert ours.cooks() == package.cooks() and ours.things() == package.things()
     planes, features = package.observe(LIMIT)
@@ -83,7 +83,7 @@ def compare(env: Overcooked, other: Overcooked, package: Package) -> None:
 
 
 def compare_games(layout: str, auto_cook: bool, counters: bool, games: int, grid: str | None = None) -> dict[str, int]:
-    """Play ``games`` of LIMIT steps from random positions; how often each event took place."""
+    """Play ``games`` of LIMIT steps from random positions; return how often each event took place."""
     orders = ORDERS if grid else [[3, 0]]
     changes = {"auto_cook": auto_cook, "counter_features": counters, "episode_limit": LIMIT, "orders": orders}
     given = {**changes, **({"grid": grid} if grid else {"layout": layout})}

@@ -1,4 +1,4 @@
-"""What is seen of a kitchen, by hand: planes, features, state, pictures; and what can be blocked in it."""
+"""Observations of a kitchen, by hand: planes, features, state, pictures; and what can be blocked in it."""
 
 from __future__ import annotations
 
@@ -62,29 +62,29 @@ def test_planes_kept_up_to_date_are_the_planes_drawn_anew(layout: str) -> None:
 
 def test_features_tell_ways_and_pots() -> None:
     env = set_up(Cook(1, 2, "N", ONION), Cook(3, 1, "W"), {POT: Item("soup", 2)}, obs="features")
-    told = dict(zip(env.spec.obs_names, env._obs.obs[0, 0].tolist(), strict=True))
-    assert {name for name, value in told.items() if value} == {
+    seen = dict(zip(env.spec.obs_names, env._obs.obs[0, 0].tolist(), strict=True))
+    assert {name for name, value in seen.items() if value} == {
         "own faces N", "own holds onion", "own dish dy", "own serving window dx", "own serving window dy",
         "own pot 0 exists", "own pot 0 onions", "own pot 0 dx", "own pot 0 dy", "own blocked S", "own blocked W",
         "other's faces W", "other's onion dx", "other's dish dx", "other's dish dy", "other's serving window dy",
         "other's pot 0 exists", "other's pot 0 onions", "other's pot 0 dx", "other's pot 0 dy",
         "other's blocked N", "other's blocked E", "other dx", "other dy", "own x", "own y",
     }  # fmt: skip
-    assert (told["own dish dy"], told["own serving window dx"], told["own serving window dy"]) == (1, 2, 1)
-    assert (told["own pot 0 dx"], told["own pot 0 dy"], told["own pot 0 onions"]) == (1, -2, 2)
-    assert (told["other's onion dx"], told["other's dish dx"], told["other's dish dy"]) == (1, -2, 2)
-    assert (told["other dx"], told["other dy"], told["own x"], told["own y"]) == (2, -1, 1, 2)
+    assert (seen["own dish dy"], seen["own serving window dx"], seen["own serving window dy"]) == (1, 2, 1)
+    assert (seen["own pot 0 dx"], seen["own pot 0 dy"], seen["own pot 0 onions"]) == (1, -2, 2)
+    assert (seen["other's onion dx"], seen["other's dish dx"], seen["other's dish dy"]) == (1, -2, 2)
+    assert (seen["other dx"], seen["other dy"], seen["own x"], seen["own y"]) == (2, -1, 1, 2)
 
 
-def test_counters_are_told_of_on_demand() -> None:
+def test_features_cover_counters_on_demand() -> None:
     things = {(3, 0): SOUP, (0, 2): ONION}
     for counters in (False, True):
         env = set_up(Cook(1, 2, "S"), Cook(3, 1, "N"), things, obs="features", counter_features=counters)
-        told = dict(zip(env.spec.obs_names, env._obs.obs[0, 0].tolist(), strict=True))
-        soup = [told[f"own soup{what}"] for what in (" dx", " dy", "'s onions")]
+        seen = dict(zip(env.spec.obs_names, env._obs.obs[0, 0].tolist(), strict=True))
+        soup = [seen[f"own soup{what}"] for what in (" dx", " dy", "'s onions")]
         assert soup == ([2, -2, 3] if counters else [0, 0, 0])
-        assert [told[f"own onion d{axis}"] for axis in "xy"] == ([-1, 0] if counters else [-1, -1])
-        assert [told[f"own free counter d{axis}"] for axis in "xy"] == ([0, -2] if counters else [0, 0])
+        assert [seen[f"own onion d{axis}"] for axis in "xy"] == ([-1, 0] if counters else [-1, -1])
+        assert [seen[f"own free counter d{axis}"] for axis in "xy"] == ([0, -2] if counters else [0, 0])
 
 
 @pytest.mark.parametrize(("first", "way"), [(0, [-1, -2]), (1, [1, -2])])
@@ -94,8 +94,8 @@ def test_of_two_equally_near_things_the_older_is_the_nearest(first: int, way: li
     play(env, [USE, STAY] if first == 0 else [STAY, USE], [STAY, USE] if first == 0 else [USE, STAY])
     step = play(env, [S, STAY], [E, STAY])
     assert env.things() == {(1, 0): SOUP, (3, 0): SOUP} and env.cooks()[0] == Cook(2, 2, "E")
-    told = dict(zip(env.spec.obs_names, step.next.obs[0, 0].tolist(), strict=True))
-    assert [told["own soup dx"], told["own soup dy"]] == way
+    seen = dict(zip(env.spec.obs_names, step.next.obs[0, 0].tolist(), strict=True))
+    assert [seen["own soup dx"], seen["own soup dy"]] == way
 
 
 def test_the_state_has_names() -> None:

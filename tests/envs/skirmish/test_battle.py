@@ -98,7 +98,7 @@ def test_stalker_missile_takes_time(gap: float, steps: int) -> None:
 
 
 def test_backswing_delays_the_chase() -> None:
-    """After a shot a marine stays for 0.75 s (12 loops) although its target is gone; then it walks after it."""
+    """After a shot a marine stays for 0.75 s (12 loops) although its target has left; then it follows."""
     env = Skirmish("3m", 1)
     obs = env.place([ally("marine", 10, 16), enemy("marine", 15, 16)])
     env.step(act(env, obs, [STOP] * 3))  # the shot falls in the second loop
@@ -122,7 +122,7 @@ def test_shields_return_after_ten_seconds() -> None:
         assert env.units(0)[0].shield == pytest.approx(30 + max(0, loops - 159) * 0.125)
 
 
-def test_enemy_prefers_whoever_attacks_it() -> None:
+def test_enemy_prefers_its_attacker() -> None:
     """The nearer marine stands idle, the farther one shoots: the enemy answers the shooter."""
     env = Skirmish("3m", 1)
     obs = env.place([ally("marine", 14, 16), ally("marine", 13, 18), enemy("marine", 17, 16)])
@@ -160,7 +160,7 @@ def test_medivac_heals_and_pays_energy() -> None:
 
 
 def lined_up(name: str, side: str) -> list[tuple[str, float, float]]:
-    """(type, x, y) of the units of a side at the start, without jitter."""
+    """Return (type, x, y) of the units of a side at the start, without jitter."""
     env = Skirmish(name, 1, spawn_jitter=0.0)
     env.reset()
     return [(unit.type, unit.x, unit.y) for unit in env.units(0) if unit.owner == side]

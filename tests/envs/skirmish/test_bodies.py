@@ -1,4 +1,4 @@
-"""Ways around bodies that stand: hand-placed walls of zealots and stalkers, and the length of the way around them."""
+"""Ways around standing bodies: hand-placed walls of zealots and stalkers, and the length of the way around them."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def battle(units: list[UnitView], **options: object) -> Skirmish:
 
 
 def turn(env: Skirmish, dx: float, dy: float, far: float, target: int = -1) -> float:
-    """Of unit 0 on its way (dx, dy) of length ``far``."""
+    """Return the turn of unit 0 on its way (dx, dy) of length ``far``."""
     world = env._world
     return turn_of(world.rules, world.types, env._lanes.units[0], 0, dx, dy, far, target)
 
 
 def chase(env: Skirmish, target: int, steps: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Agent 0 attacks enemy ``target``, the others do what they were told: its x and y by step, and the step in which
-    it fights (0: never)."""
+    """Let agent 0 attack enemy ``target`` while the others keep their orders. Return its x and y by step, and the step
+    in which it fights (0: never)."""
     obs, xs, ys = env.observe(), [], []
     for step in range(steps):
-        told = env._lanes.units[0]["target"][:8]
-        others = [STOP if t < 0 else FIRST_TARGET + int(t) - 8 for t in told]
+        targets = env._lanes.units[0]["target"][:8]
+        others = [STOP if t < 0 else FIRST_TARGET + int(t) - 8 for t in targets]
         obs = env.step(act(env, obs, [FIRST_TARGET + target, *others[1:]])).next
         unit = env._lanes.units[0][0]
         xs.append(float(unit["x"]))

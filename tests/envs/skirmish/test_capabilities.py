@@ -37,7 +37,8 @@ def test_sizes(name: str, options: dict[str, Any], sizes: tuple[int, int, int]) 
 
 
 def protoss(**options: Any) -> Skirmish:
-    """A stalker with 50 of 80 health, a zealot 3 east and 4 north of it with 60 of 100, and an enemy colossus."""
+    """Set up a stalker with 50 of 80 health, a zealot 3 east and 4 north of it with 60 of 100, and an enemy
+    colossus."""
     env = Skirmish("protoss_5_vs_5", 1, attack_probability=[0.2, 0.9], health_level=[0.1, 0.5], **options)
     env.place([
         ally("stalker", 10, 16, health=50, shield=20, cooldown=7, attack_probability=0.75, health_level=0.25),
@@ -87,7 +88,7 @@ def test_switches_zero_the_teammates_features_alone(switch: str, block: list[flo
 
 
 def test_draws() -> None:
-    """Uniform, for every agent and episode anew; a single number is everybody's."""
+    """Values are drawn uniformly for every agent and episode; a single number holds for all agents."""
     env = Skirmish("terran_5_vs_5", 2000, **ALL)
     env.reset()
     first = env.capabilities().reshape(2000, 5, 5)[..., :2].numpy()

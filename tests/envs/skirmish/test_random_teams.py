@@ -17,7 +17,7 @@ LANES = 4000
 
 
 def fresh(name: str, lanes: int = LANES, **options: float) -> tuple[np.ndarray, np.ndarray]:
-    """The records of agents and enemies right after a reset: UNIT [B, n] and [B, enemies]."""
+    """Return the records of agents and enemies right after a reset: UNIT [B, n] and [B, enemies]."""
     env = Skirmish(name, lanes, spawn_jitter=0.0, **options)
     env.reset()
     n = env.spec.n_agents
@@ -100,7 +100,8 @@ def test_unit_ranges() -> None:
 
 
 def test_field_of_view() -> None:
-    """Twelve directions of 30 degrees: whoever faces north sees and targets what is north; looking is no order."""
+    """Twelve directions of 30 degrees: an agent that faces north sees and targets what is north; looking is no
+    order."""
     env = Skirmish("terran_5_vs_5", 1, conic_fov=True)
     foes = [enemy("marine", 10, 20), enemy("marine", 14, 16), enemy("marine", 6, 16), enemy("marine", 13, 18.9)]
     obs = env.place([ally("marine", 10, 16), *foes])
@@ -119,7 +120,7 @@ def test_field_of_view() -> None:
 
 
 def sighted(probability: float, **options: bool) -> torch.Tensor:
-    """Bool [B, n, enemies]: what five marines see of three marines within everybody's sight."""
+    """Return bool [B, n, enemies]: what five marines are shown of three marines within sight of all."""
     env = Skirmish("terran_5_vs_5", 400, prob_obs_enemy=probability, **options)
     for lane in range(400):
         team = [ally("marine", 10 + k, 16) for k in range(5)]
@@ -128,7 +129,7 @@ def sighted(probability: float, **options: bool) -> torch.Tensor:
 
 
 def test_sightings_are_not_shared() -> None:
-    """One agent sights all three first; each other one is told of each with the given chance."""
+    """One agent sights all three first; each is shown to each other agent with the given chance."""
     assert sighted(1.0).all()
     alone = sighted(0.0)
     assert (alone.any(2).sum(1) == 1).all() and alone.any(2)[:, 0].float().mean() == pytest.approx(0.2, abs=0.08)

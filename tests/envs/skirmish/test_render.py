@@ -1,4 +1,4 @@
-"""What a picture of a battle tells: sides, wounds, shots, healing, beams, bursts; the dead and the walls."""
+"""Pictures of a battle show sides, wounds, shots, healing, beams, bursts, the dead and the walls."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ Colour = tuple[int, int, int]
 
 
 def near(picture: np.ndarray, colour: Colour, tolerance: int = 25) -> np.ndarray:
-    """Bool [height, width]: where the picture has about that colour."""
+    """Return bool [height, width]: where the picture has about that colour."""
     return (np.abs(picture.astype(int) - colour) <= tolerance).all(2)
 
 
 def around(env: Skirmish, x: float, y: float, reach: float = 1.0) -> np.ndarray:
-    """The square of a picture that shows a place of the map; the picture of a ``bar`` begins a row above y = 24."""
+    """Return the square of a picture that shows a place of the map; the picture of a ``bar`` begins a row above y =
+    24."""
     column, row, half = round(x * SCALE), round((25 - y) * SCALE), round(reach * SCALE)
     return env.render()[row - half : row + half, column - half : column + half]
 
@@ -68,7 +69,7 @@ def test_a_ring_is_as_long_as_the_health_left() -> None:
 
 
 def test_shots_of_the_last_step_are_bold() -> None:
-    """A marine fires at once, then not in every step; a thin line stays for whom it aims at."""
+    """A marine fires at once, then not in every step; a thin line to its target remains."""
     env = Skirmish("3m", 1)
     obs = env.place([ally("marine", 10, 16), enemy("marine", 15, 16)])
     pacify(env)

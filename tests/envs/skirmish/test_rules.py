@@ -56,7 +56,7 @@ def test_flawless_win_returns_twenty() -> None:
 
 
 def one_kill(reward: str, **options: Any) -> float:
-    """Reward of a step in which one of two enemy marines dies of 6 damage while the agents lose nothing."""
+    """Return the reward of a step in which one of two enemy marines dies of 6 damage and the agents lose nothing."""
     env = Skirmish("3m", 1, reward=reward, **options)
     env.reset()
     obs = env.place([ally("marine", 10, 16), enemy("marine", 13, 16, health=5), enemy("marine", 30, 16)])
@@ -75,7 +75,7 @@ def test_reward_modes() -> None:
 
 
 def last_stand(reward: str, **options: Any) -> tuple[float, bool, bool]:
-    """Reward, terminated and won of the step in which the last agent dies; it had 5 health."""
+    """Return reward, terminated and won of the step in which the last agent dies; it had 5 health."""
     env = Skirmish("3m", 1, reward=reward, **options)
     env.reset()
     obs = env.place([ally("marine", 10, 16, health=5), enemy("marine", 13, 16)])
@@ -213,7 +213,7 @@ def test_render() -> None:
 
 
 def test_absent_agents() -> None:
-    """So many agents are not there from the start, chosen anew in every episode; the others fight on."""
+    """The given number of agents, chosen anew in every episode, is absent from the start; the others fight on."""
     env = Skirmish("8m", 200, absent_agents=3)
     obs = env.reset()
     assert (obs.alive.sum(1) == 5).all() and len({tuple(row) for row in obs.alive.tolist()}) > 30

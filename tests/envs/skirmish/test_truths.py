@@ -1,4 +1,4 @@
-"""What everybody knows about these battles, on fights played through ``step``; the numbers are worked out by hand."""
+"""Well-known facts about these battles, tested on fights played through ``step``; numbers are worked out by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ LANES = 1000
 
 
 def mirror_match(name: str, turned: bool, **options: float) -> tuple[int, int]:
-    """Battles won and lost by the west, both sides under the enemy's script; those that leave nobody do not count.
+    """Count battles won and lost by the west, both sides under the enemy's script; those that leave nobody do not
+    count.
 
     The west is the east's mirror image, or its line-up turned by 180 degrees, and walks where the east starts.
     """
@@ -69,7 +70,8 @@ def test_a_small_advantage_is_noticed() -> None:
 
 
 def losses(env: Skirmish, orders: Sequence[int], steps: int) -> list[float]:
-    """Health and shields that the first enemy loses in each step that hurts it, while the agents follow ``orders``."""
+    """Return what the first enemy loses, health and shields, in each step that hurts it, while agents follow
+    ``orders``."""
     n, left = env.spec.n_agents, []
     for _ in range(steps):
         obs = env.observe()

@@ -24,7 +24,7 @@ def test_contract(n_agents, noise, absent):
 
 
 def test_an_episode_by_hand():
-    """Paid from the second step on, until agent 1 leaves B; then agent 2 takes over: 3 of 4 steps."""
+    """The team is paid from the second step on until agent 1 leaves B; then agent 2 takes over: 3 of 4 steps."""
     env = make()
     env.reset()
     plays = [[GO_A, GO_A, STAY], [STAY, GO_B, STAY], [STAY, GO_IDLE, GO_B], [STAY, STAY, STAY]]

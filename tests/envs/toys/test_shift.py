@@ -1,4 +1,4 @@
-"""The shifting game: contract, the moment of the switch by hand, tests that take place in the game as it is now."""
+"""The shifting game: contract, the moment of the switch by hand, and tests that follow the present phase."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def game(after: int, n_envs: int = 1, seed: int = 0) -> ShiftingGame:
 
 
 def play(env: ShiftingGame, *joint: list[int]) -> list[tuple[float, bool]]:
-    """(reward, won) of one episode each, in the first lane."""
+    """Return (reward, won) of one episode each, in the first lane."""
     results = []
     for actions in joint:
         env.reset()
