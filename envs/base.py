@@ -135,8 +135,7 @@ def check_spec(spec: EnvSpec) -> None:
 
 
 def play(env: VectorEnv, steps: int, *, reset_seed: int | None = None, provoke: bool = False) -> list[Frame]:
-    """Play ``steps`` random steps and return every tensor. Lane ``b``'s actions depend on ``b`` alone, so that lanes
-    compare.
+    """Play ``steps`` random steps; return every tensor. A lane's actions depend on its number alone, so lanes compare.
 
     Finished lanes are stepped once or twice more before their masked reset; now and then a running one is cut off.
     """

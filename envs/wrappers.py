@@ -22,8 +22,7 @@ INFO = ("unblocked_reward", "blocked")
 class StateBlock:
     """``env`` with a lowered reward: in each step it loses ``penalty`` times the share of ``agents`` (indices; None:
     all) that met a blocked feature. Lane b plays in the virtual environment ``sets[b % len(sets)]``, a list of features
-    of ``family``; an empty list is the game itself. A feature is blocked only for the agents that the family counts it
-    for.
+    of ``family``; an empty list is the game itself. A feature is blocked only for agents that it counts for.
 
     ``Step.info`` adds "unblocked_reward" f32 [B], the game's own reward, and "blocked" bool [B, n], which agents met a
     blocked feature. All other attributes are those of the game. Raises ConfigError.

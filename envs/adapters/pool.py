@@ -45,8 +45,7 @@ INSTALL = {  # package -> what to type; everything else is installed under its o
 
 
 class WorkerError(RuntimeError):
-    """A worker process failed. ``lanes``: those it played; ``report``: the lane's traceback, or how the process
-    ended."""
+    """A worker process failed. ``lanes``: those it played; ``report``: the traceback, or how the process ended."""
 
     def __init__(self, lanes: Sequence[int], headline: str, report: str) -> None:
         where = f"lane {lanes[0]}" if len(lanes) == 1 else f"lanes {lanes[0]}-{lanes[-1]}"
@@ -247,8 +246,7 @@ def _start(pickled: bytes, lanes: list[int], n_envs: int, rebuild: bool) -> _Han
 
 @contextlib.contextmanager
 def _quiet_start() -> Iterator[None]:
-    """While workers start, hide ``__main__``, allow one thread each, and block the signals that they are going to
-    ignore."""
+    """While workers start, hide ``__main__``, allow one thread each, and block the signals that they will ignore."""
     main, threads = sys.modules["__main__"], os.environ.get("OMP_NUM_THREADS")
     sys.modules["__main__"] = types.ModuleType("__main__")  # spawn would run the training script's imports: torch
     os.environ["OMP_NUM_THREADS"] = "1"

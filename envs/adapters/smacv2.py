@@ -159,8 +159,7 @@ def _action_names(n_actions: int, n_look: int) -> tuple[str, ...]:
 
 
 def _about(env: Any, n: int, width: int) -> np.ndarray:
-    """Return bool [n, n, O] from the block sizes: movement, enemies, the other agents in increasing index, own,
-    time."""
+    """Return bool [n, n, O] from the block sizes: movement, enemies, other agents in increasing index, own, time."""
     move, (n_allies, ally_width) = env.get_obs_move_feats_size(), env.get_obs_ally_feats_size()
     allies = move + int(np.prod(env.get_obs_enemy_feats_size()))
     own = allies + n_allies * ally_width

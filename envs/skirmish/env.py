@@ -166,8 +166,7 @@ class Skirmish(LaneGame):
         return places(self._lanes.units[lane, : self.spec.n_agents], self._world)
 
     def render_window(self, lane: int = 0, fps: float = RENDER_FPS) -> bool:
-        """Show the picture of a lane in a window at ``fps`` pictures a second; return False once the window has been
-        closed.
+        """Show the picture of a lane in a window at ``fps`` pictures a second; return False once it has been closed.
 
         ConfigError names the extra to install if pygame is missing.
         """

@@ -216,8 +216,7 @@ class Corridor:
         return Step(self._observe(), won.float(), terminated, truncated, {"won": won})
 
     def _avail(self) -> Tensor:
-        """Return bool [B, n, A]: no walking through walls, pressing only at the end; the dead and finished may only
-        stay."""
+        """Return bool [B, n, A]: no walking through walls, pressing only at the end; dead and finished agents stay."""
         at_end = self.cell == self.length - 1
         moves = torch.stack([torch.ones_like(at_end), self.cell > 0, ~at_end, at_end], 2)
         moves[..., 1:] &= (self.lives & ~self.over[:, None])[..., None]

@@ -92,8 +92,7 @@ class Posts:
         return Step(self._observe(), reward, torch.zeros_like(truncated), truncated, {"won": won})
 
     def _avail(self) -> Tensor:
-        """Return bool [B, n, A]: everything is available, but missing agents and those of finished lanes may only
-        idle."""
+        """Return bool [B, n, A]: all actions, except that missing agents and those of finished lanes may only idle."""
         there = ~self.missing & ~self.over[:, None]
         return there[..., None] | (torch.arange(4) == GO_IDLE)
 
@@ -115,8 +114,7 @@ class Posts:
         return torch.from_numpy(2 * unit.T - 1).reshape(self.n_envs, self.spec.n_agents, self.noise)
 
     def render(self, lane: int = 0) -> np.ndarray:
-        """Draw one row per agent with columns idle, A and B, missing agents in grey, and below them the paid steps so
-        far."""
+        """Draw a row per agent with columns idle, A and B, missing agents in grey, and the paid steps so far below."""
         size, n = 32, self.spec.n_agents
         image = Image.new("RGB", (size * 3, size * (n + 1)), "white")
         pen = ImageDraw.Draw(image)

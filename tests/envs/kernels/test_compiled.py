@@ -9,6 +9,7 @@ from types import ModuleType
 
 import pytest
 
+from envs.kernels import game, lanes
 from envs.kernels.compiled import sources_of
 from envs.overcooked import env as overcooked
 from envs.skirmish import battle
@@ -79,3 +80,9 @@ def test_sources_are_found_by_imports(module: ModuleType, parts: tuple[str, ...]
     names = {str(path.relative_to(ROOT / "envs").with_suffix("")) for path in found}
     assert names >= set(parts)
     assert "skirmish/env" not in names, "what is not compiled should not drop the battle's cache"
+
+
+@pytest.mark.parametrize("module", [lanes, game])
+def test_kernels_import_no_game(module: ModuleType) -> None:
+    found = {str(path.relative_to(ROOT / "envs")) for path in sources_of(module.__name__)}
+    assert {name for name in found if not name.startswith("kernels/")} <= {"base.py"}
