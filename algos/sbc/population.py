@@ -36,7 +36,7 @@ def load_members(
         return [team.policy(clock)]
     if not isinstance(team, MultiPolicy):
         raise ConfigError(f"algo.members={list(members)}: {type(team).__name__} of {folder} has one team only")
-    return [team.member(name) for name in members]
+    return [team.member(str(name)) for name in members]  # 0 on a command line is a number
 
 
 class BestResponse(EgoAlgorithm):

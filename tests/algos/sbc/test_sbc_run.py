@@ -120,7 +120,7 @@ def test_populations_are_answered(tmp_path: Path) -> None:
         ("fcp", "vdn*", 2 * 3), ("hsp", "hidden*", 2), ("mep", "mep", 3 * 2)
     ):  # fmt: skip
         options = (f"algo={algo}", f"algo.runs=[{tmp_path}/{runs}]")
-        options += ("algo.members=['0','1']",) if algo == "mep" else ()
+        options += ("algo.members=[0,'1']",) if algo == "mep" else ()
         state = trained(tmp_path / "answers" / algo, *options)
         assert len(state["algo"]["returns"]) == teams and state["algo"]["returns"].isfinite().any()
         assert (newest_state(tmp_path / "answers" / algo)[1]["data"]["assign"].amax(1) <= teams).all()
