@@ -71,7 +71,7 @@ class TeamSpaces:
 
 
 def pool_rewards(rewards: Sequence[float], how: Pooling, n_agents: int) -> float:
-    """Return the team's reward. ``mean`` divides by the full team; ``shared`` requires equal rewards of those present."""
+    """Return the team's reward. ``mean`` divides by the full team; ``shared`` needs equal rewards for all present."""
     values = [float(value) for value in rewards]
     if how == "sum":
         return sum(values)
