@@ -1,4 +1,36 @@
-"""Core of the framework: types, networks, learner, collection, training loop.
+"""A research framework for cooperative multi-agent reinforcement learning, as a library::
 
-It knows no algorithm, attack or simulator by name.
+    import marl
+
+    run = marl.train("algo=vdn", "env=toy/matrix", "train.total_steps=2000", dir="runs/nb")
+    team = marl.load(run.dir)
+    print(run.scores, team.evaluate(episodes=100))
+
+The configurations are those of the command line (``conf/``). ``marl`` imports no algorithm, attack or simulator: their
+names reach it through configuration. Importing ``marl`` loads nothing else; each function loads what it needs.
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from marl.library import Run, Team, crossplay, load, make_env, robustness, train
+    from marl.run.compose import compose
+
+_HOMES = {name: "marl.library" for name in ("Run", "Team", "crossplay", "load", "make_env", "robustness", "train")}
+_HOMES["compose"] = "marl.run.compose"
+__all__ = ["Run", "Team", "__version__", "compose", "crossplay", "load", "make_env", "robustness", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'marl' has no attribute '{name}'")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -37,7 +38,9 @@ def main(cfg: DictConfig) -> None:
     table = Table(title=f"{choices['env']}, {choices['algo']}")
     for column in ("row", "lanes", "threads", "value", "unit", "more"):
         table.add_column(column, justify="right" if column in ("lanes", "threads", "value") else "left")
-    console, done, notes = Console(), [], {}
+    console = Console()
+    done: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
     with quiet("marl"), console.status("measuring") as status:
         for row in rows(cfg):
             if "note" in row:

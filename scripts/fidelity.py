@@ -31,7 +31,7 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"check={cfg.check} is not known; choose one of {', '.join(COLUMNS)}")
     rows = []
     for name, agent in find_teams(Path(cfg.dir)):
-        env = OmegaConf.merge(OmegaConf.load(CONF / "env/skirmish/base.yaml"), {"map": name})
+        env = DictConfig(OmegaConf.merge(OmegaConf.load(CONF / "env/skirmish/base.yaml"), {"map": name}))
         rows.append({"map": name, "agent": agent.name, **check_team(cfg, env, agent)})
     table = Table(title=f"{cfg.check} over {cfg.episodes} episodes, seed {cfg.seed}")
     for column in ("map", "agent", *COLUMNS[cfg.check]):

@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from numba.core import event
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-import envs.configs
-import scripts.options
 from envs.adapters.pool import WorkerError
-from marl.core.config import pick_device, register
+from marl.core.checks import require_at_least
 from marl.core.types import ConfigError
-from marl.run.build import use_threads
 from marl.run.checkpoint import CheckpointError
+from marl.run.compose import one_line, register_configs, tree_folder
 from marl.run.metrics import NonFiniteError
 from marl.run.signals import StopRequest
 
@@ -69,52 +64,6 @@ class LetRunsSave(Callback):
         self.stop.__exit__()
 
 
-def register_configs() -> None:
-    """Make the schemas, and every option that has no file of its own, known to Hydra; safe to call twice."""
-    register()
-    envs.configs.register()
-    scripts.options.register()
-
-
-def stored(group: str) -> Iterator[str]:
-    """Yield the names that the config store has for ``group``; subgroups as ``folder/NAME``."""
-    store = ConfigStore.instance()
-    try:
-        nodes = store.list(group)
-    except OSError:  # the store has no such group
-        return
-    for node in nodes:
-        if node.endswith(".yaml"):
-            yield node.removesuffix(".yaml")
-        else:
-            yield from (f"{node}/{name}" for name in stored(f"{group}/{node}"))
-
-
-def choices(group: str) -> list[str]:
-    """Return the names that ``group=NAME`` accepts, from files and the config store; subgroups as ``folder/NAME``."""
-    register_configs()
-    folder = CONF / group
-    names = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")} | set(stored(group))
-    return sorted(name for name in names if Path(name).name != "base")
-
-
-def one_line(error: BaseException) -> str:
-    """The error's own words on one line; a choice that does not exist gets its nearest neighbours."""
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, name = str(error.missing_cfg_file).partition("/")
-        names = choices(group)
-        near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}? " if near else ""
-        return f"{group}={name} does not exist; {hint}there are {', '.join(names)}"
-    words = " ".join(str(error).split())
-    cause = error.__cause__
-    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
-        words = f"{words.removesuffix('.')}: {str(cause.msg or cause).splitlines()[0]}"
-        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
-            words += f"; there are {', '.join(map(str, cause.parent_node))}"
-    return words
-
-
 @contextmanager
 def exit_codes() -> Iterator[None]:
     """Errors that a user can mend become one line and an exit code; others keep their traceback."""
@@ -131,37 +80,12 @@ def exit_codes() -> Iterator[None]:
         sys.exit(130)
 
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
-
-
-def option(group: str, name: str) -> DictConfig:
-    """The configuration that ``group=name`` selects, for the groups of ``scripts.evaluate``; called within ``run``."""
-    return hydra.compose("evaluate", overrides=[f"{group}={name}"])[group]
+CONF = tree_folder()
 
 
 def positive(cfg: DictConfig, *keys: str) -> None:
     """Refuse values below one."""
-    for key in keys:
-        if cfg[key] < 1:
-            raise ConfigError(f"{key}={cfg[key]} is too small; it must be at least 1")
-
-
-def plain(node: Any) -> Any:
-    """Builtins in the place of a configuration."""
-    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-
-
-def check_matrix(cfg: DictConfig, metrics: Iterable[str]) -> str:
-    """Refuse what no matrix of measurements can be made with; returns the device."""
-    positive(cfg, "episodes", "n_envs", "jobs")
-    use_threads(cfg.threads)
-    if cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed} is too small; it must be at least 0")
-    if cfg.metric not in metrics:
-        raise ConfigError(f"metric={cfg.metric} is not known; choose one of {', '.join(metrics)}")
-    if cfg.results is not None and not cfg.results.endswith(".json"):
-        raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn beside it")
-    return str(pick_device(cfg.device))
+    require_at_least("", 1, **{key: cfg[key] for key in keys})
 
 
 def run(task: Callable[[DictConfig], object], config_name: str) -> None:

@@ -9,14 +9,14 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from marl.core.config import pick_device
+from marl.core.config import pick_device, plain
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError
 from marl.run.build import make_env, use_threads
 from marl.run.checkpoint import write_atomic
 from marl.run.runs import load_policy, read_config, with_options
 from marl.show.play import Chooser, Keyboard, Screen, legend, play, seats_of
-from scripts.main import plain, positive, run
+from scripts.main import positive, run
 
 
 def main(cfg: DictConfig) -> None:

@@ -21,12 +21,12 @@ import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from marl.core.config import SCHEMAS
+from marl.core.config import SCHEMAS, plain
 from marl.core.types import ConfigError
 from marl.run.jobs import Stopped, run_jobs
 from marl.run.progress import JobProgress
 from marl.run.signals import StopRequest
-from scripts.main import UnfinishedError, plain, positive, run
+from scripts.main import UnfinishedError, positive, run
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2
@@ -94,7 +94,7 @@ def train_all(sweeps: list[list[Command]], jobs: int) -> bool:
     with StopRequest() as stop, JobProgress(sum(map(len, sweeps))) as progress:
         try:
             for sweep in sweeps:
-                failed = {}
+                failed: dict[str, str] = {}
                 for command, why in run_jobs(train, sweep, jobs, stop, progress):
                     log.info("%s: %s", command.title, why or "done")
                     failed |= {command.title: why} if why else {}

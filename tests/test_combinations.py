@@ -17,8 +17,8 @@ from marl.core.types import EpisodeBatch
 from marl.learn.algorithm import ValueAlgorithm
 from marl.learn.mixers import QMix
 from marl.run.build import factory
+from marl.run.compose import choices
 from marl.run.trainer import open_run
-from scripts.main import choices
 from tests.support.helpers import TINY, compose_train, make_learner, make_spec, newest_state, random_batch, rows, train
 
 ELSEWHERE = {

@@ -279,6 +279,11 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in container.items()}
 
 
+def plain(node: Any) -> Any:
+    """Return builtins in the place of a configuration; anything else as it is."""
+    return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+
+
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Nested mappings as dotted keys."""
     if isinstance(tree, dict) and tree:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -21,6 +23,13 @@ class Interval:
     @property
     def bounded(self) -> bool:
         return math.isfinite(self.low)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Interval:
+        """Return what ``as_dict`` wrote."""
+        low = -math.inf if values["low"] is None else float(values["low"])
+        high = math.inf if values["high"] is None else float(values["high"])
+        return cls(float(values["mean"]), low, high, int(values["n"]))
 
     def as_dict(self) -> dict[str, float | None]:
         """For JSON, which knows no infinity: an unbounded end is None."""

@@ -6,46 +6,42 @@ is measured and kept. With two agents the pairs (A, B) and (B, A) share their se
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Generator, Tensor
 
+from marl.core.checks import require_share
+from marl.core.config import plain
 from marl.core.protocols import NoAttack, Policy
 from marl.core.seeding import Streams, derive
-from marl.core.types import Carry, EnvSpec, Obs, core_fields
+from marl.core.types import Carry, ConfigError, EnvSpec, Obs, core_fields
 from marl.learn.lineup import Lineup
-from marl.learn.policy import random_available
-from marl.measure.cells import Episodes, Outcome, Tell, commits, content_key, measure_cell, missing, one_pass
-from marl.measure.entrants import Agent, Tree
+from marl.learn.policy import mix_random
+from marl.measure import matrix
+from marl.measure.crossplay_scores import Cell, CrossMatrix, Sheet, find_limits, methods, score_pair
+from marl.measure.entrants import Entrant, Tree, from_runs, same_game
+from marl.measure.matrix import Episodes, Tell, content_key
+from marl.measure.partners import Partner, read_populations
 from marl.run.build import make_env, use_threads
 from marl.run.evaluate import evaluate
-from marl.run.resume import command_line, git_commit
 from marl.run.runs import load_policy
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all seatings share. ``episodes`` are those of each seating; ``epsilon``: how often any agent plays a random
-    action instead. ``device`` and ``threads`` say where they are computed, and change nothing."""
+class Setting(matrix.Setting):
+    """``epsilon``: the probability with which any agent plays a random action instead of its own."""
 
-    episodes: int
-    n_envs: int
-    seed: int
     epsilon: float
-    device: str
-    threads: int | None
-    out: Path
 
 
 @dataclass(frozen=True)
 class Seating:
-    """Different players, and which of them has each seat; the file that keeps what came out."""
+    """Different players, which of them has each seat, and the file that keeps their episodes."""
 
     title: str
     key: str
@@ -54,9 +50,31 @@ class Seating:
     assign: tuple[int, ...]
     env: Tree
     setting: Setting
+    needs: None = None
+    why: None = None
 
-    def done(self) -> bool:
-        return self.path.exists()
+    def about(self) -> Tree:
+        return {"seed": self.setting.seed, "n": self.setting.episodes, "seats": self.assign, "players": self.opens}
+
+    def play(self, tell: Tell) -> Episodes:
+        """Return per-episode values; episode k begins alike at every table. Raise ConfigError where a player does not
+        fit the game."""
+        setting, episodes = self.setting, self.setting.episodes
+        use_threads(setting.threads)
+        device, n_envs = torch.device(setting.device), setting.lanes
+        streams = Streams(setting.seed, device)
+        env = make_env(OmegaConf.create({"env": self.env}), n_envs, streams.env_seed("eval"))
+        with closing(env):
+            players = [load_policy(opens, env.spec, device, streams) for opens in self.opens]
+            assign = torch.tensor(self.assign, device=device).expand(n_envs, -1)  # [B, n]
+            team: Policy = Lineup(players, assign)
+            team = Slipping(team, setting.epsilon) if setting.epsilon else team
+            results = evaluate(
+                env, team, NoAttack(env.spec, device), core_fields(env.spec), episodes=episodes,
+                policy_gen=streams["eval"], attack_gen=streams["eval_attack"], device=device,
+                on_round=lambda done: tell(done / episodes), seed=derive(setting.seed, "crossplay"),
+            )  # fmt: skip
+        return {name: results[name].tolist() for name in ("return", "won", "length")}
 
 
 class Slipping:
@@ -68,8 +86,7 @@ class Slipping:
 
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         actions, carry, extras = self.policy.act(obs, carry, explore=explore, gen=gen)
-        slips = torch.rand(actions.shape, generator=gen, device=actions.device) < self.epsilon
-        return torch.where(slips, random_available(obs.avail, gen), actions), carry, extras
+        return mix_random(actions, obs.avail, self.epsilon, gen), carry, extras
 
 
 def game_spec(env: Tree) -> EnvSpec:
@@ -78,14 +95,14 @@ def game_spec(env: Tree) -> EnvSpec:
         return made.spec
 
 
-def seat(players: Sequence[Agent], setting: Setting) -> Seating:
+def seat(players: Sequence[Entrant], setting: Setting) -> Seating:
     """The table at which ``players[i]`` has seat i; all play one game."""
     by_content = {content_key(player.content): player for player in players}
     keys, env = sorted(by_content), players[0].env
     assign = tuple(keys.index(content_key(player.content)) for player in players)
     document = {
         "players": keys, "assign": assign, "env": env, "episodes": setting.episodes,
-        "n_envs": min(setting.n_envs, setting.episodes), "seed": setting.seed, "epsilon": setting.epsilon,
+        "n_envs": setting.lanes, "seed": setting.seed, "epsilon": setting.epsilon,
     }  # fmt: skip
     key = content_key(document)
     names = " | ".join(player.who for player in players)
@@ -93,51 +110,77 @@ def seat(players: Sequence[Agent], setting: Setting) -> Seating:
     return Seating(names, key, setting.out / "cells" / f"{key}.json", opens, assign, env, setting)
 
 
-def pair_up(one: Agent, others: Agent, n_agents: int, setting: Setting) -> list[Seating]:
+def pair_up(one: Entrant, others: Entrant, n_agents: int, setting: Setting) -> list[Seating]:
     """The seatings of a pair, by the seat of ``one``; a player with itself needs one."""
     if one.content == others.content:
         return [seat([one] * n_agents, setting)]
     return [seat([one if i == own else others for i in range(n_agents)], setting) for own in range(n_agents)]
 
 
-def run_seating(seating: Seating, tell: Tell) -> str | None:
-    """Measure and keep it; the reason where that is not possible."""
-    about = {"seed": seating.setting.seed, "n": seating.setting.episodes, "seats": seating.assign,
-             "players": seating.opens}  # fmt: skip
-    return measure_cell(seating, lambda: play(seating, tell), about)
+@dataclass(frozen=True)
+class Plan:
+    """The seatings of every pair that is asked for (None: it is not), and of every partner with its best responses."""
+
+    pairs: list[list[list[Seating] | None]]  # [rows, rows + partners]
+    answers: list[list[list[Seating]]]  # [partners, responses]
+
+    def every(self) -> list[Seating]:
+        return [
+            *(seating for row in self.pairs for pair in row if pair for seating in pair),
+            *(seating for found in self.answers for pair in found for seating in pair),
+        ]
 
 
-def play(seating: Seating, tell: Tell) -> Episodes:
-    """Per-episode values; ConfigError where a player does not fit the game. Episode k begins alike at every table."""
-    setting, episodes = seating.setting, seating.setting.episodes
-    use_threads(setting.threads)
-    device, n_envs = torch.device(setting.device), min(setting.n_envs, episodes)
-    streams = Streams(setting.seed, device)
-    env = make_env(OmegaConf.create({"env": seating.env}), n_envs, streams.env_seed("eval"))
-    with closing(env):
-        players = [load_policy(opens, env.spec, device, streams) for opens in seating.opens]
-        assign = torch.tensor(seating.assign, device=device).expand(n_envs, -1)  # [B, n]
-        team: Policy = Lineup(players, assign)
-        team = Slipping(team, setting.epsilon) if setting.epsilon else team
-        results = evaluate(
-            env, team, NoAttack(env.spec, device), core_fields(env.spec), episodes=episodes,
-            policy_gen=streams["eval"], attack_gen=streams["eval_attack"], device=device,
-            on_round=lambda done: tell(done / episodes), seed=derive(setting.seed, "crossplay"),
-        )  # fmt: skip
-    return {name: results[name].tolist() for name in ("return", "won", "length")}
+def find_rows(cfg: DictConfig, env_name: str | None) -> list[Entrant]:
+    """Return the runs that ``cfg.runs`` names, all in one game: in that of ``cfg.env`` (``env_name``), where given."""
+    if cfg.runs is None:
+        raise ConfigError("runs is missing: give runs=[DIR, ...] (run folders or patterns)")
+    env = plain(cfg.env)
+    rows = from_runs(plain(cfg.runs), env, str(env_name).replace("/", "-") if env is not None else None)
+    for entrant in rows:
+        if not same_game(entrant.env, rows[0].env):
+            raise ConfigError(f"runs play different games, {rows[0].task} and {entrant.task}; give env=NAME")
+    return rows
 
 
-def measure(seatings: Iterable[Seating], processes: int) -> Outcome:
-    """Play whatever is not there yet. A signal stops after the round in hand; finished seatings stay."""
-    pending = missing(seatings)
-    with one_pass(len(pending), processes) as (outcome, do):
-        do(run_seating, pending)
-    return outcome
+def plan_seatings(rows: list[Entrant], partners: list[Partner], across: bool, setting: Setting) -> Plan:
+    """Pair every row with every row (``across``: also of other methods) and with every partner that is not itself."""
+    n = game_spec(rows[0].env).n_agents
+
+    def pairs(one: Entrant, others: list[Entrant], wanted: list[bool]) -> list[list[Seating] | None]:
+        return [pair_up(one, o, n, setting) if want else None for o, want in zip(others, wanted, strict=True)]
+
+    strangers = [partner.agent for partner in partners]
+    plan = [
+        pairs(row, rows, [across or row.label == other.label for other in rows])
+        + pairs(row, strangers, [row.content != partner.content for partner in strangers])
+        for row in rows
+    ]
+    return Plan(plan, [[pair_up(response, p.agent, n, setting) for response in p.responses] for p in partners])
 
 
-def provenance(seatings: Sequence[Seating], setting: Setting) -> dict[str, Any]:
-    """How a matrix came about: commits of the seatings and of this pass, the command, the game, seeds."""
-    return {
-        "commit": git_commit(), "commits": commits(seatings), "command": command_line(), "seed": setting.seed,
-        "n_envs": min(setting.n_envs, setting.episodes), "epsilon": setting.epsilon, "env": seatings[0].env,
-    }  # fmt: skip
+def run(cfg: DictConfig, env_name: str | None) -> CrossMatrix:
+    """Measure the matrix that ``cfg`` (conf/crossplay.yaml) describes, as far as it is not there yet, and score it.
+
+    ``env_name`` is what the configuration ``cfg.env`` is called. Raise ConfigError for bad options, before anything is
+    measured.
+    """
+    options = matrix.read_options(cfg)
+    require_share("", epsilon=cfg.epsilon)
+    setting = Setting(**options, epsilon=cfg.epsilon)
+    rows = find_rows(cfg, env_name)
+    partners = read_populations(plain(cfg.partners), rows[0].env, rows[0].task)
+    plan = plan_seatings(rows, partners, cfg.across, setting)
+    every = plan.every()
+    outcome = matrix.measure(every, cfg.jobs)
+
+    def score(pair: list[Seating] | None) -> Cell:
+        if pair is None:
+            return None
+        return score_pair([matrix.read_cell(seating, outcome) for seating in pair], cfg.metric)
+
+    cells = [[score(pair) for pair in row] for row in plan.pairs]
+    reached = [[score(pair) for pair in found] for found in plan.answers]
+    sheet = Sheet(cfg.metric, rows, partners, cells, find_limits(rows, partners, cells, reached))
+    about = matrix.provenance(every, setting) | {"epsilon": setting.epsilon, "env": every[0].env}
+    return CrossMatrix(sheet, methods(sheet), rows[0].task, cfg.episodes, outcome.complete, about)

@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from marl.core.intervals import Interval, mean_interval
-from marl.measure.entrants import Agent
+from marl.measure.entrants import Entrant
+from marl.measure.matrix import METRICS, Results
 from marl.measure.partners import Partner
-from marl.measure.robustness_scores import METRICS, Results
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Sheet:
     known to be possible with it, and whether a run was trained for that (else it is the best row's)."""
 
     metric: str
-    rows: list[Agent]
+    rows: list[Entrant]
     partners: list[Partner]
     cells: list[list[Cell]]  # [rows, rows + partners]
     limits: list[tuple[float, bool]]
@@ -89,6 +90,18 @@ class Method:
     held_out: Interval | None
 
 
+@dataclass(frozen=True)
+class CrossMatrix:
+    """A measured sheet, its methods, and how they came about."""
+
+    sheet: Sheet
+    methods: list[Method]
+    game: str
+    episodes: int
+    complete: bool
+    about: dict[str, Any]
+
+
 def score_pair(seatings: Sequence[Results | str], metric: str) -> Cell:
     """One pair from what its seatings left; the first that is missing says why."""
     values = []
@@ -102,7 +115,7 @@ def score_pair(seatings: Sequence[Results | str], metric: str) -> Cell:
 
 
 def find_limits(
-    rows: Sequence[Agent], partners: Sequence[Partner], cells: Sequence[Sequence[Cell]],
+    rows: Sequence[Entrant], partners: Sequence[Partner], cells: Sequence[Sequence[Cell]],
     responses: Sequence[Sequence[Cell]],
 ) -> list[tuple[float, bool]]:  # fmt: skip
     """For every partner the return of the best response to it, or else of the best row, itself among them; see

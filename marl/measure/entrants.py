@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +14,13 @@ from marl.core.config import resolved
 from marl.core.types import ConfigError
 from marl.measure.importers import mixer_beside
 from marl.run import checkpoint
-from marl.run.folders import identify
-from marl.run.runs import pick_checkpoint, read_config
+from marl.run.folders import identify, pick_checkpoint, read_config, trained_runs
 
 Tree = dict[str, Any]  # plain, resolved configuration
 
 
 @dataclass(frozen=True)
-class Agent:
+class Entrant:
     """One trained policy and the game that it plays. Agents with the same task and label are seeds of one method."""
 
     task: str
@@ -56,43 +54,32 @@ def entries(given: Any) -> list[tuple[str | None, str]]:
     return found
 
 
-def trained_folders(pattern: str, key: str = "runs") -> list[Path]:
-    """Run folders with checkpoints at or below every path that ``pattern`` (a glob, ** allowed) matches, but for runs
-    that were set aside; ConfigError where there is none."""
-    found_paths = [pattern] if Path(pattern).is_dir() else glob(pattern, recursive=True)  # folders may have [ ] in them
-    matches = [path for path in map(Path, found_paths) if path.is_dir()]
-    configs = {path / "config.json" for path in matches} | {f for path in matches for f in path.rglob("config.json")}
-    found = {f.parent.resolve(): f.parent for f in configs if f.exists() and (f.parent / "checkpoints").is_dir()}
-    kept = [folder for real, folder in sorted(found.items()) if "previous" not in real.parts]
-    if not kept:
-        raise ConfigError(f"{key}={pattern} matches no run folder with checkpoints")
-    return kept
-
-
-def from_run(folder: Path, name: str | None, env: Tree | None, env_name: str | None, step: int | None = None) -> Agent:
+def from_run(
+    folder: Path, name: str | None, env: Tree | None, env_name: str | None, step: int | None = None
+) -> Entrant:
     """The team of a run's newest checkpoint (or of the one at ``step``), in ``env`` or else in the game that it was
     trained in."""
     config = resolved(read_config(folder))
     task, label, seed = identify(config)
     meta = checkpoint.verify(picked := pick_checkpoint(folder, step))
     step = int(picked.name.removeprefix("step_"))
-    return Agent(
+    return Entrant(
         env_name or task, name or label, seed, {"run": str(folder), "env_steps": step},
         {"run": str(folder), "policy": None, "checkpoint": step},
         {"state": meta["digests"]["state.pt"], "algo": config["algo"]}, env or config["env"],
     )  # fmt: skip
 
 
-def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "runs") -> list[Agent]:
+def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "runs") -> list[Entrant]:
     """Every run that ``given`` names, each once, seeds in order within their method."""
-    agents: dict[Path, Agent] = {}
+    agents: dict[Path, Entrant] = {}
     for name, pattern in entries(given):
-        for folder in trained_folders(pattern, key):
+        for folder in trained_runs(pattern, key):
             agents.setdefault(folder.resolve(), from_run(folder, name, env, env_name))
     return _by_method(agents.values())
 
 
-def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[Agent]) -> Agent:
+def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[Entrant]) -> Entrant:
     """The policy of an entry of ``imports=``: ``policy`` with the entry's other keys; a mixer saved beside the agent is
     found. Files count by their content. Entries with one name and task, in the order of ``others``, are its seeds."""
     label = str(item.get("name", Path(item["path"]).stem))
@@ -111,12 +98,12 @@ def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[
             files[key] = checkpoint.digest(Path(tree[key]))
     seed = sum((one.task, one.label) == (task, label) for one in others)
     opens = {"run": None, "policy": tree, "checkpoint": None}
-    return Agent(task, label, seed, {"policy": str(tree["path"])}, opens, tree | files, env)
+    return Entrant(task, label, seed, {"policy": str(tree["path"])}, opens, tree | files, env)
 
 
-def _by_method(agents: Iterable[Agent]) -> list[Agent]:
+def _by_method(agents: Iterable[Entrant]) -> list[Entrant]:
     """The same agents; tasks and methods keep the order in which they come, their seeds are sorted."""
-    groups: dict[tuple[str, str], list[Agent]] = {}
+    groups: dict[tuple[str, str], list[Entrant]] = {}
     for agent in agents:
         groups.setdefault((agent.task, agent.label), []).append(agent)
     return [agent for group in groups.values() for agent in sorted(group, key=lambda one: one.seed)]

@@ -10,9 +10,10 @@ from omegaconf import DictConfig
 
 from marl.core.config import resolved
 from marl.core.types import ConfigError
-from marl.measure.entrants import Agent, Tree, entries, from_run, from_runs, trained_folders
+from marl.measure.entrants import Entrant, Tree, entries, from_run, from_runs
 from marl.run import checkpoint
 from marl.run.build import check_call, factory
+from marl.run.folders import nearest_steps, trained_runs
 
 KNOWN = ("runs", "checkpoints", "members", "policies", "responses")
 
@@ -24,8 +25,8 @@ class Partner:
 
     population: str
     name: str
-    agent: Agent
-    responses: tuple[Agent, ...] = ()
+    agent: Entrant
+    responses: tuple[Entrant, ...] = ()
 
 
 def read_populations(given: Any, env: Tree, task: str) -> list[Partner]:
@@ -50,10 +51,10 @@ def read_populations(given: Any, env: Tree, task: str) -> list[Partner]:
     return found
 
 
-def _from_runs(node: Tree, section: str, env: Tree, task: str) -> list[Agent]:
+def _from_runs(node: Tree, section: str, env: Tree, task: str) -> list[Entrant]:
     agents = []
     for name, pattern in entries(node["runs"]):
-        for folder in trained_folders(pattern, f"{section}.runs"):
+        for folder in trained_runs(pattern, f"{section}.runs"):
             steps = [None] if node.get("checkpoints") is None else nearest(folder, node["checkpoints"], section)
             for step in steps:
                 agent = from_run(folder, name, env, task, step)
@@ -65,13 +66,10 @@ def nearest(folder: Path, shares: Any, section: str) -> list[int]:
     """Steps of the checkpoints of a run that are nearest to shares of its training, each once, in order."""
     if not isinstance(shares, list) or not all(isinstance(s, int | float) and 0 <= s <= 1 for s in shares):
         raise ConfigError(f"{section}.checkpoints={shares} is not a list of shares of a run's training, 0 to 1")
-    kept = sorted(int(one.name.removeprefix("step_")) for one in checkpoint.folders(folder / "checkpoints"))
-    if not kept:
-        raise ConfigError(f"{section}.runs: {folder} has no usable checkpoint")
-    return sorted({min(kept, key=lambda step: abs(step - share * kept[-1])) for share in shares})
+    return nearest_steps(folder, shares, f"{section}.runs")
 
 
-def with_member(agent: Agent, member: str) -> Agent:
+def with_member(agent: Entrant, member: str) -> Entrant:
     """One of the policies that the algorithm of a run trains beside its team's."""
     return replace(
         agent, label=f"{agent.label} {member}", source=agent.source | {"member": member},
@@ -79,7 +77,7 @@ def with_member(agent: Agent, member: str) -> Agent:
     )  # fmt: skip
 
 
-def scripted(name: str, policy: Tree, section: str, env: Tree, task: str) -> Agent:
+def scripted(name: str, policy: Tree, section: str, env: Tree, task: str) -> Entrant:
     """A policy that a plug-in's configuration describes; a file that it names as ``path`` counts by its content."""
     if not isinstance(policy, dict) or "_target_" not in policy:
         raise ConfigError(f"{section}.policies.{name} has no _target_; give +policy@{section}.policies.{name}=NAME")
@@ -91,11 +89,11 @@ def scripted(name: str, policy: Tree, section: str, env: Tree, task: str) -> Age
             raise ConfigError(f"{section}.policies.{name}.path={tree['path']} is not a file")
         content["path"] = checkpoint.digest(Path(tree["path"]))
     opens = {"run": None, "policy": tree, "checkpoint": None}
-    return Agent(task, name, 0, {"policy": tree["_target_"]}, opens, content, env)
+    return Entrant(task, name, 0, {"policy": tree["_target_"]}, opens, content, env)
 
 
 def _answered(
-    population: str, members: list[Agent], responses: Tree, section: str, env: Tree, task: str
+    population: str, members: list[Entrant], responses: Tree, section: str, env: Tree, task: str
 ) -> list[Partner]:
     names = [agent.label if agent.opens["run"] is None else agent.who for agent in members]
     names = [

@@ -1,35 +1,40 @@
-"""The robustness matrix: every agent against every attack, the same episodes in every cell.
+"""The robustness matrix: every entrant against every attack, the same episodes in every cell.
 
-A cell is known by what decides its outcome: the agent's weights, the attack, the game, the episodes. It is measured
-once and kept; whatever changes makes another cell. An attack that has networks is fitted before, and kept likewise.
+A cell's key says what decides its outcome: the entrant's weights, the attack, the game and the episodes. An attack that
+has networks is fitted first, and kept likewise.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
-from marl.core.config import resolved
+from marl.core.checks import require_at_least, require_choice
+from marl.core.config import plain, resolved
 from marl.core.protocols import Fitting
 from marl.core.seeding import derive
 from marl.core.types import ConfigError
-from marl.measure.cells import Episodes, Outcome, Tell, commits, content_key, measure_cell, missing, one_pass
-from marl.measure.entrants import Agent, Tree, same_game
+from marl.measure import matrix
+from marl.measure.entrants import Entrant, Tree, from_runs, imported, same_game
 from marl.measure.fitting import fit_attack, load_fit, save_fit
+from marl.measure.matrix import Episodes, Tell
+from marl.measure.robustness_scores import Matrix, add_leads, check_versus, score_rows
 from marl.run.build import check_call, factory
 from marl.run.checkpoint import write_atomic
 from marl.run.evaluate import evaluate
-from marl.run.resume import command_line, git_commit
+from marl.run.resume import git_commit
 from marl.run.runs import open_team, with_options
 
-FIT_TO = ("victim", "reference")
+log = logging.getLogger(__name__)
+FitTo = Literal["victim", "reference"]  # what an attack is fitted to: the row itself, or one team for all rows
 
 
 @dataclass(frozen=True)
@@ -51,18 +56,11 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What all cells share. ``device`` and ``threads`` say where they are computed, and change no cell.
-    ``fit_envs``, ``fit_replay``: lanes and kept episodes of fitting."""
+class Setting(matrix.Setting):
+    """``fit_envs`` lanes and ``fit_replay`` kept episodes of fitting, beside what every matrix has."""
 
-    episodes: int
-    n_envs: int
-    seed: int
     fit_envs: int
     fit_replay: int
-    device: str
-    threads: int | None
-    out: Path
 
 
 @dataclass(frozen=True)
@@ -75,13 +73,25 @@ class Fit:
     team: Tree
     setting: Setting
 
-    def done(self) -> bool:
-        return self.path.exists()
+    def prepare(self, tell: Tell) -> str | None:
+        """Fit the attack and keep it; return the reason where that is not possible."""
+        started = time.perf_counter()
+        try:
+            fitted = fit_attack(self.team, self.setting.fit_envs, self.setting.fit_replay, tell)
+        except ConfigError as error:
+            return str(error)
+        save_fit(self.path, fitted)
+        about = {
+            "title": self.title, "team": self.team, **fitted["clock"], "metrics": fitted["metrics"],
+            "commit": git_commit(), "seconds": time.perf_counter() - started,
+        }  # fmt: skip
+        write_atomic(self.path.with_suffix(".json"), json.dumps(about, indent=1))
+        return None
 
 
 @dataclass(frozen=True)
 class Cell:
-    """An agent under an attack, and the file that keeps what came out. ``why``: it is known not to be possible."""
+    """An entrant under an attack, and the file that keeps its episodes. ``why``: it is known not to be possible."""
 
     title: str
     key: str
@@ -91,8 +101,29 @@ class Cell:
     setting: Setting
     why: str | None = None
 
-    def done(self) -> bool:
-        return self.path.exists()
+    @property
+    def needs(self) -> Fit | None:
+        return self.fit
+
+    def about(self) -> Tree:
+        fit = self.fit.key if self.fit else None
+        return {"seed": self.setting.seed, "n": self.setting.episodes, "fit": fit, "team": self.team}
+
+    def play(self, tell: Tell) -> Episodes:
+        """Return per-episode values. Raise ConfigError where the attack and the team do not go together."""
+        episodes = self.setting.episodes
+        team = open_team(OmegaConf.create(self.team), self.setting.lanes)
+        with closing(team.env):
+            if self.fit is not None:
+                load_fit(self.fit.path, team.attack, team.device)
+            if isinstance(team.attack, Fitting) and team.attack.needs_fit:
+                raise ConfigError(f"{type(team.attack).__name__} must be fitted first: its column needs fit=victim")
+            results = evaluate(
+                team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
+                attack_gen=team.streams["eval_attack"], device=team.device,
+                on_round=lambda done: tell(done / episodes), seed=derive(self.setting.seed, "robustness"),
+            )  # fmt: skip
+        return {name: values.tolist() for name, values in results.items()}
 
 
 def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Column], str | None]:
@@ -127,8 +158,7 @@ def _column(name: str, node: Any) -> Column:
         raise ConfigError(f"{section} has no attack; give +attack@{section}.attack=NAME")
     _refuse_unknown(section, node, ("attack", "env", "fit", "tasks"))
     fit = node.get("fit")
-    if fit is not None and fit not in FIT_TO:
-        raise ConfigError(f"{section}.fit={fit} is not known; choose one of {', '.join(FIT_TO)}, or null")
+    require_choice(section, get_args(FitTo), fit=fit, or_null=True)
     tasks = node.get("tasks") or {}
     if not isinstance(tasks, dict):
         raise ConfigError(f"{section}.tasks={tasks} must be options by task; give +{section}.tasks.TASK.attack.OPTION")
@@ -149,14 +179,14 @@ def _refuse_unknown(section: str, node: Any, known: tuple[str, ...]) -> None:
             raise ConfigError(f"{section}.{key} is not known; it has {', '.join(known)}")
 
 
-def team_config(agent: Agent, column: Column, setting: Setting, seed: int) -> Tree:
+def team_config(agent: Entrant, column: Column, setting: Setting, seed: int) -> Tree:
     """What ``open_team`` reads, for an agent under a column's attack, in the game as the column changes it."""
     env = resolved(with_options(DictConfig(agent.env), column.env))
     where = {"device": setting.device, "threads": setting.threads, "seed": seed}
     return {**agent.opens, **where, "env": env, "env_options": {}, "attack": column.attack}
 
 
-def plan_fit(agent: Agent, column: Column, setting: Setting, references: list[Agent]) -> Fit | None:
+def plan_fit(agent: Entrant, column: Column, setting: Setting, references: list[Entrant]) -> Fit | None:
     """How the column's attack is fitted before it meets ``agent``: to the agent itself, or to the reference of its game
     (where there are ``references``). ConfigError where the game has no reference."""
     if column.fit is None:
@@ -172,11 +202,11 @@ def plan_fit(agent: Agent, column: Column, setting: Setting, references: list[Ag
         "victim": target.content, "attack": column.attack, "env": team["env"], "seed": setting.seed,
         "n_envs": setting.fit_envs, "replay": setting.fit_replay,
     }  # fmt: skip
-    key = content_key(content)
+    key = matrix.content_key(content)
     return Fit(f"fit {column.name} to {target.name}", key, setting.out / "fits" / f"{key}.pt", team, setting)
 
 
-def plan_cell(agent: Agent, column: Column, setting: Setting, references: list[Agent]) -> Cell:
+def plan_cell(agent: Entrant, column: Column, setting: Setting, references: list[Entrant]) -> Cell:
     """The cell of ``agent`` under ``column``."""
     column = column.on(agent.task)
     team = team_config(agent, column, setting, setting.seed)
@@ -187,73 +217,63 @@ def plan_cell(agent: Agent, column: Column, setting: Setting, references: list[A
         why = str(error)
     content = {
         "victim": agent.content, "attack": column.attack, "env": team["env"], "fit": fit.key if fit else None,
-        "episodes": setting.episodes, "n_envs": min(setting.n_envs, setting.episodes), "seed": setting.seed,
+        "episodes": setting.episodes, "n_envs": setting.lanes, "seed": setting.seed,
     }  # fmt: skip
-    key = content_key(content)
+    key = matrix.content_key(content)
     title = f"{agent.name} under {column.name}"
     return Cell(title, key, setting.out / "cells" / f"{key}.json", team, fit, setting, why)
 
 
-def run_fit(fit: Fit, tell: Tell) -> str | None:
-    """Fit and keep it; the reason where that is not possible."""
-    started = time.perf_counter()
-    try:
-        fitted = fit_attack(fit.team, fit.setting.fit_envs, fit.setting.fit_replay, tell)
-    except ConfigError as error:
-        return str(error)
-    save_fit(fit.path, fitted)
-    about = {
-        "title": fit.title, "team": fit.team, **fitted["clock"], "metrics": fitted["metrics"], "commit": git_commit(),
-        "seconds": time.perf_counter() - started,
-    }  # fmt: skip
-    write_atomic(fit.path.with_suffix(".json"), json.dumps(about, indent=1))
-    return None
+def find_entrants(
+    cfg: DictConfig, env_name: str | None, option: Callable[[str, str], DictConfig]
+) -> tuple[list[Entrant], list[Entrant]]:
+    """Return the rows, and what ``fit_on`` names; all in the game of ``cfg.env`` where one is given (``env_name``).
+    ``option(group, name)`` gives the configuration that ``group=name`` selects."""
+    env, runs, imports, fit_on = (plain(cfg[key]) for key in ("env", "runs", "imports", "fit_on"))
+    task = env_name.replace("/", "-") if env is not None and env_name is not None else None
+    entrants = [] if runs is None else from_runs(runs, env, task)
+    for item in imports or []:
+        if not isinstance(item, dict) or "path" not in item or (env is None and "env" not in item):
+            raise ConfigError(f"imports has {item}; an entry is {{path: FILE, env: NAME}}, and name, mixer or policy")
+        game = env if env is not None else plain(option("env", item["env"]))
+        game_name = task if task is not None else str(item["env"]).replace("/", "-")
+        policy = option("policy", item.get("policy", "pymarl"))
+        entrants.append(imported(item, policy, game, game_name, entrants))
+    if not entrants:
+        raise ConfigError("runs is missing: give runs=[DIR, ...] (run folders or patterns), or imports=[...]")
+    return entrants, [] if fit_on is None else from_runs(fit_on, env, task, "fit_on")
 
 
-def run_cell(cell: Cell, tell: Tell) -> str | None:
-    """Measure a cell and keep it; the reason where that is not possible."""
-    about = {
-        "seed": cell.setting.seed, "n": cell.setting.episodes, "fit": cell.fit.key if cell.fit else None,
-        "team": cell.team,
-    }  # fmt: skip
-    return cell.why or measure_cell(cell, lambda: play(cell, tell), about)
+def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable[[str, str], DictConfig]) -> Matrix:
+    """Measure the matrix that ``cfg`` (conf/robustness.yaml) describes, as far as it is not there yet, and score it.
 
-
-def play(cell: Cell, tell: Tell) -> Episodes:
-    """Per-episode values of a cell; ConfigError where its attack and its team do not go together."""
-    episodes = cell.setting.episodes
-    team = open_team(OmegaConf.create(cell.team), min(cell.setting.n_envs, episodes))
-    with closing(team.env):
-        if cell.fit is not None:
-            load_fit(cell.fit.path, team.attack, team.device)
-        if isinstance(team.attack, Fitting) and team.attack.needs_fit:
-            raise ConfigError(f"{type(team.attack).__name__} must be fitted first: its column needs fit=victim")
-        results = evaluate(
-            team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
-            attack_gen=team.streams["eval_attack"], device=team.device, on_round=lambda done: tell(done / episodes),
-            seed=derive(cell.setting.seed, "robustness"),
-        )  # fmt: skip
-    return {name: values.tolist() for name, values in results.items()}
-
-
-def measure(cells: list[Cell], processes: int) -> Outcome:
-    """Fit and measure whatever is not there yet. A signal stops after the round in hand; finished cells stay."""
-    pending = missing(cells)
-    fits = missing(cell.fit for cell in pending if cell.fit)
-    with one_pass(len(fits) + len(pending), processes) as (outcome, do):
-        do(run_fit, fits)
-        failed = outcome.impossible
-        do(run_cell, [replace(c, why=failed[c.fit.key]) if c.fit and c.fit.key in failed else c for c in pending])
-    for fit in fits:
-        outcome.impossible.pop(fit.key, None)
-    return outcome
-
-
-def provenance(columns: list[Column], cells: list[Cell], setting: Setting) -> dict[str, Any]:
-    """How a matrix came about: commits of the cells and of this pass, the command, seeds, attacks and fits."""
-    return {
-        "commit": git_commit(), "commits": commits(cells), "command": command_line(),
-        "seed": setting.seed, "n_envs": min(setting.n_envs, setting.episodes),
+    ``suite_name`` and ``env_name`` are what the configurations ``cfg.suite`` and ``cfg.env`` are called; ``option`` is
+    as for ``find_entrants``. Raise ConfigError for bad options, before anything is measured.
+    """
+    require_at_least("fit", 1, n_envs=cfg.fit.n_envs, replay=cfg.fit.replay)
+    setting = Setting(**matrix.read_options(cfg), fit_envs=cfg.fit.n_envs, fit_replay=cfg.fit.replay)
+    columns, baseline = read_suite(cfg.suite, cfg.only)
+    entrants, references = find_entrants(cfg, env_name, option)
+    check_versus(cfg.versus, entrants)
+    note_absent(columns, {entrant.task for entrant in entrants})
+    plan = [[plan_cell(entrant, column, setting, references) for column in columns] for entrant in entrants]
+    every = [cell for cells in plan for cell in cells]
+    outcome = matrix.measure(every, cfg.jobs)
+    names = [column.name for column in columns]
+    found = [{name: matrix.read_cell(cell, outcome) for name, cell in zip(names, cells, strict=True)} for cells in plan]
+    rows = score_rows(entrants, found, baseline, cfg.metric)
+    if cfg.versus is not None:
+        rows = add_leads(rows, cfg.versus, cfg.metric)
+    about = matrix.provenance(every, setting) | {
         "columns": {c.name: {"attack": c.attack, "fit": c.fit, "env": c.env, "tasks": c.tasks} for c in columns},
-        "fits": sorted({cell.fit.title for cell in cells if cell.fit is not None}),
-    }  # fmt: skip
+        "fits": sorted({cell.fit.title for cell in every if cell.fit is not None}),
+    }
+    return Matrix(suite_name, rows, names, baseline, cfg.metric, cfg.episodes, outcome.complete, about, cfg.versus)
+
+
+def note_absent(columns: list[Column], tasks: set[str]) -> None:
+    """Log options for tasks that no row plays: a suite may know more games than are measured, or a name is wrong."""
+    for column in columns:
+        for task in sorted(column.tasks.keys() - tasks):
+            log.warning("suite.columns.%s.tasks.%s changes nothing: the rows play %s",
+                        column.name, task, ", ".join(sorted(tasks)))  # fmt: skip

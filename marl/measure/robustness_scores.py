@@ -11,10 +11,8 @@ from scipy import stats
 
 from marl.core.intervals import Interval, mean_interval, rate_interval
 from marl.core.types import ConfigError
-from marl.measure.entrants import Agent
-
-METRICS = {"win_rate": "won", "return": "return"}  # how a metric's per-episode values are called
-Results = dict[str, np.ndarray]  # per-episode values of a cell
+from marl.measure.entrants import Entrant
+from marl.measure.matrix import METRICS, Results
 
 
 @dataclass(frozen=True)
@@ -58,6 +56,21 @@ class Row:
             if isinstance(cell, Score) and name != baseline
         }
         return min(means, key=lambda name: means[name]) if means else None
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Scored rows and how they came about. ``metric`` is what drops, the worst column and the colours are about."""
+
+    name: str
+    rows: list[Row]
+    columns: list[str]
+    baseline: str | None
+    metric: str
+    episodes: int
+    complete: bool
+    about: dict[str, Any]  # commit, command, seed, lanes, and what the columns are
+    versus: str | None = None  # the method that leads are counted over
 
 
 def score_run(results: Results, natural: Results | None, metric: str) -> Score:
@@ -111,7 +124,7 @@ def combine(tasks: list[list[Score]]) -> Score:
 
 
 def score_rows(
-    agents: list[Agent], cells: list[dict[str, Results | str]], baseline: str | None, metric: str
+    agents: list[Entrant], cells: list[dict[str, Results | str]], baseline: str | None, metric: str
 ) -> list[Row]:
     """Rows of runs, of methods (each before its runs) and, where a method plays several tasks, of methods over tasks.
 
@@ -151,7 +164,7 @@ def _together(level: Literal["method", "tasks"], task: str, label: str, groups: 
     return Row(level, task, label, tuple(seeds), cells)
 
 
-def check_versus(versus: str | None, agents: list[Agent]) -> None:
+def check_versus(versus: str | None, agents: list[Entrant]) -> None:
     """ConfigError where ``versus`` is given and no method is called so."""
     labels = list(dict.fromkeys(agent.label for agent in agents))
     if versus is not None and versus not in labels:

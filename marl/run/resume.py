@@ -7,6 +7,9 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -48,8 +51,23 @@ def run_meta(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+_call: ContextVar[str | None] = ContextVar("call", default=None)  # what a program called instead of a script
+
+
+@contextmanager
+def called_as(call: str) -> Iterator[None]:
+    """Inside, ``command_line`` is ``call``: what was typed in a program, and not how that program was started."""
+    token = _call.set(call)
+    try:
+        yield
+    finally:
+        _call.reset(token)
+
+
 def command_line() -> str:
     """What was typed, quoted for a shell, so that it can be typed again."""
+    if (call := _call.get()) is not None:
+        return call
     program = Path(sys.argv[0])
     words = ["python", "-m", f"scripts.{program.stem}"] if program.parent.name == "scripts" else [sys.argv[0]]
     return shlex.join([*words, *sys.argv[1:]])

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill, shorten
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from marl.core.intervals import Interval
-from marl.measure.crossplay_scores import Held, Method, Pair, Sheet, Worst
-from marl.run.checkpoint import write_atomic
+from marl.measure.crossplay_scores import CrossMatrix, Held, Method, Pair, Sheet, Worst
+from marl.show import tables
 from marl.show.heatmap import draw
-from marl.show.robustness_report import interval_lines, write_scalars
 
 LABEL_WIDTH, COLUMN_WIDTH = 40, 24  # characters
 PICTURE_LETTERS = 68  # of a name
@@ -27,18 +22,6 @@ PAIR_COLUMNS = (
     "worst_seat", "limit", "limit_trained", "br_prox",
 )  # fmt: skip
 METHOD_COLUMNS = ("method", "seeds", "what", "mean", "low", "high", "n", "who")
-
-
-@dataclass(frozen=True)
-class Report:
-    """A measured sheet, its methods, and how they came about."""
-
-    sheet: Sheet
-    methods: list[Method]
-    game: str
-    episodes: int
-    complete: bool
-    about: dict[str, Any]
 
 
 def _interval(interval: Interval | None) -> dict[str, Any] | None:
@@ -75,7 +58,7 @@ def _names(sheet: Sheet) -> list[tuple[str, str, int | None]]:
     return [*own, *((partner.population, partner.name, None) for partner in sheet.partners)]
 
 
-def document(report: Report) -> dict[str, Any]:
+def document(report: CrossMatrix) -> dict[str, Any]:
     """Everything, for JSON."""
     sheet = report.sheet
 
@@ -97,14 +80,6 @@ def document(report: Report) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _csv(columns: tuple[str, ...], lines: list[dict[str, Any]]) -> str:
-    out = io.StringIO()
-    writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    return out.getvalue()
-
-
 def pairs_csv(sheet: Sheet) -> str:
     """One line per pair that was asked for; what does not exist is empty."""
     lines, names = [], _names(sheet)
@@ -123,7 +98,7 @@ def pairs_csv(sheet: Sheet) -> str:
                 line["why"] = cell
             if cell is not None:
                 lines.append(line)
-    return _csv(PAIR_COLUMNS, lines)
+    return tables.csv_text(PAIR_COLUMNS, lines)
 
 
 def facts(method: Method) -> list[tuple[str, Interval, str]]:
@@ -143,17 +118,17 @@ def facts(method: Method) -> list[tuple[str, Interval, str]]:
     return [(what, interval, who) for what, interval, who in found if interval is not None]
 
 
-def methods_csv(report: Report) -> str:
+def methods_csv(report: CrossMatrix) -> str:
     """One line per method and number."""
     lines = []
     for method in report.methods:
         for what, interval, who in facts(method):
             seeds = " ".join(map(str, method.seeds))
             lines.append({"method": method.label, "seeds": seeds, "what": what, **interval.as_dict(), "who": who})
-    return _csv(METHOD_COLUMNS, lines)
+    return tables.csv_text(METHOD_COLUMNS, lines)
 
 
-def table(report: Report) -> tuple[Table, list[str]]:
+def table(report: CrossMatrix) -> tuple[Table, list[str]]:
     """Methods by numbers, and notes below it."""
     populations = list(dict.fromkeys(partner.population for partner in report.sheet.partners))
     made = Table(title=f"{report.game}: {report.sheet.metric.replace('_', ' ')}, {report.episodes} episodes a seating")
@@ -177,7 +152,7 @@ def table(report: Report) -> tuple[Table, list[str]]:
 
 
 def _text(interval: Interval | None) -> str:
-    return "-" if interval is None else "\n".join(interval_lines(interval))
+    return "-" if interval is None else "\n".join(tables.interval_lines(interval))
 
 
 def _worst_text(worst: Worst | None) -> str:
@@ -189,10 +164,10 @@ def _held_text(held: Held | None) -> str:
         return "-"
     share = [] if held.br_prox is None else [f"BR-Prox {held.br_prox.mean:.2f}"]
     worst = [f"worst {held.worst.value.mean:.2f}, {held.worst.who}", f"worst seat {held.worst_seat.mean:.2f}"]
-    return "\n".join([*interval_lines(held.mean), *worst, *share])
+    return "\n".join([*tables.interval_lines(held.mean), *worst, *share])
 
 
-def between(report: Report) -> Table | None:
+def between(report: CrossMatrix) -> Table | None:
     """Methods by methods; None where there is one."""
     if len(report.methods) < 2:
         return None
@@ -206,12 +181,10 @@ def between(report: Report) -> Table | None:
     return made
 
 
-def show(report: Report) -> None:
+def show(report: CrossMatrix) -> None:
     """Print the tables; where no terminal limits their width, as wide as they are."""
-    console = Console()
     made, notes = table(report)
-    if not console.is_terminal:
-        console = Console(width=LABEL_WIDTH + COLUMN_WIDTH * max(len(made.columns), len(report.methods) + 1))
+    console = tables.wide_console(LABEL_WIDTH + COLUMN_WIDTH * max(len(made.columns), len(report.methods) + 1))
     console.print(made)
     if (methods := between(report)) is not None:
         console.print(methods)
@@ -223,13 +196,12 @@ def _wrapped(name: str) -> str:
     return fill(shorten(name, PICTURE_LETTERS, placeholder="...") if " " in name else name[:PICTURE_LETTERS], 34)
 
 
-def heatmap(report: Report, path: Path) -> Path:
+def heatmap(report: CrossMatrix, path: Path) -> Path:
     """Runs by runs and partners, coloured by the metric; grey where there is no number; self-play in bold."""
     sheet = report.sheet
     values = sheet.values()
     why = [[cell.partition(":")[0] if isinstance(cell, str) else None for cell in row] for row in sheet.cells]
-    known = values[np.isfinite(values)]
-    low, high = (0.0, 1.0) if sheet.metric == "win_rate" else (known.min(initial=0.0), known.max(initial=0.0) or 1.0)
+    low, high = tables.colour_ends(values, sheet.metric)
     rows = [f"{_wrapped(agent.label)}\nseed {agent.seed}" for agent in sheet.rows]
     columns = [_wrapped(name) if seed is None else f"{_wrapped(name)} {seed}" for _, name, seed in _names(sheet)]
     groups = [partner.population for partner in sheet.partners]
@@ -239,24 +211,19 @@ def heatmap(report: Report, path: Path) -> Path:
                 heavy=heavy, lines=lines)  # fmt: skip
 
 
-def write(report: Report, folder: Path) -> Path:
-    """Everything but the tables, into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "pairs.csv", pairs_csv(report.sheet))
-    write_atomic(folder / "methods.csv", methods_csv(report))
-    write_atomic(folder / "crossplay.json", json.dumps(document(report), indent=1))
+def write(report: CrossMatrix, folder: Path) -> Path:
+    """Write everything but the tables into ``folder``."""
+    texts = {"pairs.csv": pairs_csv(report.sheet), "methods.csv": methods_csv(report)}
+    tables.write_files(folder, texts | {"crossplay.json": json.dumps(document(report), indent=1)})
     heatmap(report, folder / "crossplay.png")
     scalars = {}
     for method in report.methods:
         steps = [int(a.source.get("env_steps", 0)) for a in report.sheet.rows if a.label == method.label]
         scalars[method.label] = (max(steps), {f"crossplay/{what}": one.mean for what, one, _ in facts(method)})
-    write_scalars(folder / "tensorboard", scalars)
+    tables.write_scalars(folder / "tensorboard", scalars)
     return folder
 
 
-def publish(report: Report, path: Path) -> Path:
-    """The report as ``path`` (.json), and its picture beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps({"name": path.stem, **document(report)}, indent=1) + "\n")
-    heatmap(report, path.with_suffix(".png"))
-    return path
+def publish(report: CrossMatrix, path: Path) -> Path:
+    """Write the matrix as ``path`` (.json), and its picture beside it."""
+    return tables.publish(path, {"name": path.stem, **document(report)}, lambda picture: heatmap(report, picture))

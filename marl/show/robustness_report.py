@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from marl.core.intervals import Interval
-from marl.measure.robustness_scores import Row, Score
-from marl.run.checkpoint import write_atomic
+from marl.measure.robustness_scores import Matrix, Row, Score
+from marl.show import tables
 from marl.show.heatmap import draw
 
 AGENT_WIDTH, COLUMN_WIDTH = 40, 26  # characters
@@ -28,21 +23,6 @@ CSV_COLUMNS = (
     "return", "return_std", "return_low", "return_high", "length", "attacked_steps", "attacked_actions", "drop",
     "drop_low", "drop_high", "lead", "lead_low", "lead_high", "worst",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """Scored rows and how they came about. ``metric`` is what drops, the worst column and the colours are about."""
-
-    name: str
-    rows: list[Row]
-    columns: list[str]
-    baseline: str | None
-    metric: str
-    episodes: int
-    complete: bool
-    about: dict[str, Any]  # commit, command, seed, lanes, and what the columns are
-    versus: str | None = None  # the method that leads are counted over
 
 
 def _number(value: float) -> float | None:
@@ -79,9 +59,7 @@ def document(matrix: Matrix) -> dict[str, Any]:
 
 def csv_text(matrix: Matrix) -> str:
     """One line per row and column; what does not exist is empty."""
-    out = io.StringIO()
-    writer = csv.DictWriter(out, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
+    lines = []
     for row in matrix.rows:
         worst = row.worst(matrix.metric, matrix.baseline)
         for name, cell in row.cells.items():
@@ -92,8 +70,8 @@ def csv_text(matrix: Matrix) -> str:
             line |= _csv_score(cell, matrix.episodes) if isinstance(cell, Score) else {"why": cell}
             if name in row.leads:
                 line |= {"lead": row.leads[name].mean, **_bounds("lead", row.leads[name])}
-            writer.writerow(line)
-    return out.getvalue()
+            lines.append(line)
+    return tables.csv_text(CSV_COLUMNS, lines)
 
 
 def _bounds(name: str, interval: Interval) -> dict[str, Any]:
@@ -107,18 +85,13 @@ def _csv_score(score: Score, episodes: int) -> dict[str, Any]:
     return line | ({"drop": score.drop.mean, **_bounds("drop", score.drop)} if score.drop else {})
 
 
-def interval_lines(interval: Interval) -> list[str]:
-    """0.50 and [0.25, 0.75]; a single value has no bounds."""
-    return [f"{interval.mean:.2f}", *([f"[{interval.low:.2f}, {interval.high:.2f}]"] if interval.bounded else [])]
-
-
 def _cell_text(name: str, row: Row, matrix: Matrix, notes: list[str]) -> Text:
     cell = row.cells[name]
     if isinstance(cell, str):
         if cell not in notes:
             notes.append(cell)
         return Text(f"{cell.partition(':')[0]} ({notes.index(cell) + 1})", "dim")
-    lines = interval_lines(cell.metric(matrix.metric))
+    lines = tables.interval_lines(cell.metric(matrix.metric))
     if row.level == "run":
         lines = [" ".join(lines)]
     else:
@@ -129,7 +102,7 @@ def _cell_text(name: str, row: Row, matrix: Matrix, notes: list[str]) -> Text:
         if cell.attacked_steps:
             lines.append(f"hits {cell.attacked_steps:.1f}/{cell.attacked_actions:.1f}")
         if name in row.leads:
-            lines.append("lead " + " ".join(interval_lines(row.leads[name])))
+            lines.append("lead " + " ".join(tables.interval_lines(row.leads[name])))
     return Text("\n".join(lines), "bold" if name == row.worst(matrix.metric, matrix.baseline) else "")
 
 
@@ -158,9 +131,7 @@ def table(matrix: Matrix) -> tuple[Table, list[str]]:
 
 def show(matrix: Matrix) -> None:
     """Print the table; where no terminal limits its width, as wide as it is."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=AGENT_WIDTH + COLUMN_WIDTH * (len(matrix.columns) + 1))
+    console = tables.wide_console(AGENT_WIDTH + COLUMN_WIDTH * (len(matrix.columns) + 1))
     made, notes = table(matrix)
     console.print(made)
     for note in notes:
@@ -186,24 +157,12 @@ def heatmap(matrix: Matrix, path: Path) -> Path:
                 why[i][j] = cell.partition(":")[0]
             if name == row.worst(matrix.metric, matrix.baseline):
                 heavy.add((i, j))
-    known = values[np.isfinite(values)]
-    low, high = (0.0, 1.0) if matrix.metric == "win_rate" else (known.min(initial=0.0), known.max(initial=0.0) or 1.0)
+    low, high = tables.colour_ends(values, matrix.metric)
     names = [f"{fill(row.label, 34)}\n{'mean of tasks' if row.level == 'tasks' else row.task}" for row in rows]
     return draw(
         path, values, names, matrix.columns, label=matrix.metric.replace("_", " "), low=low, high=high, why=why,
         heavy=heavy,
     )  # fmt: skip
-
-
-def write_scalars(folder: Path, runs: dict[str, tuple[int, dict[str, float]]]) -> None:
-    """TensorBoard scalars, anew: by the name of a run, its step and its values."""
-    from torch.utils.tensorboard import SummaryWriter
-
-    shutil.rmtree(folder, ignore_errors=True)
-    for name, (step, scalars) in runs.items():
-        with SummaryWriter(str(folder / name.replace("/", "-"))) as writer:
-            for key, value in scalars.items():
-                writer.add_scalar(key, value, step)
 
 
 def tensorboard(matrix: Matrix, folder: Path) -> None:
@@ -221,22 +180,18 @@ def tensorboard(matrix: Matrix, folder: Path) -> None:
                     scalars[f"robustness/{column}/drop"] = cell.drop.mean
         step = int((row.source or {}).get("env_steps", 0))
         runs[f"{row.task} {row.label} seed{row.seeds[0]}"] = (step, scalars)
-    write_scalars(folder, runs)
+    tables.write_scalars(folder, runs)
 
 
 def write(matrix: Matrix, folder: Path) -> Path:
-    """Everything but the table, into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    write_atomic(folder / "matrix.csv", csv_text(matrix))
-    write_atomic(folder / "matrix.json", json.dumps(document(matrix), indent=1))
+    """Write everything but the table into ``folder``."""
+    tables.write_files(folder, {"matrix.csv": csv_text(matrix), "matrix.json": json.dumps(document(matrix), indent=1)})
     heatmap(matrix, folder / "matrix.png")
     tensorboard(matrix, folder / "tensorboard")
     return folder
 
 
 def publish(matrix: Matrix, path: Path) -> Path:
-    """The matrix as ``path`` (.json), named after it, and its picture beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, json.dumps({**document(matrix), "name": path.stem, "suite": matrix.name}, indent=1) + "\n")
-    heatmap(matrix, path.with_suffix(".png"))
-    return path
+    """Write the matrix as ``path`` (.json), named after it, and its picture beside it."""
+    named = {**document(matrix), "name": path.stem, "suite": matrix.name}
+    return tables.publish(path, named, lambda picture: heatmap(matrix, picture))

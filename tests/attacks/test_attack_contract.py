@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from attacks.base import Attack
 from marl.core.types import EnvSpec
 from marl.run.build import factory
-from scripts.main import choices
+from marl.run.compose import choices
 from tests.support.attack_parts import OF_BUDGETS, RULES, Make, fit
 from tests.support.broken_attacks import BROKEN_ATTACKS, Sound
 from tests.support.helpers import compose_train

@@ -15,12 +15,13 @@ from marl.core.config import resolved
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError, EnvSpec
 from marl.measure.crossplay import game_spec, seat
-from marl.measure.crossplay_scores import methods
+from marl.measure.crossplay_scores import CrossMatrix, methods
 from marl.measure.entrants import from_run
 from marl.measure.partners import nearest, read_populations, with_member
 from marl.run import checkpoint
-from marl.run.runs import load_policy, pick_checkpoint
-from marl.show.crossplay_report import Report, facts, publish, table, write
+from marl.run.folders import pick_checkpoint
+from marl.run.runs import load_policy
+from marl.show.crossplay_report import facts, publish, table, write
 from tests.scripts.test_cli import refused
 from tests.support.crossplay_parts import by_hand, setting
 from tests.support.helpers import TINY, command, compose_train
@@ -96,7 +97,7 @@ def test_the_command_resumes_and_leaves_methods_apart(runs: Path, tmp_path: Path
 
 def test_files_hold_the_matrix(tmp_path: Path) -> None:
     sheet = by_hand([[10, 1, 4, "not possible: shy"], [3, 8, 2, 5]], ["a", "a"], [("p", "west"), ("p", "east")])
-    report = Report(sheet, methods(sheet), "matrix", 6, False, {"commit": "c0ffee"})
+    report = CrossMatrix(sheet, methods(sheet), "matrix", 6, False, {"commit": "c0ffee"})
     write(report, tmp_path)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"pairs.csv", "methods.csv", "crossplay.json", "crossplay.png", "tensorboard"}
@@ -129,7 +130,7 @@ def test_the_picture_shows_the_numbers(tmp_path: Path) -> None:
 
     def colours(*rows: list[float | str | None]) -> set[tuple[int, int, int]]:
         sheet = by_hand(list(rows), ["a"] * len(rows), [("p", "west")])
-        write(Report(sheet, methods(sheet), "matrix", 6, True, {}), tmp_path)
+        write(CrossMatrix(sheet, methods(sheet), "matrix", 6, True, {}), tmp_path)
         with Image.open(tmp_path / "crossplay.png") as picture:
             found = picture.convert("RGB").getcolors(10**6)
         assert found is not None

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from hydra import compose, initialize_config_module
 
-import envs.configs
 from marl.core.config import register
-from scripts.main import CONF, choices
+from marl.run.compose import choices, register_configs
+from scripts.main import CONF
 from scripts.reproduce import Command, check, measurement, runs_of
 from tests.support.helpers import TINY
 
@@ -47,7 +47,7 @@ def test_measurements_are_told_where_to_write_and_how_many_at_once() -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_every_recipe_is_sound(table: str) -> None:
     register()
-    envs.configs.register()
+    register_configs()
     with initialize_config_module("conf", version_base="1.3"):
         recipe = compose("reproduce", overrides=[f"table={table}"]).table
         sweeps = [runs_of(sweep, []) for sweep in recipe.train]

@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 from marl.learn.policy import random_available
-from marl.measure.cells import Outcome, read_cell
-from marl.measure.crossplay import Seating, Setting, game_spec, measure, pair_up
+from marl.measure.crossplay import Seating, Setting, game_spec, pair_up
 from marl.measure.crossplay_scores import Cell, Pair, Sheet, find_limits, score_pair
-from marl.measure.entrants import Agent
+from marl.measure.entrants import Entrant
+from marl.measure.matrix import Outcome, measure, read_cell
 from marl.measure.partners import Partner
 from tests.support.robustness_parts import MATRIX
 
@@ -53,19 +53,19 @@ class Stubborn:
 
 def player(
     action: int, label: str | None = None, seed: int = 0, env: Any = MATRIX, trick: str | int | None = None
-) -> Agent:
+) -> Entrant:
     label = label or f"plays {action}"
     policy = {"_target_": "tests.support.crossplay_parts.Stubborn", "_partial_": True, "name": label, "action": action,
               "trick": trick}  # fmt: skip
     opens = {"run": None, "policy": policy, "checkpoint": None}
-    return Agent("matrix", label, seed, {"policy": label, "env_steps": 100}, opens, policy, env)
+    return Entrant("matrix", label, seed, {"policy": label, "env_steps": 100}, opens, policy, env)
 
 
 def setting(out: Path, episodes: int = 6, n_envs: int = 4, seed: int = 0, epsilon: float = 0.0) -> Setting:
-    return Setting(episodes, n_envs, seed, epsilon, device="cpu", threads=1, out=out)
+    return Setting(episodes, n_envs, seed, device="cpu", threads=1, out=out, epsilon=epsilon)
 
 
-def pairs(rows: list[Agent], columns: list[Agent], where: Setting) -> list[list[list[Seating]]]:
+def pairs(rows: list[Entrant], columns: list[Entrant], where: Setting) -> list[list[list[Seating]]]:
     n = game_spec(rows[0].env).n_agents
     return [[pair_up(row, column, n, where) for column in columns] for row in rows]
 

@@ -13,9 +13,6 @@ from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
-import envs.configs
-import scripts.options
-from marl.core.config import register
 from marl.core.protocols import NoAttack, View
 from marl.core.types import EnvSpec, EpisodeBatch, core_fields
 from marl.learn.agents import RecurrentAgent
@@ -24,6 +21,7 @@ from marl.learn.mixers import Mixer
 from marl.learn.policy import random_available
 from marl.run import checkpoint
 from marl.run.collect import empty_batch
+from marl.run.compose import register_configs
 from marl.run.metrics import read_rows
 from marl.run.trainer import fit
 
@@ -75,9 +73,7 @@ def random_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
 
 def compose_train(runs_dir: Path, *overrides: str, config: str = "train") -> DictConfig:
     """The configuration of a command line, with its run folder below ``runs_dir``."""
-    register()
-    envs.configs.register()
-    scripts.options.register()
+    register_configs()
     with initialize_config_module("conf", version_base="1.3"):
         arguments = [*overrides, f"runs_dir={runs_dir}", "log.progress=off"]
         cfg = compose(config, overrides=arguments, return_hydra_config=True)

@@ -17,11 +17,10 @@ from attacks.base import as_victim
 from envs.toys.games import Corridor
 from marl.core.protocols import NoAttack, View
 from marl.core.types import Carry, EnvSpec, Field, Obs, Step
-from marl.measure.cells import Outcome, read_cell
-from marl.measure.entrants import Agent
-from marl.measure.robustness import Cell, Column, Setting, measure, plan_cell
-from marl.measure.robustness_scores import Row, Score, score_rows
-from marl.show.robustness_report import Matrix
+from marl.measure.entrants import Entrant
+from marl.measure.matrix import Outcome, measure, read_cell
+from marl.measure.robustness import Cell, Column, Setting, plan_cell
+from marl.measure.robustness_scores import Matrix, Row, Score, score_rows
 
 CALLS: Counter[str] = Counter()  # rounds that were begun, by the attack's class
 MATRIX = {"_target_": "envs.toys.games.MatrixGame", "_partial_": True, "payoff": [[8, 2], [4, 0]]}
@@ -163,10 +162,10 @@ def fake(name: str, **options: Any) -> dict[str, Any]:
 
 def agent(
     actions: list[int] | None, label: str = "scripted", seed: int = 0, env: Any = MATRIX, task: str = "matrix"
-) -> Agent:
+) -> Entrant:
     policy = fake("Scripted", actions=actions)
     opens = {"run": None, "policy": policy, "checkpoint": None}
-    return Agent(task, label, seed, {"policy": label}, opens, policy, env)
+    return Entrant(task, label, seed, {"policy": label}, opens, policy, env)
 
 
 def column(name: str, attack: dict[str, Any], fit: str | None = None, **env: Any) -> Column:
@@ -182,7 +181,7 @@ TRIP = column("trip", fake("Trip", agents=1, to=1))
 BOTH = column("both", fake("Trip", agents=2, to=1))
 
 
-def plan(agents: list[Agent], columns: list[Column], where: Setting, references: Any = ()) -> list[list[Cell]]:
+def plan(agents: list[Entrant], columns: list[Column], where: Setting, references: Any = ()) -> list[list[Cell]]:
     return [[plan_cell(one, column, where, list(references)) for column in columns] for one in agents]
 
 

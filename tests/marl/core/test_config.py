@@ -19,7 +19,8 @@ from marl.core.types import ConfigError
 from marl.measure.entrants import entries
 from marl.measure.robustness import read_suite
 from marl.run.build import RUNTIME, call, factory, signature
-from scripts.main import CONF, choices, one_line, register_configs
+from marl.run.compose import choices, one_line, register_configs
+from scripts.main import CONF
 from tests.support.helpers import compose_train
 
 register_configs()

@@ -15,8 +15,8 @@ from marl.core.protocols import NoAttack
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError, Obs, core_fields
 from marl.learn.scripted import Idle, RandomPlay
-from marl.measure.crossplay import game_spec, play, seat
-from marl.measure.entrants import Agent, Tree
+from marl.measure.crossplay import game_spec, seat
+from marl.measure.entrants import Entrant, Tree
 from marl.measure.partners import read_populations
 from marl.run.collect import collect
 from marl.run.runs import load_policy
@@ -29,7 +29,7 @@ def game(env: str) -> Tree:
     return resolved(compose_train(Path("unused"), f"env={env}"))["env"]
 
 
-def population(name: str, env: str) -> list[Agent]:
+def population(name: str, env: str) -> list[Entrant]:
     tree = yaml.safe_load((CONF / "partners" / f"{name}.yaml").read_text())
     return [one.agent for one in read_populations(tree, game(env), env)]
 
@@ -61,15 +61,15 @@ def test_walkers_meet_in_the_smallest_spread(tmp_path: Path) -> None:
     numba.set_num_threads(1)
     west, east = population("mds_mini", "mds_mini")
     where = setting(tmp_path, episodes=2, n_envs=2)
-    assert play(seat([west, east], where), lambda done: None)["return"] == [19.0, 19.0]
-    assert play(seat([east, west], where), lambda done: None)["return"] == [19.0, 19.0]
-    assert play(seat([west, west], where), lambda done: None)["return"] == [0.0, 0.0]
+    assert seat([west, east], where).play(lambda done: None)["return"] == [19.0, 19.0]
+    assert seat([east, west], where).play(lambda done: None)["return"] == [19.0, 19.0]
+    assert seat([west, west], where).play(lambda done: None)["return"] == [0.0, 0.0]
 
 
 def test_every_convention_of_the_full_spread_is_optimal_with_itself(tmp_path: Path) -> None:
     where = setting(tmp_path, episodes=1, n_envs=1)
     for player in population("mds", "mds"):
-        assert play(seat([player] * 4, where), lambda done: None)["return"] == [990.0]
+        assert seat([player] * 4, where).play(lambda done: None)["return"] == [990.0]
 
 
 def test_walkers_stay_in_their_game(tmp_path: Path) -> None:

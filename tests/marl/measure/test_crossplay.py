@@ -14,8 +14,9 @@ from omegaconf import OmegaConf
 from marl.core.protocols import NoAttack
 from marl.core.seeding import Streams, derive
 from marl.core.types import core_fields
-from marl.measure.crossplay import play, run_seating, seat
+from marl.measure.crossplay import seat
 from marl.measure.crossplay_scores import Pair, Sheet, find_limits, interquartile, jackknife, methods
+from marl.measure.matrix import measure
 from marl.run.build import make_env
 from marl.run.evaluate import evaluate
 from marl.run.runs import load_policy
@@ -59,7 +60,7 @@ def test_a_team_alone_plays_as_it_is_evaluated(tmp_path: Path) -> None:
     """The diagonal is self-play under the same random numbers: starts of the corridor differ from lane to lane."""
     runner = agent(None, env=CORRIDOR)
     where = setting(tmp_path, episodes=9)
-    cell = play(seat([runner, runner], where), lambda done: None)
+    cell = seat([runner, runner], where).play(lambda done: None)
     env, streams = make_env(OmegaConf.create({"env": CORRIDOR}), 4, 0), Streams(0)
     policy = load_policy(runner.opens, env.spec, torch.device("cpu"), streams)
     alone = evaluate(
@@ -136,7 +137,8 @@ def test_a_pair_that_is_not_possible_says_why_and_the_rest_is_measured(tmp_path:
     cells, outcome = scored(pairs([ZERO], [picky, ONE], setting(tmp_path)))
     assert outcome.complete and len(outcome.impossible) == 2
     assert cells[0][0] == "not possible: picky plays with 3 agents only" and mean(cells[0][1]) == 3
-    assert run_seating(seat([ZERO, picky], setting(tmp_path)), lambda done: None) == "picky plays with 3 agents only"
+    cell = seat([ZERO, picky], setting(tmp_path))
+    assert measure([cell], 1).impossible == {cell.key: "picky plays with 3 agents only"}
 
 
 # numbers

@@ -16,8 +16,7 @@ from scipy import stats
 
 from marl.core.protocols import Fitting
 from marl.core.types import core_fields
-from marl.measure.cells import read_cell
-from marl.measure.robustness import measure
+from marl.measure.matrix import measure, read_cell
 from marl.measure.robustness_scores import add_leads, combine, over_tasks, score_rows, score_run
 from marl.run.evaluate import evaluate
 from marl.show.robustness_report import csv_text, document, table

@@ -15,7 +15,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-FOLDER = Path(__file__).resolve().parent.parent / "conf" / "options"
+FOLDER = Path(__file__).resolve().parent / "options"
 
 
 def _with_defaults(group: str, name: str, options: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,254 @@
+"""The framework from Python: what the scripts do, as functions that return what they found (``import marl``).
+
+Overrides are those of the command line, as strings. Bad input raises ConfigError with the line that a script prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from marl.core.checks import require_at_least
+from marl.core.intervals import Interval
+from marl.core.protocols import VectorEnv
+from marl.core.types import Carry, ConfigError, EnvSpec, Obs
+from marl.measure import crossplay as crossplay_engine
+from marl.measure import robustness as robustness_engine
+from marl.measure.crossplay_scores import CrossMatrix
+from marl.measure.robustness_scores import Matrix
+from marl.run import build, runs
+from marl.run.compose import compose_with_choices, option
+from marl.run.evaluate import summarise
+from marl.run.folders import pick_checkpoint
+from marl.run.resume import called_as
+from marl.run.trainer import fit
+from marl.show.plot import run_curve
+from marl.show.record import film, save_gif
+
+__all__ = ["Run", "Team", "crossplay", "load", "make_env", "robustness", "train"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that ended: its folder, and the final greedy test as 95% intervals by name (``win_rate``, ``return``,
+    ``length``); ``scores`` is empty where a signal stopped it, and the same call continues."""
+
+    dir: Path
+    scores: dict[str, Interval]
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.scores)
+
+
+def train(*overrides: str, dir: str | Path | None = None) -> Run:
+    """Train a team and return its run.
+
+    Args:
+        overrides: as on the command line of ``scripts.train``: ``"algo=vdn"``, ``"env=toy/matrix"``,
+            ``"train.total_steps=2000"``.
+        dir: the run folder; None: ``runs_dir/run_path``, as the script chooses it. A folder that holds the same run is
+            continued, or returned at once if it is finished; that of another configuration is refused.
+
+    Raises:
+        ConfigError: for overrides that do not compose, options out of range, and a folder of another configuration.
+    """
+    cfg, _ = compose_with_choices(overrides, "train")
+    folder = Path(dir) if dir is not None else Path(cfg.runs_dir) / cfg.run_path
+    with called_as(_call("train", *overrides, dir=None if dir is None else str(dir))):
+        final = fit(cfg, folder, run_curve)
+    return Run(folder, {name: Interval.from_dict(values) for name, values in final.items()})
+
+
+def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> VectorEnv:
+    """Make the environment ``env=name`` with ``n_envs`` lanes.
+
+    Args:
+        name: a name of ``conf/env``, such as ``"skirmish/2s3z"``.
+        n_envs: lanes.
+        seed: of the lanes' random streams.
+        options: what to change about its configuration, such as ``episode_limit=50``.
+
+    Raises:
+        ConfigError: for a name or an option that does not exist, and for values out of range.
+    """
+    require_at_least("", 1, n_envs=n_envs)
+    cfg, _ = compose_with_choices([f"env={name}"], "evaluate")
+    cfg.env = runs.with_options(cfg.env, options)
+    return build.make_env(cfg, n_envs, seed)
+
+
+def load(run: str | Path | Run, checkpoint: int | None = None, *, env: str | None = None, device: str = "auto",
+         threads: int | None = 1, **env_options: Any) -> Team:  # fmt: skip
+    """Load a trained team from its run folder.
+
+    Args:
+        run: a run folder, or what ``train`` returned.
+        checkpoint: environment step of the checkpoint; None: the newest.
+        env: the environment to play in, a name of ``conf/env``; None: the one that it was trained in.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:K"``.
+        threads: CPU threads; None: all.
+        env_options: what to change about the environment's configuration, such as ``ally_health=0.85``.
+
+    Raises:
+        ConfigError: where the folder is no run folder, has no such checkpoint, or does not fit the environment.
+    """
+    folder = run.dir if isinstance(run, Run) else Path(run)
+    return Team(folder, checkpoint, env, device, threads, env_options)
+
+
+class Team:
+    """A trained team. ``dir`` is its run folder, ``spec`` the sizes of the game that it plays."""
+
+    def __init__(
+        self, dir: Path, checkpoint: int | None, env: str | None, device: str, threads: int | None,
+        env_options: Mapping[str, Any],
+    ) -> None:  # fmt: skip
+        self.dir, self.checkpoint = dir, checkpoint
+        self._env, self._device, self._threads, self._options = env, device, threads, dict(env_options)
+        runs.read_config(dir)
+        pick_checkpoint(dir, checkpoint)
+        self._player: runs.Team | None = None
+        self._carry: Carry | None = None
+        self._lanes = 0
+        with closing((player := self._open(1, 0, None)).env):
+            self.spec: EnvSpec = player.env.spec
+
+    def __repr__(self) -> str:
+        n, actions = self.spec.n_agents, self.spec.n_actions
+        return f"<Team of {self.dir}: {n} agents, {actions} actions, {self.spec.obs_dim} observation features>"
+
+    def _open(self, n_envs: int, seed: int, attack: str | None) -> runs.Team:
+        words = [f"env={self._env}"] if self._env is not None else []
+        words += [f"attack={attack}"] if attack is not None else []
+        cfg, _ = compose_with_choices(words, "evaluate")
+        cfg.run, cfg.checkpoint, cfg.seed = str(self.dir), self.checkpoint, seed
+        cfg.device, cfg.threads, cfg.env_options = self._device, self._threads, self._options
+        return runs.open_team(cfg, n_envs)
+
+    def evaluate(
+        self, episodes: int = 100, *, attack: str | None = None, seed: int = 0, n_envs: int = 32
+    ) -> dict[str, Interval]:
+        """Play greedy episodes and return 95% intervals by name (``win_rate``, ``return``, ``length``), as
+        ``scripts.evaluate`` does with the same arguments.
+
+        Args:
+            episodes: how many.
+            attack: a name of ``conf/attack``; None: nobody attacks.
+            seed: of the episodes.
+            n_envs: lanes played at once.
+        """
+        require_at_least("", 1, episodes=episodes, n_envs=n_envs)
+        team = self._open(min(n_envs, episodes), seed, attack)
+        with closing(team.env):
+            return summarise(runs.evaluate_team(team, episodes))
+
+    def record(self, path: str | Path, episodes: int = 1, *, seed: int = 0, fps: float = 8.0) -> Path:
+        """Film greedy episodes as an animated GIF and return its path.
+
+        Args:
+            path: where to write it; must end in ``.gif``.
+            episodes: how many.
+            seed: of the episodes.
+            fps: steps a second.
+        """
+        path = Path(path)
+        if path.suffix.lower() != ".gif":
+            raise ConfigError(f"path={path} must end in .gif")
+        require_at_least("", 1, episodes=episodes, fps=fps)
+        team = self._open(1, seed, None)
+        with closing(team.env):
+            frames, _ = film(team, episodes)
+        save_gif(frames, path, fps)
+        return path
+
+    @torch.no_grad()
+    def act(self, obs: Obs) -> Tensor:
+        """Return greedy actions long [B, n] for what ``make_env(...)`` shows, remembering the episode so far.
+
+        Call ``reset`` before the first step of new episodes. Raise ValueError where the number of lanes changes within
+        an episode.
+        """
+        if self._player is None:
+            self._player = self._open(1, 0, None)
+            self._player.env.close()
+        policy, gen = self._player.policy, self._player.streams["eval"]
+        lanes = len(obs.state)
+        if self._carry is None:
+            self._carry, self._lanes = policy.begin(lanes, gen), lanes
+        if lanes != self._lanes:
+            raise ValueError(f"obs has {lanes} lanes, the episode began with {self._lanes}; call reset() first")
+        actions, carry, _ = policy.act(obs.to(self._player.device), self._carry, explore=False, gen=gen)
+        self._carry = policy.after(carry, actions, actions)
+        return actions.cpu()
+
+    def reset(self) -> None:
+        """Forget the episode that ``act`` remembers."""
+        self._carry = None
+
+
+def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *overrides: str, **options: Any) -> Matrix:
+    """Measure trained teams against the attacks of a suite, and return the matrix.
+
+    Args:
+        runs: run folders, patterns, or what ``train`` returned.
+        suite: a name of ``conf/suite``: the columns.
+        overrides: as on the command line of ``scripts.robustness``, such as ``"env=skirmish/2s3z"``.
+        options: its keys, such as ``episodes=200``, ``jobs=2``, ``out="outputs/nb"``.
+
+    ``marl.show.robustness_report`` shows the matrix as a table (``show``) and writes its files (``write``).
+    """
+    cfg, chosen = _matrix_config("robustness", runs, [f"suite={suite}", *overrides], options)
+    with called_as(_call("robustness", _folders(runs), suite, *overrides, **options)):
+        return robustness_engine.run(cfg, chosen["suite"], chosen.get("env"), option)
+
+
+def crossplay(
+    runs: str | Path | Run | Sequence[Any], partners: str = "none", *overrides: str, **options: Any
+) -> CrossMatrix:
+    """Let trained teams play with each other and with partners that they never met, and return the matrix.
+
+    Args:
+        runs: run folders, patterns, or what ``train`` returned.
+        partners: a name of ``conf/partners``: populations of held-out partners.
+        overrides: as on the command line of ``scripts.crossplay``, such as ``"env=mds"``.
+        options: its keys, such as ``episodes=200``, ``jobs=2``, ``out="outputs/nb"``.
+
+    ``marl.show.crossplay_report`` shows the matrix as tables (``show``) and writes its files (``write``).
+    """
+    cfg, chosen = _matrix_config("crossplay", runs, [f"partners={partners}", *overrides], options)
+    with called_as(_call("crossplay", _folders(runs), partners, *overrides, **options)):
+        return crossplay_engine.run(cfg, chosen.get("env"))
+
+
+def _folders(given: Any) -> list[Any]:
+    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    return [str(one.dir) if isinstance(one, Run) else str(one) if isinstance(one, Path) else one for one in several]
+
+
+def _matrix_config(
+    script: str, given: Any, overrides: list[str], options: dict[str, Any]
+) -> tuple[DictConfig, dict[str, str]]:
+    cfg, chosen = compose_with_choices(overrides, script)
+    for key, value in {"runs": _folders(given), **options}.items():
+        if key not in cfg:
+            raise ConfigError(f"{key} is not an option of marl.{script}; there are {', '.join(map(str, cfg))}")
+        try:
+            OmegaConf.update(cfg, key, str(value) if isinstance(value, Path) else value, merge=True)
+        except ValueError as error:  # of another type
+            raise ConfigError(f"{key}={value}: {' '.join(str(error).split())}") from error
+    return cfg, chosen
+
+
+def _call(name: str, *arguments: Any, **options: Any) -> str:
+    """Return a call of this module as one would type it."""
+    words = [repr(argument) for argument in arguments]
+    words += [f"{key}={value!r}" for key, value in options.items() if value is not None]
+    return f"marl.{name}({', '.join(words)})"

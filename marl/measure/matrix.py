@@ -1,0 +1,203 @@
+"""The engine of every matrix of measurements: cells that are known by their content, measured once and kept in files.
+
+``robustness`` (teams against attacks) and ``crossplay`` (teams with each other) describe what their cells are and how
+one is played. What they share is here: the setting, keys, files, the pass over what is still missing, and reading it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from omegaconf import DictConfig
+
+from marl.core.checks import require_at_least, require_choice
+from marl.core.config import pick_device
+from marl.core.types import ConfigError
+from marl.run.build import use_threads
+from marl.run.checkpoint import write_atomic
+from marl.run.jobs import Stopped, run_jobs
+from marl.run.progress import JobProgress
+from marl.run.resume import command_line, git_commit
+from marl.run.signals import StopRequest
+
+log = logging.getLogger(__name__)
+LAYOUT = 1  # of the files that are kept; raise it when their meaning changes, and old files are not read any more
+MEASUREMENT = 1  # of how episodes are played and counted; raise it when a mended rule of play makes old cells wrong
+METRICS = {"win_rate": "won", "return": "return"}  # metric: the per-episode values that it is the mean of
+Tell = Callable[[float], None]  # is told which share of a job is done, 0 to 1
+Episodes = dict[str, list[Any]]  # per-episode values, as they are kept
+Results = dict[str, np.ndarray]  # per-episode values of a cell, as they are read
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of a matrix share. ``device`` and ``threads`` say where they are computed and change no cell."""
+
+    episodes: int  # of every cell
+    n_envs: int  # lanes played at once
+    seed: int  # of the episodes
+    device: str
+    threads: int | None
+    out: Path
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that one cell uses."""
+        return min(self.n_envs, self.episodes)
+
+
+class Job(Protocol):
+    """Work whose result is kept in ``path``; ``key`` is the digest of everything that decides the result."""
+
+    @property
+    def title(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def path(self) -> Path: ...
+
+
+class Preparation(Job, Protocol):
+    """Work that cells need first, such as fitting an attack."""
+
+    def prepare(self, tell: Tell) -> str | None: ...  # keeps its result; returns the reason where it is not possible
+
+
+class Cell(Job, Protocol):
+    """Episodes to be measured: a frozen dataclass, so that it can be sent to another process."""
+
+    @property
+    def needs(self) -> Preparation | None: ...
+
+    @property
+    def why(self) -> str | None: ...  # the reason where it is known beforehand that the cell is not possible
+
+    def about(self) -> dict[str, Any]: ...  # what is kept beside the episodes, for the record
+
+    def play(self, tell: Tell) -> Episodes: ...  # ConfigError where the cell is not possible
+
+
+J = TypeVar("J", bound=Job)
+C = TypeVar("C", bound=Cell)
+
+
+def read_options(cfg: DictConfig) -> dict[str, Any]:
+    """Return the fields of ``Setting`` from a script's options. Raise ConfigError for what no matrix can have."""
+    require_at_least("", 1, episodes=cfg.episodes, n_envs=cfg.n_envs, jobs=cfg.jobs)
+    require_at_least("", 0, seed=cfg.seed)
+    require_choice("", METRICS, metric=cfg.metric)
+    use_threads(cfg.threads)
+    if cfg.results is not None and not cfg.results.endswith(".json"):
+        raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn beside it")
+    return {
+        "episodes": cfg.episodes, "n_envs": cfg.n_envs, "seed": cfg.seed, "device": str(pick_device(cfg.device)),
+        "threads": cfg.threads, "out": Path(cfg.out),
+    }  # fmt: skip
+
+
+def content_key(document: dict[str, Any]) -> str:
+    """Return the digest of plain data, whatever the order of its keys, under today's layout and rules of measuring."""
+    text = json.dumps({"layout": LAYOUT, "measurement": MEASUREMENT, **document}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def missing(jobs: Iterable[J]) -> list[J]:
+    """Return the jobs whose result is not there yet, each key once."""
+    return list({job.key: job for job in jobs if not job.path.exists()}.values())
+
+
+@dataclass
+class Outcome:
+    """What a pass over cells left behind: reasons by the key of the cell, and whether nothing is left to do."""
+
+    impossible: dict[str, str]
+    complete: bool
+
+
+def measure(cells: Iterable[C], processes: int) -> Outcome:
+    """Prepare and measure whatever is not there yet, in ``processes``. A signal stops the pass after the round in hand;
+    finished cells stay."""
+    pending = missing(cells)
+    needed = missing(cell.needs for cell in pending if cell.needs is not None)
+    with _one_pass(len(needed) + len(pending), processes) as (outcome, do):
+        do(_prepare, needed)
+        do(_measure_cell, [_after_preparation(cell, outcome.impossible) for cell in pending])
+    for job in needed:
+        outcome.impossible.pop(job.key, None)
+    return outcome
+
+
+def _after_preparation(cell: Any, failed: dict[str, str]) -> Any:
+    """Return the cell, with the reason if what it needs turned out not to be possible."""
+    return replace(cell, why=failed[cell.needs.key]) if cell.needs is not None and cell.needs.key in failed else cell
+
+
+def _prepare(job: Preparation, tell: Tell) -> str | None:
+    return job.prepare(tell)
+
+
+def _measure_cell(cell: Cell, tell: Tell) -> str | None:
+    """Play a cell and keep its episodes; return the reason where it is not possible."""
+    if cell.why is not None:
+        return cell.why
+    started = time.perf_counter()
+    try:
+        episodes = cell.play(tell)
+    except ConfigError as error:
+        return str(error)
+    document = {
+        "title": cell.title, **cell.about(), "commit": git_commit(), "seconds": time.perf_counter() - started,
+        "episodes": episodes,
+    }  # fmt: skip
+    cell.path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(cell.path, json.dumps(document))
+    return None
+
+
+@contextmanager
+def _one_pass(total: int, processes: int) -> Iterator[tuple[Outcome, Callable[..., None]]]:
+    """Give the outcome of a pass over ``total`` jobs, and a function ``do(work, jobs)`` that does some of them. A
+    signal leaves the block after the round in hand."""
+    outcome = Outcome({}, complete=False)
+    with StopRequest() as stop, JobProgress(total) as progress:
+
+        def do(work: Callable[[J, Tell], str | None], jobs: Sequence[J]) -> None:
+            for job, why in run_jobs(work, jobs, processes, stop, progress):
+                log.info("%s: %s", job.title, f"not possible: {why}" if why else "done")
+                if why is not None:
+                    outcome.impossible[job.key] = why
+
+        try:
+            yield outcome, do
+            outcome.complete = True
+        except Stopped:
+            log.info("stopped by %s; the same command continues", stop.name)
+
+
+def read_cell(cell: Job, outcome: Outcome) -> Results | str:
+    """Return the per-episode values of a measured cell, or why there are none."""
+    if not cell.path.exists():
+        why = outcome.impossible.get(cell.key)
+        return "not measured yet" if why is None else f"not possible: {why}"
+    document = json.loads(cell.path.read_text(encoding="utf8"))
+    return {name: np.asarray(values) for name, values in document["episodes"].items()}
+
+
+def provenance(cells: Iterable[Job], setting: Setting) -> dict[str, Any]:
+    """Return how a matrix came about: commits of this pass and of the cells, the command, lanes and seed."""
+    kept = [json.loads(cell.path.read_text(encoding="utf8"))["commit"] for cell in cells if cell.path.exists()]
+    return {
+        "commit": git_commit(), "commits": sorted(set(kept)), "command": command_line(), "seed": setting.seed,
+        "n_envs": setting.lanes,
+    }  # fmt: skip

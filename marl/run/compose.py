@@ -1,0 +1,128 @@
+"""From overrides to a configuration, as on a command line, and errors of composing in one line.
+
+The tree of configurations is the package ``conf`` beside ``marl``. It is found by name and never imported statically:
+plug-ins reach the framework through configuration alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from marl.core.config import register
+from marl.core.types import ConfigError
+
+TREE = "conf"
+
+
+def tree_folder() -> Path:
+    """Return the folder of the configuration tree."""
+    return Path(str(importlib.import_module(TREE).__file__)).parent
+
+
+def register_configs() -> None:
+    """Make the schemas, and every option that has no file of its own, known to Hydra; safe to call twice."""
+    register()
+    importlib.import_module(TREE).register()
+
+
+def stored(group: str) -> Iterator[str]:
+    """Yield the names that the config store has for ``group``; subgroups as ``folder/NAME``."""
+    store = ConfigStore.instance()
+    try:
+        nodes = store.list(group)
+    except OSError:  # the store has no such group
+        return
+    for node in nodes:
+        if node.endswith(".yaml"):
+            yield node.removesuffix(".yaml")
+        else:
+            yield from (f"{node}/{name}" for name in stored(f"{group}/{node}"))
+
+
+def choices(group: str) -> list[str]:
+    """Return the names that ``group=NAME`` accepts, from files and the config store; subgroups as ``folder/NAME``."""
+    register_configs()
+    folder = tree_folder() / group
+    names = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")} | set(stored(group))
+    return sorted(name for name in names if Path(name).name != "base")
+
+
+def nearest(name: str, names: Sequence[str]) -> list[str]:
+    """Return up to three of ``names`` that ``name`` may mean, whatever its capitals and whether or not it says the
+    folder: ``3M`` may mean ``skirmish/3m``."""
+    meant = {known: (known.lower(), known.rpartition("/")[2].lower()) for known in names}
+    near = difflib.get_close_matches(name.lower(), [way for ways in meant.values() for way in ways], n=3, cutoff=0.5)
+    return list(dict.fromkeys(known for way in near for known, ways in meant.items() if way in ways))[:3]
+
+
+def one_line(error: BaseException) -> str:
+    """Return the error's own words on one line; for a choice that does not exist, with its nearest neighbours."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).partition("/")
+        names = choices(group)
+        near = nearest(name, names)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        return f"{group}={name} does not exist; {hint}there are {', '.join(names)}"
+    words = " ".join(str(error).split())
+    cause = error.__cause__
+    if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
+        words = f"{words.removesuffix('.')}: {str(cause.msg or cause).splitlines()[0]}"
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
+            words += f"; there are {', '.join(map(str, cause.parent_node))}"
+    return words
+
+
+@contextmanager
+def _own_hydra() -> Iterator[None]:
+    """Compose inside, also while a script's Hydra is active; afterwards Hydra is as it was."""
+    active, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    GlobalHydra.instance().clear()
+    try:
+        with hydra.initialize_config_module(TREE, version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = active
+        HydraConfig.instance().cfg = config
+
+
+def compose_with_choices(overrides: Sequence[str], config: str) -> tuple[DictConfig, dict[str, str]]:
+    """Return the configuration that ``overrides`` of ``conf/<config>.yaml`` give, fully interpolated, and by group what
+    was chosen. Raise ConfigError, in one line, for overrides that do not compose."""
+    register_configs()
+    with _own_hydra():
+        try:
+            cfg = hydra.compose(config, overrides=list(overrides), return_hydra_config=True)
+            HydraConfig.instance().set_config(cfg)
+            chosen = {str(group): str(name) for group, name in cfg.hydra.runtime.choices.items()}
+            with open_dict(cfg):
+                del cfg["hydra"]
+            OmegaConf.resolve(cfg)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(one_line(error)) from error
+    return cfg, chosen
+
+
+def compose(*overrides: str, config: str = "train") -> DictConfig:
+    """Return the configuration of a command line: ``compose("algo=vdn", "env=toy/matrix")`` is what
+    ``python -m scripts.train algo=vdn env=toy/matrix`` trains with; ``config`` names the script.
+
+    Raise ConfigError, in the words of the command line, for overrides that do not compose.
+    """
+    return compose_with_choices(overrides, config)[0]
+
+
+def option(group: str, name: str) -> DictConfig:
+    """Return the configuration that ``group=name`` selects, for the groups of ``scripts.evaluate``."""
+    return compose(f"{group}={name}", config="evaluate")[group]

@@ -1,0 +1,68 @@
+"""What the reports of both matrices share: intervals as text, CSV, consoles, colours, TensorBoard, published files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from marl.core.intervals import Interval
+from marl.run.checkpoint import write_atomic
+
+
+def interval_lines(interval: Interval) -> list[str]:
+    """Return "0.50" and "[0.25, 0.75]"; a single value has no bounds."""
+    return [f"{interval.mean:.2f}", *([f"[{interval.low:.2f}, {interval.high:.2f}]"] if interval.bounded else [])]
+
+
+def csv_text(columns: tuple[str, ...], lines: Iterable[dict[str, Any]]) -> str:
+    """Return lines as CSV with a header; what a line lacks is empty."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return out.getvalue()
+
+
+def wide_console(width: int) -> Console:
+    """Return the terminal, or, where there is none, a console of ``width`` characters."""
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
+
+
+def colour_ends(values: np.ndarray, metric: str) -> tuple[float, float]:
+    """Return the values of the first and last colour: 0 and 1 for rates, else 0 or the least, and the largest."""
+    known = values[np.isfinite(values)]
+    return (0.0, 1.0) if metric == "win_rate" else (known.min(initial=0.0), known.max(initial=0.0) or 1.0)
+
+
+def write_scalars(folder: Path, runs: dict[str, tuple[int, dict[str, float]]]) -> None:
+    """Write TensorBoard scalars, in place of those that were there: step and values by the name of a run."""
+    from torch.utils.tensorboard import SummaryWriter
+
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, (step, scalars) in runs.items():
+        with SummaryWriter(str(folder / name.replace("/", "-"))) as writer:
+            for key, value in scalars.items():
+                writer.add_scalar(key, value, step)
+
+
+def write_files(folder: Path, texts: dict[str, str]) -> None:
+    """Write text files by name into ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        write_atomic(folder / name, text)
+
+
+def publish(path: Path, document: dict[str, Any], draw: Callable[[Path], Path]) -> Path:
+    """Write ``document`` as ``path`` (.json), and draw its picture beside it."""
+    write_files(path.parent, {path.name: json.dumps(document, indent=1) + "\n"})
+    draw(path.with_suffix(".png"))
+    return path

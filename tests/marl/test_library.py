@@ -1,0 +1,191 @@
+"""The library as a notebook uses it: twice in a row, from any folder, with plug-ins from outside the repository."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from PIL import Image
+
+import marl
+from marl.core.types import ConfigError
+from marl.run.metrics import read_rows
+from marl.show import crossplay_report, robustness_report
+from tests.support.helpers import command, rows
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = ("env=toy/corridor", "train.total_steps=400", "train.n_envs=8", "eval.every=200", "eval.episodes=8",
+         "eval.final_episodes=8", "eval.n_envs=8", "replay.capacity=64", "algo.batch_size=8", "algo.warmup_episodes=8",
+         "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "log.every=100",
+         "log.tensorboard=false", "log.progress=off")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> marl.Run:
+    return marl.train("algo=vdn", *SMALL, dir=tmp_path_factory.mktemp("library") / "run")
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert f'version = "{marl.__version__}"' in (ROOT / "pyproject.toml").read_text()
+
+
+def test_importing_marl_loads_nothing_and_lists_everything() -> None:
+    unlisted = "sorted(set(marl.__all__) - set(dir(marl)))"
+    code = f"import sys, marl; print('torch' in sys.modules, 'hydra' in sys.modules, {unlisted})"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.stdout.strip() == "False False []", done.stderr
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        marl.nonsense  # noqa: B018
+
+
+def test_compose_is_the_command_line_and_leaves_hydra_as_it_was() -> None:
+    before = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
+    first = marl.compose("algo=vdn", "env=toy/matrix", "algo.learner.lr=0.01", "seed=3")
+    assert marl.compose("algo=vdn", "env=toy/matrix", "algo.learner.lr=0.01", "seed=3") == first
+    assert (GlobalHydra.instance().hydra, HydraConfig.instance().cfg) == before
+    assert first.run_path == "default/toy-matrix/vdn-none/algo.learner.lr=0.01-seed3"
+    assert first.env._target_ == "envs.toys.games.MatrixGame" and "hydra" not in first
+    assert marl.compose("suite=quick", config="robustness").suite.columns
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["algo=qmx"], "algo=qmx does not exist; did you mean qmix"),
+        (["env=3m"], "env=3m does not exist; did you mean skirmish/3m"),
+        (["algo.learner.lrr=1"], "lrr"),
+        (["train.total_steps=0"], "train.total_steps=0"),
+        (["train.total_steps=many"], "many"),
+    ],
+)
+def test_bad_input_is_one_line_and_nothing_is_written(overrides: list[str], says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        marl.train(*overrides, dir=tmp_path / "run")
+    assert says in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_what_the_script_makes(run: marl.Run, tmp_path: Path) -> None:
+    command("train", "algo=vdn", *SMALL, f"runs_dir={tmp_path}")
+    (script,) = (path.parent for path in tmp_path.rglob("DONE"))
+    for file in ("eval", "metrics"):
+        assert rows(script, file) == rows(run.dir, file)
+    left = {path.name for path in run.dir.iterdir()}
+    assert left >= {"config.json", "meta.json", "checkpoints", "DONE", "learning_curve.png"}
+    final = read_rows(run.dir / "eval.jsonl")[-1]
+    assert run.finished and run.scores["return"].mean == final["eval/return"]
+    said = json.loads((run.dir / "meta.json").read_text())["command"]
+    assert said.startswith("marl.train('algo=vdn', 'env=toy/corridor'") and str(run.dir) in said
+
+
+def test_the_same_call_again_returns_the_finished_run(run: marl.Run) -> None:
+    assert marl.train("algo=vdn", *SMALL, dir=run.dir) == run
+    with pytest.raises(ConfigError, match="trained with another configuration"):
+        marl.train("algo=iql", *SMALL, dir=run.dir)
+
+
+def test_a_team_is_tested_as_by_the_script(run: marl.Run, tmp_path: Path) -> None:
+    command("evaluate", f"run='{run.dir}'", "episodes=12", "seed=5", "attack=random", f"out={tmp_path / 'result.json'}")
+    found = json.loads((tmp_path / "result.json").read_text())
+    team = marl.load(run)
+    scores = team.evaluate(episodes=12, seed=5, attack="random")
+    assert {name: score.as_dict() for name, score in scores.items()} == {name: found[name] for name in scores}
+    assert team.evaluate(episodes=12, seed=5, attack="random") == scores
+    assert team.spec.n_agents == marl.make_env("toy/corridor").spec.n_agents and str(run.dir) in repr(team)
+
+
+def test_a_team_acts_as_in_its_own_tests(run: marl.Run) -> None:
+    """Led by hand through lanes of its game, it earns what an evaluation of the same seed does."""
+    team, env = marl.load(run.dir), marl.make_env("toy/corridor", n_envs=4, seed=1)
+    returns = []
+    for _ in range(2):
+        obs, total = env.reset(seed=7), torch.zeros(4)
+        team.reset()
+        for _ in range(team.spec.episode_limit):
+            step = env.step(team.act(obs))
+            total, obs = total + step.reward, step.next
+        returns.append(total)
+    assert torch.equal(*returns)
+    wide = marl.make_env("toy/corridor", n_envs=5)
+    with pytest.raises(ValueError, match="obs has 5 lanes, the episode began with 4"):
+        team.act(wide.reset())
+    team.reset()
+    assert team.act(wide.reset()).shape == (5, team.spec.n_agents)
+
+
+def test_a_team_is_filmed(run: marl.Run, tmp_path: Path) -> None:
+    path = marl.load(run).record(tmp_path / "films" / "corridor.gif")
+    with Image.open(path) as film:
+        assert film.n_frames > 1
+    with pytest.raises(ConfigError, match=r"film.mp4 must end in .gif"):
+        marl.load(run).record(tmp_path / "film.mp4")
+
+
+def test_it_works_from_any_folder_twice_in_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed in (0, 1):
+        folder = "runs/nb" if seed == 0 else None
+        one = marl.train("algo=vdn", *SMALL, f"seed={seed}", dir=folder)
+        assert one.finished and (tmp_path / one.dir / "DONE").exists()
+        assert marl.load(one.dir).evaluate(episodes=4)["return"].n == 4
+    assert one.dir.parts[0] == "runs" and one.dir.name.endswith("seed1")
+
+
+def test_environments_take_options_and_refuse_others() -> None:
+    assert marl.make_env("toy/corridor", n_envs=3, length=6).n_envs == 3
+    with pytest.raises(ConfigError, match="lengthy"):
+        marl.make_env("toy/corridor", lengthy=6)
+    with pytest.raises(ConfigError, match="n_envs=0 must be at least 1"):
+        marl.make_env("toy/corridor", n_envs=0)
+
+
+def test_a_class_outside_the_repository_is_a_plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_bonus.py").write_text(
+        "import torch\nfrom marl.core.protocols import NoHook\n\n\n"
+        "class Bonus(NoHook):\n    def __init__(self, spec, *, size):\n        self.size = size\n\n"
+        "    def reward(self, batch, fwd):\n        return self.size\n\n"
+        "    def update(self, batch, fwd):\n        return {'bonus/size': torch.tensor(self.size)}\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    hook = "+algo.hooks.bonus={_target_: my_bonus.Bonus, _partial_: true, size: 0.25}"
+    run = marl.train("algo=vdn", *SMALL, hook, dir=tmp_path / "run")
+    assert read_rows(run.dir / "metrics.jsonl")[-1]["bonus/size"] == 0.25
+
+
+def test_both_matrices_are_measured_shown_and_written(run: marl.Run, tmp_path: Path, capsys: Any) -> None:
+    matrix = marl.robustness([run], "quick", episodes=4, only=["natural", "random"], out=tmp_path / "r")
+    (method, row) = matrix.rows
+    assert matrix.columns == ["natural", "random"] and row.label == method.label and matrix.complete
+    assert matrix.about["command"].startswith("marl.robustness(")
+    robustness_report.show(matrix)
+    assert "natural" in capsys.readouterr().out
+    assert (robustness_report.write(matrix, tmp_path / "r") / "matrix.png").exists()
+    cross = marl.crossplay(run.dir, "simple", episodes=4, out=tmp_path / "c")
+    assert cross.complete and {partner.population for partner in cross.sheet.partners}
+    assert (crossplay_report.write(cross, tmp_path / "c") / "crossplay.png").exists()
+    with pytest.raises(ConfigError, match=r"episods is not an option of marl.robustness; there are .*episodes"):
+        marl.robustness([run], episods=4)
+    with pytest.raises(ConfigError, match="episodes=few"):
+        marl.robustness([run], episodes="few")
+
+
+def test_composing_while_a_script_runs_leaves_its_hydra_alone(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import hydra, marl\nfrom hydra.core.hydra_config import HydraConfig\n\n\n"
+        "@hydra.main(version_base='1.3', config_path=None)\ndef main(cfg):\n"
+        "    folder = HydraConfig.get().runtime.output_dir\n"
+        "    target = marl.compose('env=toy/matrix').env._target_\n"
+        "    print(target, HydraConfig.get().runtime.output_dir == folder)\n\n\nmain()\n"
+    )
+    words, env = [sys.executable, str(script), f"hydra.run.dir={tmp_path}"], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=600, env=env)
+    assert done.stdout.strip() == "envs.toys.games.MatrixGame True", done.stderr
