@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from marl.core.checks import require_at_least
 from marl.core.protocols import VectorEnv
 from marl.core.types import ConfigError, Obs, Step
 
@@ -37,11 +38,10 @@ class StateBlock:
         inner = self.env.spec
         self.info, mask = inner.family(family).info, inner.family(family).mask
         n, C = mask.shape
-        if penalty < 0:
-            raise ConfigError(f"penalty is {penalty}; it must be at least 0")
+        require_at_least("", 0, penalty=penalty)
         who = list(range(n)) if agents is None else list(agents)
         if not who or len(set(who)) < len(who) or not set(who) <= set(range(n)):
-            raise ConfigError(f"agents must be different numbers in 0..{n - 1}, or null for all, got {who}")
+            raise ConfigError(f"agents={who} must be different numbers within [0, {n - 1}], or null for all")
         if not sets:
             raise ConfigError("sets must hold at least one list of features (an empty list: nothing is blocked)")
         wrong = [c for one in sets for c in one if not 0 <= c < C or not bool(mask[who, c].any())]

@@ -20,11 +20,11 @@ from envs.grid.game import (
     GridGame,
     begin_lane,
     remember_cells,
-    require_at_least,
 )
 from envs.kernels.compiled import Record, rule
 from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
 from envs.kernels.rng import below
+from marl.core.checks import require_at_least, require_within
 from marl.core.types import ConfigError, EnvSpec
 
 LOAD = 5
@@ -275,13 +275,12 @@ class Foraging(GridGame):
         self, size: int, n_agents: int, n_food: int, min_level: int, max_level: int, coop: bool, sight: int,
         penalty: float, absent_agents: int, episode_limit: int, *, n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
-        require_at_least(4, size=size)
-        require_at_least(1, n_agents=n_agents, n_food=n_food, min_level=min_level, sight=sight)
-        require_at_least(min_level, max_level=max_level)
-        require_at_least(0, penalty=penalty, absent_agents=absent_agents)
-        require_at_least(1, episode_limit=episode_limit)
-        if absent_agents >= n_agents:
-            raise ConfigError(f"absent_agents must lie in 0 .. {n_agents - 1}, got {absent_agents}")
+        require_at_least("", 4, size=size)
+        require_at_least("", 1, n_agents=n_agents, n_food=n_food, min_level=min_level, sight=sight)
+        require_at_least("", min_level, max_level=max_level)
+        require_at_least("", 0, penalty=penalty)
+        require_at_least("", 1, episode_limit=episode_limit)
+        require_within("", 0, n_agents - 1, absent_agents=absent_agents)
         if n_agents >= (size - 2) ** 2:
             raise ConfigError(f"n_agents is {n_agents}; {size} x {size} cells have room for {(size - 2) ** 2 - 1}")
         rules = Rules(size, episode_limit, n_agents, min_level, max_level, coop, sight, float(penalty), absent_agents)

@@ -1,4 +1,4 @@
-"""What the small grid games share: the board, its picture, and the checks of their options.
+"""What the small grid games share: the board and its picture.
 
 A game is a module with the rules of one lane, the kernels made of them and a spec (``pushbox``, ``spread``,
 ``staghunt``, ``foraging``, ``mds``). A game whose lanes hold more than cells is a ``LaneGame`` with records of its own
@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from envs.kernels.compiled import rule
 from envs.kernels.game import LaneGame
 from envs.kernels.lanes import LANE, Kernels, Outputs, allocate_outputs, begin_episode
+from marl.core.checks import require_at_least
 from marl.core.types import ConfigError, EnvSpec, Obs
 
 STAY = 0
@@ -63,7 +64,7 @@ class GridGame(LaneGame):
         self, spec: EnvSpec, rules: Any, kernels: Kernels, size: int, entities: int, events: Sequence[str],
         n_envs: int, seed: int,
     ) -> None:  # fmt: skip
-        require_at_least(1, n_envs=n_envs)
+        require_at_least("", 1, n_envs=n_envs)
         self.size = size
         board = Board(
             lanes=np.zeros(n_envs, LANE),
@@ -108,17 +109,3 @@ class GridGame(LaneGame):
                 else:
                     pen.rectangle(box, fill="peru", outline="black")
         return np.array(image)
-
-
-def require_at_least(least: int, **values: float) -> None:
-    """Refuse values below ``least``; ConfigError names the first."""
-    for name, value in values.items():
-        if value < least:
-            raise ConfigError(f"{name} must be at least {least}, got {value}")
-
-
-def require_share(**values: float) -> None:
-    """Refuse values that are not probabilities; ConfigError names the first."""
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ConfigError(f"{name} must lie in 0..1, got {value}")

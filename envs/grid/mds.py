@@ -20,10 +20,10 @@ from envs.grid.game import (
     GridGame,
     begin_lane,
     remember_cells,
-    require_at_least,
 )
 from envs.kernels.compiled import rule
 from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
+from marl.core.checks import require_at_least, require_choice
 from marl.core.types import Blockable, ConfigError, EnvSpec
 
 MOVES = ("N", "NE", "E", "SE", "S", "SW", "W", "NW", "stay")
@@ -130,8 +130,8 @@ class MultiDestinationSpread(GridGame):
         self, size: int, n_agents: int, goals: Sequence[Sequence[int]], pay: Sequence[float], episode_limit: int,
         *, n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
-        require_at_least(2, size=size, n_agents=n_agents)
-        require_at_least(1, episode_limit=episode_limit)
+        require_at_least("", 2, size=size, n_agents=n_agents)
+        require_at_least("", 1, episode_limit=episode_limit)
         taken = np.zeros(size * size, np.bool_)
         for goal in goals:
             if len(goal) != 2 or not all(0 <= c < size for c in goal) or taken[goal[1] * size + goal[0]]:
@@ -154,8 +154,7 @@ class MultiDestinationSpread(GridGame):
 
     def blockable(self, family: str) -> Tensor:
         """Return which cells can be blocked for each agent, bool [n, C]."""
-        if family not in self.families:
-            raise ConfigError(f"family must be one of {', '.join(self.families)}, got {family}")
+        require_choice("", self.families, family=family)
         return self.spec.blockable[family].mask.clone()
 
     def render(self, lane: int = 0) -> np.ndarray:

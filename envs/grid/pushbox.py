@@ -19,13 +19,12 @@ from envs.grid.game import (
     GridGame,
     begin_lane,
     remember_cells,
-    require_at_least,
-    require_share,
 )
 from envs.kernels.compiled import rule
 from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
 from envs.kernels.rng import uniform
-from marl.core.types import ConfigError, EnvSpec
+from marl.core.checks import require_at_least, require_share, require_within
+from marl.core.types import EnvSpec
 
 AGENTS = 2
 STARTS = ((-2, 0), (2, 0), (-2, -2), (2, 2), (-2, 2), (2, -2), (0, -2), (0, 2))  # offsets of the boxes from the centre
@@ -200,11 +199,10 @@ class PushBox(GridGame):
         self, size: int, n_boxes: int, lone_push: float, goal_reward: float, episode_limit: int,
         *, n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
-        require_at_least(7, size=size)  # smaller, and a box starts at the wall
-        require_at_least(1, episode_limit=episode_limit)
-        require_share(lone_push=lone_push)
-        if not 1 <= n_boxes <= len(STARTS):
-            raise ConfigError(f"n_boxes must lie in 1..{len(STARTS)}, got {n_boxes}")
+        require_at_least("", 7, size=size)  # smaller, and a box starts at the wall
+        require_at_least("", 1, episode_limit=episode_limit)
+        require_share("", lone_push=lone_push)
+        require_within("", 1, len(STARTS), n_boxes=n_boxes)
         rules = Rules(size, episode_limit, float(lone_push), float(goal_reward))
         spec = build_spec(n_boxes, episode_limit)
         super().__init__(spec, rules, KERNELS, size, AGENTS + n_boxes, EVENTS, n_envs, seed)

@@ -5,7 +5,7 @@ The exploration task of ``docs/environments.md``: what matters is the agents' fo
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -17,15 +17,16 @@ from envs.grid.game import (
     Board,
     GridGame,
     begin_lane,
-    require_at_least,
 )
 from envs.kernels.compiled import rule
 from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
 from envs.kernels.rng import below
+from marl.core.checks import require_at_least, require_choice
 from marl.core.types import ConfigError, EnvSpec
 
 MOVES = ("stay", "right", "left", "up", "down")
 EVENTS = ("formation", "positions")
+Start = Literal["centre", "anywhere"]
 
 
 class Rules(NamedTuple):
@@ -144,14 +145,13 @@ class Spread(GridGame):
     """
 
     def __init__(
-        self, size: int, n_agents: int, distance: int, sight: int, start: Literal["centre", "anywhere"],
+        self, size: int, n_agents: int, distance: int, sight: int, start: Start,
         goal_reward: float, episode_limit: int, *, n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
-        require_at_least(2, size=size, n_agents=n_agents)
-        require_at_least(1, distance=distance, episode_limit=episode_limit)
-        require_at_least(0, sight=sight)
-        if start not in ("centre", "anywhere"):
-            raise ConfigError(f"start={start} is not known; choose one of centre, anywhere")
+        require_at_least("", 2, size=size, n_agents=n_agents)
+        require_at_least("", 1, distance=distance, episode_limit=episode_limit)
+        require_at_least("", 0, sight=sight)
+        require_choice("", get_args(Start), start=start)
         room = ((size - 1) // distance + 1) ** 2
         if n_agents > room:
             raise ConfigError(f"distance is {distance}; {size} x {size} cells have room for {room} agents so far apart")

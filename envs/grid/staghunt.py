@@ -19,12 +19,11 @@ from envs.grid.game import (
     Board,
     GridGame,
     begin_lane,
-    require_at_least,
-    require_share,
 )
 from envs.kernels.compiled import Record, rule
 from envs.kernels.lanes import Outputs, end_step, lane_kernels, rests
 from envs.kernels.rng import below, uniform
+from marl.core.checks import require_at_least, require_share, require_within
 from marl.core.types import ConfigError, EnvSpec
 
 CATCH = 5
@@ -242,13 +241,12 @@ class StagHunt(GridGame):
         self, size: int, n_predators: int, n_prey: int, capture_needs: int, capture_reward: float, penalty: float,
         catchers_leave: bool, prey_rest: float, sight: int, episode_limit: int, *, n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
-        require_at_least(2, size=size)
-        require_at_least(1, n_predators=n_predators, n_prey=n_prey, sight=sight, episode_limit=episode_limit)
-        require_at_least(0, penalty=penalty)
-        require_share(prey_rest=prey_rest)
+        require_at_least("", 2, size=size)
+        require_at_least("", 1, n_predators=n_predators, n_prey=n_prey, sight=sight, episode_limit=episode_limit)
+        require_at_least("", 0, penalty=penalty)
+        require_share("", prey_rest=prey_rest)
         most = min(n_predators, 4)  # neighbours of a cell
-        if not 1 <= capture_needs <= most:
-            raise ConfigError(f"capture_needs must lie in 1..{most} for {n_predators} predators, got {capture_needs}")
+        require_within("", 1, most, note=f"with {n_predators} predators", capture_needs=capture_needs)
         if n_predators + n_prey >= size * size:
             raise ConfigError(f"size is {size}: no room for {n_predators} predators and {n_prey} prey to move in")
         rules = Rules(

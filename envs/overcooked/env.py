@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from envs.grid.game import require_at_least
 from envs.kernels.compiled import rule
 from envs.kernels.game import LaneGame
 from envs.kernels.lanes import LANE, Outputs, allocate_outputs, begin_episode, end_step, lane_kernels, rests
@@ -33,6 +32,7 @@ from envs.overcooked.records import (
     Rules,
 )
 from envs.overcooked.render import draw
+from marl.core.checks import require_at_least, require_choice
 from marl.core.types import Blockable, ConfigError, Obs
 
 OBSERVATIONS = ("lossless", "features")
@@ -113,9 +113,8 @@ class Overcooked(LaneGame):
         orders: Sequence[Sequence[int]], delivery_reward: float, potting_bonus: float, dish_bonus: float,
         soup_bonus: float, episode_limit: int, *, n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
-        require_at_least(1, cook_time=cook_time, episode_limit=episode_limit, n_envs=n_envs)
-        if obs not in OBSERVATIONS:
-            raise ConfigError(f"obs must be one of {', '.join(OBSERVATIONS)}, got {obs}")
+        require_at_least("", 1, cook_time=cook_time, episode_limit=episode_limit, n_envs=n_envs)
+        require_choice("", OBSERVATIONS, obs=obs)
         self.layout = layout.parse(grid)
         self.n_block_features = tiles = len(self.layout.terrain)
         numbers = (bool(auto_cook), obs == "lossless", bool(counter_features))
@@ -169,8 +168,7 @@ class Overcooked(LaneGame):
         return found
 
     def _require_family(self, family: str) -> None:
-        if family not in self.families:
-            raise ConfigError(f"family must be one of {', '.join(self.families)}, got {family}")
+        require_choice("", self.families, family=family)
 
     def cooks(self, lane: int = 0) -> list[Cook]:
         """Return the players of a lane."""

@@ -24,6 +24,7 @@ from envs.skirmish.records import ATTACK_MOVE, Outputs
 from envs.skirmish.render import draw, places
 from envs.skirmish.setup import allocate_lanes, build_world
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
+from marl.core.checks import require_at_least
 from marl.core.types import ConfigError, Obs
 from marl.show.window import Window, WindowClosed
 
@@ -69,8 +70,7 @@ class Skirmish(LaneGame):
     def __init__(self, map: str, n_envs: int, *, seed: int = 0, **options: Any) -> None:
         self.map = find_map(map)
         self.options = read_options(self.map, options)
-        if n_envs < 1:
-            raise ConfigError(f"n_envs must be at least 1, got {n_envs}")
+        require_at_least("", 1, n_envs=n_envs)
         self._world = build_world(self.map, self.options)
         self._lanes = allocate_lanes(n_envs, self.map.n_agents, self.map.n_enemies)
         self._window: Window | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -12,6 +11,7 @@ from typing import Any
 
 from envs.skirmish.maps import Map
 from envs.skirmish.records import REWARD_MODES
+from marl.core.checks import require_at_least, require_choice, require_share, require_within
 from marl.core.types import ConfigError
 
 
@@ -70,20 +70,12 @@ def read_options(scenario: Map, given: dict[str, Any]) -> Options:
     unset = [name for name in ("abs_reward", "obs_own_pos", "unit_ranges") if getattr(options, name) is None]
     published: dict[str, Any] = {name: scenario.published(name) for name in unset}
     options = dataclasses.replace(options, **published)
-    if options.reward not in REWARD_MODES:
-        raise ConfigError(f"reward '{options.reward}' is unknown; choose one of {', '.join(REWARD_MODES)}")
-    if not 0.0 < options.ally_health <= 1.0:
-        raise ConfigError(f"ally_health must lie in (0, 1], got {options.ally_health}")
-    if not (math.isfinite(options.spawn_jitter) and 0.0 <= options.spawn_jitter <= 1.0):
-        raise ConfigError(f"spawn_jitter must lie in [0, 1] map units, got {options.spawn_jitter}")
-    if not 0 <= options.absent_agents < scenario.n_agents:
-        most = scenario.n_agents - 1
-        raise ConfigError(f"absent_agents must lie in 0 .. {most} on this map, got {options.absent_agents}")
-    for name in ("prob_obs_enemy", "surrounded"):
-        if not 0.0 <= getattr(options, name) <= 1.0:
-            raise ConfigError(f"{name} must lie in [0, 1], got {getattr(options, name)}")
-    if options.num_fov_actions < 2:
-        raise ConfigError(f"num_fov_actions must be at least 2, got {options.num_fov_actions}")
+    require_choice("", REWARD_MODES, reward=options.reward)
+    require_within("", 0, 1, ends="(]", ally_health=options.ally_health)
+    require_within("", 0, 1, note="in map units", spawn_jitter=options.spawn_jitter)
+    require_within("", 0, scenario.n_agents - 1, note="on this map", absent_agents=options.absent_agents)
+    require_share("", prob_obs_enemy=options.prob_obs_enemy, surrounded=options.surrounded)
+    require_at_least("", 2, num_fov_actions=options.num_fov_actions)
     return _read_capabilities(options)
 
 
@@ -91,13 +83,14 @@ def _read_capabilities(options: Options) -> Options:
     """Return ``options`` with each capability as (low, high) or None; raise ConfigError for impossible values."""
     attack = _read_span("attack_probability", options.attack_probability)
     level = _read_span("health_level", options.health_level)
-    if level is not None and level[1] >= options.ally_health:
-        raise ConfigError(f"health_level must lie below ally_health, {options.ally_health}, got {level[1]}")
+    if level is not None:
+        require_within("", 0, options.ally_health, ends="[)", note="below ally_health", health_level=level[1])
     if level is not None and options.reward not in ("dense", "win_loss"):
         raise ConfigError(f"health_level needs reward dense or win_loss, as published, got {options.reward}")
     mask = options.enemy_mask
-    if mask is not None and not (_is_number(mask) and 0.0 <= mask <= 1.0):
-        raise ConfigError(f"enemy_mask must lie in [0, 1], got {mask}")
+    if mask is not None and not _is_number(mask):
+        raise ConfigError(f"enemy_mask={mask} must be a number within [0, 1], or null")
+    require_share("", or_null=True, enemy_mask=mask)
     return dataclasses.replace(options, attack_probability=attack, health_level=level)
 
 
@@ -111,5 +104,5 @@ def _read_span(name: str, given: Any) -> tuple[float, float] | None:
         return None
     span = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given, given]
     if len(span) != 2 or not all(map(_is_number, span)) or not 0.0 <= span[0] <= span[1] <= 1.0:
-        raise ConfigError(f"{name} must be a number in [0, 1] or [low, high], got {given}")
+        raise ConfigError(f"{name}={given} must be a number within [0, 1], or [low, high] of such numbers")
     return float(span[0]), float(span[1])

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from envs.base import refuse_unavailable
 from envs.streams import LaneStreams
+from marl.core.checks import require_at_least, require_within
 from marl.core.types import ConfigError, EnvSpec, Obs, Step
 
 PAYOFFS: dict[str, list[list[float]]] = {
@@ -40,11 +41,6 @@ def read_payoff(payoff: str | Sequence[Any]) -> Tensor:
     if table.dim() < 2 or table.numel() == 0:
         raise ConfigError(f"payoff needs one non-empty axis per agent, at least two; it has shape {list(table.shape)}")
     return table
-
-
-def check_lanes(n_envs: int) -> None:
-    if n_envs < 1:
-        raise ConfigError(f"n_envs must be at least 1, got {n_envs}")
 
 
 class KStepMatrixGame:
@@ -72,12 +68,10 @@ class KStepMatrixGame:
         first, last = read_payoff(payoff), read_payoff(final)
         if first.shape != last.shape:
             raise ConfigError(f"payoff has shape {list(first.shape)} but final has {list(last.shape)}")
-        if steps < 1:
-            raise ConfigError(f"steps must be at least 1, got {steps}")
+        require_at_least("", 1, steps=steps, n_envs=n_envs)
         sizes = tuple(first.shape)
         if len(advance) != len(sizes) or any(not 0 <= a < size for a, size in zip(advance, sizes, strict=True)):
             raise ConfigError(f"advance must name one action for each of {len(sizes)} agents, got {list(advance)}")
-        check_lanes(n_envs)
         n, A = len(sizes), max(sizes)
         self.n_envs, self.steps = n_envs, steps
         self.table = torch.stack([first] * (steps - 1) + [last]).flatten(1)  # [steps, A**n]; tests may change it
@@ -173,16 +167,9 @@ class Corridor:
     def __init__(
         self, n_agents: int, length: int, spread: int, fatal: bool, episode_limit: int, *, n_envs: int, seed: int = 0
     ) -> None:
-        for name, value, least in (
-            ("n_agents", n_agents, 1),
-            ("length", length, 2),
-            ("episode_limit", episode_limit, 1),
-        ):
-            if value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
-        if not 1 <= spread <= length:
-            raise ConfigError(f"spread must lie in 1..length={length}, got {spread}")
-        check_lanes(n_envs)
+        require_at_least("", 1, n_agents=n_agents, episode_limit=episode_limit, n_envs=n_envs)
+        require_at_least("", 2, length=length)
+        require_within("", 1, length, note="the length", spread=spread)
         self.n_envs, self.length, self.spread, self.fatal = n_envs, length, spread, fatal
         self.spec = _corridor_spec(n_agents, episode_limit)
         self.streams = LaneStreams(n_envs, seed)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from envs.base import refuse_unavailable
 from envs.streams import LaneStreams
-from envs.toys.games import check_lanes
-from marl.core.types import ConfigError, EnvSpec, Obs, Step
+from marl.core.checks import require_at_least, require_within
+from marl.core.types import EnvSpec, Obs, Step
 
 IDLE, A, B = range(3)  # where an agent is
 PLACES = ("idle", "at A", "at B")
@@ -49,14 +49,11 @@ class Posts:
         n_envs: int,
         seed: int = 0,
     ) -> None:
-        for name, value, least in (("n_agents", n_agents, 2), ("noise", noise, 0), ("episode_limit", episode_limit, 1)):
-            if value < least:
-                raise ConfigError(f"{name} must be at least {least}, got {value}")
-        if not 0.0 < goal <= 1.0:
-            raise ConfigError(f"goal={goal} must be within (0, 1]")
-        if not 0 <= absent_agents < n_agents:
-            raise ConfigError(f"absent_agents={absent_agents} must be within 0 .. {n_agents - 1}")
-        check_lanes(n_envs)
+        require_at_least("", 2, n_agents=n_agents)
+        require_at_least("", 0, noise=noise)
+        require_at_least("", 1, episode_limit=episode_limit, n_envs=n_envs)
+        require_within("", 0, 1, ends="(]", goal=goal)
+        require_within("", 0, n_agents - 1, absent_agents=absent_agents)
         self.n_envs, self.noise, self.goal, self.absent = n_envs, noise, goal, absent_agents
         self.spec = _spec(n_agents, noise, episode_limit)
         self.streams = LaneStreams(n_envs, seed)

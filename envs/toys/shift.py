@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from envs.toys.games import MatrixGame, read_payoff
+from marl.core.checks import require_at_least
 from marl.core.types import ConfigError, Obs, Step
 
 
@@ -27,8 +28,7 @@ class ShiftingGame(MatrixGame):
         before, later = read_payoff(payoff), read_payoff(shifted)
         if before.shape != later.shape:
             raise ConfigError(f"payoff has shape {list(before.shape)} but shifted has {list(later.shape)}")
-        if after < 0:
-            raise ConfigError(f"after must be at least 0 joint actions, got {after}")
+        require_at_least("", 0, after=after)
         self.after = after
         self.phases = torch.stack([before.flatten(), later.flatten()])  # [2, A**n]
         self.played = torch.zeros(n_envs, dtype=torch.long)  # joint actions so far in each lane

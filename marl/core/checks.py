@@ -1,5 +1,5 @@
-"""Checks of options, once for the whole project: each refuses a bad value in one line that names the key, the value and
-what was allowed.
+"""Checks of options for the whole project. Each refuses a bad value in one line that names the key, the value and the
+values that are allowed.
 
 ``section`` is the dotted path above the keyword names ("" for none), so that ``require_share("attack", p=2.0)`` says
 "attack.p=2.0 must be within [0, 1]".

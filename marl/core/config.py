@@ -6,13 +6,18 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from marl.core.checks import require_at_least, require_choice, require_share
 from marl.core.types import ConfigError
+
+# the sections annotate these as str, since OmegaConf knows no Literal; ``validate`` checks them
+ResumeMode = Literal["auto", "never", "must"]
+ProgressMode = Literal["auto", "bar", "lines", "off"]  # auto: bar on a terminal, lines elsewhere
 
 
 @dataclass
@@ -35,21 +40,21 @@ class EvalSection:
 class ReplaySection:
     capacity: int = MISSING  # episodes
     device: str | None = None  # null: pinned host memory
-    sampler: Any = MISSING  # which stored episodes a batch is made of
+    sampler: Any = MISSING  # chooses the stored episodes of a batch
 
 
 @dataclass
 class CheckpointSection:
     every: int = MISSING  # environment steps
     replay: bool = True  # save the replay too: resume is then exact
-    keep: int = 2  # newest ones kept
-    milestone: int | None = None  # environment steps between checkpoints that are kept for good
+    keep: int = 2  # number of newest checkpoints to keep
+    milestone: int | None = None  # environment steps between checkpoints that are never deleted
 
 
 @dataclass
 class LogSection:
     every: int = MISSING  # environment steps
-    progress: str = "auto"  # auto: bar on a terminal, lines elsewhere; or bar, lines, off
+    progress: str = "auto"  # a ProgressMode
     tensorboard: bool = True
 
 
@@ -60,7 +65,7 @@ class TrainConfig:
     device: str = "auto"
     threads: int | None = None
     deterministic: bool = False
-    resume: str = "auto"
+    resume: str = "auto"  # a ResumeMode
     init_from: str | None = None
     runs_dir: str = "runs"
     run_path: str = MISSING
@@ -201,8 +206,8 @@ class PlayConfig:
 
 @dataclass
 class TableSection:
-    train: list[str] = MISSING  # sweeps, one after the other
-    measure: dict[str, str] = MISSING  # by the file that it leaves: a script and its options
+    train: list[str] = MISSING  # sweeps, run one after the other
+    measure: dict[str, str] = MISSING  # result file -> the script that writes it, with its options
 
 
 @dataclass
@@ -243,7 +248,7 @@ FREE_ON_RESUME = (
 
 LONGEST_VARIANT = 160  # file systems take 255 bytes; longer variants end in a digest
 
-# groups and keys that the rest of the run's path names already
+# groups and keys that the rest of the run's path already names
 IN_PATH = ("name", "algo", "env", "attack", "seed", "launch", "experiment")
 
 
@@ -252,7 +257,8 @@ def _is_free(key: str) -> bool:
 
 
 def _variant(overrides: list[str]) -> str:
-    """Folder prefix of the overrides that the path does not name otherwise: a sweep over lr makes a folder per lr."""
+    """Return a folder prefix made of the overrides that the rest of the path does not name, so that a sweep over a
+    learning rate makes one folder per value."""
     kept = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
@@ -273,19 +279,19 @@ def register() -> None:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """Plain, fully interpolated copy of the configuration."""
+    """Return a plain, fully interpolated copy of the configuration."""
     container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
 
 
 def plain(node: Any) -> Any:
-    """Return builtins in the place of a configuration; anything else as it is."""
+    """Convert a configuration to builtins; return anything else unchanged."""
     return OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
 
 
 def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested mappings as dotted keys."""
+    """Flatten nested mappings into one with dotted keys."""
     if isinstance(tree, dict) and tree:
         return {
             k: v for key, sub in tree.items() for k, v in flatten(sub, f"{prefix}.{key}" if prefix else key).items()
@@ -294,17 +300,18 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
-    """The dotted keys that a resumed run must share with its checkpoint."""
+    """Return the dotted keys and values that a resumed run must share with its checkpoint."""
     return {key: value for key, value in flatten(config).items() if not _is_free(key)}
 
 
 def config_hash(config: dict[str, Any]) -> str:
-    """Digest of ``identity``."""
+    """Return a digest of ``identity(config)``."""
     return hashlib.sha256(json.dumps(identity(config), sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def pick_device(name: str, key: str = "device") -> torch.device:
-    """``auto`` is the first GPU if there is one; a device that is not there is refused with what there is."""
+    """Return the device that ``name`` means; ``auto`` picks the first GPU, or else the CPU. Raise ConfigError where the
+    machine has no such device."""
     have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         have.append("mps")
@@ -315,36 +322,17 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     return torch.device("cuda:0" if name == "cuda" else name)
 
 
-def _choice(key: str, value: Any, allowed: tuple[Any, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{key}={value} is not known; choose one of {', '.join(map(str, allowed))}")
-
-
 def validate(cfg: DictConfig) -> None:
-    """Ranges of the top-level sections; ConfigError names the key, the value and what was allowed."""
-    at_least = {
-        "train.total_steps": 1,
-        "train.n_envs": 1,
-        "train.attack_start": 0,
-        "eval.every": 1,
-        "eval.episodes": 1,
-        "eval.final_episodes": 1,
-        "eval.n_envs": 1,
-        "replay.capacity": 1,
-        "checkpoint.every": 1,
-        "checkpoint.keep": 1,
-        "log.every": 1,
-        "seed": 0,
-    }
-    for key, least in at_least.items():
-        value = OmegaConf.select(cfg, key)
-        if value < least:
-            raise ConfigError(f"{key}={value} is too small; it must be at least {least}")
-    for key in ("threads", "checkpoint.milestone"):
-        value = OmegaConf.select(cfg, key)
-        if value is not None and value < 1:
-            raise ConfigError(f"{key}={value} is too small; it must be at least 1, or null")
-    if not 0.0 <= cfg.train.attack_fraction <= 1.0:
-        raise ConfigError(f"train.attack_fraction={cfg.train.attack_fraction} must be within [0, 1]")
-    _choice("resume", cfg.resume, ("auto", "never", "must"))
-    _choice("log.progress", cfg.log.progress, ("auto", "bar", "lines", "off"))
+    """Refuse top-level options that are out of range. Raise ConfigError."""
+    require_at_least("train", 1, **{key: cfg.train[key] for key in ("total_steps", "n_envs")})
+    require_at_least("train", 0, attack_start=cfg.train.attack_start)
+    require_share("train", attack_fraction=cfg.train.attack_fraction)
+    require_at_least("eval", 1, **{key: cfg.eval[key] for key in ("every", "episodes", "final_episodes", "n_envs")})
+    require_at_least("replay", 1, capacity=cfg.replay.capacity)
+    require_at_least("checkpoint", 1, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep)
+    require_at_least("checkpoint", 1, or_null=True, milestone=cfg.checkpoint.milestone)
+    require_at_least("log", 1, every=cfg.log.every)
+    require_choice("log", get_args(ProgressMode), progress=cfg.log.progress)
+    require_at_least("", 0, seed=cfg.seed)
+    require_at_least("", 1, or_null=True, threads=cfg.threads)
+    require_choice("", get_args(ResumeMode), resume=cfg.resume)

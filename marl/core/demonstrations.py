@@ -1,4 +1,4 @@
-"""What somebody else did in a game, as examples to imitate; where they come from is a plug-in's business."""
+"""Demonstrations: recorded decisions to imitate. A plug-in (``Source``) loads them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from marl.core.types import EnvSpec
 
 @dataclass(frozen=True)
 class Demonstrations:
-    """N decisions, each of one agent: what it saw, what it could do, what it did, and in which game (whole games are
-    held out together)."""
+    """N decisions of single agents: observation, available actions, chosen action, and the index of the game that it
+    was made in (whole games are held out together)."""
 
     obs: Tensor  # f32 [N, O]
     avail: Tensor  # bool [N, A]
@@ -24,11 +24,13 @@ class Demonstrations:
         return len(self.actions)
 
     def take(self, chosen: Tensor) -> Demonstrations:
-        """Those that ``chosen`` (long or bool) selects."""
+        """Return the decisions that ``chosen`` (long or bool) selects."""
         return Demonstrations(self.obs[chosen], self.avail[chosen], self.actions[chosen], self.game[chosen])
 
 
 class Source(Protocol):
-    """Finds demonstrations for a game; ConfigError says why there are none."""
+    """A loader of demonstrations for a game."""
 
-    def load(self, spec: EnvSpec) -> Demonstrations: ...
+    def load(self, spec: EnvSpec) -> Demonstrations:
+        """Return the demonstrations for the game of ``spec``. Raise ConfigError, with the reason, if there are none."""
+        ...

@@ -1,7 +1,7 @@
 """Data parallelism by an explicit sum of gradients: every rank owns its lanes and its replay (launch with torchrun).
 
 Loss terms divide by ``global_count`` of their elements, so that the sum over ranks is the gradient of the mean over
-all ranks' data, and the same weights result everywhere. Without torchrun both functions do nothing.
+all ranks' data, and the same weights result everywhere. Without torchrun, nothing is communicated.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 
 def world() -> tuple[int, int]:
-    """(rank, number of ranks); (0, 1) without torchrun."""
+    """Return (rank, number of ranks); (0, 1) without torchrun."""
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def start(device: torch.device) -> None:
-    """Join the process group that torchrun describes; nothing without it."""
+    """Join the process group that torchrun describes; do nothing without torchrun."""
     if world()[1] > 1 and not dist.is_initialized():
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
@@ -32,7 +32,7 @@ def stop() -> None:
 
 
 def global_count(count: Tensor) -> Tensor:
-    """Sum of a 0-d count over ranks, at least 1."""
+    """Return the sum of a 0-d count over ranks, at least 1."""
     if dist.is_initialized():
         count = count.clone()
         dist.all_reduce(count)
@@ -55,7 +55,7 @@ def _group_device() -> str:
 
 
 def broadcast(value: bool) -> bool:
-    """Rank 0's decision on every rank: all must stop together."""
+    """Return rank 0's decision on every rank, so that all stop together."""
     if not dist.is_initialized():
         return value
     tensor = torch.tensor([int(value)], device=_group_device())
@@ -64,7 +64,7 @@ def broadcast(value: bool) -> bool:
 
 
 def total(value: int) -> int:
-    """Sum of an integer over ranks."""
+    """Return the sum of an integer over ranks."""
     if not dist.is_initialized():
         return value
     tensor = torch.tensor([value], device=_group_device())

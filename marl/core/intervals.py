@@ -26,19 +26,19 @@ class Interval:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Interval:
-        """Return what ``as_dict`` wrote."""
+        """Read an interval back from the dict that ``as_dict`` made."""
         low = -math.inf if values["low"] is None else float(values["low"])
         high = math.inf if values["high"] is None else float(values["high"])
         return cls(float(values["mean"]), low, high, int(values["n"]))
 
     def as_dict(self) -> dict[str, float | None]:
-        """For JSON, which knows no infinity: an unbounded end is None."""
+        """Return a dict for JSON, which has no infinity: an unbounded end becomes None."""
         low, high = (end if math.isfinite(end) else None for end in (self.low, self.high))
         return {"mean": self.mean, "low": low, "high": high, "n": self.n}
 
 
 def mean_interval(values: np.ndarray) -> Interval:
-    """Student's t interval of the mean; a single value has an unbounded one."""
+    """Return the mean with Student's t interval; the interval of a single value is unbounded."""
     values = np.asarray(values, dtype=np.float64)
     n, mean = len(values), float(np.mean(values))
     if n < 2:
@@ -48,7 +48,7 @@ def mean_interval(values: np.ndarray) -> Interval:
 
 
 def rate_interval(successes: np.ndarray) -> Interval:
-    """Wilson's interval of a rate."""
+    """Return the rate of successes with Wilson's interval."""
     n, k = len(successes), int(np.sum(successes))
     ci = stats.binomtest(k, n).proportion_ci(confidence_level=0.95, method="wilson")
     return Interval(k / n, float(ci.low), float(ci.high), n)

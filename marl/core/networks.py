@@ -28,7 +28,7 @@ class StackedLinear(nn.Module):
 
 
 def stacked_mlp(groups: int, sizes: list[int]) -> nn.Sequential:
-    """``groups`` multilayer perceptrons with ReLU between layers, on x [*, groups, sizes[0]]."""
+    """Build ``groups`` multilayer perceptrons with ReLU between layers, for x [*, groups, sizes[0]]."""
     layers: list[nn.Module] = []
     for i, (a, b) in enumerate(itertools.pairwise(sizes)):
         if i:

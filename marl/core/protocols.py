@@ -26,7 +26,7 @@ class VectorEnv(Protocol):
     1. No auto-reset: ``reset(mask=...)`` restarts the lanes that the caller names.
     2. A finished lane may be stepped: reward 0, nobody alive, the no-op available, nothing changes.
     3. Lane ``b`` draws from its own stream seeded by ``(seed, b)``: its trajectory does not depend on ``n_envs``.
-    4. Returned tensors may be overwritten by the next call; whoever keeps them copies.
+    4. The next call may overwrite returned tensors; callers copy what they keep.
     5. An unavailable action raises ``ValueError`` with lane, agent, action and what was available.
     6. The same seed and actions give the same tensors.
     """
@@ -34,7 +34,7 @@ class VectorEnv(Protocol):
     spec: EnvSpec
     n_envs: int
     device: torch.device
-    resumable: bool  # its random state can be saved and restored at an episode's edge
+    resumable: bool  # its random state can be saved and restored between episodes
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs: ...
 
@@ -50,24 +50,24 @@ class VectorEnv(Protocol):
 
 
 class Yardstick(Protocol):
-    """Another simulator of the same game, measured beside an environment by ``marl.measure.bench``."""
+    """Another simulator of the same game, which ``marl.measure.bench`` measures next to an environment."""
 
     name: str
 
-    def absent(self) -> str | None: ...  # one line: why it cannot be measured here; None: it can
+    def absent(self) -> str | None: ...  # why it cannot be measured here, in one line; None if it can
 
     def measure(self, lanes: int, threads: int, seconds: float) -> tuple[float, float, float]:
-        """Random actions for about ``seconds``: (steps of all lanes, wall seconds, CPU seconds); ``RuntimeError`` says
-        why it failed."""
+        """Play random actions for about ``seconds``; return (steps of all lanes, wall seconds, CPU seconds). Raise
+        RuntimeError, with the reason, on failure."""
         ...
 
 
 @runtime_checkable
 class Moving(Protocol):
-    """A game that changes while training goes on. Its tests take place in the game as it is now."""
+    """A game that changes during training. Evaluation takes place in the game as it is at that time."""
 
     def follow(self, training: Any) -> None:
-        """Take over from the training environment, of the same class, how far the change has come."""
+        """Copy the progress of the change from the training environment, which is of the same class."""
         ...
 
 
@@ -76,27 +76,27 @@ class Locating(Protocol):
     """An environment that knows where its agents are on its pictures."""
 
     def agent_places(self, lane: int = 0) -> np.ndarray:
-        """f64 [n, 3]: centre (x, y) and radius of every agent on ``render(lane)``, in pixels."""
+        """Return the centre (x, y) and the radius of every agent on ``render(lane)``, f64 [n, 3], in pixels."""
         ...
 
 
 class Policy(Protocol):
-    """Chooses joint actions for all lanes; keeps nothing between calls but what is in ``carry``."""
+    """Chooses joint actions for all lanes. All its memory between calls is in ``carry``."""
 
     def begin(self, n_envs: int, gen: Generator) -> Carry: ...
 
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        """Actions long [B, n], the next carry, and values for the fields that the algorithm declares."""
+        """Return actions long [B, n], the next carry, and values for the fields that the algorithm declares."""
         ...
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
-        """Called once the environment has acted; keeps the last action as input (executed or intended)."""
+        """Return the carry with the last action, executed or intended, as the next input. Called after ``act``."""
         ...
 
 
 @runtime_checkable
 class Victim(Policy, Protocol):
-    """White-box view of a value-based policy, needed by attacks that use values or gradients."""
+    """A white-box view of a value-based policy, for attacks that use values or gradients."""
 
     def q_values(self, obs: Tensor, carry: Carry) -> Tensor: ...  # [B, n, O] -> [B, n, A], differentiable in obs
 
@@ -109,11 +109,11 @@ class Victim(Policy, Protocol):
 
 @runtime_checkable
 class Traceable(Victim, Protocol):
-    """A victim that can be led through episodes that were stored, or are only imagined; without gradients."""
+    """A victim that can be run, without gradients, over stored or imagined episodes."""
 
     def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]: ...  # q [M, T+1, n, A], carry before every slot
 
-    def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]: ...  # q [B, n, A], carry with obs read
+    def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]: ...  # q [B, n, A], carry after reading obs
 
 
 class Replay(Protocol):
@@ -125,15 +125,13 @@ class Replay(Protocol):
 
     def sample(self, size: int, gen: Generator, device: torch.device | str) -> EpisodeBatch: ...
 
-    def ages(
-        self,
-    ) -> Tensor: ...  # long [len(self)], on the CPU: episodes added after each; the newest has 0
+    def ages(self) -> Tensor: ...  # long [len(self)], on the CPU: episodes added after each; 0 for the newest
 
     def lengths(self) -> Tensor: ...  # long [len(self)], on the CPU: steps of each episode
 
 
 class Sampler(Protocol):
-    """Chooses which stored episodes a batch is made of. A sampler with a memory of its own, such as priorities, is also
+    """Chooses the stored episodes of a batch. A sampler with a state of its own, such as priorities, is also
     ``Stateful``."""
 
     def draw(self, replay: Replay, size: int, gen: Generator) -> Tensor:
@@ -151,7 +149,7 @@ class Stateful(Protocol):
 
 
 class Algorithm(Protocol):
-    """Whatever learns from episodes. ``marl.learn.algorithm.ValueAlgorithm`` is the usual one."""
+    """Learns a policy from episodes. ``marl.learn.algorithm.ValueAlgorithm`` is the usual implementation."""
 
     def fields(self) -> dict[str, Field]: ...
 
@@ -170,25 +168,24 @@ class Algorithm(Protocol):
 
 @runtime_checkable
 class MultiPolicy(Protocol):
-    """An algorithm that trains more policies than the one that it is tested with."""
+    """An algorithm that trains further policies besides the one that is evaluated."""
 
     def member(self, name: str) -> Policy:
-        """One of them as it plays by now; ConfigError says which there are."""
+        """Return the policy ``name`` with its present weights. Raise ConfigError if there is none."""
         ...
 
 
 @runtime_checkable
 class Reporting(Protocol):
-    """An algorithm, learner hook or attack that finds something a person should read, such as what it chose by
-    itself."""
+    """An algorithm, learner hook or attack that writes reports for a person to read, for example on its own choices."""
 
     def report(self, folder: Path) -> None:
-        """Write what is new into ``folder``, which may not exist yet; called after every collection."""
+        """Write new findings into ``folder``, which may not exist yet. Called after every collection."""
         ...
 
 
 class LearnerHook(Protocol):
-    """What a plug-in adds to the value learner."""
+    """A plug-in's additions to the value learner."""
 
     def fields(self) -> dict[str, Field]: ...
 
@@ -237,18 +234,18 @@ class NoHook:
 
 @dataclass
 class View:
-    """What an attack sees at step ``t``; ``perturb_obs`` also what is seen after a lane's last step."""
+    """The input of an attack at step ``t``; ``perturb_obs`` also gets the one after a lane's last step."""
 
     t: int
     obs: Obs
     carry: Carry
-    active: Tensor  # bool [B]: the lane is under attack and runs; for perturb_obs also where it has just ended
+    active: Tensor  # bool [B]: the lane is attacked and running; for perturb_obs, or has just ended
     victim: Policy
 
 
 class Attack(Protocol):
-    """Adversary on observations, actions or both. Inactive lanes come back unchanged; executed actions are available;
-    dead agents are not attacked; results do not depend on the order of lanes."""
+    """An adversary that changes observations, actions or both. It leaves inactive lanes unchanged, executes only
+    available actions, never attacks dead agents, and gives results that do not depend on the order of lanes."""
 
     def fields(self) -> dict[str, Field]: ...
 
@@ -269,38 +266,39 @@ class Attack(Protocol):
 
 @runtime_checkable
 class Fitting(Protocol):
-    """An attack that learns about its victim before it is at its best. Against a victim that no longer learns:
+    """An attack that must first learn about its victim. To fit it to a victim that no longer learns:
     ``with attack.fitting(): while attack.needs_fit:`` collect, add to a replay, ``attack.update(...)``."""
 
     @property
-    def needs_fit(self) -> bool: ...  # whether it has something to learn, and has not done so yet
+    def needs_fit(self) -> bool: ...  # whether it has not learnt enough yet
 
     @property
-    def fitted(self) -> float: ...  # how much of that is done, 0 to 1
+    def fitted(self) -> float: ...  # progress of the fitting, 0 to 1
 
-    def fitting(self) -> AbstractContextManager[None]: ...  # meanwhile it explores, and updates as often as fits
+    def fitting(self) -> AbstractContextManager[None]: ...  # inside, it explores and updates more often
 
 
 @runtime_checkable
 class Measured(Protocol):
-    """A plug-in with work that is worth timing by itself (``marl.measure.bench``)."""
+    """A plug-in with parts that are worth timing separately (``marl.measure.bench``)."""
 
     def chores(self, view: View) -> dict[str, tuple[Callable[[], float], str]]:
-        """By name: something to do again and again that returns how much was done, and the unit of that."""
+        """Return (function, unit) by name; each call of the function returns how much work it did, in that unit."""
         ...
 
 
 @runtime_checkable
 class Alternating(Protocol):
-    """An attack that learns in turns with the team."""
+    """An attack that takes turns with the team in learning."""
 
     def take_turn(self) -> bool:
-        """Called before a collection of training, never before a test: whether the team learns from it."""
+        """Return whether the team learns from the next collection. Called before each collection of training, never
+        before an evaluation."""
         ...
 
 
 class NoAttack:
-    """Leaves observations and actions as they are; base of every attack."""
+    """Leaves observations and actions unchanged; the base of every attack."""
 
     def __init__(self, spec: EnvSpec, device: torch.device | str) -> None:
         self.spec, self.device = spec, torch.device(device)

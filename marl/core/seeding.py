@@ -11,13 +11,13 @@ import numpy as np
 import torch
 from torch import Generator
 
-from marl.core.types import ConfigError
+from marl.core.checks import require_at_least
 
 STREAMS = ("explore", "replay", "attack", "eval", "eval_attack")
 
 
 def derive(seed: int, name: str) -> int:
-    """63-bit seed for ``name``; independent of which other names exist."""
+    """Derive a 63-bit seed for ``name``; it does not depend on which other names exist."""
     words = np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(2, np.uint32)
     return (int(words[0]) << 31) ^ int(words[1])
 
@@ -25,12 +25,11 @@ def derive(seed: int, name: str) -> int:
 class Streams:
     """One ``torch.Generator`` per name, on ``device``; only ``replay``, which indexes CPU memory, is on the CPU.
 
-    Under torchrun each ``rank`` draws its own, but for the initial weights, which all share.
+    Under torchrun each ``rank`` has its own streams, except for the initial weights, which all ranks share.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu", rank: int = 0) -> None:
-        if seed < 0:
-            raise ConfigError(f"seed={seed} is too small; it must be at least 0")
+        require_at_least("", 0, seed=seed)
         self.seed, self.rank = seed, rank
         self._gens: dict[str, Generator] = {}
         for name in STREAMS:
@@ -45,12 +44,13 @@ class Streams:
         return self._gens[name]
 
     def env_seed(self, name: str) -> int:
-        """Seed for the environment of stream ``name`` ("env" or "eval"); fits in 31 bits as Gymnasium asks."""
+        """Return the seed for the environment of stream ``name`` ("env" or "eval"); it fits in 31 bits, as Gymnasium
+        requires."""
         return derive(self.seed, self._name(f"{name}/lanes")) & 0x7FFFFFFF
 
     @contextmanager
     def initializing(self) -> Iterator[None]:
-        """Inside, network initialisation draws from its own seed; the global generator is left as it was."""
+        """Draw initial weights from their own seed inside this context; the global generator is restored after it."""
         with torch.random.fork_rng():
             torch.manual_seed(derive(self.seed, "init/networks"))
             yield

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-Metrics = dict[str, Tensor]  # detached 0-d tensors; nobody calls .item() before the writer does
-ActedOn = Literal["executed", "intended"]  # by the environment, or by the policy: under attack they differ
+Metrics = dict[str, Tensor]  # detached 0-d tensors; only the writer calls .item()
+ActedOn = Literal["executed", "intended"]  # by the environment, or by the policy; they differ under attack
 Carry = dict[str, Tensor]  # what a policy remembers within an episode; every tensor leads with B
 
 
 class ConfigError(ValueError):
-    """Bad input by the user: one line that names the value and what was allowed. Scripts exit with code 2."""
+    """Bad input by the user; one line names the value and what is allowed. Scripts exit with code 2."""
 
 
 def require_positive(section: str, **sizes: int) -> None:
@@ -32,8 +32,9 @@ def require_positive(section: str, **sizes: int) -> None:
 
 @dataclass(frozen=True)
 class Blockable:
-    """A family of features of the state that agents can be told to avoid. ``info`` names what ``Step.info`` says of it:
-    the feature that each agent has just met, long [B, n], -1 for none; ``mask`` bool [n, C]: which count for whom."""
+    """A family of C state features that agents can be told to avoid. ``info`` names the entry of ``Step.info`` with the
+    feature that each agent has just met, long [B, n], -1 for none. ``mask`` bool [n, C] says which features count for
+    which agent."""
 
     info: str
     mask: Tensor
@@ -44,12 +45,12 @@ class EnvSpec:
     """Sizes and meaning of an environment's tensors; equal for all lanes.
 
     ``obs_low``/``obs_high`` [O] bound legal observations (observation attacks clip to them). ``about`` bool [n, n, O]
-    says that feature ``o`` of agent ``i``'s observation describes agent ``j``; None where nobody knows.
-    ``noop_action`` is all that a dead agent can do; None where nobody dies. ``idle_action`` is what a living agent
-    does to do nothing, and always available to it; None refuses agent-missing attacks. ``info_names``: what
-    ``Step.info`` holds beside "won"; who declares a field of such a name finds it in the episodes. ``blockable``:
-    families of features for state blocking, by name. ``floor_plan``: a map that never changes, in the game's own
-    notation, for policies by script; no network reads it.
+    says that feature ``o`` of agent ``i``'s observation describes agent ``j``; None if that is unknown.
+    ``noop_action`` is the only action of a dead agent; None where agents cannot die. ``idle_action`` lets a living
+    agent do nothing and is always available to it; None refuses agent-missing attacks. ``info_names`` lists the
+    entries of ``Step.info`` besides "won"; episodes store those for which a plug-in declares a field of that name.
+    ``blockable`` maps names to families of features for state blocking. ``floor_plan`` is a map that never changes, in
+    the game's own notation, for scripted policies; no network reads it.
     """
 
     n_agents: int
@@ -70,7 +71,7 @@ class EnvSpec:
     floor_plan: str = ""
 
     def family(self, name: str) -> Blockable:
-        """One of ``blockable``; ConfigError says which there are."""
+        """Return the family ``name`` of ``blockable``. Raise ConfigError, listing the families, if there is none."""
         if name not in self.blockable:
             there = ", ".join(self.blockable) or "none"
             raise ConfigError(f"family '{name}' cannot be blocked in this environment; there are {there}")
@@ -79,7 +80,7 @@ class EnvSpec:
 
 @dataclass
 class Obs:
-    """What a step needs in order to act."""
+    """What policies need in order to act."""
 
     obs: Tensor  # f32  [B, n, O]
     state: Tensor  # f32  [B, S]
@@ -92,12 +93,12 @@ class Obs:
 
 @dataclass
 class Step:
-    """Result of one joint action in every lane."""
+    """The result of one joint action in every lane."""
 
     next: Obs
     reward: Tensor  # f32  [B] team reward
     terminated: Tensor  # bool [B]; the task ended: nothing to bootstrap from
-    truncated: Tensor  # bool [B]; only the clock ended; never True together with terminated
+    truncated: Tensor  # bool [B]; the time limit ended the episode; never True together with terminated
     info: dict[str, Tensor] = field(default_factory=dict)  # each [B, ...]; "won" bool [B] is always there
 
 
@@ -111,7 +112,7 @@ class Field:
 
 
 def core_fields(spec: EnvSpec) -> dict[str, Field]:
-    """The fields that every episode has; algorithms and attacks declare more."""
+    """Return the fields that every episode has; algorithms and attacks declare more."""
     n, A = spec.n_agents, spec.n_actions
     return {
         "obs": Field((n, spec.obs_dim)),
@@ -159,21 +160,21 @@ class EpisodeBatch:
 
     @property
     def horizon(self) -> int:
-        """T: the number of transitions that fit."""
+        """Return T, the number of transitions that fit."""
         return self.data["filled"].shape[1] - 1
 
     @property
     def policy_obs(self) -> Tensor:
-        """[M, T+1, n, O] what the policy saw: the perturbed observations where an attack stored them."""
+        """Return the observations that the policy saw [M, T+1, n, O], perturbed if an attack stored perturbed ones."""
         return self.data.get("obs_seen", self.data["obs"])
 
     def lanes(self, index: Tensor) -> EpisodeBatch:
-        """The episodes that ``index`` (long or bool, on axis 0) selects."""
+        """Return the episodes that ``index`` (long or bool, on axis 0) selects."""
         slots = None if self.index is None else self.index[index.cpu()]
         return EpisodeBatch({k: v[index] for k, v in self.data.items()}, self.fields, slots)
 
     def trim(self, horizon: int) -> EpisodeBatch:
-        """The same episodes cut to ``horizon`` transitions (views)."""
+        """Return the same episodes cut to ``horizon`` transitions (views)."""
         cut = {k: v[:, : horizon + 1] if self.fields[k].per == "step" else v for k, v in self.data.items()}
         return EpisodeBatch(cut, self.fields, self.index)
 
@@ -184,7 +185,7 @@ class EpisodeBatch:
 
 @dataclass
 class Forward:
-    """What one pass over a batch produced; hooks read it."""
+    """The results of one forward pass over a batch, for hooks to read."""
 
     q: Tensor  # [M, T+1, n, A] online values, with gradient
     h: Tensor  # [M, T+1, n, H] hidden states, detached
@@ -194,7 +195,7 @@ class Forward:
 
 @dataclass
 class Clock:
-    """Counts that every schedule reads; saved with the checkpoint."""
+    """Counters that every schedule reads; checkpoints save them."""
 
     env_steps: int = 0
     episodes: int = 0

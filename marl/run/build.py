@@ -17,6 +17,7 @@ import numba
 import torch
 from omegaconf import DictConfig
 
+from marl.core.checks import require_at_least
 from marl.core.config import pick_device
 from marl.core.distributed import world
 from marl.core.protocols import Algorithm, Attack, Sampler, VectorEnv
@@ -157,9 +158,8 @@ def make_sampler(cfg: DictConfig) -> Sampler:
 
 def use_threads(threads: int | None) -> None:
     """Limit torch and the simulators to ``threads`` CPU threads; None leaves them all."""
+    require_at_least("", 1, or_null=True, threads=threads)
     if threads is not None:
-        if threads < 1:
-            raise ConfigError(f"threads={threads} is too small; it must be at least 1, or null")
         torch.set_num_threads(threads)
         numba.set_num_threads(min(threads, os.cpu_count() or 1))
 

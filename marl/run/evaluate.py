@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from marl.core.checks import require_at_least
 from marl.core.intervals import Interval, mean_interval, rate_interval
 from marl.core.protocols import Attack, Policy, VectorEnv
 from marl.core.seeding import derive
-from marl.core.types import ConfigError, EpisodeBatch, Field
+from marl.core.types import EpisodeBatch, Field
 from marl.run.collect import Watcher, collect
 
 
@@ -37,8 +38,7 @@ def evaluate(
     episodes count more for being short. ``on_round`` is told how many episodes are done. With a ``seed`` every round
     starts from a seed of its own: episode k begins alike for every policy and attack, however long others lasted.
     """
-    if episodes < 1:
-        raise ConfigError(f"episodes is {episodes}; it must be at least 1")
+    require_at_least("", 1, episodes=episodes)
     rounds: list[dict[str, Tensor]] = []
     everyone = torch.ones(env.n_envs, dtype=torch.bool)
     for i in range(math.ceil(episodes / env.n_envs)):

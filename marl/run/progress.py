@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from marl.core.config import ProgressMode
+
 log = logging.getLogger(__name__)
 LINE_EVERY_S = 30.0
 
@@ -34,7 +36,7 @@ def clock_text(seconds: float) -> str:
 class TrainProgress:
     """``mode``: auto, bar, lines or off. ``show`` is told the step and the newest scalars after every collection."""
 
-    def __init__(self, mode: str, total_steps: int, first_step: int) -> None:
+    def __init__(self, mode: ProgressMode, total_steps: int, first_step: int) -> None:
         console = Console(stderr=True)
         self.mode = ("bar" if console.is_terminal else "lines") if mode == "auto" else mode
         self.total = total_steps

@@ -14,7 +14,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from marl.core.config import config_hash, identity, resolved
+from marl.core.config import ResumeMode, config_hash, identity, resolved
 from marl.core.distributed import world
 from marl.core.types import ConfigError
 from marl.run import checkpoint
@@ -111,7 +111,7 @@ def set_aside(run_dir: Path) -> None:
     log.info("the run that was here is kept in %s", target)
 
 
-def find(run_dir: Path, config: dict[str, Any], resume: str) -> Path | None:
+def find(run_dir: Path, config: dict[str, Any], resume: ResumeMode) -> Path | None:
     """The checkpoint to continue from, or None for a fresh start.
 
     Raises ConfigError where ``resume=must`` finds none, and where the folder belongs to another configuration.

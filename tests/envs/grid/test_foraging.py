@@ -132,9 +132,9 @@ def test_food_is_loadable_by_those_who_are_there() -> None:
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"size": 3}, "size must be at least 4, got 3"),
-        ({"min_level": 3}, "max_level must be at least 3, got 2"),
-        ({"absent_agents": 3}, r"absent_agents must lie in 0 .. 2, got 3"),
+        ({"size": 3}, "size=3 must be at least 4"),
+        ({"min_level": 3}, "max_level=2 must be at least 3"),
+        ({"absent_agents": 3}, r"absent_agents=3 must be within \[0, 2\]"),
         ({"n_agents": 16}, "n_agents is 16; 6 x 6 cells have room for 15"),
     ],
 )

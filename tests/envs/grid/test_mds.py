@@ -136,7 +136,7 @@ def test_blocking_knows_cells_and_goals() -> None:
     assert env.n_block_features == 25
     assert env.blockable("goals").nonzero().tolist() == [[0, 10], [0, 14], [1, 10], [1, 14]]
     assert env.blockable("cells").shape == (2, 25) and env.blockable("cells").all()
-    with pytest.raises(ConfigError, match="family must be one of cells, goals, got stations"):
+    with pytest.raises(ConfigError, match="family=stations is not known; choose one of cells, goals"):
         env.block_features("stations")
 
 
@@ -160,9 +160,9 @@ def test_pictures_tell_agents_and_goals_apart() -> None:
         ({"goals": [[1, 1], [1, 2], [1, 3]]}, "goals must be 1..2 cells for 2 agents, got 3"),
         ({"goals": []}, "goals must be 1..2 cells for 2 agents, got 0"),
         ({"pay": [0, 1]}, "pay must have 3 values, for 0..2 goals, got 2"),
-        ({"n_agents": 1}, "n_agents must be at least 2, got 1"),
-        ({"size": 1}, "size must be at least 2, got 1"),
-        ({"episode_limit": 0}, "episode_limit must be at least 1, got 0"),
+        ({"n_agents": 1}, "n_agents=1 must be at least 2"),
+        ({"size": 1}, "size=1 must be at least 2"),
+        ({"episode_limit": 0}, "episode_limit=0 must be at least 1"),
     ],
 )
 def test_bad_arguments_are_one_clear_line(changes: dict[str, Any], message: str) -> None:

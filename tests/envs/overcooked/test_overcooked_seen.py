@@ -146,7 +146,7 @@ def test_stations_are_what_was_used() -> None:
     play(env, [USE, USE])
     assert env.block_features("stations").tolist() == [[-1, 10]]
     assert env.block_features("cells").tolist() == [[8, 11]]
-    with pytest.raises(ConfigError, match="family must be one of cells, stations, got goals"):
+    with pytest.raises(ConfigError, match="family=goals is not known; choose one of cells, stations"):
         env.block_features("goals")
 
 

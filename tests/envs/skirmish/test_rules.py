@@ -162,7 +162,7 @@ def test_refusal_changes_nothing_and_says_what_was_open() -> None:
         ({"ally_health": 0.0}, "ally_health"),
         ({"spawn_jitter": -1.0}, "spawn_jitter"),
         ({"terrain": "moon"}, "octagon"),
-        ({"absent_agents": 3}, "absent_agents must lie in 0 .. 2"),
+        ({"absent_agents": 3}, r"absent_agents=3 must be within \[0, 2\], on this map"),
         ({"prob_obs_enemy": 1.5}, "prob_obs_enemy"),
         ({"surrounded": -0.1}, "surrounded"),
         ({"num_fov_actions": 1}, "num_fov_actions"),

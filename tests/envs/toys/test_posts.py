@@ -91,11 +91,11 @@ def test_absent_agents_are_drawn_uniformly_in_every_episode():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"n_agents": 1}, "n_agents must be at least 2, got 1"),
-        ({"noise": -1}, "noise must be at least 0, got -1"),
+        ({"n_agents": 1}, "n_agents=1 must be at least 2"),
+        ({"noise": -1}, "noise=-1 must be at least 0"),
         ({"goal": 0.0}, r"goal=0.0 must be within \(0, 1\]"),
-        ({"absent_agents": 3}, "absent_agents=3 must be within 0 .. 2"),
-        ({"episode_limit": 0}, "episode_limit must be at least 1, got 0"),
+        ({"absent_agents": 3}, r"absent_agents=3 must be within \[0, 2\]"),
+        ({"episode_limit": 0}, "episode_limit=0 must be at least 1"),
     ],
 )
 def test_bad_sizes_are_refused(changes, message):

@@ -86,7 +86,7 @@ def test_training_tests_the_game_as_it_is_now(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda: ShiftingGame(BEFORE, [[1.0, 2.0, 3.0]] * 2, 1, n_envs=1), r"\[2, 2\] but shifted has \[2, 3\]"),
-        (lambda: game(-1), "after must be at least 0 joint actions, got -1"),
+        (lambda: game(-1), "after=-1 must be at least 0"),
     ],
 )
 def test_bad_options_are_one_clear_line(make: Any, message: str) -> None:
