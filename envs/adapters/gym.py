@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from gymnasium import Env, make, spaces
 
+from envs.adapters.returned import find_mask, flag, number, shown, unpack
 from envs.adapters.spaces import Pooling, TeamSpaces, find_won, load_factory, pool_rewards
 from envs.adapters.worker import GameSpec, Outcome, View
+
+PARTS = ("observations", "reward", "terminated", "truncated", "info")
 
 if TYPE_CHECKING:
     from envs.adapters.pool import Pool
@@ -100,17 +103,25 @@ class GymGame:
         )  # fmt: skip
 
     def reset(self, seed: int, view: View) -> None:
-        observations, info = self.env.reset(seed=seed)
+        observations, info = unpack(self.env.reset(seed=seed), ("observations", "info"), "reset")
         self._write(view, observations, info)
 
     def step(self, actions: np.ndarray, view: View) -> Outcome:
         joint = [self.team.native(i, action) for i, action in enumerate(actions)]
         whole = tuple(joint) if isinstance(self.env.action_space, spaces.Tuple) else np.array(joint)
-        observations, reward, terminated, truncated, info = self.env.step(whole)
+        observations, reward, terminated, truncated, info = unpack(self.env.step(whole), PARTS, "step")
         self._write(view, observations, info)
-        rewards = np.asarray(reward, np.float64)  # one number or [n]
-        team = pool_rewards(rewards.tolist(), self.reward, self.team.n_agents) if rewards.ndim else float(rewards)
-        return Outcome(team, bool(terminated), bool(truncated), find_won(info))
+        over, late = flag(terminated, "terminated"), flag(truncated, "truncated")
+        return Outcome(self._team_reward(reward), over, late, find_won(info))
+
+    def _team_reward(self, reward: Any) -> float:
+        """Pool one number, or one for each agent. Raise ValueError for anything else."""
+        if np.ndim(reward) == 0:
+            return number(reward, "the reward")
+        if len(reward) != self.team.n_agents:
+            raise ValueError(f"rewards must be one number, or {self.team.n_agents}, got {shown(reward)}")
+        values = [number(value, f"the reward of agent {i}") for i, value in enumerate(reward)]
+        return pool_rewards(values, self.reward, self.team.n_agents)
 
     def render(self) -> np.ndarray | None:
         picture = self.env.render() if self.env.render_mode == "rgb_array" else None
@@ -120,7 +131,14 @@ class GymGame:
         self.env.close()
 
     def _write(self, view: View, observations: Sequence[Any], info: dict[str, Any]) -> None:
-        masks = info.get("action_mask")
+        if not isinstance(info, dict):
+            raise ValueError(f"info must be a mapping, got {shown(info)}")
+        n = self.team.n_agents
+        if not isinstance(observations, tuple | list | np.ndarray) or len(observations) != n:
+            raise ValueError(f"observations must be {n}, one for each agent, got {shown(observations)}")
+        masks = find_mask(info)
+        if masks is not None and len(masks) != n:
+            raise ValueError(f"the action mask must have {n} rows, one for each agent, got {shown(masks)}")
         for i in range(self.team.n_agents):
             mask = self.team.write(i, observations[i], view.obs[i])
             self.team.allow(i, mask if masks is None else masks[i], view.avail[i])

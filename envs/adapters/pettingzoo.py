@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from envs.adapters.returned import by_agent, find_mask, flag, number, shown, unpack
 from envs.adapters.spaces import Pooling, TeamSpaces, find_won, load_factory, pool_rewards
 from envs.adapters.worker import GameSpec, Outcome, View
+
+PARTS = ("observations", "rewards", "terminations", "truncations", "infos")
 
 if TYPE_CHECKING:
     from envs.adapters.pool import Pool
@@ -47,7 +50,7 @@ def PettingZoo(
     )
 
     if isinstance(env, str):
-        require_package(env)
+        require_package(env.partition(":")[0])
     make = _MakeParallel(env, dict(kwargs), reward, state, episode_limit, noop_action)
     return Pool(make, n_envs=n_envs, seed=seed, workers=workers, rebuild=rebuild)
 
@@ -76,36 +79,64 @@ class ParallelGame:
             raise ValueError(f"state must be 'env' or 'concat', got '{state}'")
         pool_rewards([0.0], reward, 1)  # fail on an unknown name before the first step
         self.env, self.reward, self.own_state = env, reward, state == "env"
+        if not hasattr(env, "possible_agents") or hasattr(env, "agent_iter"):
+            kind = "an AECEnv, whose agents act in turns" if hasattr(env, "agent_iter") else f"a {type(env).__name__}"
+            raise ValueError(f"this is {kind}; give a ParallelEnv (pettingzoo.utils.aec_to_parallel makes one)")
         self.names = list(env.possible_agents)
         self.team = TeamSpaces(
             [env.action_space(name) for name in self.names], [env.observation_space(name) for name in self.names]
         )
         team = self.team
-        if self.own_state:
-            env.reset(seed=0)
-            state_dim = int(np.size(env.state()))
-        else:
-            state_dim = team.n_agents * team.obs_dim
         self.idle = noop_action or 0  # the one available action of an absent agent
+        self.state_dim = team.n_agents * team.obs_dim
+        observations, infos = self._reset(0)
+        if self.own_state:
+            self.state_dim = int(np.size(env.state()))
+        if self.state_dim == 0:
+            raise ValueError("the state has no features; choose env.state=concat")
         self.spec = GameSpec(
-            team.n_agents, team.n_actions, team.obs_dim, state_dim, episode_limit, team.low, team.high, noop_action,
-            idle_action=noop_action,
+            team.n_agents, team.n_actions, team.obs_dim, self.state_dim, episode_limit, team.low, team.high,
+            noop_action, idle_action=noop_action if self._may_idle(observations, infos, noop_action) else None,
         )  # fmt: skip
 
+    def _may_idle(self, observations: dict[str, Any], infos: dict[str, Any], noop: int | None) -> bool:
+        """Return whether the living may play ``noop`` as an episode begins; in games like SMAC only the dead may."""
+        obs = np.zeros(self.team.obs_dim, np.float32)
+        avail = np.zeros(self.team.n_actions, bool)
+        for i, name in enumerate(self.names):
+            if noop is not None and name in self.env.agents:
+                self._write_agent(i, observations, infos, obs, avail)
+                if not avail[noop]:
+                    return False
+        return noop is not None
+
+    def _reset(self, seed: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        observations, infos = unpack(self.env.reset(seed=seed), ("observations", "infos"), "reset")
+        present = list(self.env.agents)
+        return by_agent(observations, "observations", present), by_agent(infos, "infos", present, whole=False)
+
     def reset(self, seed: int, view: View) -> None:
-        observations, infos = self.env.reset(seed=seed)
+        observations, infos = self._reset(seed)
         self._write(view, observations, infos, set(self.env.agents))
 
     def step(self, actions: np.ndarray, view: View) -> Outcome:
         present = list(self.env.agents)
         joint = {name: self.team.native(i, actions[i]) for i, name in enumerate(self.names) if name in present}
-        observations, rewards, terminations, truncations, infos = self.env.step(joint)
-        ended = not self.env.agents
-        cut = {name for name in present if truncations.get(name) and not terminations.get(name)}
+        observations, rewards, terminations, truncations, infos = unpack(self.env.step(joint), PARTS, "step")
+        rewards = by_agent(rewards, "rewards", present)
+        by_agent(infos, "infos", present, whole=False)
+        over, late = (
+            {name for name in present if flag(by_agent(flags, part, present)[name], f"{part} of {name}")}
+            for part, flags in (("terminations", terminations), ("truncations", truncations))
+        )
+        alive = set(self.env.agents) - over - late  # some games leave those whose flags say that they are done
+        ended, cut = not alive, late - over
         # Agents that the clock cut off at the very end are still present in the observation to bootstrap from.
-        self._write(view, observations, infos, cut if ended else set(self.env.agents))
-        reward = pool_rewards([rewards[name] for name in present if name in rewards], self.reward, self.team.n_agents)
-        won = any(find_won(info) for info in infos.values())
+        self._write(view, by_agent(observations, "observations", sorted(cut if ended else alive)), infos,
+                    cut if ended else alive)  # fmt: skip
+        earned = [number(rewards[name], f"the reward of {name}") for name in present]
+        reward = pool_rewards(earned, self.reward, self.team.n_agents)
+        won = any(find_won(info) for info in infos.values() if isinstance(info, dict))
         return Outcome(reward, ended and not cut, ended and bool(cut), won)
 
     def render(self) -> np.ndarray | None:
@@ -118,10 +149,26 @@ class ParallelGame:
         for i, name in enumerate(self.names):
             view.alive[i] = name in alive
             if name in alive:
-                mask = self.team.write(i, observations[name], view.obs[i])
-                mask = infos.get(name, {}).get("action_mask", mask)
-                self.team.allow(i, mask, view.avail[i])
+                self._write_agent(i, observations, infos, view.obs[i], view.avail[i])
             else:
                 view.obs[i], view.avail[i] = 0.0, False
                 view.avail[i, self.idle] = True
-        view.state[:] = np.ravel(self.env.state()) if self.own_state else view.obs.ravel()
+        view.state[:] = self._own_state() if self.own_state else view.obs.ravel()
+
+    def _write_agent(
+        self, i: int, observations: dict[str, Any], infos: dict[str, Any], obs: np.ndarray, avail: np.ndarray
+    ) -> None:
+        """Write the observation, f32 [O], and the available actions, bool [A], of agent ``i``."""
+        name = self.names[i]
+        inside = self.team.write(i, observations[name], obs)
+        info = infos.get(name) or {}
+        if not isinstance(info, dict):
+            raise ValueError(f"the info of {name} must be a mapping, got {shown(info)}")
+        beside = find_mask(info)
+        self.team.allow(i, inside if beside is None else beside, avail)
+
+    def _own_state(self) -> np.ndarray:
+        state = np.ravel(np.asarray(self.env.state(), np.float32))
+        if state.size != self.state_dim or not np.isfinite(state).all():
+            raise ValueError(f"state() must give {self.state_dim} finite numbers, got {shown(self.env.state())}")
+        return state

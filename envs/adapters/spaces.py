@@ -13,6 +13,8 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten, flatten_space
 
+from envs.adapters.returned import MASK_NAMES, OBS_NAMES, Bounds, find_mask, mask_row, shown
+
 Pooling = Literal["sum", "mean", "shared"]
 WON_KEYS = ("won", "battle_won", "is_success")
 
@@ -20,8 +22,9 @@ WON_KEYS = ("won", "battle_won", "is_success")
 class TeamSpaces:
     """The agents' action and observation spaces as one padded layout.
 
-    A dictionary observation with the keys ``observation`` and ``action_mask`` is taken apart. ``low``/``high`` f32 [O]
-    cover all agents, and zero, which stands for anything absent. ValueError for actions that are not Discrete.
+    A dictionary observation that holds an observation and an action mask, under their usual names, is taken apart.
+    ``low``/``high`` f32 [O] cover all agents, and zero, which stands for anything absent. Raise ValueError for actions
+    that are not Discrete.
     """
 
     def __init__(self, actions: Sequence[spaces.Space[Any]], observations: Sequence[spaces.Space[Any]]) -> None:
@@ -31,18 +34,24 @@ class TeamSpaces:
             if not isinstance(space, spaces.Discrete):
                 raise ValueError(f"agent {agent} has the action space {space}; only Discrete actions are supported")
         self.actions = [space for space in actions if isinstance(space, spaces.Discrete)]
+        self.keys = [_observation_key(space) for space in observations]
         self.observations = [
-            space["observation"] if isinstance(space, spaces.Dict) and "action_mask" in space.spaces else space
-            for space in observations
+            space[key] if key is not None and isinstance(space, spaces.Dict) else space
+            for key, space in zip(self.keys, observations, strict=True)
         ]
+        self.bounds = Bounds()
         self.n_agents = len(actions)
         self.n_actions = max(int(space.n) for space in self.actions)
         self.widths = [flatdim(space) for space in self.observations]
         self.obs_dim = max(self.widths)
         self.low, self.high = np.zeros(self.obs_dim, np.float32), np.zeros(self.obs_dim, np.float32)
+        self.lows: list[np.ndarray] = []
+        self.highs: list[np.ndarray] = []
         for space, width in zip(self.observations, self.widths, strict=True):
             box = flatten_space(space)
             assert isinstance(box, spaces.Box)
+            self.lows.append(box.low.astype(np.float32))
+            self.highs.append(box.high.astype(np.float32))
             self.low[:width] = np.minimum(self.low[:width], box.low.astype(np.float32))
             self.high[:width] = np.maximum(self.high[:width], box.high.astype(np.float32))
         self.legal = np.zeros((self.n_agents, self.n_actions), bool)  # [n, A] without any mask
@@ -51,11 +60,17 @@ class TeamSpaces:
 
     def write(self, agent: int, observation: Any, row: np.ndarray) -> Any:
         """Flatten an observation into ``row`` f32 [O]; return the action mask found inside it, or None."""
-        mask = None
-        if isinstance(observation, dict) and "action_mask" in observation:
-            observation, mask = observation["observation"], observation["action_mask"]
+        mask, key, space = None, self.keys[agent], self.observations[agent]
+        if key is not None:
+            if not isinstance(observation, dict) or key not in observation:
+                raise ValueError(f"the observation of agent {agent} must have '{key}', got {shown(observation)}")
+            observation, mask = observation[key], find_mask(observation)
+        if isinstance(space, spaces.Box) and np.shape(observation) != space.shape:
+            wanted = f"the shape {space.shape} of its space"
+            raise ValueError(f"the observation of agent {agent} must have {wanted}, got {np.shape(observation)}")
         width = self.widths[agent]
-        row[:width], row[width:] = flatten(self.observations[agent], observation), 0.0
+        row[:width], row[width:] = flatten(space, observation), 0.0
+        self.bounds.check(agent, row[:width], self.lows[agent], self.highs[agent])
         return mask
 
     def allow(self, agent: int, mask: Any, row: np.ndarray) -> None:
@@ -63,11 +78,22 @@ class TeamSpaces:
         row[:] = self.legal[agent]
         if mask is not None:
             size = int(self.actions[agent].n)
-            row[:size] &= np.asarray(mask, bool)[:size]
+            row[:size] &= mask_row(mask, size, f"the action mask of agent {agent}")
 
     def native(self, agent: int, action: int) -> int:
         """Return the action in the game's own numbering (Discrete spaces may start anywhere)."""
         return int(action) + int(self.actions[agent].start)
+
+
+def _observation_key(space: spaces.Space[Any]) -> str | None:
+    """Return the key of the observation in a dictionary that also holds an action mask; None for other spaces."""
+    if isinstance(space, spaces.Dict) and any(name in space.spaces for name in MASK_NAMES):
+        for key in OBS_NAMES:
+            if key in space.spaces:
+                return key
+        names = ", ".join(map(str, space.spaces))
+        raise ValueError(f"an observation with a mask must be under {', '.join(OBS_NAMES)}; this game has {names}")
+    return None
 
 
 def pool_rewards(rewards: Sequence[float], how: Pooling, n_agents: int) -> float:

@@ -214,6 +214,8 @@ def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: 
                 reply: tuple[Any, ...] = ("done", commands[name](*arguments))
             except BaseException as error:  # SystemExit too: a game that exits is a game that failed
                 line = traceback.format_exception_only(error)[-1].strip()
+                if name == "step":
+                    line += f" (in step {worker.steps[worker.at] + 1} of the episode)"
                 reply = ("error", worker.at, line, traceback.format_exc())
             connection.send(reply)
     worker.close()
