@@ -1,5 +1,5 @@
-"""Recurrent utility network of each agent: linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018, app. C);
-and one without memory, for games that need none.
+"""The agents' utility networks. The recurrent one is linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018,
+app. C); the feed-forward one is for games that need no memory.
 
 One set of weights has three paths that tests keep equal. ``unroll`` runs whole sequences through ``nn.GRU`` on a GPU
 and through ``marl.learn.gru`` on the CPU. ``step`` writes the equations with matrix products, because attacks need
@@ -44,16 +44,16 @@ class RecurrentAgent(nn.Module):
         self.make_core(1 if share_parameters else spec.n_agents)
 
     def make_core(self, networks: int) -> None:
-        """What stands between ``fc_in`` and ``fc_out``, for so many networks; agents with another core override this,
-        ``step`` and ``unroll``."""
+        """Build the layers between ``fc_in`` and ``fc_out`` for ``networks`` networks. Agents with other cores override
+        this, ``step`` and ``unroll``."""
         self.gru = nn.ModuleList(nn.GRU(self.hidden_dim, self.hidden_dim) for _ in range(networks))
 
     def initial(self, *lead: int) -> Tensor:
-        """Zero hidden state [*lead, n, H] on the network's device."""
+        """Return a zero hidden state [*lead, n, H] on the network's device."""
         return torch.zeros(*lead, self.n_agents, self.hidden_dim, device=next(self.parameters()).device)
 
     def inputs(self, obs: Tensor, last: Tensor) -> Tensor:
-        """obs [*, n, O] and last actions long [*, n] (-1: none yet) -> [*, n, I]."""
+        """Build the network's inputs [*, n, I] from obs [*, n, O] and last actions long [*, n] (-1: none yet)."""
         parts = [obs]
         if self.last_action:
             parts.append((last.unsqueeze(-1) == torch.arange(self.n_actions, device=obs.device)).to(obs.dtype))
@@ -63,7 +63,7 @@ class RecurrentAgent(nn.Module):
         return torch.cat(parts, -1) if len(parts) > 1 else obs
 
     def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """One time step: x [*, n, I], h [*, n, H] -> q [*, n, A], h [*, n, H]."""
+        """Make one time step: x [*, n, I], h [*, n, H] -> q [*, n, A], h [*, n, H]."""
         x = F.relu(self.fc_in(x))
         gates_x, gates_h = self._gates(x, 0), self._gates(h, 1)
         reset_x, update_x, new_x = gates_x.chunk(3, -1)
@@ -82,7 +82,7 @@ class RecurrentAgent(nn.Module):
         return torch.einsum("...ni,noi->...no", x, weight) + bias
 
     def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Whole sequences from a zero state: x [M, T, n, I] -> q [M, T, n, A], h [M, T, n, H].
+        """Run whole sequences from a zero state: x [M, T, n, I] -> q [M, T, n, A], h [M, T, n, H].
 
         ``lengths`` long [M], on the CPU, says how many slots of each sequence matter; the others may hold anything.
         """
@@ -99,7 +99,7 @@ class RecurrentAgent(nn.Module):
         return self.fc_out(h), h
 
     def _unroll_ragged(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Only the slots that matter, as rows [N, n, *]; zeros elsewhere."""
+        """Compute only the slots that matter, as rows [N, n, *]; return zeros elsewhere."""
         M, T = x.shape[:2]
         lengths = torch.full((M,), T) if lengths is None else lengths
         rows = torch.arange(T) < lengths[:, None]  # [M, T]
@@ -113,14 +113,14 @@ class RecurrentAgent(nn.Module):
 
     @staticmethod
     def _spread(values: Tensor, rows: Tensor) -> Tensor:
-        """values [N, n, F] at rows bool [M, T] -> [M, T, n, F]."""
+        """Scatter values [N, n, F] to the slots where rows bool [M, T] is true: -> [M, T, n, F], zeros elsewhere."""
         return values.new_zeros(*rows.shape, *values.shape[1:]).index_put((rows,), values)
 
 
 class FeedForwardAgent(RecurrentAgent):
-    """The same without memory: a second hidden layer in the GRU's place.
+    """The same network without memory: a second hidden layer replaces the GRU.
 
-    Its hidden state is that layer, for those who ask what an agent makes of what it sees; it does not read it back.
+    Its hidden state is the output of that layer, for hooks that read it; the network itself ignores the state it gets.
     """
 
     def make_core(self, networks: int) -> None:

@@ -24,7 +24,7 @@ from marl.learn.policy import EpsilonGreedy, LinearSchedule
 
 @dataclass(frozen=True)
 class Factories:
-    """Makers of what a value-based team is built from: networks for a spec, and the learner, which is called with
+    """The factories of a value-based team: networks, called with a spec, and the learner, called with
     (spec, agent, mixer, hooks, device=)."""
 
     agent: Callable[[EnvSpec], RecurrentAgent]
@@ -37,7 +37,7 @@ class ValueAlgorithm:
     holds ``warmup_episodes``.
 
     ``agent``, ``mixer`` and ``hooks`` are factories called with the EnvSpec; ``learner`` is a factory of
-    ``ValueLearner`` that still wants (spec, agent, mixer, hooks, device). ``gen`` is the replay stream.
+    ``ValueLearner`` that is called with (spec, agent, mixer, hooks, device). ``gen`` is the replay stream.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class ValueAlgorithm:
         self.warmup_episodes = max(warmup_episodes, batch_size)
 
     def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
-        """The learner and its first networks; algorithms with more networks override this."""
+        """Build the learner and its networks; algorithms with more networks override this."""
         return make.learner(spec, make.agent(spec), make.mixer(spec), self.hooks, device=self.device)
 
     def fields(self) -> dict[str, Field]:
@@ -92,7 +92,7 @@ class ValueAlgorithm:
         return metrics
 
     def report(self, folder: Path) -> None:
-        """What hooks have to say about themselves."""
+        """Let the hooks write their reports into ``folder``."""
         for hook in self.hooks:
             if isinstance(hook, Reporting):
                 hook.report(folder)

@@ -1,8 +1,8 @@
-"""The recurrence of a GRU over ragged sequences, forward and backward, as two compiled loops for the CPU.
+"""A GRU's recurrence over ragged sequences, forward and backward, as two compiled loops for the CPU.
 
 torch's own GRU makes a dozen small calls per time step and more in the backward pass, and computes padding too; here a
 sequence is one loop over its own steps, and sequences run in parallel. The equations are those of ``nn.GRU`` (Cho et
-al. 2014, with the reset gate after the product). Everything that is not recurrent stays in torch: callers give the
+al. 2014, with the reset gate after the product). Everything that is not recurrent stays in torch: callers pass the
 input's part of the gates, and the gradient of the recurrent weights is one product over all steps.
 """
 
@@ -22,7 +22,8 @@ FAST: dict[str, Any] = {"cache": True, "fastmath": {"contract"}, "error_model": 
 
 
 def _lambert(levels: int) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...]]:
-    """tanh x = x P(x^2) / Q(x^2): convergent of Lambert's continued fraction x / (1 + x^2 / (3 + x^2 / (5 + ...)))."""
+    """Return the coefficients of P and Q in tanh x = x P(x^2) / Q(x^2), a convergent of Lambert's continued fraction
+    x / (1 + x^2 / (3 + x^2 / (5 + ...)))."""
     upper, lower = [Fraction(2 * levels - 1)], [Fraction(1)]
     for k in range(levels - 1, 0, -1):
         shifted = [Fraction(0), *lower]
@@ -42,7 +43,7 @@ EDGE, HALF, ONE = np.float32(9.0), np.float32(0.5), np.float32(1.0)
 
 @njit(**FAST)
 def _tanh(x: np.float32) -> np.float32:
-    """Without a branch or a call, so that loops over units become vector instructions."""
+    """Compute tanh without a branch or a call, so that loops over units become vector instructions."""
     x = EDGE if x > EDGE else x
     x = -EDGE if x < -EDGE else x
     y = x * x
@@ -58,7 +59,7 @@ def _sigmoid(x: np.float32) -> np.float32:
 
 @njit(**FAST)
 def _add_product(out: np.ndarray, vector: np.ndarray, matrix: np.ndarray) -> None:
-    """out [b] += vector [a] @ matrix [a, b]; four rows at a time, so that ``out`` is loaded and stored less often."""
+    """Add vector [a] @ matrix [a, b] to out [b], four rows at a time to load and store ``out`` less often."""
     a = len(vector)
     for k in range(0, a - a % 4, 4):
         v0, v1, v2, v3 = vector[k], vector[k + 1], vector[k + 2], vector[k + 3]
@@ -73,8 +74,9 @@ def _add_product(out: np.ndarray, vector: np.ndarray, matrix: np.ndarray) -> Non
 def _forward(
     gates_x: np.ndarray, weight: np.ndarray, bias: np.ndarray, start: np.ndarray, h: np.ndarray, saved: np.ndarray
 ) -> None:
-    """gates_x [N, n, 3H], weight [g, H, 3H] (transposed), bias [g, 3H], start [M + 1] -> h [N, n, H], saved [N, n, 4H]
-    (reset, update, new, recurrent part of new). Sequence m of agent i is rows start[m] to start[m + 1]."""
+    """Run the recurrence: gates_x [N, n, 3H], weight [g, H, 3H] (transposed), bias [g, 3H], start [M + 1] -> h
+    [N, n, H], saved [N, n, 4H] (reset, update, new, recurrent part of new). Sequence m of agent i is rows start[m] to
+    start[m + 1]."""
     n, H, groups = h.shape[1], h.shape[2], weight.shape[0]
     for sequence in prange((len(start) - 1) * n):
         m, i = sequence // n, sequence % n
@@ -100,8 +102,9 @@ def _backward(
     grad_h: np.ndarray, h: np.ndarray, saved: np.ndarray, weight: np.ndarray, start: np.ndarray, grad_x: np.ndarray,
     grad_inner: np.ndarray,
 ) -> None:  # fmt: skip
-    """grad_h [N, n, H], weight [g, 3H, H] -> grad_x [N, n, 3H] (of the gates' input part) and grad_inner [N, n, H] (of
-    the recurrent part of new; the other two gates' recurrent parts have the gradient of their input parts)."""
+    """Compute gradients: grad_h [N, n, H], weight [g, 3H, H] -> grad_x [N, n, 3H] (of the gates' input part) and
+    grad_inner [N, n, H] (of the recurrent part of new; the recurrent parts of the other two gates have the same
+    gradient as their input parts)."""
     n, H, groups = h.shape[1], h.shape[2], weight.shape[0]
     for sequence in prange((len(start) - 1) * n):
         m, i = sequence // n, sequence % n
@@ -156,7 +159,7 @@ class _Recurrence(torch.autograd.Function):
 
 
 def gru_recurrence(gates_x: Tensor, weight: Tensor, bias: Tensor, start: Tensor) -> Tensor:
-    """Hidden states [N, n, H] of M sequences from a zero state, on the CPU, float32.
+    """Return the hidden states [N, n, H] of M sequences from a zero state, on the CPU, float32.
 
     Sequence m holds rows ``start[m]`` to ``start[m + 1]`` (long [M + 1]) of ``gates_x`` [N, n, 3H], the input's part of
     the gates with its bias, in torch's order reset, update, new. ``weight`` [g, 3H, H] and ``bias`` [g, 3H] are the

@@ -26,30 +26,30 @@ OptimizerName = Literal["adam", "rmsprop"]
 
 
 def best_available(q: Tensor, avail: Tensor) -> Tensor:
-    """Index of the largest available value: q [*, A], avail bool [*, A] -> long [*]. Rows without any give 0."""
+    """Return the index of the largest available value: q [*, A], avail bool [*, A] -> long [*]; 0 where none is."""
     return q.masked_fill(~avail, -torch.inf).argmax(-1)
 
 
 def gather_actions(q: Tensor, actions: Tensor) -> Tensor:
-    """q [*, A] at actions long [*] -> [*]."""
+    """Pick q [*, A] at actions long [*] -> [*]."""
     return q.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
 
 
 def previous_actions(actions: Tensor) -> Tensor:
-    """actions [M, T+1, n] -> long [M, T+1, n]: the action before each slot, -1 at the first."""
+    """Return the action before each slot, -1 at the first: actions [M, T+1, n] -> long [M, T+1, n]."""
     before = actions.long().roll(1, dims=1)
     before[:, 0] = -1
     return before
 
 
 def masked_td_loss(chosen: Tensor, target: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of squared errors and the number of errors: chosen, target [M, T, m], filled bool [M, T, 1]."""
+    """Return the sum of squared errors and their number: chosen, target [M, T, m], filled bool [M, T, 1]."""
     error = torch.where(filled, chosen - target, 0.0)
     return error.square().sum(), filled.sum() * chosen.shape[-1]
 
 
 def td_metrics(chosen: Tensor, target: Tensor, filled: Tensor) -> Metrics:
-    """Means over the filled steps of chosen, target [M, T, m], filled bool [M, T, 1]."""
+    """Return means over the filled steps: chosen, target [M, T, m], filled bool [M, T, 1]."""
     with torch.no_grad():
         mean = 1.0 / (filled.sum() * chosen.shape[-1])
         return {
@@ -60,20 +60,20 @@ def td_metrics(chosen: Tensor, target: Tensor, filled: Tensor) -> Metrics:
 
 
 def team_value(mixer: Mixer, q: Tensor, greedy: Tensor, actions: Tensor, state: Tensor) -> Tensor:
-    """Team value [M, T, m] of the joint actions long [M, T, n], from the agents' values q [M, T+1, n, A], their best
-    actions ``greedy`` long [M, T+1, n] and state [M, T+1, S]."""
+    """Return the team value [M, T, m] of joint actions long [M, T, n], from the agents' values q [M, T+1, n, A], their
+    best actions ``greedy`` long [M, T+1, n] and state [M, T+1, S]."""
     q_taken = gather_actions(q[:, :-1], actions)  # [M, T, n]
     q_max = gather_actions(q[:, :-1], greedy[:, :-1])
     return mixer(q_taken, state[:, :-1], actions=actions, q_max=q_max)
 
 
 def frozen_copy(net: NetT) -> NetT:
-    """A target network: the same weights, never trained."""
+    """Copy a network as a target network, which has the same weights and is never trained."""
     return copy.deepcopy(net).requires_grad_(False)
 
 
 def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
-    """Adam, or RMSprop with the smoothing 0.99 that the PyMARL line of work uses."""
+    """Build Adam, or RMSprop with the smoothing 0.99 of PyMARL and its successors."""
     require_positive("", lr=lr)
     require_choice("", get_args(OptimizerName), optimizer=name)
     if name == "adam":
@@ -82,12 +82,12 @@ def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: fl
 
 
 class ValueLearner:
-    """One ``update`` is one gradient step on a batch of whole episodes.
+    """Learns agents and a mixer; one ``update`` is one gradient step on a batch of whole episodes.
 
-    ``target_every`` copies the online weights to the target every so many updates (hard); ``tau`` moves the target by
-    that fraction after each (soft); exactly one of them is set. ``act_on`` says whether values are fitted at the
-    executed or at the intended actions (they differ under an attack); ``last_action`` says the same of the networks'
-    last-action input and must equal what the acting policy feeds.
+    ``target_every`` is the number of updates between copies of the online weights to the target (hard); ``tau`` moves
+    the target by that fraction after each update (soft); exactly one of them is set. ``act_on`` says whether values are
+    fitted at the executed or at the intended actions (they differ under an attack); ``last_action`` says which of the
+    two the networks get as input, and must equal that of the acting policy.
     """
 
     def __init__(
@@ -131,34 +131,35 @@ class ValueLearner:
         self.updates = 0
 
     def acted(self, batch: EpisodeBatch, which: str) -> Tensor:
-        """Executed or intended actions, long [M, T+1, n]."""
+        """Return the executed or the intended actions, long [M, T+1, n]."""
         return (batch.actions if which == "executed" else batch.intended).long()
 
-    # what learners of other papers override: networks, bootstrap values, losses
+    # learners of other papers override the following: networks, bootstrap values, losses
 
     def online(self) -> dict[str, nn.Module]:
-        """The networks that the optimiser steps, by the name that messages and checkpoints use."""
+        """Return the networks that the optimizer trains, by the name that messages and checkpoints use."""
         return {"agent": self.agent, "mixer": self.mixer}
 
     def make_targets(self) -> None:
-        """Copies of online networks that ``bootstrap`` needs."""
+        """Create the copies of online networks that ``bootstrap`` needs."""
         self.target_agent, self.target_mixer = frozen_copy(self.agent), frozen_copy(self.mixer)
 
     def targets(self) -> dict[str, tuple[nn.Module, nn.Module]]:
-        """(online, target) of every copy, by the target's name."""
+        """Return the pair (online, target) of every copy, by the target's name."""
         return {
             "target_agent": (self.agent, self.target_agent),
             "target_mixer": (self.mixer, self.target_mixer),
         }
 
     def inputs(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor | None]:
-        """What the agents saw [M, T+1, n, I], and how many slots of each episode matter (long [M]; None: all)."""
+        """Return the networks' inputs [M, T+1, n, I] and the number of slots that matter in each episode
+        (long [M]; None: all)."""
         last = previous_actions(self.acted(batch, self.last_action))
-        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None  # and one to bootstrap from
+        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None  # plus one slot to bootstrap from
         return self.agent.inputs(self.observed(batch, last), last), slots
 
     def observed(self, batch: EpisodeBatch, last: Tensor) -> Tensor:
-        """Return what the agents see [M, T+1, n, O]; ``last`` long [M, T+1, n] are their last actions."""
+        """Return the agents' observations [M, T+1, n, O]; ``last`` long [M, T+1, n] are their last actions."""
         return batch.policy_obs
 
     def forward(self, batch: EpisodeBatch) -> Forward:
@@ -170,7 +171,7 @@ class ValueLearner:
             return Forward(q, h.detach(), self.bootstrap(batch, x, slots, greedy), greedy)
 
     def bootstrap(self, batch: EpisodeBatch, x: Tensor, slots: Tensor | None, greedy: Tensor) -> Tensor:
-        """Values [M, T+1, m] of the next states, without gradient."""
+        """Return the target networks' values of all slots [M, T+1, m], without gradient."""
         target_q, _ = self.target_agent.unroll(x, slots)
         best = best_available(target_q, batch.avail)
         chosen = greedy if self.double_q else best
@@ -178,15 +179,15 @@ class ValueLearner:
         return self.target_mixer(gather_actions(target_q, chosen), batch.state, actions=chosen, q_max=q_max)
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
-        """Terms of the loss by name, and what else to log. ``target`` [M, T, m] holds the lambda-returns."""
+        """Return the terms of the loss by name, and further metrics. ``target`` [M, T, m] holds the lambda-returns."""
         filled, actions = batch.filled[:, :-1, None], self.acted(batch, self.act_on)[:, :-1]
         q_total = team_value(self.mixer, fwd.q, fwd.greedy, actions, batch.state)
         squared, count = masked_td_loss(q_total, target, filled)
-        # torchrun: ranks sum their gradients, so each divides by the errors of all of them
+        # under torchrun gradients are summed over ranks, so each rank divides by the number of errors on all ranks
         return {"td": squared / global_count(count)}, td_metrics(q_total, target, filled)
 
     def update(self, batch: EpisodeBatch) -> Metrics:
-        """Gradient step on ``batch`` [M episodes]; metrics are detached 0-d tensors."""
+        """Make a gradient step on ``batch`` [M episodes] and return its metrics, detached 0-d tensors."""
         fwd = self.forward(batch)
         filled = batch.filled[:, :-1, None]  # [M, T, 1]
         reward = batch.reward[:, :-1, None] + sum(hook.reward(batch, fwd) for hook in self.hooks)
@@ -221,7 +222,7 @@ class ValueLearner:
                 target.load_state_dict(online.state_dict())
 
     def networks(self) -> dict[str, nn.Module]:
-        """Every network by the name that messages and checkpoints use."""
+        """Return every network by the name that messages and checkpoints use."""
         return self.online() | {name: target for name, (_, target) in self.targets().items()}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""``Lineup``: several policies share a team, each playing the agents that are its own in each lane."""
+"""``Lineup``: several policies play one team; in each lane every agent is assigned to one of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Assign = Tensor | Callable[[int, Generator], Tensor]
 class Lineup:
     """Policy ``assign[b, i]`` of ``policies`` plays agent ``i`` in lane ``b``.
 
-    ``assign`` is long [B, n], or draws one as ``assign(n_envs, gen)`` at the start of every episode. Each policy acts
-    once for all lanes in which it has an agent, and is asked for no other. It remembers, and is told of, all agents
-    there, as if it played them: what it makes of the others' observations reaches nobody.
+    ``assign`` is long [B, n], or a function that draws one as ``assign(n_envs, gen)`` at the start of every episode.
+    Each policy acts once per step, on exactly the lanes in which it has an agent. It sees and remembers all agents of
+    those lanes, as if it played the whole team; its actions for the agents of other policies are discarded.
 
-    Carry: ``assign``, and what policy k remembers as ``k.<name>``. ``act`` also gives the field ``assign``, and the
-    fields that the policies give, in the lanes that they play in (zeros elsewhere; of two that give the same field the
-    later one counts). Raises ConfigError where there are no policies, or ``assign`` has another number of lanes or
-    names a policy that is not there.
+    Carry: ``assign``, and the carry of policy k as ``k.<name>``. ``act`` also returns the field ``assign`` and the
+    policies' own fields in the lanes that they play (zeros elsewhere; where two policies give the same field, the later
+    one counts). Raises ConfigError if there are no policies, or if ``assign`` has another number of lanes or names a
+    policy that does not exist.
     """
 
     def __init__(self, policies: Sequence[Policy], assign: Assign) -> None:
@@ -74,13 +74,13 @@ class Lineup:
 
     @staticmethod
     def of(carry: Carry, k: int, lanes: Tensor | None = None) -> Carry:
-        """What policy ``k`` remembers, in ``lanes`` (long; None: all)."""
+        """Return the carry of policy ``k``, in ``lanes`` (long; None: all)."""
         mine = {name.removeprefix(f"{k}."): value for name, value in carry.items() if name.startswith(f"{k}.")}
         return mine if lanes is None else {name: value[lanes] for name, value in mine.items()}
 
     @staticmethod
     def _remember(carry: Carry, k: int, lanes: Tensor, after: Carry) -> None:
-        """Write into ``carry`` what policy ``k`` remembers now in ``lanes``; tensors that others hold stay as they
-        were."""
+        """Write the new carry of policy ``k`` in ``lanes`` into ``carry``; replace tensors instead of changing them in
+        place."""
         for name, value in after.items():
             carry[f"{k}.{name}"] = carry[f"{k}.{name}"].index_copy(0, lanes, value)

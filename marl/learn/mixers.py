@@ -1,4 +1,5 @@
-"""Mixers: how the agents' chosen values become the team's. All take the same arguments and return [*, m].
+"""Mixers: combine the values of the agents' chosen actions into the team's value. All take the same arguments and
+return [*, m].
 
 VDN: Sunehag et al. 2018. QMIX: Rashid et al. 2018, eq. 4-5. QPLEX: Wang et al. 2021, eq. 6-11. No mixer: IQL.
 """
@@ -15,14 +16,14 @@ from marl.core.types import EnvSpec
 
 
 class Mixer(nn.Module):
-    """Base: ``outputs`` is m. Subclasses implement ``forward(q, state, *, actions, q_max) -> [*, m]`` with
-    q [*, n] the values of the chosen actions, state [*, S], actions long [*, n], q_max [*, n] the best values."""
+    """The base of all mixers; ``outputs`` is m. Subclasses implement ``forward(q, state, *, actions, q_max) -> [*, m]``
+    with q [*, n] the values of the chosen actions, state [*, S], actions long [*, n], q_max [*, n] the best values."""
 
     outputs: int = 1
 
 
 class NoMixer(Mixer):
-    """Independent learners: m = n, each agent fits the team reward with its own value."""
+    """No mixing, for independent learners: m = n, and each agent fits the team reward with its own value."""
 
     def __init__(self, spec: EnvSpec) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class NoMixer(Mixer):
 
 
 class VDN(Mixer):
-    """Q_tot is the sum of the agents' values."""
+    """The sum of the agents' values."""
 
     def __init__(self, spec: EnvSpec) -> None:
         super().__init__()
@@ -47,7 +48,7 @@ class VDN(Mixer):
 
 
 class QMix(Mixer):
-    """Two-layer mixing network whose non-negative weights come from the state, hence monotonic in every value."""
+    """A two-layer mixing network with non-negative weights computed from the state, hence monotonic in every value."""
 
     def __init__(self, spec: EnvSpec, *, embed_dim: int, hypernet_dim: int) -> None:
         super().__init__()
@@ -73,10 +74,10 @@ class QPlex(Mixer):
     """Duplex dueling: Q_tot = sum_i v_i + sum_i lambda_i(s, a) (q_i - v_i) with q_i, v_i transformed by a positive
     weight and a bias from the state, and lambda_i > 0 a sum over ``n_kernels`` products of state-action networks.
 
-    Written as one call: Q_tot = sum_i q_i + sum_i (q_i - v_i) (lambda_i - 1). With ``stop_advantage``, as in the
+    Computed as Q_tot = sum_i q_i + sum_i (q_i - v_i) (lambda_i - 1). With ``stop_advantage``, as in the
     published code, the advantage there carries no gradient and the agents learn through the plain sum alone.
-    ``transform`` false leaves out the positive weight and the bias: with them the weight can vanish on a one-step game
-    while lambda grows without bound; without them the non-monotonic game is solved to the last digit (tests).
+    ``transform`` false leaves out the positive weight and the bias: on a one-step game the weight can vanish while
+    lambda grows without bound; without them the non-monotonic game is solved exactly (see the tests).
     """
 
     def __init__(
@@ -102,7 +103,7 @@ class QPlex(Mixer):
         self.joint = stacked_mlp(n_kernels, [with_actions, kernel_dim, kernel_dim, n])
 
     def importance(self, state: Tensor, actions: Tensor) -> Tensor:
-        """lambda [*, n] > 0 of state [*, S] and joint action long [*, n]."""
+        """Return lambda [*, n] > 0 for state [*, S] and joint action long [*, n]."""
         # a comparison, since F.one_hot has no vmap rule
         taken = (actions.unsqueeze(-1) == torch.arange(self.n_actions, device=state.device)).to(state.dtype)
         lead, K = state.shape[:-1], self.n_kernels

@@ -1,4 +1,4 @@
-"""Acting on learnt values: epsilon-greedy exploration and the schedules that drive it."""
+"""Acting on learnt values: the epsilon-greedy policy and its exploration schedule."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from marl.learn.mixers import Mixer
 
 @dataclass(frozen=True)
 class LinearSchedule:
-    """From ``start`` to ``end`` over the first ``steps`` environment steps, then constant."""
+    """A value that moves linearly from ``start`` to ``end`` over the first ``steps`` environment steps, then stays."""
 
     start: float
     end: float
@@ -32,7 +32,7 @@ class LinearSchedule:
 
 
 def random_available(avail: Tensor, gen: Generator) -> Tensor:
-    """Uniform choice among available actions: avail bool [*, A] -> long [*]."""
+    """Draw uniformly among available actions: avail bool [*, A] -> long [*]."""
     noise = torch.rand(avail.shape, generator=gen, device=avail.device)
     return best_available(noise, avail)
 
@@ -45,10 +45,10 @@ def mix_random(actions: Tensor, avail: Tensor, epsilon: float | Tensor, gen: Gen
 
 
 class EpsilonGreedy:
-    """Greedy in each agent's own values; with probability ``epsilon``, agent by agent, a random available action.
+    """Plays each agent's best action; exploring, each agent takes a random available one with probability ``epsilon``.
 
     Carry: ``h`` [B, n, H] hidden state, ``last`` long [B, n] the last action (-1: none yet). ``last_action`` says
-    whether the networks see the executed or the intended one. It is a ``Victim``: attacks may read values.
+    whether the networks see the executed or the intended one. The policy is a ``Victim``: attacks may read its values.
     """
 
     def __init__(self, agent: RecurrentAgent, mixer: Mixer, epsilon: float, last_action: ActedOn) -> None:
@@ -67,7 +67,7 @@ class EpsilonGreedy:
         return actions, {"h": h, "last": carry["last"]}, {}
 
     def noisy(self, actions: Tensor, avail: Tensor, gen: Generator) -> Tensor:
-        """Explore: ``mix_random`` with the policy's own ``epsilon``."""
+        """Replace actions by random ones (``mix_random``) with the policy's own ``epsilon``."""
         return mix_random(actions, avail, self.epsilon, gen)
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
@@ -76,30 +76,30 @@ class EpsilonGreedy:
     # the white-box view
 
     def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
-        """[B, n, O] -> [B, n, A], differentiable in ``obs``."""
+        """Return the agents' values: obs [B, n, O] -> [B, n, A], differentiable in ``obs``."""
         return self.agent.step(self.agent.inputs(obs, carry["last"]), carry["h"])[0]
 
     def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor:
-        """q [B, n], state [B, S] -> [B, m]."""
+        """Mix the agents' values: q [B, n], state [B, S] -> [B, m]."""
         return self.mixer(q, state, **kwargs)
 
     def params(self) -> dict[str, Tensor]:
         return dict(self.agent.named_parameters())
 
     def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
-        """``q_values`` with other parameters; pure, hence usable under ``torch.func.vmap`` and ``grad``."""
+        """Return ``q_values`` with other parameters; pure, hence fit for ``torch.func.vmap`` and ``grad``."""
         return functional_call(_StepQ(self.agent), {f"agent.{k}": v for k, v in params.items()}, (obs, carry))
 
     @torch.no_grad()
     def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
-        """One step in an imagined episode: q [B, n, A], and what is remembered once ``obs`` [B, n, O] is read."""
+        """Make one step in an imagined episode: return q [B, n, A] and the carry after reading ``obs`` [B, n, O]."""
         q, h = self.agent.step(self.agent.inputs(obs, carry["last"]), carry["h"])
         return q, {**carry, "h": h}
 
     @torch.no_grad()
     def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
-        """Through stored episodes with today's weights: q [M, T+1, n, A], and what was remembered before every slot
-        [M, T+1, n, *]; zeros where an episode is over."""
+        """Run over stored episodes with present weights: return q [M, T+1, n, A], zeros where an episode is over, and
+        the carry before every slot [M, T+1, n, *]."""
         last = previous_actions(batch.actions if self.last_action == "executed" else batch.intended)
         lengths = batch.length.cpu() + 1 if last.device.type == "cpu" else None
         q, h = self.agent.unroll(self.agent.inputs(batch.policy_obs, last), lengths)
@@ -108,7 +108,7 @@ class EpsilonGreedy:
 
 
 class _StepQ(nn.Module):
-    """``functional_call`` goes through ``forward``."""
+    """A module whose ``forward`` is one step of the agent, since ``functional_call`` calls ``forward``."""
 
     def __init__(self, agent: RecurrentAgent) -> None:
         super().__init__()

@@ -1,4 +1,5 @@
-"""Ring of whole episodes. Storage doubles as it fills; its final size is known, and refused, before work starts."""
+"""A ring buffer of whole episodes. Storage doubles as it fills; a final size that does not fit into memory is refused
+before work starts."""
 
 from __future__ import annotations
 
@@ -17,14 +18,14 @@ FIRST_CHUNK = 128  # episodes allocated at first
 
 
 def episode_bytes(fields: dict[str, Field], episode_limit: int) -> int:
-    """Bytes that one stored episode takes."""
+    """Return the size of one stored episode, in bytes."""
     return sum(
         math.prod(f.shape) * f.dtype.itemsize * (episode_limit + 1 if f.per == "step" else 1) for f in fields.values()
     )
 
 
 def available_bytes(device: torch.device) -> int:
-    """Free memory where ``device`` keeps its tensors."""
+    """Return the free memory of ``device``, in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return psutil.virtual_memory().available
@@ -42,7 +43,7 @@ class EpisodeReplay:
     """A ring of the newest ``capacity`` episodes of at most ``episode_limit`` steps. ``sampler`` (None: uniform)
     chooses the episodes of a batch.
 
-    Raises ConfigError, with the numbers, where the full ring would not fit into the memory that is free now.
+    Raises ConfigError, with the numbers, if the full ring would not fit into the memory that is free now.
     """
 
     def __init__(
@@ -72,19 +73,19 @@ class EpisodeReplay:
 
     @property
     def full_bytes(self) -> int:
-        """Size of the full ring, bytes."""
+        """Return the size of the full ring, in bytes."""
         return self.bytes_per_episode * self.capacity
 
     @property
     def longest(self) -> int:
-        """Steps of the longest stored episode."""
+        """Return the length of the longest stored episode, in steps."""
         return int(self._lengths[: self._size].max()) if self._size else 0
 
     def __len__(self) -> int:
         return self._size
 
     def _grow(self, episodes: int) -> None:
-        """Room for ``episodes``: doubling keeps the copying amortised; field by field keeps the peak low."""
+        """Make room for ``episodes``. Doubling amortises the copying; going field by field keeps the peak low."""
         have = self._lengths.shape[0]
         if episodes <= have:
             return
@@ -98,7 +99,7 @@ class EpisodeReplay:
         self._lengths = torch.cat([self._lengths, torch.zeros(want - have, dtype=torch.int64)])
 
     def add(self, batch: EpisodeBatch) -> None:
-        """Store a collected batch; the oldest episodes leave once ``capacity`` is reached."""
+        """Store a collected batch; once ``capacity`` is reached, it replaces the oldest episodes."""
         missing = self.fields.keys() - batch.data.keys()
         if missing:
             raise ValueError(f"episodes lack the declared fields {sorted(missing)}")
@@ -131,7 +132,7 @@ class EpisodeReplay:
 
     def sample(self, size: int, gen: Generator, device: torch.device | str) -> EpisodeBatch:
         """Return the ``size`` episodes that the sampler draws with ``gen`` (on the CPU), trimmed to the longest.
-        The batch knows their slots (``index``)."""
+        The batch's ``index`` holds their slots."""
         if size > self._size:
             raise ValueError(f"cannot sample {size} episodes from {self._size}")
         index = self.sampler.draw(self, size, gen)
@@ -144,7 +145,7 @@ class EpisodeReplay:
         return EpisodeBatch(data, self.fields, index).to(device)
 
     def state_dict(self) -> dict[str, Any]:
-        """Only what is filled, in storage order."""
+        """Return the filled part only, in storage order."""
         horizon = self.longest
         data = {
             name: (self._data[name][: self._size, : horizon + 1] if f.per == "step" else self._data[name][: self._size])

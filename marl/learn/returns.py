@@ -1,4 +1,4 @@
-"""TD(lambda) targets of whole episodes at once. Sutton & Barto (2018), section 12.1, eq. 12.2-12.3."""
+"""TD(lambda) targets for whole episodes at once. Sutton & Barto (2018), section 12.1, eq. 12.2-12.3."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 
 def td_lambda(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor, gamma: float, lam: float) -> Tensor:
-    """Lambda-returns ``[M, T, m]``.
+    """Return the lambda-returns [M, T, m].
 
     ``reward`` [M, T, 1 or m], ``terminated`` bool [M, T, 1], ``filled`` bool [M, T, 1], ``v`` [M, T+1, m] the values to
-    bootstrap from. A truncated end bootstraps from its last value, a terminated one from nothing; each episode's
-    recursion starts at its own last filled step, however long the others are. Unfilled steps return 0.
+    bootstrap from. A truncated episode bootstraps from its last value, a terminated one does not; each episode's
+    recursion starts at its own last filled step, however long the others are. Unfilled steps get 0.
 
     The recursion ``y[t] = r[t] + gamma (1 - terminated[t]) ((1 - lam) v[t+1] + lam y[t+1])`` has constant coefficients
     up to the episode's end, so that it is one product with the upper triangular matrix ``(gamma lam) ** (j - t)``.

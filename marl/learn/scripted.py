@@ -1,4 +1,4 @@
-"""Policies that need no training and know no game: partners to compare others with."""
+"""Policies that need no training and are not written for a particular game; they serve as baseline partners."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from marl.learn.policy import random_available
 
 
 class Memoryless:
-    """Base of policies that remember nothing."""
+    """The base of policies without memory."""
 
     def __init__(self, spec: EnvSpec, device: torch.device | str) -> None:
         self.spec, self.device = spec, torch.device(device)
@@ -23,14 +23,14 @@ class Memoryless:
 
 
 class RandomPlay(Memoryless):
-    """Any available action, all equally often, in tests too."""
+    """Plays uniformly random available actions, in evaluation too."""
 
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         return random_available(obs.avail, gen), carry, {}
 
 
 class Idle(Memoryless):
-    """Does nothing, as far as the game allows. Raises ConfigError where it has no such action."""
+    """Does nothing, as far as the game allows. Raises ConfigError if the game has no such action."""
 
     def __init__(self, spec: EnvSpec, device: torch.device | str) -> None:
         if spec.idle_action is None:
