@@ -17,9 +17,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from attacks.base import LaneDraws
+from marl.core.checks import require_at_least, require_positive, require_share
 from marl.core.distributed import world
 from marl.core.protocols import Policy, Replay, View
-from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 from marl.learn.returns import td_lambda
 
 
@@ -94,16 +95,12 @@ class ATLA(LaneDraws):
         greedy: bool,
     ) -> None:
         super().__init__(spec, device)
-        require_positive("attack", width=width, epochs=epochs, minibatches=minibatches, period=period,
+        require_at_least("attack", 1, width=width, epochs=epochs, minibatches=minibatches, period=period,
                          fit_episodes=fit_episodes)  # fmt: skip
+        require_share("attack", gamma=gamma, gae_lambda=gae_lambda, share=share)
+        require_positive("attack", epsilon=epsilon, lr=lr, clip=clip, grad_clip=grad_clip)
         if world()[1] > 1:
             raise ConfigError("attack=atla does not run under torchrun: its attacker is trained by one process")
-        for key, value in {"gamma": gamma, "gae_lambda": gae_lambda, "share": share}.items():
-            if not 0.0 <= value <= 1.0:
-                raise ConfigError(f"attack.{key}={value} must be within [0, 1]")
-        for key, value in {"epsilon": epsilon, "lr": lr, "clip": clip, "grad_clip": grad_clip}.items():
-            if value <= 0.0:
-                raise ConfigError(f"attack.{key}={value} must be positive")
         self.epsilon, self.gamma, self.gae_lambda, self.clip = epsilon, gamma, gae_lambda, clip
         self.entropy, self.epochs, self.minibatches, self.grad_clip = entropy, epochs, minibatches, grad_clip
         self.period, self.share, self.fit_episodes, self.greedy = period, share, fit_episodes, greedy

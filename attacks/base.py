@@ -8,34 +8,31 @@ left it does nothing.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from marl.core.checks import require_at_least, require_choice, require_share, require_within
 from marl.core.protocols import Attack, NoAttack, Policy, Victim, View
 from marl.core.types import ConfigError, EnvSpec, Field
 from marl.learn.learner import best_available
 
 __all__ = [
     "ActionAttack", "Attack", "Budget", "LaneAttack", "LaneDraws", "NoAttack", "ObservationAttack", "View", "as_victim",
-    "choose_k", "greedy_actions", "pick", "require_agents", "require_chance", "slope",
+    "choose_k", "greedy_actions", "pick", "require_agents", "slope",
 ]  # fmt: skip
 Unit = Literal["step", "agent_action"]
-UNITS = ("step", "agent_action")
 Redraw = Literal["step", "episode"]
-REDRAW = ("step", "episode")
 
 
 class Budget:
     """What each lane may spend in an episode: attacked steps, or attacked agent actions. ``limit`` null: no end."""
 
     def __init__(self, limit: int | None, unit: Unit) -> None:
-        if limit is not None and limit < 0:
-            raise ConfigError(f"attack.budget={limit} must be at least 0, or null")
-        if unit not in UNITS:
-            raise ConfigError(f"attack.budget_unit={unit} is not known; choose one of {', '.join(UNITS)}")
+        require_at_least("attack", 0, budget=limit, or_null=True)
+        require_choice("attack", get_args(Unit), budget_unit=unit)
         self.limit = torch.iinfo(torch.long).max if limit is None else limit
         self.unit = unit
         self.spent = torch.zeros(0, dtype=torch.long)
@@ -136,10 +133,9 @@ class ObservationAttack(LaneAttack):
         budget_unit: Unit,
     ) -> None:
         super().__init__(spec, device, budget=budget, budget_unit=budget_unit)
-        require_chance("rate", rate)
+        require_share("attack", rate=rate)
         require_agents(agents, spec)
-        if redraw not in REDRAW:
-            raise ConfigError(f"attack.redraw={redraw} is not known; choose one of {', '.join(REDRAW)}")
+        require_choice("attack", get_args(Redraw), redraw=redraw)
         self.rate, self.agents, self.redraw = rate, spec.n_agents if agents is None else agents, redraw
         self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
 
@@ -196,16 +192,9 @@ def slope(seen: Tensor, greedy: Tensor, view: View, attack: str) -> Tensor:
     return found
 
 
-def require_chance(name: str, value: float) -> None:
-    """Refuse what is no probability; ConfigError."""
-    if not 0.0 <= value <= 1.0:
-        raise ConfigError(f"attack.{name}={value} must be within [0, 1]")
-
-
 def require_agents(agents: int | None, spec: EnvSpec) -> None:
-    """Refuse to hit more agents than there are; ConfigError."""
-    if agents is not None and not 0 <= agents <= spec.n_agents:
-        raise ConfigError(f"attack.agents={agents} must be within 0 .. {spec.n_agents}, the team's size, or null")
+    """Refuse to hit more agents than the team has; raise ConfigError."""
+    require_within("attack", 0, spec.n_agents, agents=agents, or_null=True, note="the team's size")
 
 
 def pick(u: Tensor, allowed: Tensor) -> Tensor:

@@ -12,8 +12,9 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.base import ObservationAttack, View, as_victim, greedy_actions, slope
+from marl.core.checks import require_at_least, require_positive
 from marl.core.protocols import Policy
-from marl.core.types import ConfigError, EnvSpec, require_positive
+from marl.core.types import EnvSpec
 
 NAME = "fgsm or pgd"
 
@@ -34,10 +35,8 @@ class GradientAttack(ObservationAttack):
         **when: Any,
     ) -> None:
         super().__init__(spec, device, **when)
-        require_positive("attack", steps=steps)
-        for name, value in {"epsilon": epsilon, "step_size": step_size}.items():
-            if value <= 0.0:
-                raise ConfigError(f"attack.{name}={value} must be above 0")
+        require_at_least("attack", 1, steps=steps)
+        require_positive("attack", epsilon=epsilon, step_size=step_size)
         self.epsilon, self.steps, self.step_size, self.random_start = epsilon, steps, step_size, random_start
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:

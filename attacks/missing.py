@@ -6,16 +6,17 @@ the game begins (``env.absent_agents`` of the battle) is closer to the word than
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
 from attacks.base import LaneAttack, Unit, View, choose_k, require_agents
+from marl.core.checks import require_choice
 from marl.core.protocols import Policy
 from marl.core.types import ConfigError, EnvSpec, Field
 
-MODES = ("idle", "removed")
+Mode = Literal["idle", "removed"]
 
 
 class Missing(LaneAttack):
@@ -31,14 +32,13 @@ class Missing(LaneAttack):
         device: torch.device | str,
         *,
         agents: int,
-        mode: Literal["idle", "removed"],
+        mode: Mode,
         budget: int | None,
         budget_unit: Unit,
     ) -> None:
         super().__init__(spec, device, budget=budget, budget_unit=budget_unit)
         require_agents(agents, spec)
-        if mode not in MODES:
-            raise ConfigError(f"attack.mode={mode} is not known; choose one of {', '.join(MODES)}")
+        require_choice("attack", get_args(Mode), mode=mode)
         if spec.idle_action is None:
             raise ConfigError(
                 "attack=missing needs an action that does nothing (idle_action); this environment has none"

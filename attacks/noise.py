@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import ObservationAttack, View, choose_k, require_chance
+from attacks.base import ObservationAttack, View, choose_k
+from marl.core.checks import require_positive, require_share
 from marl.core.protocols import Policy
-from marl.core.types import ConfigError, EnvSpec
+from marl.core.types import EnvSpec
 
 
 class RandomMask(ObservationAttack):
@@ -20,7 +21,7 @@ class RandomMask(ObservationAttack):
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, share: float, **when: Any) -> None:
         super().__init__(spec, device, **when)
-        require_chance("share", share)
+        require_share("attack", share=share)
         self.masked = round(share * spec.obs_dim)
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
@@ -43,8 +44,7 @@ class Noise(ObservationAttack):
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, epsilon: float, **when: Any) -> None:
         super().__init__(spec, device, **when)
-        if epsilon <= 0.0:
-            raise ConfigError(f"attack.epsilon={epsilon} must be above 0")
+        require_positive("attack", epsilon=epsilon)
         self.epsilon = epsilon
 
     def disturb(self, view: View) -> Tensor:

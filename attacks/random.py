@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attacks.base import ActionAttack, View, pick, require_chance
+from attacks.base import ActionAttack, View, pick
+from marl.core.checks import require_share
 from marl.core.types import EnvSpec
 
 
@@ -16,7 +17,7 @@ class RandomActions(ActionAttack):
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, p: float, **budget: Any) -> None:
         super().__init__(spec, device, **budget)
-        require_chance("p", p)
+        require_share("attack", p=p)
         self.p = p
 
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:

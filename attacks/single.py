@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import ActionAttack, View, as_victim, pick, require_chance
+from attacks.base import ActionAttack, View, as_victim, pick
+from marl.core.checks import require_at_least, require_share
 from marl.core.protocols import Policy
-from marl.core.types import ConfigError, EnvSpec
+from marl.core.types import EnvSpec
 from marl.learn.learner import best_available
 
 
@@ -27,9 +28,8 @@ class SingleAgent(ActionAttack):
         self, spec: EnvSpec, device: torch.device | str, *, start_p: float, duration: int, **budget: Any
     ) -> None:
         super().__init__(spec, device, **budget)
-        require_chance("start_p", start_p)
-        if duration < 0:
-            raise ConfigError(f"attack.duration={duration} must be at least 0")
+        require_share("attack", start_p=start_p)
+        require_at_least("attack", 0, duration=duration)
         self.start_p, self.duration = start_p, duration
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:

@@ -17,10 +17,11 @@ from torch import Generator, Tensor
 from attacks.base import ActionAttack, as_victim
 from attacks.ega.learner import SoftLearner, attacker_inputs
 from attacks.ega.population import Archive, choice_policy, draw, pick_rows
+from marl.core.checks import require_at_least, require_share
 from marl.core.distributed import world
 from marl.core.protocols import Policy, Replay, View
 from marl.core.seeding import derive
-from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, require_positive
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 
 Turn = Literal["attackers", "team", "review"]
 
@@ -61,13 +62,10 @@ class EGA(ActionAttack):
         behaviour_rows: int,
     ) -> None:
         super().__init__(spec, device, budget=budget, budget_unit=budget_unit)
-        require_positive("attack", attacker_turns=attacker_turns, updates=updates)
-        require_positive("attack", generations=generations, behaviour_rows=behaviour_rows)
-        for name, turns in {"team_turns": team_turns, "review_turns": review_turns}.items():
-            if turns < 0:
-                raise ConfigError(f"attack.{name}={turns} must be at least 0")
-        if not 0.0 <= masked <= 1.0:
-            raise ConfigError(f"attack.masked={masked} must be within [0, 1]")
+        require_at_least("attack", 1, attacker_turns=attacker_turns, updates=updates)
+        require_at_least("attack", 1, generations=generations, behaviour_rows=behaviour_rows)
+        require_at_least("attack", 0, team_turns=team_turns, review_turns=review_turns)
+        require_share("attack", masked=masked)
         if world()[1] > 1:
             raise ConfigError("learned attackers do not run under torchrun: one process trains them")
         self.updates, self.masked = updates, masked
@@ -75,8 +73,9 @@ class EGA(ActionAttack):
         self.dice = Generator().manual_seed(derive(torch.initial_seed(), "ega"))
         self.learner: SoftLearner = learner(spec, device, self.dice)
         self.archive: Archive = archive(self.learner.nets)
-        self.turns: list[Turn] = ["attackers"] * attacker_turns + ["team"] * team_turns
-        self.turns += ["review"] * (review_turns if self.archive.size else 0)
+        counts: dict[Turn, int] = {"attackers": attacker_turns, "team": team_turns}
+        counts["review"] = review_turns if self.archive.size else 0
+        self.turns = [turn for turn, count in counts.items() for _ in range(count)]
         self.generation = self.collections = 0
         self.returns = torch.zeros(2, self.learner.population)  # of the team under each in this generation: sum, count
         self.announced = self.is_fitting = self.training = False

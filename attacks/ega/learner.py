@@ -12,7 +12,8 @@ import torch
 from torch import Generator, Tensor, nn
 
 from attacks.ega.population import Networks, choice_policy, jensen_shannon, reference, soft_value
-from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, core_fields, require_positive
+from marl.core.checks import require_at_least, require_positive, require_share, require_within
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, core_fields
 from marl.learn.learner import gather_actions, make_optimizer
 from marl.learn.replay import EpisodeReplay
 
@@ -54,17 +55,13 @@ class SoftLearner:
         diversity: float,
         rows: int,
     ) -> None:
-        require_positive("attack.learner", population=population, hidden_dim=hidden_dim)
-        require_positive("attack.learner", batch_size=batch_size, rows=rows)
+        require_at_least("attack.learner", 1, population=population, hidden_dim=hidden_dim)
+        require_at_least("attack.learner", 1, batch_size=batch_size, rows=rows)
         n = spec.n_agents
-        for name, value, top in (("floor", floor, 1 / (n + 1)), ("gamma", gamma, 1.0), ("tau", tau, 1.0)):
-            if not 0.0 <= value <= top:
-                raise ConfigError(f"attack.learner.{name}={value} must be within [0, {top:.4g}]")
-        if not 0.0 < delta < 1.0 or temperature <= 0 or grad_clip <= 0:
-            raise ConfigError(
-                f"attack.learner.delta={delta} must be within (0, 1), temperature={temperature} and "
-                f"grad_clip={grad_clip} positive"
-            )
+        require_within("attack.learner", 0, 1 / (n + 1), floor=floor, note="1 / (agents + 1)")
+        require_share("attack.learner", gamma=gamma, tau=tau)
+        require_within("attack.learner", 0, 1, ends="()", delta=delta)
+        require_positive("attack.learner", temperature=temperature, grad_clip=grad_clip)
         self.need = population * batch_size
         if replay_capacity < self.need:
             raise ConfigError(

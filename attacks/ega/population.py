@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from marl.core.types import ConfigError, require_positive
+from marl.core.checks import require_at_least, require_positive, require_share
 
 Layers = list[tuple[Tensor, Tensor]]
 RENEWAL = 0.25
@@ -113,15 +113,11 @@ class Archive:
         fresh_end: float,
         fresh_generations: int,
     ) -> None:
-        require_positive("attack.archive", fresh_generations=fresh_generations)
-        if size < 0 or select_temperature <= 0:
-            raise ConfigError(
-                f"attack.archive.size={size} must not be negative, select_temperature={select_temperature} positive"
-            )
-        for name, value in (("nearness", nearness_start), ("nearness", nearness_end), ("fresh", fresh_start),
-                            ("fresh", fresh_end)):  # fmt: skip
-            if not 0.0 <= value <= 1.0:
-                raise ConfigError(f"attack.archive.{name}_start and _end must be within [0, 1], got {value}")
+        require_at_least("attack.archive", 1, fresh_generations=fresh_generations)
+        require_at_least("attack.archive", 0, size=size)
+        require_positive("attack.archive", select_temperature=select_temperature)
+        require_share("attack.archive", nearness_start=nearness_start, nearness_end=nearness_end)
+        require_share("attack.archive", fresh_start=fresh_start, fresh_end=fresh_end)
         self.nets, self.size, self.select_temperature = nets, size, select_temperature
         self.nearness, self.fresh = (nearness_start, nearness_end), (fresh_start, fresh_end)
         self.fresh_generations = fresh_generations

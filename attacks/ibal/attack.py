@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -21,10 +21,13 @@ from attacks.ibal.estimators import Estimators, draw_groups
 from attacks.ibal.models import dependence
 from attacks.ibal.scores import above_floor, across, draw, hidden_features, largest, own_features, table, write_table
 from attacks.ibal.search import Search
+from marl.core.checks import require_at_least, require_choice, require_positive, require_share, require_within
 from marl.core.protocols import Policy, Replay, View
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 
-CHOICES = {"size": ("random", "full"), "score": ("kl", "pmi"), "floor": ("median", "none")}
+Size = Literal["random", "full"]
+Score = Literal["kl", "pmi"]
+Floor = Literal["median", "none"]
 WITH_FGSM = "ibal with fgsm"
 
 
@@ -49,15 +52,15 @@ class IBAL(LaneDraws):
         device: torch.device | str,
         *,
         k_max: int,
-        size: Literal["random", "full"],
+        size: Size,
         n_masked: int | None,
         per_agent: bool,
         symmetric: bool,
         protect_own: bool,
-        floor: Literal["median", "none"],
+        floor: Floor,
         noise: float | None,
         fgsm: float | None,
-        score: Literal["kl", "pmi"],
+        score: Score,
         search_limit: int,
         sweeps: int,
         p_act: float | None,
@@ -74,22 +77,16 @@ class IBAL(LaneDraws):
         n = spec.n_agents
         if n < 2:
             raise ConfigError("attack=ibal needs a team of at least two agents")
-        if not 0 <= k_max <= n // 2:
-            raise ConfigError(f"attack.k_max={k_max} must be within 0 .. {n // 2}, half of {n} agents")
-        for key, value in {"size": size, "score": score, "floor": floor}.items():
-            if value not in CHOICES[key]:
-                raise ConfigError(f"attack.{key}={value} is not known; choose one of {', '.join(CHOICES[key])}")
-        if p_act is not None and not 0.0 <= p_act <= 1.0:
-            raise ConfigError(f"attack.p_act={p_act} must be within [0, 1], or null")
-        if n_masked is not None and not 0 <= n_masked <= spec.obs_dim:
-            raise ConfigError(f"attack.n_masked={n_masked} must be within 0 .. {spec.obs_dim}, or null")
-        least = {"search_limit": (search_limit, 1), "sweeps": (sweeps, 1), "warmup_episodes": (warmup_episodes, 0),
-                 "report_every": (report_every, 1), "noise": (noise or 0.0, 0)}  # fmt: skip
-        for key, (number, bound) in least.items():
-            if number < bound:
-                raise ConfigError(f"attack.{key}={number} must be at least {bound}")
-        if fgsm is not None and fgsm <= 0.0:
-            raise ConfigError(f"attack.fgsm={fgsm} must be above 0, or null")
+        require_within("attack", 0, n // 2, k_max=k_max, note=f"half of {n} agents")
+        require_choice("attack", get_args(Size), size=size)
+        require_choice("attack", get_args(Score), score=score)
+        require_choice("attack", get_args(Floor), floor=floor)
+        require_share("attack", p_act=p_act, or_null=True)
+        require_within("attack", 0, spec.obs_dim, n_masked=n_masked, or_null=True)
+        require_at_least("attack", 1, search_limit=search_limit, sweeps=sweeps, report_every=report_every)
+        require_at_least("attack", 0, warmup_episodes=warmup_episodes)
+        require_at_least("attack", 0, noise=noise, or_null=True)
+        require_positive("attack", fgsm=fgsm, or_null=True)
         if noise is not None and fgsm is not None:
             raise ConfigError(f"attack.noise={noise} and attack.fgsm={fgsm}: hidden features show only one of them")
         if protect_own and spec.about is None:

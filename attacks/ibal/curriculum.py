@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from marl.core.types import ConfigError, require_positive
+from marl.core.checks import require_at_least, require_share
 
 
 class Curriculum:
@@ -19,11 +19,8 @@ class Curriculum:
     def __init__(
         self, k_max: int, *, growth: float, success: float, success_return: float | None, window: int, every: int
     ) -> None:
-        require_positive("attack.curriculum", window=window, every=every)
-        if growth < 1.0:
-            raise ConfigError(f"attack.curriculum.growth={growth} must be at least 1")
-        if not 0.0 <= success <= 1.0:
-            raise ConfigError(f"attack.curriculum.success={success} must be within [0, 1]")
+        require_at_least("attack.curriculum", 1, window=window, every=every, growth=growth)
+        require_share("attack.curriculum", success=success)
         self.growth, self.success, self.success_return = growth, success, success_return
         self.window, self.every = window, every
         self.p_max, self.checked = 1.0 / k_max, 0

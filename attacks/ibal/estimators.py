@@ -8,7 +8,7 @@ agent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -16,12 +16,13 @@ from torch import Generator, Tensor
 
 from attacks.ibal.models import DimensionModel, GroupModel, dimension_losses, dimension_scores, group_loss
 from attacks.ibal.scores import Scores
+from marl.core.checks import require_at_least, require_choice, require_within
 from marl.core.distributed import world
 from marl.core.protocols import Policy, Replay, Traceable, View
-from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics, require_positive
+from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics
 
 Context = Literal["hidden", "obs", "state", "joint"]
-CHOICES = {"context": ("hidden", "obs", "state", "joint"), "estimator": ("club", "ce")}
+Estimator = Literal["club", "ce"]
 
 
 @dataclass
@@ -56,7 +57,7 @@ class Estimators:
         *,
         context: Context,
         hidden_dim: int,
-        estimator: Literal["club", "ce"],
+        estimator: Estimator,
         width: int,
         group_width: int,
         lr: float,
@@ -70,17 +71,13 @@ class Estimators:
     ) -> None:
         if world()[1] > 1:
             raise ConfigError("attack=ibal does not run under torchrun: its estimators are trained by one process")
-        for key, value in (("context", context), ("estimator", estimator)):
-            if value not in CHOICES[key]:
-                options = ", ".join(CHOICES[key])
-                raise ConfigError(f"attack.estimators.{key}={value} is not known; choose one of {options}")
-        require_positive(
-            "attack.estimators", hidden_dim=hidden_dim, width=width, group_width=group_width, every=every,
+        require_choice("attack.estimators", get_args(Context), context=context)
+        require_choice("attack.estimators", get_args(Estimator), estimator=estimator)
+        require_at_least(
+            "attack.estimators", 1, hidden_dim=hidden_dim, width=width, group_width=group_width, every=every,
             per_episode=per_episode, fit_rounds=fit_rounds, episodes=episodes, samples=samples,
         )  # fmt: skip
-        for key, value in {"lr": lr, "ema": ema}.items():
-            if not 0.0 < value <= 1.0:
-                raise ConfigError(f"attack.estimators.{key}={value} must be within (0, 1]")
+        require_within("attack.estimators", 0, 1, ends="(]", lr=lr, ema=ema)
         n, A = spec.n_agents, spec.n_actions
         self.spec, self.device, self.k_max = spec, device, k_max
         self.kind, self.estimator, self.hidden_dim = context, estimator, hidden_dim

@@ -9,36 +9,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
 from attacks.base import ActionAttack, as_victim, pick
-from attacks.wolfpack.followup import (
-    ATTACK_ACTIONS,
-    FOLLOWUPS,
-    AttackAction,
-    Followup,
-    Moment,
-    copy_and_step,
-    pack,
-    reactions,
-    worst_actions,
-)
+from attacks.wolfpack.followup import AttackAction, Followup, Moment, copy_and_step, pack, reactions, worst_actions
 from attacks.wolfpack.nets import Track
 from attacks.wolfpack.planner import Foresight, Rules
+from marl.core.checks import require_at_least, require_choice, require_positive, require_share, require_within
 from marl.core.protocols import Policy, Replay, Traceable, Victim, View
 from marl.core.seeding import derive
-from marl.core.types import Clock, ConfigError, EpisodeBatch, Metrics, require_positive
+from marl.core.types import Clock, ConfigError, EpisodeBatch, Metrics
 
-CHOICES = {
-    "followup": FOLLOWUPS,
-    "attack_action": ATTACK_ACTIONS,
-    "start": ("planner", "random"),
-    "init_agent": ("random", "argmax"),
-    "count": ("changed", "every_step"),
-}
+Start = Literal["planner", "random"]
+InitAgent = Literal["random", "argmax"]
+Count = Literal["changed", "every_step"]
 
 
 class Wolfpack(ActionAttack):
@@ -63,12 +50,12 @@ class Wolfpack(ActionAttack):
         duration: int,
         followup: Followup,
         followup_lr: float,
-        start: Literal["planner", "random"],
+        start: Start,
         start_prob: float,
         temperature: float,
-        init_agent: Literal["random", "argmax"],
+        init_agent: InitAgent,
         attack_action: AttackAction,
-        count: Literal["changed", "every_step"],
+        count: Count,
         exclude_dead: bool,
         foresight: Callable[..., Foresight],
         fit_episodes: int,
@@ -76,22 +63,19 @@ class Wolfpack(ActionAttack):
         **base: Any,
     ) -> None:
         super().__init__(*args, **base)
-        given = {"followup": followup, "attack_action": attack_action, "start": start, "init_agent": init_agent}
-        for key, value in {**given, "count": count}.items():
-            if value not in CHOICES[key]:
-                raise ConfigError(f"attack.{key}={value} is not known; choose one of {', '.join(CHOICES[key])}")
+        require_choice("attack", get_args(Followup), followup=followup)
+        require_choice("attack", get_args(AttackAction), attack_action=attack_action)
+        require_choice("attack", get_args(Start), start=start)
+        require_choice("attack", get_args(InitAgent), init_agent=init_agent)
+        require_choice("attack", get_args(Count), count=count)
         if count == "every_step" and self.budget.unit != "step":
             raise ConfigError(f"attack.count=every_step counts steps; attack.budget_unit={self.budget.unit} does not")
         others = self.spec.n_agents - 1
         size = max(min(1, others), others // 2) if pack_size is None else pack_size
-        if not 0 <= size <= others:
-            raise ConfigError(f"attack.pack_size={size} must be within 0 .. {others}, the teammates of an agent")
-        if not 0.0 <= start_prob <= 1.0:
-            raise ConfigError(f"attack.start_prob={start_prob} must be within [0, 1]")
-        for key, number in {"temperature": temperature, "followup_lr": followup_lr}.items():
-            if number <= 0:
-                raise ConfigError(f"attack.{key}={number} must be positive")
-        require_positive("attack", duration=duration, fit_episodes=fit_episodes, fit_updates=fit_updates)
+        require_within("attack", 0, others, pack_size=size, note="the teammates of an agent")
+        require_share("attack", start_prob=start_prob)
+        require_positive("attack", temperature=temperature, followup_lr=followup_lr)
+        require_at_least("attack", 1, duration=duration, fit_episodes=fit_episodes, fit_updates=fit_updates)
         self.pack_size, self.duration, self.followup, self.followup_lr = size, duration, followup, followup_lr
         self.start, self.start_prob, self.temperature, self.init_agent = start, start_prob, temperature, init_agent
         self.attack_action, self.every_step, self.exclude_dead = attack_action, count == "every_step", exclude_dead

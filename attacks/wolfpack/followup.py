@@ -19,9 +19,7 @@ from marl.core.types import Carry
 from marl.learn.learner import gather_actions
 
 Followup = Literal["kl", "l2", "random"]
-FOLLOWUPS = ("kl", "l2", "random")
 AttackAction = Literal["local", "exact"]
-ATTACK_ACTIONS = ("local", "exact")
 ADAM_EPS = 1e-8  # as torch.optim.Adam has it
 ROWS_AT_ONCE = 32  # their parameters, gradients and stepped parameters stay within a cache of some MiB
 

@@ -17,7 +17,6 @@ from torch import Generator, Tensor, nn
 from marl.core.types import EnvSpec
 
 Heads = Literal["own", "shared"]
-HEADS = ("own", "shared")
 Keys = tuple[Tensor, Tensor]  # keys and values, [*, C, d] each
 UNSEEN = -1e9  # finite: a step of padding that sees nothing still has a softmax
 

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Generator, Tensor, nn
 
 from attacks.base import pick
 from attacks.wolfpack.followup import AttackAction, Moment, plain_value, worst_actions
-from attacks.wolfpack.nets import HEADS, Heads, Keys, Planner, QDifference, gaps
+from attacks.wolfpack.nets import Heads, Keys, Planner, QDifference, gaps
+from marl.core.checks import require_at_least, require_choice, require_within
 from marl.core.distributed import all_reduce_gradients, global_count
 from marl.core.protocols import Replay, Traceable
-from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics, require_positive
+from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics
 from marl.learn.learner import best_available, gather_actions, make_optimizer
 
 
@@ -100,14 +101,12 @@ class Foresight:
         label_steps: int,
         updates_per_collect: int,
     ) -> None:
-        require_positive(
-            "attack.foresight", window=window, dim=dim, ff_dim=ff_dim, batch_size=batch_size, label_steps=label_steps,
-            updates_per_collect=updates_per_collect,
+        require_at_least(
+            "attack.foresight", 1, window=window, dim=dim, ff_dim=ff_dim, batch_size=batch_size,
+            label_steps=label_steps, updates_per_collect=updates_per_collect,
         )  # fmt: skip
-        if not 0.0 <= dropout < 1.0:
-            raise ConfigError(f"attack.foresight.dropout={dropout} must be within [0, 1)")
-        if heads not in HEADS:
-            raise ConfigError(f"attack.foresight.heads={heads} is not known; choose one of {', '.join(HEADS)}")
+        require_within("attack.foresight", 0, 1, ends="[)", dropout=dropout)
+        require_choice("attack.foresight", get_args(Heads), heads=heads)
         if rules.duration > window:
             raise ConfigError(f"attack.duration={rules.duration} must be at most attack.foresight.window={window}")
         self.spec, self.rules, self.window, self.batch_size = spec, rules, window, batch_size

@@ -23,13 +23,6 @@ class ConfigError(ValueError):
     """Bad input by the user; one line names the value and what is allowed. Scripts exit with code 2."""
 
 
-def require_positive(section: str, **sizes: int) -> None:
-    """Refuse sizes below one; ConfigError names the first."""
-    for name, size in sizes.items():
-        if size < 1:
-            raise ConfigError(f"{section}.{name} is {size}; it must be at least 1")
-
-
 @dataclass(frozen=True)
 class Blockable:
     """A family of C state features that agents can be told to avoid. ``info`` names the entry of ``Step.info`` with the

@@ -261,13 +261,13 @@ def test_a_victim_without_values_is_refused(ega: Callable[..., EGA]) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("attack.learner.population=0", "attack.learner.population is 0; it must be at least 1"),
+        ("attack.learner.population=0", "attack.learner.population=0 must be at least 1"),
         ("attack.learner.floor=0.3", r"attack.learner.floor=0.3 must be within \[0, 0.25\]"),
         ("attack.learner.delta=0.0", r"attack.learner.delta=0.0 must be within \(0, 1\)"),
         ("attack.learner.replay_capacity=39", "replay_capacity=39 is too small; a step takes 40 episodes"),
         ("attack.masked=1.5", r"attack.masked=1.5 must be within \[0, 1\]"),
         ("attack.team_turns=-1", "attack.team_turns=-1 must be at least 0"),
-        ("attack.generations=0", "attack.generations is 0; it must be at least 1"),
+        ("attack.generations=0", "attack.generations=0 must be at least 1"),
     ],
 )
 def test_bad_settings_are_refused(override: str, message: str, ega: Callable[..., EGA]) -> None:

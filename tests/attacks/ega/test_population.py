@@ -246,10 +246,10 @@ def test_an_archive_is_saved_whole() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"size": -1}, "attack.archive.size=-1 must not be negative"),
-        ({"select_temperature": 0.0}, "select_temperature=0.0 positive"),
-        ({"nearness_end": 1.5}, r"attack.archive.nearness_start and _end must be within \[0, 1\], got 1.5"),
-        ({"fresh_generations": 0}, "fresh_generations is 0; it must be at least 1"),
+        ({"size": -1}, "attack.archive.size=-1 must be at least 0"),
+        ({"select_temperature": 0.0}, "attack.archive.select_temperature=0.0 must be above 0"),
+        ({"nearness_end": 1.5}, r"attack.archive.nearness_end=1.5 must be within \[0, 1\]"),
+        ({"fresh_generations": 0}, "fresh_generations=0 must be at least 1"),
     ],
 )
 def test_bad_archives_are_refused(changes: dict[str, Any], message: str) -> None:

@@ -269,10 +269,10 @@ def test_a_policy_with_other_hidden_states_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override, message",
     [
-        ("attack.k_max=2", r"k_max=2 must be within 0 .. 1, half of 3 agents"),
+        ("attack.k_max=2", r"k_max=2 must be within \[0, 1\], half of 3 agents"),
         ("attack.size=some", "size=some is not known; choose one of random, full"),
         ("attack.p_act=1.5", r"p_act=1.5 must be within \[0, 1\], or null"),
-        ("attack.n_masked=16", r"n_masked=16 must be within 0 .. 15, or null"),
+        ("attack.n_masked=16", r"n_masked=16 must be within \[0, 15\], or null"),
         ("attack.noise=-1.0", "noise=-1.0 must be at least 0"),
         ("attack.fgsm=0.0", "fgsm=0.0 must be above 0, or null"),
         (("attack.fgsm=0.1", "attack.noise=0.2"), "noise=0.2 and attack.fgsm=0.1: hidden features show only one"),

@@ -251,7 +251,7 @@ def test_success_may_be_a_return() -> None:
     [
         ({"context": "eyes"}, "context=eyes is not known; choose one of hidden, obs, state, joint"),
         ({"estimator": "mine"}, "estimator=mine is not known; choose one of club, ce"),
-        ({"samples": 0}, "samples is 0; it must be at least 1"),
+        ({"samples": 0}, "samples=0 must be at least 1"),
         ({"ema": 0.0}, r"ema=0.0 must be within \(0, 1\]"),
     ],
 )
