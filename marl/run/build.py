@@ -1,4 +1,4 @@
-"""From a configuration to objects: the one place where factories meet runtime values."""
+"""Build objects from a configuration; only here are factories called with runtime values."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RUNTIME = ("spec", "device", "gen", "n_envs", "seed")  # arguments that the fram
 
 @dataclass
 class Parts:
-    """What collecting and learning need."""
+    """The objects that collecting and learning need."""
 
     env: VectorEnv
     algo: Algorithm
@@ -44,8 +44,8 @@ class Parts:
 
 
 def factory(node: DictConfig, section: str) -> Callable[..., Any]:
-    """The partial that a plug-in's YAML describes. ConfigError names what is wrong with it: a target that cannot be
-    imported, or, at any depth, a key that the target's signature does not have or a value of another type."""
+    """Return the partial that a plug-in's YAML describes. Raise ConfigError for a target that cannot be imported and,
+    at any depth, for a key that the target's signature lacks or a value of another type."""
     _check_types(node, section)
     try:
         made = hydra.utils.instantiate(node)
@@ -53,7 +53,7 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        part = re.search(r"full_key: (\S+)", str(error))  # as Hydra says, from the root of what the node belongs to
+        part = re.search(r"full_key: (\S+)", str(error))  # Hydra counts from the root of the tree that holds the node
         key = part[1] if part else section
         where = key if f"{key}.".startswith(f"{section}.") else f"{section}.{key}"
         raise ConfigError(f"{where}: {' '.join(str(cause).split())}") from error
@@ -62,8 +62,8 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value from YAML can be what an annotation says. Only plain types are judged: the rest, as Literal or
-    Callable, is left to the constructor."""
+    """Return whether a value from YAML fits an annotation. Only plain types are checked; others, such as Literal or
+    Callable, are left to the constructor."""
     if get_origin(hint) in (Union, UnionType):
         return any(_fits(value, arm) for arm in get_args(hint))
     if hint is float:
@@ -74,7 +74,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a factory's parameters; of a class, those of its bases' constructors too."""
+    """Return the annotations of a factory's parameters; for a class, also those of its bases' constructors."""
     if not isinstance(target, type):
         return get_type_hints(target)
     own = [vars(made)["__init__"] for made in reversed(target.__mro__[:-1]) if "__init__" in vars(made)]
@@ -82,7 +82,7 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def signature(target: Callable[..., Any]) -> inspect.Signature:
-    """What a factory takes. Where a class hands ``**rest`` to its base, the base's keywords stand in its place."""
+    """Return a factory's signature. Where a class passes ``**rest`` to its base, its keywords replace ``rest``."""
     own = inspect.signature(target)
     kept = {name: p for name, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
     base = target.__base__ if isinstance(target, type) else None
@@ -90,7 +90,7 @@ def signature(target: Callable[..., Any]) -> inspect.Signature:
         return own
     handed = signature(base).parameters
     more = {name: p for name, p in handed.items() if p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) and name not in kept}
-    if not more:  # a base without keywords: the class reads ``**rest`` itself
+    if not more:  # the base has no keywords: the class reads ``**rest`` itself
         return own
     return own.replace(parameters=[*kept.values(), *more.values()])
 
@@ -128,7 +128,7 @@ def _check_keywords(made: Any, section: str) -> None:
 
 
 def check_call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> None:
-    """Refuse a factory that lacks an option, or was given one too many, as a ConfigError."""
+    """Raise ConfigError if a factory lacks an option or was given an unknown one."""
     partial = make if isinstance(make, functools.partial) else functools.partial(make)
     try:
         signature(partial.func).bind(*partial.args, *args, **{**partial.keywords, **kwargs})
@@ -137,18 +137,18 @@ def check_call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any
 
 
 def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> Any:
-    """Call a factory; an option that is missing is a ConfigError, not a TypeError."""
+    """Call a factory. Raise ConfigError, not TypeError, if an option is missing."""
     check_call(make, section, *args, **kwargs)
     return make(*args, **kwargs)
 
 
 def make_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
-    """The environment of ``cfg.env`` with ``n_envs`` lanes."""
+    """Make the environment of ``cfg.env`` with ``n_envs`` lanes."""
     return call(factory(cfg.env, "env"), "env", n_envs=n_envs, seed=seed)
 
 
 def make_sampler(cfg: DictConfig) -> Sampler:
-    """Return what chooses the episodes of a batch, as ``cfg.replay.sampler`` says."""
+    """Make the sampler of ``cfg.replay.sampler``, which chooses the episodes of a batch."""
     made = factory(cfg.replay.sampler, "replay.sampler")
     sampler = call(made, "replay.sampler") if isinstance(made, functools.partial) else made
     if not hasattr(sampler, "draw"):
@@ -157,7 +157,7 @@ def make_sampler(cfg: DictConfig) -> Sampler:
 
 
 def use_threads(threads: int | None) -> None:
-    """Limit torch and the simulators to ``threads`` CPU threads; None leaves them all."""
+    """Limit torch and the simulators to ``threads`` CPU threads; None sets no limit."""
     require_at_least("", 1, or_null=True, threads=threads)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -165,7 +165,8 @@ def use_threads(threads: int | None) -> None:
 
 
 def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Field]:
-    """Core fields and those that the plug-ins declare; two that declare the same name differently are refused."""
+    """Return the core fields and those that the plug-ins declare. Raise ConfigError if two declare the same name
+    differently."""
     fields = core_fields(spec)
     for owner in (algo, attack):
         for name, field in owner.fields().items():
@@ -177,7 +178,7 @@ def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Fiel
 
 
 def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
-    """Everything that ``cfg`` describes, with ``n_envs`` lanes seeded from the stream ``env_stream``."""
+    """Build everything that ``cfg`` describes, with ``n_envs`` lanes seeded from the stream ``env_stream``."""
     rank, _ = world()
     use_threads(cfg.threads)
     device = pick_device(cfg.device)

@@ -1,7 +1,8 @@
-"""Checkpoints that survive crashes: written beside, flushed, renamed, verified by digest, read with weights_only.
+"""Checkpoints that survive crashes: write to a temporary folder, flush, rename; verify digests and load with
+``weights_only``.
 
-``checkpoints/step_000400000/{state.pt, replay.pt, meta.json}``. A folder exists whole or not at all; ``latest`` names
-the newest. A damaged one is skipped with a warning in favour of the one before.
+A checkpoint is ``checkpoints/step_000400000/{state.pt, replay.pt, meta.json}``. Its folder exists whole or not at all;
+``latest`` names the newest. A damaged checkpoint is skipped with a warning in favour of the one before.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 log = logging.getLogger(__name__)
-MILESTONE = "MILESTONE"  # marker file: this checkpoint is kept for good
+MILESTONE = "MILESTONE"  # marker file: this checkpoint is never deleted
 
 
 class CheckpointError(RuntimeError):
@@ -28,7 +29,7 @@ class CheckpointError(RuntimeError):
 
 
 def digest(path: Path) -> str:
-    """SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes."""
     sha = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(1 << 20):
@@ -38,15 +39,15 @@ def digest(path: Path) -> str:
 
 def write_atomic(path: Path, text: str) -> None:
     """Replace ``path`` in one step: readers see the old text or the new, never a part."""
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     try:
-        with beside.open("w", encoding="utf8") as file:
+        with temporary.open("w", encoding="utf8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
+        temporary.replace(path)
     finally:
-        beside.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _save_tensor_file(value: dict[str, Any], path: Path) -> str:
@@ -75,9 +76,9 @@ def save(
     keep: int,
     milestone: bool,
 ) -> Path:
-    """Write ``root/step_...`` and forget all but the newest ``keep`` and those saved as a ``milestone``.
+    """Write ``root/step_...`` and delete all checkpoints but the newest ``keep`` and those saved as a ``milestone``.
 
-    Raises OSError where the disk is full; then nothing that was saved before is touched.
+    Raises OSError if the disk is full; earlier checkpoints are then left intact.
     """
     root.mkdir(parents=True, exist_ok=True)
     final = root / f"step_{step:012d}"
@@ -91,7 +92,7 @@ def save(
             (hidden / MILESTONE).touch()
         write_atomic(hidden / "meta.json", json.dumps({**meta, "step": step, "digests": digests}, indent=1))
         _sync_folder(hidden)
-        if final.exists():  # the same step saved again, by a resumed run: the newer one is complete by now
+        if final.exists():  # a resumed run saves the same step again; the new folder is complete by now
             final.rename(root / f".old.{uuid.uuid4().hex[:8]}")
         hidden.rename(final)
         _sync_folder(root)
@@ -103,8 +104,8 @@ def save(
 
 
 def _rotate(root: Path, saved: Path, keep: int) -> None:
-    """Remove leftovers and all but the ``keep`` newest up to ``saved``. Folders after it are damaged ones that a
-    resumed run fell back from: they must not push good ones out."""
+    """Remove leftovers and all but the ``keep`` newest up to ``saved``. Later folders are damaged ones that a
+    resumed run fell back from; they must not displace good ones."""
     for leftover in [*root.glob(".step_*"), *root.glob(".old.*")]:
         shutil.rmtree(leftover, ignore_errors=True)
     for folder in [f for f in folders(root) if f.name <= saved.name][keep:]:
@@ -113,12 +114,12 @@ def _rotate(root: Path, saved: Path, keep: int) -> None:
 
 
 def folders(root: Path) -> list[Path]:
-    """Checkpoint folders, newest first."""
+    """Return the checkpoint folders, newest first."""
     return sorted(root.glob("step_*"), reverse=True)
 
 
 def verify(folder: Path) -> dict[str, Any]:
-    """The meta data of a checkpoint whose files are whole; CheckpointError otherwise."""
+    """Check the files of a checkpoint and return its metadata. Raise CheckpointError if a file is damaged."""
     try:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf8"))
         for name, expected in meta["digests"].items():
@@ -130,7 +131,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint and its meta data; damaged ones are skipped with a warning; None if there is none."""
+    """Return the newest whole checkpoint and its metadata, or None. Skip damaged ones with a warning."""
     for folder in folders(root):
         try:
             return folder, verify(folder)
@@ -140,19 +141,19 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Everything but the replay of a verified checkpoint."""
+    """Load everything but the replay of a verified checkpoint."""
     return torch.load(folder / "state.pt", map_location=device, weights_only=True)
 
 
 def load_replay(folder: Path) -> dict[str, Any] | None:
-    """The replay of a verified checkpoint, on the CPU; None where it was not saved."""
+    """Load the replay of a verified checkpoint, on the CPU; None if it was not saved."""
     path = folder / "replay.pt"
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
 def global_rng_state() -> dict[str, Any]:
-    """Python's, NumPy's and torch's global generators, as tensors and builtins. The framework draws from none of them;
-    they are kept for plug-ins that do."""
+    """Return the states of Python's, NumPy's and torch's global generators, as tensors and builtins. The framework
+    draws from none of them; they are saved for plug-ins that do."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     words_np = torch.from_numpy(np.asarray(keys, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""Collecting whole episodes: every lane plays one, in lockstep, until all are done (the published PyMARL settings)."""
+"""Collect whole episodes: every lane plays one, in lockstep, until all are done (as in published PyMARL settings)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from marl.core.types import EpisodeBatch, Field, Obs
 
 @dataclass
 class Moment:
-    """A step that the environment is about to make."""
+    """The state of a collection just before the environment makes a step."""
 
     t: int
     env: VectorEnv
     intended: Tensor  # long [B, n]
     executed: Tensor  # long [B, n]
-    hit: Tensor  # bool [B, n]; whom the attack has hit
+    hit: Tensor  # bool [B, n]; agents that the attack has hit
     running: Tensor  # bool [B]
 
 
@@ -28,7 +28,7 @@ Watcher = Callable[[Moment], None]
 
 
 def empty_batch(fields: dict[str, Field], n_envs: int, episode_limit: int, device: torch.device) -> EpisodeBatch:
-    """Zeros for ``n_envs`` episodes of ``episode_limit`` transitions."""
+    """Allocate zeros for ``n_envs`` episodes of ``episode_limit`` transitions."""
     data = {
         name: torch.zeros(
             (n_envs, episode_limit + 1, *f.shape) if f.per == "step" else (n_envs, *f.shape),
@@ -48,7 +48,7 @@ def _store_observation(batch: EpisodeBatch, t: int, obs: Obs) -> None:
 
 
 def _store_step(batch: EpisodeBatch, t: int, values: dict[str, Tensor]) -> None:
-    """What the batch has a field for, of step ``t``; of fields of an episode the newest value stays."""
+    """Store those values of step ``t`` that the batch has a field for; an episode field keeps its newest value."""
     for name, value in values.items():
         if name in batch.fields:
             place = batch[name][:, t] if batch.fields[name].per == "step" else batch[name]
@@ -69,18 +69,18 @@ def collect(
     watch: Watcher | None = None,
     seed: int | None = None,
 ) -> EpisodeBatch:
-    """One episode per lane, as a batch on the environment's device, cut to the longest episode.
+    """Play one episode per lane; return them as a batch on the environment's device, cut to the longest episode.
 
-    ``fields`` are the core fields and those that the algorithm and the attack declare; whatever ``policy.act``,
-    ``attack.perturb_actions`` and the environment's ``info_names`` give under these names is stored. ``attacked`` bool
-    [B] marks the lanes that the attack may touch. It also perturbs what is seen after a lane's last step, which values
-    are bootstrapped from. ``device`` is where the policy lives. ``watch`` is called before every step. A ``seed``
-    starts the lanes' random streams anew.
+    ``fields`` are the core fields and those that the algorithm and the attack declare; the batch stores the values that
+    ``policy.act``, ``attack.perturb_actions`` and the environment's ``info_names`` give under these names. ``attacked``
+    bool [B] marks the lanes that the attack may touch. The attack also perturbs the observation after a lane's last
+    step, from which values are bootstrapped. ``device`` is the policy's device. ``watch`` is called before every step.
+    A ``seed`` restarts the lanes' random streams.
     """
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)
     running = torch.ones(B, dtype=torch.bool, device=env.device)
-    ended = torch.zeros_like(running)  # in the step before: values are bootstrapped from what is seen now
+    ended = torch.zeros_like(running)  # in the previous step: values are bootstrapped from the present observation
     attacked = attacked.to(device)
     carry = policy.begin(B, policy_gen)
     attack.begin(B, policy, attack_gen)

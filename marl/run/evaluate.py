@@ -31,12 +31,12 @@ def evaluate(
     watch: Watcher | None = None,
     seed: int | None = None,
 ) -> dict[str, np.ndarray]:
-    """Greedy play; per-episode arrays ``return``, ``length``, ``won``, ``hits`` (attacked steps) and ``hit_actions``
-    (attacked agents, summed over steps), each [episodes].
+    """Play greedily; return the per-episode arrays ``return``, ``length``, ``won``, ``hits`` (attacked steps) and
+    ``hit_actions`` (attacked agents, summed over steps), each [episodes].
 
-    Lanes play in lockstep rounds of one whole episode each, and the last round is cut by lane number: no lane's
-    episodes count more for being short. ``on_round`` is told how many episodes are done. With a ``seed`` every round
-    starts from a seed of its own: episode k begins alike for every policy and attack, however long others lasted.
+    Lanes play in lockstep rounds of one whole episode each, and the last round is cut by lane number, so that short
+    episodes are not counted more often. ``on_round`` gets the number of finished episodes. With a ``seed`` every round
+    starts from a seed of its own, so that episode k begins alike for every policy and attack. Raises ConfigError.
     """
     require_at_least("", 1, episodes=episodes)
     rounds: list[dict[str, Tensor]] = []
@@ -62,19 +62,20 @@ def evaluate(
 
 
 def episode_results(batch: EpisodeBatch) -> dict[str, Tensor]:
-    """Per-episode results of a collected batch, each [M]."""
+    """Return the per-episode results of a collected batch, each [M]."""
     return {"return": batch.reward.sum(1), "length": batch.length.long(), "won": batch.won, **attack_facts(batch)}
 
 
 def attack_facts(batch: EpisodeBatch) -> dict[str, Tensor]:
-    """``hits`` attacked steps and ``hit_actions`` attacked agents summed over steps, long [M]; 0 without an attack."""
+    """Return ``hits``, the attacked steps, and ``hit_actions``, the attacked agents summed over steps, each long [M]; 0
+    without an attack."""
     none = torch.zeros_like(batch.alive)  # [M, T+1, n]
     hit = batch.data.get("hit", none) & batch.filled[..., None]
     return {"hits": hit.any(-1).sum(1), "hit_actions": hit.sum((1, 2))}
 
 
 def summarise(results: dict[str, np.ndarray]) -> dict[str, Interval]:
-    """``win_rate`` (Wilson), ``return`` and ``length`` (Student's t) with 95% intervals."""
+    """Return ``win_rate`` (Wilson), ``return`` and ``length`` (Student's t) with 95% intervals."""
     return {
         "win_rate": rate_interval(results["won"]),
         "return": mean_interval(results["return"]),

@@ -1,4 +1,4 @@
-"""Run folders: the one place that finds them, reads what they say of themselves, and picks their checkpoints."""
+"""Run folders: find them, read their configurations, and pick their checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from marl.core.types import ConfigError
 from marl.run import checkpoint
 from marl.run.renames import current
 
-TESTED, TRAINED = "eval.jsonl", "checkpoints"  # what a folder holds once a run has been tested, or saved
+TESTED, TRAINED = "eval.jsonl", "checkpoints"  # in a folder once its run has been evaluated, or saved
 
 
 def find_runs(pattern: str, holding: str) -> list[Path]:
@@ -22,7 +22,7 @@ def find_runs(pattern: str, holding: str) -> list[Path]:
 
     ``pattern`` is a folder, a file in it, or a glob (``**`` allowed). Runs that were set aside are left out.
     """
-    named = [pattern] if Path(pattern).exists() else glob(pattern, recursive=True)  # names may have [ ] in them
+    named = [pattern] if Path(pattern).exists() else glob(pattern, recursive=True)  # names may contain [ ]
     matches = list(map(Path, named))
     configs = {path / "config.json" for path in matches if path.is_dir()}
     configs |= {path.parent / "config.json" for path in matches if path.is_file()}
@@ -41,7 +41,7 @@ def trained_runs(pattern: str, key: str) -> list[Path]:
 
 
 def read_config(run_dir: Path, key: str = "run") -> DictConfig:
-    """Return the resolved configuration that a run was trained with, in today's names. Raise ConfigError where there is
+    """Return the resolved configuration that a run was trained with, in present names. Raise ConfigError if there is
     none; ``key`` is the option that named the folder."""
     path = run_dir / "config.json"
     if not path.exists():
@@ -50,7 +50,7 @@ def read_config(run_dir: Path, key: str = "run") -> DictConfig:
 
 
 def identify(config: dict[str, Any]) -> tuple[str, str, int]:
-    """Return (environment, everything else but the seed, seed) of a run, from the path that its configuration names."""
+    """Return (environment, everything else but the seed, seed) of a run, read from the path in its configuration."""
     name, task, team, leaf = ([""] * 4 + config["run_path"].split("/"))[-4:]
     seed = int(config["seed"])
     variant = leaf.removesuffix(f"seed{seed}").rstrip("-")
@@ -59,7 +59,7 @@ def identify(config: dict[str, Any]) -> tuple[str, str, int]:
 
 
 def saved_steps(run_dir: Path) -> list[int]:
-    """Return the environment steps of the checkpoints in a run folder, in order; damaged ones are not told apart."""
+    """Return the environment steps of the checkpoints in a run folder, in order, damaged ones included."""
     return sorted(int(folder.name.removeprefix("step_")) for folder in checkpoint.folders(run_dir / TRAINED))
 
 
@@ -74,7 +74,7 @@ def nearest_steps(run_dir: Path, shares: Sequence[float], key: str) -> list[int]
 
 def pick_checkpoint(run_dir: Path, step: int | None, key: str = "run") -> Path:
     """Return the folder of the newest whole checkpoint, or of the one at environment step ``step``. Raise ConfigError
-    where there is none, CheckpointError where the one asked for is damaged."""
+    if there is none, CheckpointError if the requested one is damaged."""
     if step is None:
         found = checkpoint.newest(run_dir / TRAINED)
         if found is None:

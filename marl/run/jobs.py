@@ -1,4 +1,4 @@
-"""Work that can be stopped: jobs one after the other here, or side by side in processes of their own."""
+"""Interruptible jobs, run one after the other in this process or side by side in worker processes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Job(Protocol):
 
 J = TypeVar("J", bound=Job)
 R = TypeVar("R")
-Work = Callable[[J, Callable[[float], None]], R]  # says at times how much is done, 0 to 1; must be importable
+Work = Callable[[J, Callable[[float], None]], R]  # reports its progress, 0 to 1, now and then; must be importable
 
 
 class Stopped(Exception):
-    """A signal asked to stop; the job in hand is dropped, finished ones are not."""
+    """A signal asked to stop; running jobs are dropped, results of finished ones are kept."""
 
 
 def run_jobs(
     work: Work[J, R], jobs: Sequence[J], processes: int, stop: StopRequest, progress: JobProgress
 ) -> Iterator[tuple[J, R]]:
-    """Each job with its result, as they finish; raises Stopped where ``stop`` was asked for."""
+    """Yield each job with its result, in the order in which they finish. Raise Stopped once ``stop`` is requested."""
     if processes > 1 and len(jobs) > 1:
         yield from _side_by_side(work, jobs, processes, stop, progress)
         return

@@ -1,4 +1,5 @@
-"""Scalars: TensorBoard and ``metrics.jsonl`` / ``eval.jsonl`` with the same rows. x is always ``env_steps``."""
+"""Scalars, written to TensorBoard and, as the same rows, to ``metrics.jsonl`` / ``eval.jsonl``. The x axis is always
+``env_steps``."""
 
 from __future__ import annotations
 
@@ -22,7 +23,7 @@ class NonFiniteError(RuntimeError):
 
 
 class Window:
-    """Means over the training episodes since the last row; of ``attack/...``, over those under attack."""
+    """Means over the training episodes since the last row; ``attack/...`` are means over the attacked ones only."""
 
     def __init__(self) -> None:
         self.sums: dict[str, float] = {}
@@ -48,7 +49,7 @@ class Window:
         self.episodes += len(fresh)
 
     def take(self) -> dict[str, float]:
-        """The means, and a new window."""
+        """Return the means and start a new window."""
         attacked = self.sums.pop("attack/episodes", 0.0)
         means = {
             key: value / max(1, attacked if key.startswith("attack/") else self.episodes)
@@ -65,7 +66,8 @@ class Window:
 
 
 def require_finite(metrics: Metrics, algo: Algorithm, clock: Clock) -> None:
-    """Raise NonFiniteError naming the metric, the step and the first network parameter that is broken."""
+    """Raise NonFiniteError if a loss, value or gradient norm is not finite; it names the metrics, the step and the
+    first non-finite network parameter."""
     keys = [key for key in metrics if key.startswith(("loss/", "q/", "optim/"))]
     if not keys or bool(torch.isfinite(torch.stack([metrics[key].detach().float() for key in keys])).all()):
         return
@@ -84,8 +86,8 @@ def require_finite(metrics: Metrics, algo: Algorithm, clock: Clock) -> None:
 
 
 class Writer:
-    """Appends rows to the run folder, on rank 0 only (``active``). On resume, rows later than the checkpoint are
-    dropped: they will come again."""
+    """Appends rows to the run folder, on rank 0 only (``active``). On resume it drops rows later than the checkpoint,
+    since they will be written again."""
 
     def __init__(self, run_dir: Path, clock: Clock, tensorboard: bool) -> None:
         self.run_dir, self.active = run_dir, world()[0] == 0
@@ -114,7 +116,7 @@ class Writer:
         write_atomic(path, "".join(line + "\n" for line in kept))
 
     def write(self, file: str, scalars: dict[str, float], clock: Clock, **extra: Any) -> None:
-        """One row of ``file`` ("metrics" or "eval") and the scalars in TensorBoard."""
+        """Write one row to ``file`` ("metrics" or "eval"), and the scalars to TensorBoard."""
         if not self.active:
             return
         row = {**clock.state_dict(), **extra, **{k: v if math.isfinite(v) else None for k, v in scalars.items()}}
@@ -126,7 +128,7 @@ class Writer:
             self._tb.flush()
 
     def intervals(self, prefix: str, results: dict[str, Interval], clock: Clock, **extra: Any) -> dict[str, float]:
-        """Write test results, with their bounds in ``eval.jsonl``; returns the means by scalar name."""
+        """Write test results, with their bounds in ``eval.jsonl``; return the means by scalar name."""
         means = {f"{prefix}/{name}": interval.mean for name, interval in results.items()}
         bounds = {f"{prefix}/{k}_{end}": getattr(i, end) for k, i in results.items() for end in ("low", "high")}
         finite = {key: value if math.isfinite(value) else None for key, value in bounds.items()}
@@ -143,7 +145,7 @@ class Writer:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``.jsonl`` file; a cut last line is ignored."""
+    """Read the rows of a ``.jsonl`` file; ignore lines that are not whole."""
     rows = []
     if path.exists():
         for line in path.read_text(encoding="utf8").splitlines():

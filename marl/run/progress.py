@@ -1,4 +1,4 @@
-"""What a person watches: a rich bar on a terminal, a log line every 30 s elsewhere, nothing when switched off."""
+"""Progress display: a rich bar on a terminal, a log line every 30 s elsewhere, or nothing."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LINE_EVERY_S = 30.0
 
 
 class ConsoleHandler(logging.StreamHandler):
-    """Log handler that looks up ``sys.stderr`` at each line, so that lines appear above a live progress bar."""
+    """A log handler that looks up ``sys.stderr`` at each line, so that lines appear above a live progress bar."""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -28,19 +28,19 @@ class ConsoleHandler(logging.StreamHandler):
 
 
 def clock_text(seconds: float) -> str:
-    """h:mm:ss."""
+    """Format seconds as h:mm:ss."""
     whole = int(seconds)
     return f"{whole // 3600}:{whole // 60 % 60:02d}:{whole % 60:02d}"
 
 
 class TrainProgress:
-    """``mode``: auto, bar, lines or off. ``show`` is told the step and the newest scalars after every collection."""
+    """Shows the progress of training. ``show`` gets the step and the newest scalars after every collection."""
 
     def __init__(self, mode: ProgressMode, total_steps: int, first_step: int) -> None:
         console = Console(stderr=True)
         self.mode = ("bar" if console.is_terminal else "lines") if mode == "auto" else mode
         self.total = total_steps
-        self.since: tuple[int, float] | None = None  # step and time of the first ``show``: simulators have compiled
+        self.since: tuple[int, float] | None = None  # step and time of the first ``show``, after compilation
         self.last_line = time.monotonic()
         self.bar: Progress | None = None
         if self.mode == "bar":
@@ -115,7 +115,7 @@ class JobProgress:
         self.total, self.done, self.last_line = total, 0, time.monotonic()
 
     def show(self, title: str, part: float) -> None:
-        """So much of the job in hand, 0 to 1."""
+        """Show that the share ``part`` (0 to 1) of the present job is done."""
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done + part, description=title)
         elif time.monotonic() - self.last_line >= LINE_EVERY_S:
@@ -123,7 +123,7 @@ class JobProgress:
             log.info("%s: %.0f%%, %d of %d done", title, 100 * part, self.done, self.total)
 
     def finished(self) -> None:
-        """One more."""
+        """Count one more finished job."""
         self.done += 1
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done)

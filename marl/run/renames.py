@@ -1,7 +1,7 @@
-"""What earlier versions called things, so that their run folders still open.
+"""Names of earlier versions, so that their run folders still open.
 
-``current`` is applied wherever a stored configuration is read: by ``folders.read_config``, which everything goes
-through, a resume included. A class that moves gets a line here.
+``folders.read_config`` applies ``current`` to every stored configuration, also on resume. A class that moves gets a
+line here.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ ADDED = {"replay": {"sampler": {"_target_": "marl.learn.replay.Uniform"}}}  # ke
 
 
 def current(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration in today's names, with the keys that it lacks; ``config`` is left as it was."""
+    """Return a stored configuration in present names, with the keys that it lacks; ``config`` is not changed."""
     renamed = _rename(config)
     for section, keys in ADDED.items():
         if section in renamed:

@@ -1,4 +1,4 @@
-"""What a run tells: its header, the rows of its training window, and what came out at the end."""
+"""A run's messages: its header, its training rows, and the summary of its results."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from marl.run.checkpoint import write_atomic
 from marl.run.metrics import Window
 
 log = logging.getLogger(__name__)
-Draw = Callable[[Path], Path | None]  # draws the curve of a run folder; None where there is nothing to draw
+Draw = Callable[[Path], Path | None]  # draws the curve of a run folder; returns None if there is nothing to draw
 
 
 class Timer:
-    """Seconds per named section since the last ``take``."""
+    """Measures the seconds per named section since the last ``take``."""
 
     def __init__(self) -> None:
         self.sections: dict[str, float] = {}
@@ -36,7 +36,7 @@ class Timer:
         self.sections[name] = self.sections.get(name, 0.0) + time.perf_counter() - start
 
     def take(self, env_steps: int) -> dict[str, float]:
-        """``time/...`` scalars, and a new window; the speed counts evaluation and saving too."""
+        """Return the ``time/...`` scalars and start a new window; the speed includes evaluation and saving."""
         now = time.perf_counter()
         row = {f"time/{name}": seconds for name, seconds in self.sections.items()}
         if self.step >= 0:
@@ -48,7 +48,7 @@ class Timer:
 def training_row(
     window: Window, timer: Timer, metrics: Metrics, replay: EpisodeReplay, env_steps: int
 ) -> dict[str, float]:
-    """Scalars of the episodes since the last row, of the newest update and of the clock on the wall."""
+    """Return the scalars of the episodes since the last row, of the newest update, and of wall-clock time."""
     means = window.take()
     row = {name if "/" in name else f"train/{name}": mean for name, mean in means.items() if name != "lane_use"}
     row |= {name: value.item() for name, value in metrics.items()}
@@ -57,7 +57,7 @@ def training_row(
 
 
 def size_text(number: float) -> str:
-    """Bytes in the largest unit that keeps the number above one."""
+    """Format a number of bytes in the largest unit that keeps it above one."""
     units = ["B", "KiB", "MiB", "GiB"]
     while number >= 1024 and len(units) > 1:
         number /= 1024
@@ -66,12 +66,12 @@ def size_text(number: float) -> str:
 
 
 def short(path: Path) -> str:
-    """``path`` as one would type it from here."""
+    """Return ``path`` relative to the working directory if it is inside."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
 def header(run_dir: Path, parts: Parts, replay: EpisodeReplay, n_envs: int) -> None:
-    """Say what will run, and how large the replay gets, before it runs."""
+    """Log the task, the networks and the replay's final size before the run starts."""
     spec = parts.spec
     parameters = sum(
         p.numel() for name, net in parts.algo.networks().items() if "target" not in name for p in net.parameters()
@@ -89,7 +89,7 @@ def header(run_dir: Path, parts: Parts, replay: EpisodeReplay, n_envs: int) -> N
 
 
 def final_lines(final: dict[str, dict[str, Any]]) -> list[str]:
-    """One line per test result."""
+    """Format one line per test result."""
     lines = []
     for name, r in final.items():
         bounds = "no interval" if r["low"] is None else f"95% interval {r['low']:.3f} to {r['high']:.3f}"
@@ -98,7 +98,7 @@ def final_lines(final: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def finished(run_dir: Path, final: dict[str, Interval], clock: Clock, draw: Draw | None) -> None:
-    """Draw the curve, if there is something to ``draw`` it with, leave the DONE file and print the summary."""
+    """Draw the curve if ``draw`` is given, write the DONE file and log the summary."""
     curve = draw(run_dir) if draw is not None else None
     results = {name: interval.as_dict() for name, interval in final.items()}
     write_atomic(run_dir / "DONE", json.dumps({**clock.state_dict(), "final": results}, indent=1))
@@ -119,7 +119,7 @@ def say_summary(run_dir: Path, final: dict[str, dict[str, Any]], env_steps: int,
 
 
 def read_done(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
-    """Final results of a run that has already made ``total_steps``; says so. None where there is work left."""
+    """Return, and log, the final results of a run that has already made ``total_steps``; None if it has not."""
     path = run_dir / "DONE"
     if not path.exists():
         return None

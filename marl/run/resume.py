@@ -1,4 +1,4 @@
-"""What a run folder already holds, and what to do with it: continue, refuse, or set it aside and start anew."""
+"""Decide what to do with an existing run folder: continue it, refuse it, or set it aside and start anew."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ OURS = (
 
 
 def run_meta(config: dict[str, Any]) -> dict[str, Any]:
-    """Where a result came from: configuration digest, commit, versions, command."""
+    """Return the origin of a result: configuration digest, commit, package versions, command."""
     packages = {}
     for name in ("torch", "numpy", "numba", "hydra-core", "gymnasium", "pettingzoo"):
         try:
@@ -51,12 +51,12 @@ def run_meta(config: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-_call: ContextVar[str | None] = ContextVar("call", default=None)  # what a program called instead of a script
+_call: ContextVar[str | None] = ContextVar("call", default=None)  # a call of the library, in place of a script
 
 
 @contextmanager
 def called_as(call: str) -> Iterator[None]:
-    """Inside, ``command_line`` is ``call``: what was typed in a program, and not how that program was started."""
+    """Let ``command_line`` return ``call`` inside this context: the library call, not the command of the program."""
     token = _call.set(call)
     try:
         yield
@@ -65,7 +65,7 @@ def called_as(call: str) -> Iterator[None]:
 
 
 def command_line() -> str:
-    """What was typed, quoted for a shell, so that it can be typed again."""
+    """Return the command of this process, quoted for a shell, so that it can be run again."""
     if (call := _call.get()) is not None:
         return call
     program = Path(sys.argv[0])
@@ -74,7 +74,7 @@ def command_line() -> str:
 
 
 def git_commit() -> str:
-    """Commit of the source tree, with "-dirty" where files differ from it; "unknown" outside a repository."""
+    """Return the commit of the source tree, with "-dirty" if files differ from it; "unknown" outside a repository."""
     root = Path(__file__).resolve().parent
     try:
         done = subprocess.run(
@@ -87,7 +87,7 @@ def git_commit() -> str:
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """'key: old -> new' for every key that must not change and did."""
+    """Return 'key: old -> new' for every key that must not change but did."""
     before, after = identity(old), identity(new)
     return [
         f"{key}: {before.get(key)} -> {after.get(key)}"
@@ -112,9 +112,9 @@ def set_aside(run_dir: Path) -> None:
 
 
 def find(run_dir: Path, config: dict[str, Any], resume: ResumeMode) -> Path | None:
-    """The checkpoint to continue from, or None for a fresh start.
+    """Return the checkpoint to continue from, or None for a fresh start.
 
-    Raises ConfigError where ``resume=must`` finds none, and where the folder belongs to another configuration.
+    Raises ConfigError if ``resume=must`` finds none, or if the folder belongs to another configuration.
     """
     if resume == "never":
         set_aside(run_dir)

@@ -23,7 +23,7 @@ from marl.run.folders import pick_checkpoint, read_config
 
 @dataclass
 class Team:
-    """A trained policy and what it plays in."""
+    """A trained policy with its environment and attack."""
 
     env: VectorEnv
     policy: Policy
@@ -31,11 +31,11 @@ class Team:
     fields: dict[str, Field]
     streams: Streams
     device: torch.device
-    source: dict[str, Any]  # where it came from, for the record
+    source: dict[str, Any]  # the team's origin, recorded with results
 
 
 def open_team(cfg: DictConfig, n_envs: int) -> Team:
-    """The team that a command line names, by ``run=`` (a run folder) or by ``policy=`` (trained elsewhere)."""
+    """Open the team that a command line names by ``run=`` (a run folder) or by ``policy=`` (trained elsewhere)."""
     if cfg.policy is not None:
         if cfg.run is not None:
             raise ConfigError(f"run={cfg.run} and policy= are both given; give one of them")
@@ -50,7 +50,7 @@ def open_team(cfg: DictConfig, n_envs: int) -> Team:
 
 
 def open_imported(cfg: DictConfig, n_envs: int) -> Team:
-    """The team of ``cfg.policy`` in ``cfg.env``."""
+    """Open the team of ``cfg.policy`` in ``cfg.env``."""
     if cfg.env is None:
         raise ConfigError("env is missing: a team that was trained elsewhere needs env=...")
     use_threads(cfg.threads)
@@ -71,7 +71,7 @@ def open_imported(cfg: DictConfig, n_envs: int) -> Team:
 
 
 def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
-    """Greedy episodes of a team; see ``marl.run.evaluate.evaluate``."""
+    """Evaluate a team in greedy episodes; see ``marl.run.evaluate.evaluate``."""
     return evaluate(
         team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
         attack_gen=team.streams["eval_attack"], device=team.device, on_round=on_round,
@@ -79,7 +79,7 @@ def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | N
 
 
 def with_options(env: DictConfig, options: Mapping[str, Any]) -> DictConfig:
-    """The configuration of an environment with other values; what it does not know is refused when it is made."""
+    """Return an environment's configuration with changed options; unknown ones are refused when it is made."""
     changed = OmegaConf.create(OmegaConf.to_container(env, resolve=True))
     assert isinstance(changed, DictConfig)
     changed.update(options)
@@ -93,10 +93,10 @@ def load_trained(
     step: int | None = None,
     env_options: Mapping[str, Any] | None = None,
 ) -> tuple[Parts, Clock]:
-    """The trained team of a run on a fresh environment with ``n_envs`` lanes.
+    """Load the trained team of a run on a fresh environment with ``n_envs`` lanes; return it with its clock.
 
     ``overrides`` replaces top-level keys of the stored configuration: seed, device, threads, env, attack.
-    ``env_options`` changes single values of the environment, as in ``ally_health: 0.85``.
+    ``env_options`` changes single options of the environment, for example ``ally_health: 0.85``.
     """
     cfg = read_config(run_dir)
     folder = pick_checkpoint(run_dir, step)
@@ -113,7 +113,7 @@ def load_trained(
 
 
 def restore(algo: Algorithm, run_dir: Path, folder: Path, device: torch.device) -> Clock:
-    """Give ``algo`` the weights of the checkpoint ``folder`` of a run; the clock that goes with them."""
+    """Load the weights of the checkpoint ``folder`` of a run into ``algo``; return the checkpoint's clock."""
     state = checkpoint.load_state(folder, device)
     try:
         algo.load_state_dict(state["algo"])
@@ -127,9 +127,9 @@ def restore(algo: Algorithm, run_dir: Path, folder: Path, device: torch.device) 
 
 
 def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, streams: Streams) -> Policy:
-    """A policy without an environment of its own: of the run ``opens["run"]`` at ``opens["checkpoint"]`` (None: the
-    newest), or what the plug-in ``opens["policy"]`` makes. ``opens["member"]``: not the team of the run, but another
-    policy that its algorithm trains. ConfigError where it does not fit ``spec``, or there is none."""
+    """Load a policy without an environment: of the run ``opens["run"]`` at ``opens["checkpoint"]`` (None: the newest),
+    or from the plug-in ``opens["policy"]``. ``opens["member"]`` picks another policy that the run's algorithm trains
+    instead of its team. Raise ConfigError if there is none, or if it does not fit ``spec``."""
     if opens["policy"] is not None:
         with streams.initializing():
             return call(factory(OmegaConf.create(opens["policy"]), "policy"), "policy", spec, device)

@@ -10,7 +10,7 @@ HANDLED = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class StopRequest:
-    """Context in which the first SIGINT, SIGTERM or SIGUSR1, or of what ``handled`` names, only sets ``name``."""
+    """A context in which the first signal that ``handled`` names only sets ``name``."""
 
     def __init__(self, handled: tuple[str, ...] = HANDLED) -> None:
         self.handled = handled
@@ -35,7 +35,7 @@ class StopRequest:
             if number is not None:
                 try:
                     self._previous[number] = signal.signal(number, self._handle)
-                except ValueError:  # not the main thread: whoever runs it there handles signals
+                except ValueError:  # not the main thread: the program that runs it there handles signals
                     break
         return self
 

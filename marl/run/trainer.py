@@ -41,20 +41,21 @@ class Run:
     eval_env: VectorEnv
     replay: EpisodeReplay
     config: dict[str, Any]
-    origin: dict[str, Any] | None = None  # of what ``init_from`` loaded
+    origin: dict[str, Any] | None = None  # the origin of the weights that ``init_from`` loaded
     clock: Clock = field(default_factory=Clock)
     window: Window = field(default_factory=Window)
     team_learns: bool = True  # from the newest collection
-    metrics: Metrics = field(default_factory=dict)  # the newest of each; not every update has all of them
+    metrics: Metrics = field(default_factory=dict)  # the newest value of each; not every update gives all of them
 
     def attacked_lanes(self) -> torch.Tensor:
-        """bool [B]: the first ``train.attack_fraction`` of the lanes, from ``train.attack_start`` on."""
+        """Return which lanes are attacked, bool [B]: the first ``train.attack_fraction`` of them, from
+        ``train.attack_start`` on."""
         lanes = torch.arange(self.parts.env.n_envs)
         share = self.cfg.train.attack_fraction if self.clock.env_steps >= self.cfg.train.attack_start else 0.0
         return lanes < round(share * len(lanes))
 
     def collect(self) -> EpisodeBatch:
-        """One exploring episode per lane."""
+        """Collect one exploring episode per lane."""
         p, attacked = self.parts, self.attacked_lanes()
         self.team_learns = True
         if isinstance(p.attack, Alternating) and bool(attacked.any()):
@@ -65,7 +66,8 @@ class Run:
         )  # fmt: skip
 
     def learn(self, fresh: EpisodeBatch) -> Metrics:
-        """Store the episodes and let algorithm and attack update, in turns if it asks; raises NonFiniteError."""
+        """Store the episodes and update the algorithm and the attack, in turns if the attack alternates. Raise
+        NonFiniteError."""
         p = self.parts
         p.algo.annotate(fresh)
         self.replay.add(fresh)
@@ -78,7 +80,7 @@ class Run:
         return metrics
 
     def evaluate(self, episodes: int) -> dict[str, Interval]:
-        """Greedy, unattacked episodes on an environment and streams of their own: training does not notice."""
+        """Play greedy, unattacked episodes on a separate environment and streams, which leaves training unchanged."""
         p = self.parts
         if isinstance(self.eval_env, Moving):
             self.eval_env.follow(p.env)
@@ -109,11 +111,11 @@ class Run:
         }
 
     def meta(self) -> dict[str, Any]:
-        """Where the results come from."""
+        """Return the origin of the run's results."""
         return run_meta(self.config) | ({} if self.origin is None else {"init_from": self.origin})
 
     def save(self, milestone: bool = False) -> bool:
-        """Write a checkpoint; False where it could not be: a full disk costs nothing that was saved before."""
+        """Write a checkpoint; return False, with earlier checkpoints intact, if it could not be written."""
         with_replay = self.cfg.checkpoint.replay and distributed.world()[1] == 1
         meta = {**self.meta(), "exact": with_replay and self.parts.env.resumable}
         try:
@@ -152,14 +154,14 @@ class Run:
 
 
 def origin_of(cfg: DictConfig, config: dict[str, Any], parts: Parts, found: Path | None) -> dict[str, Any] | None:
-    """Load what ``init_from`` names and return its record; a run that continues did so once and keeps the record."""
+    """Load the run that ``init_from`` names and return its record; a continued run only returns its saved record."""
     if found is not None:
         return checkpoint.verify(found).get("init_from")
     return adopt(parts.algo, config, cfg.init_from, parts.device) if cfg.init_from else None
 
 
 def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path | None) -> Run:
-    """Build a run, and continue from the checkpoint ``found`` if there is one."""
+    """Build a run; continue from the checkpoint ``found`` if there is one."""
     rank, ranks = distributed.world()
     parts = build(cfg, max(1, cfg.train.n_envs // ranks))
     try:
@@ -186,7 +188,7 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
 
 
 def crossed(before: int, after: int, every: int | None) -> bool:
-    """Whether a multiple of ``every`` lies in (before, after]; stateless, so that a resumed run keeps the schedule."""
+    """Return whether a multiple of ``every`` lies in (before, after]; stateless, so a resume keeps the schedule."""
     return every is not None and before // every != after // every
 
 
@@ -233,7 +235,7 @@ def fit(cfg: DictConfig, run_dir: Path, draw: report.Draw | None = None) -> dict
 def finish(
     run: Run, stop: StopRequest, writer: Writer, progress: TrainProgress, draw: report.Draw | None
 ) -> dict[str, Any]:
-    """Save; after the last step also test, draw the learning curve and say what came out."""
+    """Save; after the last step also evaluate, draw the learning curve and log the results."""
     if writer.active and not run.save():
         raise checkpoint.CheckpointError(f"the last checkpoint of {run.dir} could not be written")
     progress.close()

@@ -1,4 +1,4 @@
-"""Starting a run from what another run has learnt (``init_from``): its networks and the state of their optimizers, not
+"""Start a run from the weights of another run (``init_from``): its networks and the state of their optimizers, without
 its clock, its replay or its random streams."""
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ State = dict[str, Any]
 
 
 def adopt(algo: Algorithm, config: State, source: str, device: torch.device) -> State:
-    """Load the newest checkpoint of the run folder ``source`` into ``algo``; returns where that came from.
+    """Load the newest checkpoint of the run folder ``source`` into ``algo``; return a record of its origin.
 
-    An algorithm made of the same classes takes everything. Another one takes the networks that have the same name, and
-    the optimizer if all networks came along; the record and the log name what was left fresh. Learning rates and other
-    settings of optimizers are the new run's. Raises ConfigError where ``source`` is no run folder, and where networks
-    of one name have different shapes.
+    An algorithm made of the same classes loads everything. Another one loads the networks of the same names, and the
+    optimizer if all networks were loaded; the record and the log name the parts that were left fresh. Learning rates
+    and other optimizer settings are those of the new run. Raises ConfigError if ``source`` is not a run folder, or if
+    networks of the same name have different shapes.
     """
     run = Path(source)
     theirs = resolved(read_config(run, "init_from"))
@@ -51,19 +51,19 @@ def adopt(algo: Algorithm, config: State, source: str, device: torch.device) -> 
 
 
 def _classes(algo: Any) -> State:
-    """The classes that an algorithm's configuration names; exploration has no state."""
+    """Return the classes that an algorithm's configuration names, without exploration, which has no state."""
     return {k: v for k, v in flatten(algo).items() if k.endswith("_target_") and not k.startswith("epsilon")}
 
 
 def _named(tree: Any, nets: set[str]) -> list[str]:
-    """Names of networks that occur in a state."""
+    """Return the names of the networks that occur in a state."""
     if not isinstance(tree, dict):
         return []
     return [name for key, value in tree.items() for name in ([key] if key in nets else _named(value, nets))]
 
 
 def _check_shapes(own: State, saved: State, nets: set[str], source: str) -> None:
-    """Refuse networks of one name whose tensors differ in name or shape."""
+    """Refuse networks of the same name whose tensors differ in name or shape. Raise ConfigError."""
     for key, value in own.items():
         if key not in saved or not isinstance(value, dict):
             continue
@@ -89,7 +89,7 @@ def _is_optimizer(state: Any) -> bool:
 
 
 def _graft(own: State, saved: State, nets: set[str], fresh: list[str]) -> State:
-    """``own`` with the networks of ``saved``, and with its optimizer if every network beside it was found."""
+    """Return ``own`` with the networks of ``saved``, and with its optimizer if all networks next to it were found."""
     merged = dict(own)
     for key, value in own.items():
         if key in nets and key in saved:
@@ -113,8 +113,8 @@ def _tensors(tree: Any) -> bool:
 
 
 def _own_settings(own: Any, saved: Any, fresh: list[str], name: str = "") -> Any:
-    """``saved`` with the settings of this run's optimizers; one of another kind, or over other parameters, stays
-    fresh."""
+    """Return ``saved`` with this run's optimizer settings; an optimizer of another kind, or over other parameters,
+    stays fresh."""
     if _is_optimizer(own) and _is_optimizer(saved):
         kinds = [[(group.keys(), len(group["params"])) for group in each["param_groups"]] for each in (own, saved)]
         if kinds[0] == kinds[1]:

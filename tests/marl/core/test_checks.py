@@ -1,4 +1,4 @@
-"""Every check says the key, the value and what was allowed, and accepts what is on the bound that it includes."""
+"""Every check names the key, the value and the allowed values, and accepts values on an inclusive bound."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ def test_masked_loss_by_hand() -> None:
 
 
 class Table(nn.Module):
-    """Agent whose values are fixed numbers: [A] for every agent and step."""
+    """An agent whose values are fixed numbers: [A] for every agent and step."""
 
     def __init__(self, values: list[float]) -> None:
         super().__init__()
@@ -57,7 +57,8 @@ class Table(nn.Module):
 
 
 def two_step_batch() -> tuple[object, EpisodeBatch]:
-    """One agent, two actions; episode 0 terminates after step 0, episode 1 is truncated after step 1."""
+    """Return episodes of one agent with two actions: episode 0 terminates after step 0, episode 1 is truncated after
+    step 1."""
     spec = make_spec(n=1, A=2, O=1, S=1, limit=2)
     batch = random_batch(spec, 2)
     batch.data["avail"] = torch.ones(2, 3, 1, 2, dtype=torch.bool)
@@ -143,7 +144,7 @@ def test_padding_and_unavailable_values_do_not_matter(name: str) -> None:
 
 
 class Zero(NoHook):
-    """A plug-in whose every contribution is zero."""
+    """A hook that adds zeros everywhere."""
 
     def reward(self, batch, fwd):  # type: ignore[no-untyped-def]
         return torch.zeros_like(batch.reward[:, :-1, None])
@@ -191,7 +192,7 @@ def test_bad_values_are_refused(changes: dict, message: str) -> None:
 def solve(
     name: str, payoff: str, updates: int = 300, lr: float = 0.005, lanes: int = 128
 ) -> tuple[float, torch.Tensor]:
-    """Train on all joint actions alike (epsilon 1): (payoff of the greedy joint action, learnt Q_tot of the table)."""
+    """Train with epsilon 1; return (payoff of the greedy joint action, learnt Q_tot of every joint action)."""
     torch.manual_seed(0)
     env = MatrixGame(payoff, n_envs=lanes)
     spec = env.spec
@@ -223,7 +224,7 @@ def test_everyone_solves_the_additive_game(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["iql", "vdn", "qmix"])
 def test_additive_and_monotonic_values_miss_the_nonmonotonic_optimum(name: str) -> None:
-    """Son et al. 2019, table 1: under uniform exploration they settle on 0 instead of 8."""
+    """Son et al. 2019, table 1: under uniform exploration these methods settle on 0 instead of 8."""
     assert solve(name, "nonmonotonic")[0] == 0.0
 
 

@@ -1,4 +1,5 @@
-"""A lineup: who acts for whom, what each policy is asked and remembers, and that one policy alone is itself."""
+"""A lineup: which policy acts for which agent, what each policy sees and remembers, and that a lineup of one policy
+behaves like the policy itself."""
 
 from __future__ import annotations
 
@@ -19,13 +20,13 @@ B, N = 3, 2
 
 
 class Constant:
-    """Plays ``action`` everywhere; remembers how often it acted, the lanes' marks it saw, and the last joint action."""
+    """Plays ``action`` everywhere; records how often it acted, the lanes that it saw, and the last joint action."""
 
     def __init__(self, action: int) -> None:
         self.action, self.asked = action, list[list[float]]()
 
     def begin(self, n_envs: int, gen: Generator) -> Carry:
-        return {"steps": torch.zeros(n_envs, dtype=torch.long), "told": torch.zeros(n_envs, N, dtype=torch.long)}
+        return {"steps": torch.zeros(n_envs, dtype=torch.long), "last": torch.zeros(n_envs, N, dtype=torch.long)}
 
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         self.asked.append(obs.state[:, 0].tolist())
@@ -33,11 +34,11 @@ class Constant:
         return torch.full((len(obs.obs), N), self.action), carry | {"steps": carry["steps"] + 1}, {"mark": mark}
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
-        return carry | {"told": executed}
+        return carry | {"last": executed}
 
 
 def lanes() -> Obs:
-    """State: the lane's number."""
+    """Return observations whose state is the lane's number."""
     state = torch.arange(float(B))[:, None]
     return Obs(torch.zeros(B, N, 1), state, torch.ones(B, N, 9, dtype=torch.bool), torch.ones(B, N, dtype=torch.bool))
 
@@ -66,12 +67,12 @@ def test_memories_are_separate_and_earlier_ones_stay() -> None:
     first = lineup.begin(B, gen)
     actions, second, _ = lineup.act(lanes(), first, explore=True, gen=gen)
     third = lineup.after(second, actions, actions + 1)
-    assert first["0.steps"].tolist() == [0, 0, 0], "whoever kept the earlier memory finds it unchanged"
-    assert second["0.told"].tolist() == [[0, 0]] * 3
-    assert third["0.told"].tolist() == [[6, 8], [0, 0], [8, 6]]
-    assert third["1.told"].tolist() == [[6, 8], [8, 8], [8, 6]]
-    assert Lineup.of(third, 0, torch.tensor([2]))["told"].tolist() == [[8, 6]]
-    assert Lineup.of(third, 1).keys() == {"steps", "told"}
+    assert first["0.steps"].tolist() == [0, 0, 0], "the earlier carry is unchanged"
+    assert second["0.last"].tolist() == [[0, 0]] * 3
+    assert third["0.last"].tolist() == [[6, 8], [0, 0], [8, 6]]
+    assert third["1.last"].tolist() == [[6, 8], [8, 8], [8, 6]]
+    assert Lineup.of(third, 0, torch.tensor([2]))["last"].tolist() == [[8, 6]]
+    assert Lineup.of(third, 1).keys() == {"steps", "last"}
 
 
 def test_a_drawn_assignment_is_new_in_every_episode() -> None:
@@ -86,7 +87,7 @@ def test_a_drawn_assignment_is_new_in_every_episode() -> None:
 
 
 def test_one_policy_alone_and_twins_are_the_policy_itself() -> None:
-    """Bit for bit through whole episodes; twins in different seats share weights, hence greedy actions."""
+    """Whole episodes agree bit for bit; twins in different seats share weights, hence greedy actions."""
     env = KStepMatrixGame("climb", "climb", [1, 1], 4, n_envs=B)
     learner = make_learner(env.spec, VDN(env.spec))
     policy = EpsilonGreedy(learner.agent, learner.mixer, 0.5, "executed")

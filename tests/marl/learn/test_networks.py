@@ -96,8 +96,8 @@ def test_each_agent_has_its_own_network_when_not_shared() -> None:
 
 
 def test_without_memory_by_hand() -> None:
-    """x = (2, -1): fc_in (2, -1) + (0, 1) -> relu (2, 0); fc_mid (2 - 1, -2) -> relu (1, 0); fc_out 3 * 1 + 0.5. What
-    was carried plays no part."""
+    """x = (2, -1): fc_in (2, -1) + (0, 1) -> relu (2, 0); fc_mid (2 - 1, -2) -> relu (1, 0); fc_out 3 * 1 + 0.5. The
+    carried state has no effect."""
     agent = FeedForwardAgent(
         make_spec(n=1, A=1, O=2), hidden_dim=2, share_parameters=True, last_action=False, agent_id=False
     )
@@ -127,7 +127,7 @@ def test_stacked_linear_equals_separate_layers() -> None:
 
 
 def test_per_lane_gradients_by_vmap() -> None:
-    """What Wolfpack's planner needs: gradients with respect to parameters, one lane at a time, in one call."""
+    """Wolfpack's planner needs gradients with respect to parameters, separately for each lane, in one call."""
     torch.manual_seed(0)
     policy = EpsilonGreedy(make_agent(SPEC), VDN(SPEC), 0.0, "intended")
     obs, carry = torch.randn(4, 3, 7), policy.begin(4, torch.Generator())
@@ -144,7 +144,7 @@ def test_per_lane_gradients_by_vmap() -> None:
 
 
 @pytest.mark.parametrize("source", ["executed", "intended"])
-def test_the_policy_remembers_the_action_that_it_is_told_to(source: str) -> None:
+def test_the_policy_remembers_the_action_of_the_chosen_source(source: str) -> None:
     policy = EpsilonGreedy(make_agent(SPEC), VDN(SPEC), 0.0, source)  # type: ignore[arg-type]
     actions = {"intended": torch.tensor([[1, 2, 3]]), "executed": torch.tensor([[4, 2, 0]])}
     carry = policy.after(policy.begin(1, torch.Generator()), actions["intended"], actions["executed"])
@@ -179,7 +179,7 @@ def test_the_monotonicity_test_sees_a_mixer_without_absolute_weights() -> None:
 
 
 def qplex_joint_values(mixer: Mixer, q: torch.Tensor, state: torch.Tensor) -> dict[tuple[int, ...], float]:
-    """Q_tot of every joint action; q [n, A]."""
+    """Return Q_tot of every joint action; q [n, A]."""
     joints = list(itertools.product(range(q.shape[1]), repeat=q.shape[0]))
     actions = torch.tensor(joints)
     taken = q.expand(len(joints), -1, -1).gather(-1, actions[..., None]).squeeze(-1)

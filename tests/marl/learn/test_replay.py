@@ -1,4 +1,4 @@
-"""The replay ring: order, growth, trimming, refusal, restoring."""
+"""The replay ring: order, growth, trimming, refusals, restoring."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ SPEC = make_spec()
 
 
 def numbered(first: int, count: int, length: int = 3) -> EpisodeBatch:
-    """Episodes whose every reward is the episode's number."""
+    """Return episodes in which every reward is the episode's number."""
     batch = random_batch(SPEC, count).trim(length)
     batch.data["reward"] = torch.arange(first, first + count).float()[:, None].expand(-1, length + 1).clone()
     batch.data["filled"] = (torch.arange(length + 1) < length).expand(count, -1).clone()

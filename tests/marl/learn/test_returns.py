@@ -8,7 +8,7 @@ from marl.learn.returns import td_lambda
 
 
 def loop_td_lambda(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor, gamma: float, lam: float) -> Tensor:
-    """The definition, one episode and one step at a time."""
+    """Compute the lambda-returns by their definition, one episode and one step at a time."""
     M, T, m = v.shape[0], v.shape[1] - 1, v.shape[2]
     out = torch.zeros(M, T, m, dtype=v.dtype)
     for k in range(M):
@@ -22,7 +22,7 @@ def loop_td_lambda(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor
 
 
 def ragged() -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Two episodes side by side: the first terminates after 2 steps, the second is truncated after 3."""
+    """Return two episodes side by side: the first terminates after 2 steps, the second is truncated after 3."""
     reward = torch.tensor([[1.0, 2.0, 9.0], [1.0, 1.0, 1.0]])[..., None]
     terminated = torch.tensor([[False, True, False], [False, False, False]])[..., None]
     filled = torch.tensor([[True, True, False], [True, True, True]])[..., None]
@@ -72,7 +72,7 @@ def test_padding_cannot_leak() -> None:
 
 
 def test_the_time_limit_twin_is_told_apart() -> None:
-    """A twin that takes a time limit for an end of the task gives other targets: the test data can see the mistake."""
+    """An implementation that treats a time limit as a terminal state gives other targets: the data reveal it."""
     reward, terminated, filled, v = ragged()
     wrong = terminated.clone()
     wrong[1, 2] = True

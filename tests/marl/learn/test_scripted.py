@@ -1,4 +1,4 @@
-"""Partners by script: what they do, in which games, and that the populations of conf/partners can be met."""
+"""Scripted partners: what they do, in which games, and that the populations of conf/partners can be evaluated."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_who_does_nothing_does_nothing() -> None:
 
 
 def test_walkers_meet_in_the_smallest_spread(tmp_path: Path) -> None:
-    """Two steps to the goal from the centre. Both to the west: they head for the same cell and are sent back for ever.
-    One each: in the second step both goals are covered, 19 steps at 1."""
+    """The goals are two steps from the centre. If both agents go west, they head for the same cell and are sent back
+    for ever. If each has its own goal, both are covered from the second step on: 19 steps at 1."""
     numba.set_num_threads(1)
     west, east = population("mds_mini", "mds_mini")
     where = setting(tmp_path, episodes=2, n_envs=2)

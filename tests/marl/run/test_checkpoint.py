@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, whatever fails while one is written; damaged ones are skipped; tensors only."""
+"""Checkpoints exist whole or not at all, whatever fails during a write; damaged ones are skipped; tensors only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def save(root: Path, step: int, *, keep: int = 2, milestone: bool = False, **sta
 
 
 def steps(root: Path) -> list[int]:
-    """Steps of the folders that a reader sees, oldest first."""
+    """Return the steps of the folders that a reader sees, oldest first."""
     return sorted(int(folder.name.removeprefix("step_")) for folder in checkpoint.folders(root))
 
 
@@ -56,7 +56,7 @@ def test_nothing_saved_is_none(tmp_path: Path) -> None:
 
 
 def fails_after(calls: int, function: Callable[..., Any], error: BaseException) -> Callable[..., Any]:
-    """``function``, whose call number ``calls`` (from 0) and all later ones raise."""
+    """Wrap ``function`` so that call number ``calls`` (from 0) and all later ones raise."""
     count = iter(range(10**6))
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -69,7 +69,8 @@ def fails_after(calls: int, function: Callable[..., Any], error: BaseException) 
 
 @pytest.mark.parametrize("at", range(SYNCS))
 def test_a_full_disk_leaves_the_earlier_checkpoint(at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The disk is full at the first, second, ... write: an error, the old checkpoint, and nothing half-written."""
+    """A disk that is full at the first, second, ... write gives an error, keeps the old checkpoint, and leaves no
+    partial one."""
     save(tmp_path, 1)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fails_after(at, os.fsync, OSError(errno.ENOSPC, "No space left on device")))
@@ -85,7 +86,7 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(at: int, tmp_path: Path, monk
 
 @pytest.mark.parametrize("at", range(SYNCS))
 def test_a_kill_leaves_a_whole_checkpoint(at: int, tmp_path: Path) -> None:
-    """The process dies, without any clean-up, at each of the writes; the next save removes what it left behind."""
+    """The process dies, without any clean-up, at each of the writes; the next save removes the leftovers."""
     save(tmp_path, 1)
     child = os.fork()
     if child == 0:

@@ -1,4 +1,5 @@
-"""Collection: what is stored where, what an attack may change, and that evaluation is its own world."""
+"""Collection: which values are stored where, what an attack may change, and that evaluation is independent of
+training."""
 
 from typing import Any
 
@@ -19,7 +20,7 @@ CORRIDOR: dict[str, Any] = {"n_agents": 2, "length": 4, "spread": 2, "fatal": Tr
 
 
 class Scripted:
-    """Acts at random among available actions and counts what it is told."""
+    """Acts at random among available actions and records its inputs."""
 
     def __init__(self) -> None:
         self.after_calls: list[tuple[Tensor, Tensor]] = []
@@ -40,7 +41,7 @@ class Scripted:
 
 
 class Force(NoAttack):
-    """Makes agent 0 of attacked lanes take its first available action, and blurs what it sees."""
+    """Makes agent 0 of attacked lanes take its first available action, and shifts all their observations."""
 
     def fields(self) -> dict[str, Field]:
         n = self.spec.n_agents
@@ -59,7 +60,7 @@ class Force(NoAttack):
 
 
 class Blur(Force):
-    """Says that it hit everybody under attack, and leaves actions alone: lanes end at different times."""
+    """Reports a hit on every agent but leaves actions unchanged, so that lanes end at different times."""
 
     def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return intended, {"hit": view.obs.alive | True}
@@ -91,7 +92,7 @@ def test_every_transition_carries_its_own_flags() -> None:
 
 
 def test_the_slot_after_the_last_step_is_the_last_observation() -> None:
-    """Slot t+1 is what followed step t, also where a lane ended early while others went on."""
+    """Slot t+1 holds the observation after step t, also where a lane ended early while others went on."""
     batch, policy = play(16)
     env = Corridor(**CORRIDOR, n_envs=16, seed=3)
     now = env.reset()
@@ -131,7 +132,7 @@ def test_attacks_change_what_is_executed_and_seen_in_their_lanes_only() -> None:
 
 
 def test_the_observation_after_the_last_step_is_perturbed_too() -> None:
-    """Values are bootstrapped from it, in lanes that end early as in those that end last; nobody is hit in it."""
+    """Values are bootstrapped from it, in lanes that end early as in those that end last; it contains no hits."""
     batch, _ = play(16, attack=True, attacked=[True] * 12 + [False] * 4, by=Blur)
     lanes, last = torch.arange(16), batch.length.long()
     assert len(last.unique()) > 1
@@ -168,7 +169,7 @@ def test_trim_and_lanes() -> None:
 
 
 def test_evaluation_counts_each_lane_alike() -> None:
-    """One best lane and one that loses at once: short episodes must not be counted more often."""
+    """With one winning lane and one that loses at once, short episodes must not be counted more often."""
     env = KStepMatrixGame([[1.0, 0], [0, 0]], [[0.0, 0], [0, 2.0]], [0, 0], 2, n_envs=2)
 
     class LaneZeroWins(Scripted):
@@ -186,7 +187,7 @@ def test_evaluation_counts_each_lane_alike() -> None:
     )
     assert results["length"].tolist() == [2, 1, 2, 1, 2]
     assert results["won"].tolist() == [True, False, True, False, True]
-    with pytest.raises(ConfigError, match="episodes is 0"):
+    with pytest.raises(ConfigError, match="episodes=0 must be at least 1"):
         evaluate(env, LaneZeroWins(), NoAttack(env.spec, "cpu"), {}, episodes=0, device="cpu", **gens)
 
 

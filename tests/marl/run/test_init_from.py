@@ -1,4 +1,4 @@
-"""Starting from another run: what is taken, what is left fresh, what is refused; and teams that do not learn."""
+"""Starting from another run: which parts are loaded, left fresh or refused; and teams that do not learn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_drawing")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short run of QMIX; nobody writes to it."""
+    """Make a short run of QMIX, which tests only read."""
     folder = tmp_path_factory.mktemp("source") / "run"
     train(folder, "train.total_steps=200")
     return folder
@@ -37,7 +37,7 @@ def learnt(folder: Path) -> dict[str, Any]:
 
 
 def begun_from(tmp_path: Path, source: Path, *overrides: str) -> dict[str, Any]:
-    """State of the algorithm that a run has before its first step."""
+    """Return the state of a run's algorithm before its first step."""
     cfg = compose_train(tmp_path, *TINY, f"init_from={source}", *overrides)
     run = open_run(cfg, tmp_path / "begun", resolved(cfg), None)
     run.close()
@@ -113,7 +113,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_does_not_start_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It needs its source no more, keeps the record of it, and is bitwise what it would have been without a stop."""
+    """A resumed run no longer needs its source, keeps the record of it, and equals an unstopped run bit for bit."""
     gone = tmp_path / "gone"
     shutil.copytree(source, gone)
     task = (f"init_from={gone}",)

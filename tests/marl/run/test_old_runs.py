@@ -1,4 +1,5 @@
-"""Run folders of earlier versions open: ``tests/data/run_of_0.1.0`` was written before classes moved into packages."""
+"""Run folders of earlier versions still open: ``tests/data/run_of_0.1.0`` dates from before classes moved into
+packages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the progress line says, by a clock that the test moves."""
+"""The text of the progress line, with a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from marl.run.report import size_text
 
 
 def test_speed_is_measured_from_the_first_collection_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """80 s of compiling before it must not make the rest of the run look eight hours long."""
+    """80 s of compilation before the first collection must not make the rest of the run look eight hours long."""
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     line = TrainProgress("off", total_steps=3000, first_step=0)

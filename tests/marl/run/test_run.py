@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("no_drawing")
 
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny run from start to end, to compare with; nobody writes to it."""
+    """Make a tiny run from start to end, which tests only read, to compare with."""
     folder = tmp_path_factory.mktemp("straight") / "run"
     train(folder)
     return folder
@@ -62,7 +62,7 @@ def crash() -> None:
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Networks, optimizer, targets, replay, streams, clock, window, environments, generators and all rows."""
+    """Compare networks, optimizer, targets, replay, streams, clock, window, environments, generators and all rows."""
     a, b = newest_state(one), newest_state(other)
     assert differences(a[0], b[0]) == [] and differences(a[1], b[1]) == []
     assert rows(one, "metrics") == rows(other, "metrics")
@@ -98,7 +98,7 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
 
 
 def test_a_crashed_run_continues_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rows written after the checkpoint are dropped, a cut line too, and come again."""
+    """Rows written after the checkpoint, and a truncated line, are dropped and written again."""
     often = ("log.every=1", "train.total_steps=600")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     train(whole, *often)
@@ -194,7 +194,7 @@ def test_schedules_count_multiples(before: int, after: int, every: int | None, e
     assert crossed(before, after, every) is expected
 
 
-# what must not influence what
+# parts that must not influence each other
 
 
 def weights(folder: Path) -> Any:
@@ -222,7 +222,7 @@ def test_an_attack_that_only_draws_numbers_changes_nothing(straight: Path, tmp_p
     assert differences(*streams) == ["/attack"]
 
 
-# what is written
+# files of a run
 
 
 def test_scalars_have_the_documented_names(straight: Path) -> None:
@@ -255,7 +255,7 @@ def test_tensorboard_has_the_same_scalars(tmp_path: Path) -> None:
     assert steps["eval/win_rate"] == [row["env_steps"] for row in rows(tmp_path / "run", "eval")]
 
 
-# what goes wrong
+# failures
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_names_it(tmp_path: Path) -> None:

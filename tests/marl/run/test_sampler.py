@@ -1,4 +1,4 @@
-"""The seam of the replay's sampler: ``recent`` below is a whole second one, in this file and one configuration."""
+"""The replay's sampler as a plug-in: ``Recent`` is a complete second sampler, in this file and one configuration."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Real processes and real signals: a run, and a sweep of runs, saves and ends cleanly, and continues."""
+"""Real processes and real signals: a run, and a sweep of runs, save, end cleanly and continue."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def start(runs: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
 
 
 def wait_for(found: Callable[[], list[Path]], process: subprocess.Popen[str]) -> Path:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not (paths := found()):
         assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline, "the run did not begin within a minute"
+        assert time.monotonic() < deadline, "the run did not begin within ten minutes"
         time.sleep(0.1)
     return paths[0].parent
 
@@ -44,7 +44,7 @@ def test_a_signal_saves_and_exits_cleanly_and_the_same_command_resumes(number: s
     process = start(tmp_path, "train.total_steps=100000000")
     folder = wait_for(lambda: list(tmp_path.rglob("metrics.jsonl")), process)
     process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert "Traceback" not in output
     assert f"stopped by {number.name}" in output and "the same command continues" in output
@@ -53,7 +53,7 @@ def test_a_signal_saves_and_exits_cleanly_and_the_same_command_resumes(number: s
     if number == signal.SIGTERM:
         steps = state["clock"]["env_steps"]
         again = start(tmp_path, f"train.total_steps={steps + 100}")
-        output, _ = again.communicate(timeout=60)
+        output, _ = again.communicate(timeout=600)
         assert again.returncode == 0 and f"continuing at step {steps:,}" in output, output
         assert (folder / "DONE").exists() and newest_state(folder)[0]["clock"]["env_steps"] >= steps + 100
 
@@ -64,7 +64,7 @@ def test_ctrl_c_stops_a_sweep_once_its_runs_have_saved(launch: tuple[str, ...], 
     begun = len(launch)  # one run here, two there
     wait_for(lambda: found if len(found := list(tmp_path.rglob("metrics.jsonl"))) == begun else [], process)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all processes of the sweep
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0 and "Traceback" not in output, output
     assert output.count("stopped by SIGINT") == begun and output.count("not begun") == 3 - begun
     assert len({path.parent.parent for path in tmp_path.rglob("checkpoints/step_*")}) == begun
