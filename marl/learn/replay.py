@@ -158,8 +158,7 @@ class EpisodeReplay:
             "size": self._size,
             "next": self._next,
             "capacity": self.capacity,
-            "sampler": self.sampler.state_dict() if isinstance(self.sampler, Stateful) else {},
-        }
+        } | ({"sampler": self.sampler.state_dict()} if isinstance(self.sampler, Stateful) else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         size = int(state["size"])
@@ -174,5 +173,5 @@ class EpisodeReplay:
                 self._data[name][:size] = value.to(self.device)
         self._lengths[:size] = state["lengths"]
         self._size, self._next = size, int(state["next"])
-        if isinstance(self.sampler, Stateful):
+        if isinstance(self.sampler, Stateful) and "sampler" in state:
             self.sampler.load_state_dict(state["sampler"])
