@@ -23,7 +23,7 @@ from marl.measure import crossplay as crossplay_engine
 from marl.measure import robustness as robustness_engine
 from marl.measure.crossplay_scores import CrossMatrix
 from marl.measure.robustness_scores import Matrix
-from marl.run import build, runs
+from marl.run import build, teams
 from marl.run.compose import compose_with_choices, option
 from marl.run.evaluate import summarise
 from marl.run.folders import pick_checkpoint
@@ -81,7 +81,7 @@ def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> Vecto
     """
     require_at_least("", 1, n_envs=n_envs)
     cfg, _ = compose_with_choices([f"env={name}"], "evaluate")
-    cfg.env = runs.with_options(cfg.env, options)
+    cfg.env = teams.with_options(cfg.env, options)
     return build.make_env(cfg, n_envs, seed)
 
 
@@ -113,9 +113,9 @@ class Team:
     ) -> None:  # fmt: skip
         self.dir, self.checkpoint = dir, checkpoint
         self._env, self._device, self._threads, self._options = env, device, threads, dict(env_options)
-        runs.read_config(dir)
+        teams.read_config(dir)
         pick_checkpoint(dir, checkpoint)
-        self._player: runs.Team | None = None
+        self._player: teams.Team | None = None
         self._carry: Carry | None = None
         self._lanes = 0
         with closing((player := self._open(1, 0, None)).env):
@@ -125,13 +125,13 @@ class Team:
         n, actions = self.spec.n_agents, self.spec.n_actions
         return f"<Team of {self.dir}: {n} agents, {actions} actions, {self.spec.obs_dim} observation features>"
 
-    def _open(self, n_envs: int, seed: int, attack: str | None) -> runs.Team:
+    def _open(self, n_envs: int, seed: int, attack: str | None) -> teams.Team:
         words = [f"env={self._env}"] if self._env is not None else []
         words += [f"attack={attack}"] if attack is not None else []
         cfg, _ = compose_with_choices(words, "evaluate")
         cfg.run, cfg.checkpoint, cfg.seed = str(self.dir), self.checkpoint, seed
         cfg.device, cfg.threads, cfg.env_options = self._device, self._threads, self._options
-        return runs.open_team(cfg, n_envs)
+        return teams.open_team(cfg, n_envs)
 
     def evaluate(
         self, episodes: int = 100, *, attack: str | None = None, seed: int = 0, n_envs: int = 32
@@ -148,7 +148,7 @@ class Team:
         require_at_least("", 1, episodes=episodes, n_envs=n_envs)
         team = self._open(min(n_envs, episodes), seed, attack)
         with closing(team.env):
-            return summarise(runs.evaluate_team(team, episodes))
+            return summarise(teams.evaluate_team(team, episodes))
 
     def record(self, path: str | Path, episodes: int = 1, *, seed: int = 0, fps: float = 8.0) -> Path:
         """Film greedy episodes as an animated GIF and return its path.

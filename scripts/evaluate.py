@@ -13,7 +13,7 @@ from marl.run.checkpoint import write_atomic
 from marl.run.evaluate import summarise
 from marl.run.progress import EpisodeProgress
 from marl.run.report import final_lines
-from marl.run.runs import evaluate_team, open_team
+from marl.run.teams import evaluate_team, open_team
 from scripts.main import positive, run
 
 

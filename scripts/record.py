@@ -10,7 +10,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from marl.core.types import ConfigError
-from marl.run.runs import open_team
+from marl.run.teams import open_team
 from marl.show.record import film, save_gif
 from marl.show.window import Window, WindowClosed
 from scripts.main import positive, run

@@ -11,7 +11,7 @@ from marl.core.protocols import Algorithm
 from marl.core.types import Clock, EnvSpec
 from marl.run.build import call, factory
 from marl.run.folders import pick_checkpoint, read_config
-from marl.run.runs import restore
+from marl.run.teams import restore
 
 
 def load_team(

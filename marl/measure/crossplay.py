@@ -29,7 +29,7 @@ from marl.measure.matrix import Episodes, Tell, content_key
 from marl.measure.partners import Partner, read_populations
 from marl.run.build import make_env, use_threads
 from marl.run.evaluate import evaluate
-from marl.run.runs import load_policy
+from marl.run.teams import load_policy
 
 
 @dataclass(frozen=True)

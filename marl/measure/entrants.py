@@ -27,7 +27,7 @@ class Entrant:
     label: str
     seed: int
     source: Tree  # where it came from, for the record
-    opens: Tree  # what marl.run.runs.open_team needs to know of it
+    opens: Tree  # what marl.run.teams.open_team needs to know of it
     content: Tree  # what decides how it plays: digests and networks' configuration, no paths
     env: Tree
 

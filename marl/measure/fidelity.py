@@ -22,7 +22,7 @@ from marl.learn.policy import EpsilonGreedy
 from marl.measure.importers import mixer_beside
 from marl.run.collect import collect
 from marl.run.evaluate import summarise
-from marl.run.runs import Team, evaluate_team, open_imported
+from marl.run.teams import Team, evaluate_team, open_imported
 
 GAMMA = 0.99  # of the published agents
 

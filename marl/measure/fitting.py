@@ -20,7 +20,7 @@ from marl.core.protocols import Attack, Fitting
 from marl.core.types import Clock, ConfigError, Metrics
 from marl.learn.replay import EpisodeReplay
 from marl.run.collect import collect
-from marl.run.runs import open_team
+from marl.run.teams import open_team
 
 Tell = Callable[[float], None]  # how much is done, 0 to 1
 

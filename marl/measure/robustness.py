@@ -31,7 +31,7 @@ from marl.run.build import check_call, factory
 from marl.run.checkpoint import write_atomic
 from marl.run.evaluate import evaluate
 from marl.run.resume import git_commit
-from marl.run.runs import open_team, with_options
+from marl.run.teams import open_team, with_options
 
 log = logging.getLogger(__name__)
 FitTo = Literal["victim", "reference"]  # what an attack is fitted to: the row itself, or one team for all rows

@@ -11,7 +11,7 @@ from PIL import Image
 
 from marl.run.collect import Moment, collect
 from marl.run.evaluate import episode_results
-from marl.run.runs import Team
+from marl.run.teams import Team
 from marl.show.overlay import mark
 from marl.show.window import Window
 

@@ -20,7 +20,7 @@ from marl.measure.entrants import from_run
 from marl.measure.partners import nearest, read_populations, with_member
 from marl.run import checkpoint
 from marl.run.folders import pick_checkpoint
-from marl.run.runs import load_policy
+from marl.run.teams import load_policy
 from marl.show.crossplay_report import facts, publish, table, write
 from tests.scripts.test_cli import refused
 from tests.support.crossplay_parts import by_hand, setting

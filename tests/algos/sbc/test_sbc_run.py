@@ -12,7 +12,7 @@ from torch import Tensor
 
 from algos.sbc.algorithm import SBC, Penalty
 from marl.core.types import ConfigError
-from marl.run.runs import load_trained
+from marl.run.teams import load_trained
 from tests.support.helpers import differences, newest_state, rows, train
 
 MINI = ("env=mds_mini", "env.episode_limit=5", "train.total_steps=240", "eval.every=120", "checkpoint.every=40",

@@ -19,7 +19,7 @@ from marl.measure.crossplay import game_spec, seat
 from marl.measure.entrants import Entrant, Tree
 from marl.measure.partners import read_populations
 from marl.run.collect import collect
-from marl.run.runs import load_policy
+from marl.run.teams import load_policy
 from scripts.main import CONF
 from tests.support.crossplay_parts import setting
 from tests.support.helpers import compose_train, make_spec

@@ -19,7 +19,7 @@ from marl.measure.crossplay_scores import Pair, Sheet, find_limits, interquartil
 from marl.measure.matrix import measure
 from marl.run.build import make_env
 from marl.run.evaluate import evaluate
-from marl.run.runs import load_policy
+from marl.run.teams import load_policy
 from tests.support.crossplay_parts import CALLS, STARTS, THREE, by_hand, mean, pairs, player, scored, setting
 from tests.support.robustness_parts import CORRIDOR, agent
 

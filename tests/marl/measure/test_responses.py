@@ -12,7 +12,7 @@ import torch
 
 from algos.sbc.population import BestResponse
 from marl.core.types import ConfigError
-from marl.run.runs import load_trained
+from marl.run.teams import load_trained
 from tests.algos.sbc.test_sbc_run import EAST, GOALS, MINI, WEST
 from tests.support.helpers import command, newest_state, train
 

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from marl.core.types import ConfigError
 from marl.run.folders import read_config
 from marl.run.renames import TARGETS, current
-from marl.run.runs import evaluate_team, load_trained, open_team
+from marl.run.teams import evaluate_team, load_trained, open_team
 from marl.run.trainer import fit
 from tests.support.helpers import compose_train, rows
 

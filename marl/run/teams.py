@@ -1,0 +1,146 @@
+"""Teams to test: read from run folders (configuration, newest checkpoint, policy) or trained elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from marl.core.config import pick_device
+from marl.core.protocols import Algorithm, Attack, MultiPolicy, Policy, VectorEnv
+from marl.core.seeding import Streams
+from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields
+from marl.run import checkpoint
+from marl.run.build import Parts, build, call, factory, make_env, use_threads
+from marl.run.evaluate import evaluate
+from marl.run.folders import pick_checkpoint, read_config
+
+
+@dataclass
+class Team:
+    """A trained policy with its environment and attack."""
+
+    env: VectorEnv
+    policy: Policy
+    attack: Attack
+    fields: dict[str, Field]
+    streams: Streams
+    device: torch.device
+    source: dict[str, Any]  # the team's origin, recorded with results
+
+
+def open_team(cfg: DictConfig, n_envs: int) -> Team:
+    """Open the team that a command line names by ``run=`` (a run folder) or by ``policy=`` (trained elsewhere)."""
+    if cfg.policy is not None:
+        if cfg.run is not None:
+            raise ConfigError(f"run={cfg.run} and policy= are both given; give one of them")
+        return open_imported(cfg, n_envs)
+    if cfg.run is None:
+        raise ConfigError("run is missing: give run=DIR (a run folder), or policy=pymarl policy.path=FILE env=...")
+    changes = {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
+    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint, cfg.env_options)
+    source = {"run": str(cfg.run), "env_steps": clock.env_steps}
+    policy = parts.algo.policy(clock)
+    return Team(parts.env, policy, parts.attack, parts.fields, parts.streams, parts.device, source)
+
+
+def open_imported(cfg: DictConfig, n_envs: int) -> Team:
+    """Open the team of ``cfg.policy`` in ``cfg.env``."""
+    if cfg.env is None:
+        raise ConfigError("env is missing: a team that was trained elsewhere needs env=...")
+    use_threads(cfg.threads)
+    device = pick_device(cfg.device)
+    make_policy, make_attack = factory(cfg.policy, "policy"), factory(cfg.attack, "attack")
+    streams = Streams(cfg.seed, device)
+    cfg.env = with_options(cfg.env, cfg.get("env_options") or {})
+    env = make_env(cfg, n_envs, streams.env_seed("eval"))
+    try:
+        with streams.initializing():
+            policy = call(make_policy, "policy", env.spec, device)
+            attack = call(make_attack, "attack", env.spec, device)
+    except BaseException:
+        env.close()
+        raise
+    fields = core_fields(env.spec) | attack.fields()
+    return Team(env, policy, attack, fields, streams, device, {"policy": str(cfg.policy.get("path"))})
+
+
+def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
+    """Evaluate a team in greedy episodes; see ``marl.run.evaluate.evaluate``."""
+    return evaluate(
+        team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
+        attack_gen=team.streams["eval_attack"], device=team.device, on_round=on_round,
+    )  # fmt: skip
+
+
+def with_options(env: DictConfig, options: Mapping[str, Any]) -> DictConfig:
+    """Return an environment's configuration with changed options; unknown ones are refused when it is made."""
+    changed = OmegaConf.create(OmegaConf.to_container(env, resolve=True))
+    assert isinstance(changed, DictConfig)
+    changed.update(options)
+    return changed
+
+
+def load_trained(
+    run_dir: Path,
+    overrides: dict[str, Any],
+    n_envs: int,
+    step: int | None = None,
+    env_options: Mapping[str, Any] | None = None,
+) -> tuple[Parts, Clock]:
+    """Load the trained team of a run on a fresh environment with ``n_envs`` lanes; return it with its clock.
+
+    ``overrides`` replaces top-level keys of the stored configuration: seed, device, threads, env, attack.
+    ``env_options`` changes single options of the environment, for example ``ally_health: 0.85``.
+    """
+    cfg = read_config(run_dir)
+    folder = pick_checkpoint(run_dir, step)
+    for key, value in overrides.items():
+        if value is not None:
+            cfg[key] = value
+    cfg.env = with_options(cfg.env, env_options or {})
+    parts = build(cfg, n_envs, env_stream="eval")
+    try:
+        return parts, restore(parts.algo, run_dir, folder, parts.device)
+    except ConfigError:
+        parts.env.close()
+        raise
+
+
+def restore(algo: Algorithm, run_dir: Path, folder: Path, device: torch.device) -> Clock:
+    """Load the weights of the checkpoint ``folder`` of a run into ``algo``; return the checkpoint's clock."""
+    state = checkpoint.load_state(folder, device)
+    try:
+        algo.load_state_dict(state["algo"])
+    except RuntimeError as error:  # torch's message lists every tensor
+        raise ConfigError(
+            f"the team of {run_dir} does not fit this environment: {str(error).splitlines()[-1].strip()}"
+        ) from error
+    clock = Clock()
+    clock.load_state_dict(state["clock"])
+    return clock
+
+
+def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, streams: Streams) -> Policy:
+    """Load a policy without an environment: of the run ``opens["run"]`` at ``opens["checkpoint"]`` (None: the newest),
+    or from the plug-in ``opens["policy"]``. ``opens["member"]`` picks another policy that the run's algorithm trains
+    instead of its team. Raise ConfigError if there is none, or if it does not fit ``spec``."""
+    if opens["policy"] is not None:
+        with streams.initializing():
+            return call(factory(OmegaConf.create(opens["policy"]), "policy"), "policy", spec, device)
+    run_dir = Path(opens["run"])
+    make_algo = factory(read_config(run_dir).algo, "algo")
+    with streams.initializing():
+        algo = call(make_algo, "algo", spec, device, streams["replay"])
+    clock = restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]), device)
+    member = opens.get("member")
+    if member is None:
+        return algo.policy(clock)
+    if not isinstance(algo, MultiPolicy):
+        raise ConfigError(f"{run_dir} has no member {member}: {type(algo).__name__} trains one team only")
+    return algo.member(member)
