@@ -17,7 +17,7 @@ from attacks.noise import Noise
 from attacks.random import RandomActions
 from marl.core.types import Clock, ConfigError, EnvSpec, Field
 from marl.learn.replay import EpisodeReplay
-from tests.support.attack_parts import corridor, make_victim, play
+from tests.support.attack_parts import corridor, corridor_victim, play
 from tests.support.helpers import make_spec, newest_state, random_batch, rows, train
 
 STEP: dict[str, Any] = {"budget": None, "budget_unit": "step"}
@@ -34,7 +34,7 @@ def mixture(spec: EnvSpec, **weights: float) -> Mixture:
 
 
 def drawn(attack: Mixture, lanes: int) -> Tensor:
-    attack.begin(lanes, make_victim(corridor().spec), torch.Generator().manual_seed(0))
+    attack.begin(lanes, corridor_victim(corridor().spec), torch.Generator().manual_seed(0))
     return attack.chosen
 
 
@@ -91,7 +91,10 @@ def test_parts_of_a_mixture_learn_from_their_own_episodes_and_are_saved() -> Non
     fresh.data["attack_id"] = torch.tensor([0, 1, 1, 0, 1, 1], dtype=torch.int8)
     fresh.fields["attack_id"] = Field((), torch.int8, "episode")
     metrics = attack.update(
-        EpisodeReplay(8, spec.episode_limit, fresh.fields, "cpu", False), fresh, make_victim(corridor().spec), Clock()
+        EpisodeReplay(8, spec.episode_limit, fresh.fields, "cpu", False),
+        fresh,
+        corridor_victim(corridor().spec),
+        Clock(),
     )
     assert {key: value.item() for key, value in metrics.items()} == {"loss/attack_a": 2.0, "loss/attack_b": 3.0}
     other = Mixture(spec, "cpu", attacks={"a": Counting, "b": Counting}, weights={"a": 1, "b": 1})

@@ -84,7 +84,7 @@ def start(folder: Path, sweep: str, *options: str, measure: str = "plot runs=run
 
 
 def finish(process: subprocess.Popen[str]) -> str:
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=600)
     assert "Traceback" not in output, output
     return output
 
@@ -138,7 +138,7 @@ def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: 
         return start(tmp_path, "algo=vdn seed=0,1,2", options, f"jobs={jobs}")
 
     process = begin(99999999)
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 600
     while len(list(tmp_path.rglob("metrics.jsonl"))) < jobs:
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)
@@ -147,7 +147,7 @@ def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: 
     assert process.returncode == 0 and "stopped by SIGINT; the same command continues" in output, output
     saved = {path.parent.parent.name: path.name for path in tmp_path.rglob("checkpoints/step_*")}
     assert len(saved) == jobs and not (tmp_path / "outputs").exists()
-    assert begin(400).wait(timeout=120) == 0
+    assert begin(400).wait(timeout=600) == 0
     logs = {path.parent.name: path.read_text() for path in tmp_path.rglob("train.log")}
     assert len(logs) == 3 and (tmp_path / "outputs/tables/s2q_tenfold.json").exists()
     assert {seed for seed, log in logs.items() if "continuing at step" in log} == set(saved)
@@ -157,7 +157,7 @@ def test_a_run_that_somebody_else_stopped_is_not_taken_for_finished(tmp_path: Pa
     process = start(
         tmp_path, "algo=vdn seed=0", "overrides=['env=toy/corridor','train.total_steps=99999999','log.every=400']"
     )
-    deadline = time.monotonic() + 90
+    deadline = time.monotonic() + 600
     while not list(tmp_path.rglob("metrics.jsonl")):
         assert process.poll() is None and time.monotonic() < deadline
         time.sleep(0.1)

@@ -10,6 +10,7 @@ import contextlib
 import io
 import pickle
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,7 +26,8 @@ from marl.learn.mixers import QMix
 from marl.learn.policy import EpsilonGreedy
 from marl.learn.replay import EpisodeReplay
 from marl.run.collect import collect
-from tests.support.helpers import differences, make_agent
+from tests.support.builders import make_victim
+from tests.support.helpers import differences
 
 LANES, AGENTS = 8, 5
 Make = Callable[..., Attack]  # (spec, budget=None, unit="step")
@@ -40,16 +42,10 @@ def corridor(lane: int | None = None) -> Corridor:
     return env
 
 
-def make_victim(spec: EnvSpec) -> EpsilonGreedy:
-    """An untrained team with large weights, so that it does something else everywhere; some die at the right end."""
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        agent, mixer = make_agent(spec), QMix(spec, embed_dim=8, hypernet_dim=8)
-    with torch.no_grad():
-        for p in agent.parameters():
-            p.mul_(4.0)
-        agent.fc_out.bias.copy_(torch.tensor([-4.0, -2.0, 1.0, 2.0]))
-    return EpsilonGreedy(agent, mixer, 0.0, "executed")
+def corridor_victim(spec: EnvSpec) -> EpsilonGreedy:
+    """Build a team that acts differently everywhere; some of its agents die at the right end."""
+    mixer = partial(QMix, embed_dim=8, hypernet_dim=8)
+    return make_victim(spec, mixer, scale=4.0, bias=[-4.0, -2.0, 1.0, 2.0], act_on="executed")
 
 
 def play(attack: Attack, attacked: list[bool] | None = None, env: Any = None, victim: Any = None) -> EpisodeBatch:
@@ -57,7 +53,7 @@ def play(attack: Attack, attacked: list[bool] | None = None, env: Any = None, vi
     env = env or corridor()
     lanes = torch.tensor(attacked or [True] * env.n_envs)
     return collect(
-        env, victim or make_victim(env.spec), attack, core_fields(env.spec) | attack.fields(), explore=False,
+        env, victim or corridor_victim(env.spec), attack, core_fields(env.spec) | attack.fields(), explore=False,
         attacked=lanes, policy_gen=torch.Generator().manual_seed(0), attack_gen=torch.Generator().manual_seed(0),
         device="cpu",
     )  # fmt: skip
@@ -125,7 +121,7 @@ class Detached(Linear):
 def fit(attack: Attack) -> None:
     """Let an attack learn about a frozen victim, as evaluations do; with the same draws wherever it is called."""
     assert isinstance(attack, Fitting)
-    spec, policy = corridor().spec, make_victim(corridor().spec)
+    spec, policy = corridor().spec, corridor_victim(corridor().spec)
     replay = EpisodeReplay(100, spec.episode_limit, core_fields(spec) | attack.fields())
     with attack.fitting(), drawing_rows(list(range(LANES))):
         while attack.needs_fit:
@@ -216,7 +212,7 @@ def lanes(make: Make) -> None:
 
 def victim(make: Make) -> None:
     """The victim is only read: parameters, gradients, flags and mode stay as they were."""
-    policy = make_victim(corridor().spec)
+    policy = corridor_victim(corridor().spec)
     nets = [policy.agent, policy.mixer]
     before = [p.detach().clone() for net in nets for p in net.parameters()]
     modes = [module.training for net in nets for module in net.modules()]

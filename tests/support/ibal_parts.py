@@ -11,12 +11,12 @@ from attacks.ibal.attack import IBAL
 from envs.toys.posts import Posts
 from marl.core.protocols import VectorEnv
 from marl.core.types import Clock, EnvSpec, EpisodeBatch, core_fields
-from marl.learn.mixers import VDN
 from marl.learn.policy import EpsilonGreedy
 from marl.learn.replay import EpisodeReplay
 from marl.run.build import factory
 from marl.run.collect import collect
-from tests.support.helpers import compose_train, make_agent
+from tests.support.builders import make_victim
+from tests.support.helpers import compose_train
 
 SMALL = ("attack.estimators.hidden_dim=16", "attack.estimators.width=16", "attack.estimators.group_width=16",
          "attack.estimators.samples=64", "attack.estimators.ema=0.2", "attack.warmup_episodes=0")  # fmt: skip
@@ -32,9 +32,8 @@ def make_attack(spec: EnvSpec, tmp_path: Path, *overrides: str, name: str = "iba
     return factory(cfg.attack, "attack")(spec, "cpu")
 
 
-def make_victim(spec: EnvSpec) -> EpsilonGreedy:
-    torch.manual_seed(3)
-    return EpsilonGreedy(make_agent(spec), VDN(spec), 0.5, "intended")
+def posts_victim(spec: EnvSpec) -> EpsilonGreedy:
+    return make_victim(spec, seed=3, epsilon=0.5)
 
 
 def play(attack: Any, env: VectorEnv, victim: EpsilonGreedy, explore: bool = True, off: int = 0) -> EpisodeBatch:

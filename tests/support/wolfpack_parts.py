@@ -14,7 +14,8 @@ from marl.core.protocols import View
 from marl.core.types import Carry, EnvSpec, EpisodeBatch, Obs
 from marl.learn.mixers import VDN, Mixer
 from marl.learn.policy import EpsilonGreedy
-from tests.support.helpers import make_agent, make_spec
+from tests.support.builders import make_victim
+from tests.support.helpers import make_spec
 
 FORESIGHT: dict[str, Any] = {
     "window": 6, "dim": 8, "ff_dim": 16, "dropout": 0.1, "heads": "own", "planner_lr": 0.001, "qdiff_lr": 0.001,
@@ -33,15 +34,9 @@ def make_attack(spec: EnvSpec = SPEC, foresight: dict[str, Any] | None = None, *
     return Wolfpack(spec, "cpu", **{**OPTIONS, "foresight": make, **changes})
 
 
-def make_victim(spec: EnvSpec = SPEC, mixer: Mixer | None = None, **agent: Any) -> EpsilonGreedy:
-    """An untrained team with large weights, so that values and policies differ clearly."""
-    with torch.random.fork_rng():
-        torch.manual_seed(5)
-        net = make_agent(spec, **agent)
-    with torch.no_grad():
-        for p in net.parameters():
-            p.mul_(3.0)
-    return EpsilonGreedy(net, mixer or VDN(spec), 0.0, "intended")
+def decided_victim(spec: EnvSpec = SPEC, mixer: Mixer | None = None, **agent: Any) -> EpsilonGreedy:
+    """Build a team whose values and policies differ clearly between observations."""
+    return make_victim(spec, lambda spec: mixer or VDN(spec), scale=3.0, **agent)
 
 
 class Table:

@@ -18,18 +18,18 @@ from marl.core.types import ConfigError, EnvSpec, EpisodeBatch
 from marl.learn.mixers import VDN
 from tests.support.attack_parts import Detached, Linear, look, spec_of
 from tests.support.helpers import differences, make_learner
-from tests.support.ibal_parts import fitted, make_attack, make_victim, play, posts
+from tests.support.ibal_parts import fitted, make_attack, play, posts, posts_victim
 
 
 @pytest.fixture
 def attack(tmp_path: Path) -> IBAL:
     env = posts()
-    return fitted(make_attack(env.spec, tmp_path, "attack.p_act=0.5"), env, make_victim(env.spec))
+    return fitted(make_attack(env.spec, tmp_path, "attack.p_act=0.5"), env, posts_victim(env.spec))
 
 
 def test_natural_lanes_and_episodes_are_left_alone(attack: IBAL) -> None:
     """Lanes that are not attacked, and k = 0, play bit for bit as without the attack."""
-    victim, free = make_victim(attack.spec), play(NoAttack(attack.spec, "cpu"), posts(64), make_victim(attack.spec))
+    victim, free = posts_victim(attack.spec), play(NoAttack(attack.spec, "cpu"), posts(64), posts_victim(attack.spec))
     batch = play(attack, posts(64), victim, off=20)
     natural = ~batch["ibal_group"].any(1)
     assert natural[:20].all() and natural[20:].any() and not natural[20:].all()
@@ -41,7 +41,7 @@ def test_natural_lanes_and_episodes_are_left_alone(attack: IBAL) -> None:
 
 def test_what_is_hidden_is_zero_the_rest_untouched_and_the_same_all_episode(attack: IBAL) -> None:
     """Also after the last step, which values are bootstrapped from."""
-    batch = play(attack, posts(64), make_victim(attack.spec))
+    batch = play(attack, posts(64), posts_victim(attack.spec))
     mask = batch["ibal_mask"]
     assert mask.any() and torch.equal(batch["obs_seen"], batch.obs * ~mask[:, None])
     for lane in batch["ibal_group"].any(1).nonzero().flatten().tolist():
@@ -56,7 +56,7 @@ def test_what_is_hidden_is_zero_the_rest_untouched_and_the_same_all_episode(atta
 
 def test_only_living_members_are_forced_and_only_to_what_is_available(tmp_path: Path) -> None:
     env = Corridor(5, 4, 3, True, 12, n_envs=64, seed=1)
-    victim = make_victim(env.spec)
+    victim = posts_victim(env.spec)
     attack = make_attack(env.spec, tmp_path, "attack.k_max=2", "attack.p_act=1.0", "attack.obs_attack=false")
     batch = play(fitted(attack, env, victim), env, victim)
     forced, filled = batch.actions != batch.intended, batch.filled
@@ -85,7 +85,7 @@ def test_every_step_has_the_episodes_chance(tmp_path: Path) -> None:
     env = posts(200)
     attack = make_attack(env.spec, tmp_path, "attack.p_act=0.4", "attack.guidance=false", "attack.size=full",
                          "attack.obs_attack=false")  # fmt: skip
-    batch = play(attack, env, make_victim(env.spec))
+    batch = play(attack, env, posts_victim(env.spec))
     rate = (batch.actions != batch.intended)[batch.filled].any(-1).float().mean()
     assert float(rate) == pytest.approx(0.4 * 0.75, abs=0.04)
     assert not attack.needs_fit
@@ -95,19 +95,19 @@ def test_parts_and_chances_are_drawn_within_their_bounds(tmp_path: Path) -> None
     spec = posts(n_agents=4).spec
     attack = make_attack(spec, tmp_path, "attack.k_max=2", "attack.guidance=false")
     attack.curriculum.p_max = 0.8
-    attack.begin(10000, make_victim(spec), torch.Generator().manual_seed(0))
+    attack.begin(10000, posts_victim(spec), torch.Generator().manual_seed(0))
     assert attack.group.sum(1).max() == 2
     sizes = torch.bincount(attack.group.sum(1), minlength=3)
     assert ((sizes - 3333).abs() < 200).all()
     assert 0.5 <= attack.p.min() < 0.51 and 0.79 < attack.p.max() <= 0.8
     attack.schedule = False
-    attack.begin(100, make_victim(spec), torch.Generator().manual_seed(0))
+    attack.begin(100, posts_victim(spec), torch.Generator().manual_seed(0))
     assert (attack.p == 0.5).all()
 
 
 def test_eight_lanes_draw_what_eight_single_ones_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     env = posts(n_agents=4)
-    victim, gen = make_victim(env.spec), torch.Generator()
+    victim, gen = posts_victim(env.spec), torch.Generator()
     attack = fitted(make_attack(env.spec, tmp_path, "attack.k_max=2"), env, victim)
     attack.curriculum.p_max = 0.9
     together, alone = [torch.Generator().manual_seed(b) for b in range(8)], []
@@ -129,7 +129,7 @@ def test_eight_lanes_draw_what_eight_single_ones_do(tmp_path: Path, monkeypatch:
 
 
 def test_a_round_trip_repeats_and_playing_changes_nothing(attack: IBAL, tmp_path: Path) -> None:
-    victim, file = make_victim(attack.spec), io.BytesIO()
+    victim, file = posts_victim(attack.spec), io.BytesIO()
     torch.save(attack.state_dict(), file)
 
     def saved() -> Any:
@@ -164,7 +164,7 @@ def test_masks_do_not_ask_which_side_is_which_or_who_has_which_number(options: t
 def test_it_hides_nothing_that_it_knows_nothing_about(tmp_path: Path) -> None:
     """Unfitted, and during the warm-up, it is silent; fitted, it is not."""
     env = posts()
-    attack, victim = make_attack(env.spec, tmp_path, "attack.size=full", "attack.p_act=1.0"), make_victim(env.spec)
+    attack, victim = make_attack(env.spec, tmp_path, "attack.size=full", "attack.p_act=1.0"), posts_victim(env.spec)
     assert isinstance(attack, Fitting) and attack.needs_fit and attack.fitted == 0.0
     assert not play(attack, env, victim)["hit"].any()
     fitted(attack, env, victim)
@@ -178,21 +178,21 @@ def test_own_features_can_be_protected(tmp_path: Path) -> None:
     env = posts(64)
     attack = make_attack(env.spec, tmp_path, "attack.protect_own=true", "attack.guidance=false", "attack.n_masked=15",
                          "attack.size=full")  # fmt: skip
-    mask = play(attack, env, make_victim(env.spec))["ibal_mask"]
+    mask = play(attack, env, posts_victim(env.spec))["ibal_mask"]
     assert not mask[..., :6].any() and mask[..., 6:].all()
 
 
 def test_one_side_alone_can_be_blinded(tmp_path: Path) -> None:
     env = posts(64)
     attack = make_attack(env.spec, tmp_path, "attack.symmetric=false", "attack.guidance=false", "attack.size=full")
-    batch = play(attack, env, make_victim(env.spec))
+    batch = play(attack, env, posts_victim(env.spec))
     assert torch.equal(batch["ibal_mask"].any(-1), batch["ibal_group"])
 
 
 def test_noise_may_take_the_place_of_zero(tmp_path: Path) -> None:
     env = posts(64)
     attack = make_attack(env.spec, tmp_path, "attack.noise=0.3", "attack.guidance=false", "attack.size=full")
-    batch = play(attack, env, make_victim(env.spec))
+    batch = play(attack, env, posts_victim(env.spec))
     mask = batch["ibal_mask"][:, None].expand_as(batch.obs)
     assert torch.equal(batch["obs_seen"][~mask], batch.obs[~mask])
     moved = (batch["obs_seen"] - batch.obs)[mask]
@@ -233,7 +233,7 @@ def test_what_is_hidden_reads_the_nearest_legal_value_to_zero(tmp_path: Path) ->
     env = posts(64)
     spec = replace(env.spec, obs_low=torch.full_like(env.spec.obs_low, 0.25))
     attack = make_attack(spec, tmp_path, "attack.guidance=false", "attack.size=full")
-    batch = play(attack, env, make_victim(env.spec))
+    batch = play(attack, env, posts_victim(env.spec))
     mask = batch["ibal_mask"][:, None].expand_as(batch.obs) & batch.filled[..., None, None]
     assert mask.any() and (batch["obs_seen"][mask] == 0.25).all()
 
@@ -244,7 +244,7 @@ def test_contexts(context: str, width: int, tmp_path: Path) -> None:
     env = posts()
     attack = make_attack(env.spec, tmp_path, f"attack.estimators.context={context}", "attack.p_act=1.0",
                          "attack.size=full")  # fmt: skip
-    victim = make_victim(env.spec)
+    victim = posts_victim(env.spec)
     fitted(attack, env, victim)
     found, now = [], attack.estimators.now
 
@@ -263,7 +263,7 @@ def test_a_policy_with_other_hidden_states_is_refused(tmp_path: Path) -> None:
     env = posts()
     attack = make_attack(env.spec, tmp_path, "attack.estimators.hidden_dim=7")
     with pytest.raises(ConfigError, match="hidden_dim=7 differs from the policy's hidden states, which have 16 units"):
-        fitted(attack, env, make_victim(env.spec))
+        fitted(attack, env, posts_victim(env.spec))
 
 
 @pytest.mark.parametrize(
@@ -291,7 +291,7 @@ def test_protection_needs_to_know_what_features_describe(tmp_path: Path) -> None
 
 def test_values_are_fitted_at_intended_actions_and_what_was_seen(attack: IBAL) -> None:
     """The loss does not change with what was executed, and does with what was hidden."""
-    batch = play(attack, posts(32), make_victim(attack.spec))
+    batch = play(attack, posts(32), posts_victim(attack.spec))
     assert (batch.actions != batch.intended).any()
 
     def loss(**changes: torch.Tensor) -> float:

@@ -68,9 +68,9 @@ def test_what_actions_tell_is_the_divergence_of_two_passes(score: str) -> None:
     without = tokens.clone()
     without[:, -12:] = 0.0
     p, q = (model.out(model.second(model.first(x).relu()).relu()).view(-1, 4, 3).softmax(-1) for x in (tokens, without))
-    told = (p * (p / q).log()).sum(-1) if score == "kl" else (p / q).log().gather(2, actions[..., None])[..., 0]
+    information = (p * (p / q).log()).sum(-1) if score == "kl" else (p / q).log().gather(2, actions[..., None])[..., 0]
     found = cost_of(model, data, score)(torch.arange(40), actions[:, None])[:, 0]
-    torch.testing.assert_close(found, (told * others).sum(1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found, (information * others).sum(1), rtol=1e-4, atol=1e-5)
     if score == "kl":
         assert found.min() >= -1e-6 and found.max() > 0.1
 
@@ -163,7 +163,7 @@ def test_the_group_model_learns_who_follows_whom() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    for member, told in ((0, math.log(2)), (1, math.log(2)), (2, 0.0)):
+    for member, information in ((0, math.log(2)), (1, math.log(2)), (2, 0.0)):
         group = torch.arange(3).expand(256, 3) == member
         found = dependence(model, context, actions[:, None], actions, group, everyone, "kl").mean()
-        assert float(found) == pytest.approx(told, abs=0.05)
+        assert float(found) == pytest.approx(information, abs=0.05)

@@ -18,7 +18,7 @@ from marl.learn.policy import random_available
 from marl.run.build import call, factory
 from marl.run.collect import collect
 from tests.support.helpers import TINY, compose_train, make_spec, random_batch
-from tests.support.wolfpack_parts import FORESIGHT, Table, make_victim
+from tests.support.wolfpack_parts import FORESIGHT, Table, decided_victim
 
 SPEC = make_spec(n=3, A=3, O=4, S=5, limit=12)
 W = 6
@@ -227,7 +227,7 @@ def test_only_some_steps_of_a_window_may_have_labels() -> None:
 def test_labels_are_zero_without_a_choice_and_with_an_exact_planner() -> None:
     """Values depend on what is observed; nothing moves, and the planner knows it; nobody has a choice."""
     spec = SPEC
-    batch, victim = still_batch([12, 9, 5]), make_victim(spec)
+    batch, victim = still_batch([12, 9, 5]), decided_victim(spec)
     gen = torch.Generator().manual_seed(0)
     batch.data["obs"] += torch.randn(3, 1, *batch.obs.shape[2:], generator=gen)
     batch.data["state"] += torch.randn(3, 1, spec.state_dim, generator=gen)
@@ -265,7 +265,7 @@ def test_padding_changes_nothing() -> None:
             batch.data[name][~batch.filled] = 2 if garbage else 0
         foresight = make_foresight(hidden=48)
         for _ in range(2):
-            metrics = foresight.update(batch, make_victim(SPEC))
+            metrics = foresight.update(batch, decided_victim(SPEC))
         return metrics, [*foresight.planner.parameters(), *foresight.qdiff.parameters()]
 
     (metrics, weights), (same, others) = learned(0.0), learned(7.0)

@@ -20,7 +20,7 @@ from marl.learn.policy import EpsilonGreedy
 from marl.learn.replay import EpisodeReplay
 from marl.run.collect import collect
 from tests.support.helpers import differences, rows, train
-from tests.support.wolfpack_parts import SPEC, Episode, Table, make_attack, make_victim, random_obs, rows_of
+from tests.support.wolfpack_parts import SPEC, Episode, Table, decided_victim, make_attack, random_obs, rows_of
 
 LANES = 8
 EVERYBODY = [[3.0, 2.0, 1.0, 0.0]] * 5  # everybody wants action 0 and is made to do action 3
@@ -40,7 +40,7 @@ def walkers(mixer: str = "qmix") -> EpsilonGreedy:
     spec = corridor().spec
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        victim = make_victim(spec, MIXERS[mixer](spec))
+        victim = decided_victim(spec, MIXERS[mixer](spec))
     with torch.no_grad():
         victim.agent.fc_out.bias.copy_(torch.tensor([-4.0, -2.0, 1.0, 2.0]))
     return victim
@@ -169,7 +169,7 @@ def test_how_many_packs_a_budget_makes(every_step: bool) -> None:
 @pytest.mark.parametrize("options", [{}, {"start": "planner", "temperature": 5.0}, {"followup": "random"},
                                      {"followup": "l2", "init_agent": "argmax"}], ids=str)  # fmt: skip
 def test_eight_lanes_play_as_eight_single_ones(options: dict[str, Any]) -> None:
-    steps, victim = 10, make_victim(mixer=QMix(SPEC, embed_dim=8, hypernet_dim=8))
+    steps, victim = 10, decided_victim(mixer=QMix(SPEC, embed_dim=8, hypernet_dim=8))
     draws = torch.rand(steps, LANES, 2 + SPEC.n_agents, generator=torch.Generator().manual_seed(1))
     ends = torch.arange(LANES) + 3  # staggered
     changes = {"start_prob": 0.4, **options}
@@ -296,7 +296,7 @@ def test_it_is_fitted_to_a_frozen_victim_with_random_starts() -> None:
 
 
 def test_the_follow_up_can_be_measured() -> None:
-    attack, victim = make_attack(), make_victim()
+    attack, victim = make_attack(), decided_victim()
     episode = Episode(attack, victim, 3)
     assert isinstance(attack, Measured)
     chores = attack.chores(View(0, random_obs(3, 0), episode.carry, torch.ones(3, dtype=torch.bool), victim))

@@ -25,7 +25,7 @@ from marl.learn.learner import gather_actions
 from marl.learn.mixers import VDN, NoMixer, QMix, QPlex
 from marl.learn.policy import EpsilonGreedy
 from tests.support.helpers import make_spec
-from tests.support.wolfpack_parts import Table, make_victim
+from tests.support.wolfpack_parts import Table, decided_victim
 
 SPEC = make_spec(n=5, A=6, O=7, S=6)
 R = 40  # more than are computed at once
@@ -44,7 +44,7 @@ MIXERS = {
 def victim_with(mixer: str, **agent: Any) -> EpsilonGreedy:
     with torch.random.fork_rng():
         torch.manual_seed(7)
-        return make_victim(SPEC, MIXERS[mixer](SPEC), **agent)
+        return decided_victim(SPEC, MIXERS[mixer](SPEC), **agent)
 
 
 def moment(victim: EpsilonGreedy, rows: int = R, change: bool = True) -> Moment:

@@ -51,7 +51,7 @@ def play(folder: Path) -> str:
     """Play a step in a fresh process; return what the lanes show and the cache hits of reset and step."""
     env = {"PYTHONPATH": f"{folder}:{ROOT}", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
     done = subprocess.run(
-        [sys.executable, "-c", PLAY], cwd=folder, env=env, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", PLAY], cwd=folder, env=env, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()

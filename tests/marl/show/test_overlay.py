@@ -13,7 +13,7 @@ from envs.toys.games import MatrixGame
 from marl.core.types import core_fields
 from marl.run.collect import Moment, collect
 from marl.show.overlay import ALARM, LEAST_WIDTH, LINE_HEIGHT, LINES, describe, mark
-from tests.support.attack_parts import AGENTS, LANES, corridor, make_victim
+from tests.support.attack_parts import AGENTS, LANES, corridor, corridor_victim
 
 
 def moment(env: Any, hit: list[int], t: int = 12, wanted: int = 2, done: int = 0) -> Moment:
@@ -78,7 +78,7 @@ def test_watchers_are_told_what_was_wanted_done_and_hit() -> None:
     env, seen = corridor(), []
     attack = RandomActions(env.spec, "cpu", p=0.5, budget=None, budget_unit="step")
     batch = collect(
-        env, make_victim(env.spec), attack, core_fields(env.spec) | attack.fields(), explore=False,
+        env, corridor_victim(env.spec), attack, core_fields(env.spec) | attack.fields(), explore=False,
         attacked=torch.ones(LANES, dtype=torch.bool), policy_gen=torch.Generator(), attack_gen=torch.Generator(),
         device="cpu", watch=seen.append,
     )  # fmt: skip

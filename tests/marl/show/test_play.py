@@ -132,12 +132,12 @@ def test_a_game_in_a_terminal(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-m", "scripts.play", *arguments], cwd=ROOT, stdin=terminal,
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     try:
-        for _ in range(600):
+        for _ in range(6000):
             if not termios.tcgetattr(terminal)[3] & termios.ICANON:  # it listens to single keys
                 break
             time.sleep(0.1)
         os.write(boss, b"12q")
-        said, _ = child.communicate(timeout=30)
+        said, _ = child.communicate(timeout=600)
         assert termios.tcgetattr(terminal)[3] & termios.ICANON, "the terminal is as it was"
     finally:
         child.kill()
@@ -164,5 +164,5 @@ def test_bad_input_is_refused(arguments: list[str], words: str, capsys: pytest.C
 def test_without_a_terminal_it_says_so() -> None:
     policy = "{_target_: tests.support.robustness_parts.Scripted, _partial_: true, actions: [0, 0]}"
     done = subprocess.run([sys.executable, "-m", "scripts.play", "env=toy/matrix", f"+policy={policy}"], cwd=ROOT,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120)  # fmt: skip
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)  # fmt: skip
     assert done.returncode == 2 and "needs a terminal" in done.stderr
