@@ -2,7 +2,7 @@
 
 After Zhang, Chen, Boning, Hsieh 2021, "Robust Reinforcement Learning on State Observations with Learned Optimal
 Adversary", ICLR (arXiv 2101.08452), for teams: one network perturbs every agent's observation from what that agent
-sees. What is reconstructed says docs/ibal.md. Axis letters: ``R`` rows (steps of lanes).
+sees. docs/ibal.md says which parts are reconstructed. Axis letters: ``R`` rows (steps of lanes).
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from marl.learn.returns import td_lambda
 
 
 class Adversary(nn.Module):
-    """Means [*, n, O] of what is added to each observation, before squashing, and the value [*] of the whole state.
+    """The means [*, n, O] of the perturbations, before squashing, and the value [*] of the whole state.
 
-    All agents share the network and are told apart by their number. One spread per feature, learnt.
+    All agents share the network, which reads their number. Each feature has one learnt spread.
     """
 
     def __init__(self, spec: EnvSpec, width: int) -> None:
@@ -47,13 +47,14 @@ class Adversary(nn.Module):
         return self.actor(torch.cat([obs, ids], -1))
 
     def log_density(self, obs: Tensor, drawn: Tensor, counted: Tensor) -> Tensor:
-        """Log density [*] of ``drawn`` [*, n, O], before squashing; summed over agents ``counted`` bool [*, n]."""
+        """Return the log density [*] of ``drawn`` [*, n, O], before squashing; summed over agents ``counted`` bool [*,
+        n]."""
         error = (drawn - self.mean(obs)) / self.log_spread.exp()
         each = -0.5 * error.square() - self.log_spread - 0.5 * math.log(2.0 * math.pi)
         return (each.sum(-1) * counted).sum(-1)
 
     def entropy(self) -> Tensor:
-        """Of one agent's perturbation before squashing, 0-d."""
+        """Return the entropy of one agent's perturbation before squashing, 0-d."""
         return (self.log_spread + 0.5 * math.log(2.0 * math.pi * math.e)).sum()
 
     def value(self, state: Tensor) -> Tensor:
@@ -61,7 +62,7 @@ class Adversary(nn.Module):
 
 
 def clipped_objective(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """PPO's surrogate [R] (Schulman et al. 2017): the smaller of the plain and the clipped product."""
+    """Return PPO's surrogate [R] (Schulman et al. 2017): the smaller of the plain and the clipped product."""
     return torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
 
 
@@ -112,7 +113,7 @@ class ATLA(LaneDraws):
         self.order = Generator().manual_seed(torch.initial_seed() % 2**63)
 
     def fields(self) -> dict[str, Field]:
-        """``hit`` bool [n]: this agent's observation was changed in this step; ``obs_seen`` [n, O]."""
+        """Declare ``hit`` bool [n]: this agent's observation was changed in this step; ``obs_seen`` [n, O]."""
         return super().fields() | {"obs_seen": Field((self.spec.n_agents, self.spec.obs_dim))}
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
@@ -137,17 +138,17 @@ class ATLA(LaneDraws):
 
     @property
     def needs_fit(self) -> bool:
-        """Whether it has learnt from fewer than ``fit_episodes`` episodes."""
+        """Return whether it has learnt from fewer than ``fit_episodes`` episodes."""
         return self.learnt_from < self.fit_episodes
 
     @property
     def fitted(self) -> float:
-        """Share of ``fit_episodes`` done, 0 to 1."""
+        """Return the share of ``fit_episodes`` done, 0 to 1."""
         return min(1.0, self.learnt_from / self.fit_episodes)
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Inside it explores, and every ``update`` learns."""
+        """Explore, and learn in every ``update``, while the context is open."""
         self.exploring = True
         try:
             yield
@@ -165,7 +166,7 @@ class ATLA(LaneDraws):
         return self.learn(fresh.to(self.device).lanes(attacked), drawn)
 
     def learn(self, batch: EpisodeBatch, drawn: Tensor) -> Metrics:
-        """PPO on the episodes of ``batch`` with what was drawn in them, [M, T, n, O]."""
+        """Run PPO on the episodes of ``batch`` with the perturbations drawn in them, [M, T, n, O]."""
         filled = batch.filled[:, :-1]
         with torch.no_grad():
             value = self.net.value(batch.state)  # [M, T+1]

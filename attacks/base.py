@@ -1,4 +1,4 @@
-"""What attacks are made of: budgets, draws, the frames of those that replace actions and of those that disturb
+"""Parts that attacks share: budgets, draws, the frames of those that replace actions and of those that disturb
 observations, and the slope of a victim's choice in what it sees.
 
 LPA-Dec-POMDP (Yuan et al. 2023, ROMANCE, arXiv 2305.05909; Lee, Hwang, Jo, Han 2025, Wolfpack, arXiv 2502.02844): an
@@ -28,7 +28,7 @@ Redraw = Literal["step", "episode"]
 
 
 class Budget:
-    """What each lane may spend in an episode: attacked steps, or attacked agent actions. ``limit`` null: no end."""
+    """The budget of each lane in an episode: attacked steps, or attacked agent actions. ``limit`` null: unlimited."""
 
     def __init__(self, limit: int | None, unit: Unit) -> None:
         require_at_least("attack", 0, budget=limit, or_null=True)
@@ -46,7 +46,8 @@ class Budget:
         return self.limit - self.spent
 
     def affordable(self, hit: Tensor) -> Tensor:
-        """The part of ``hit`` bool [B, n] that can be paid; of agents too many, those with the highest numbers go."""
+        """Return the part of ``hit`` bool [B, n] that can be paid; agents with the highest numbers are dropped
+        first."""
         left = self.left[:, None]
         return hit & (left > 0 if self.unit == "step" else hit.cumsum(-1) <= left)
 
@@ -60,18 +61,18 @@ class LaneDraws(NoAttack):
     single ones do."""
 
     def fields(self) -> dict[str, Field]:
-        """``hit`` bool [n]: this agent's action or observation was changed in this step."""
+        """Declare ``hit`` bool [n]: this agent's action or observation was changed in this step."""
         return {"hit": Field((self.spec.n_agents,), torch.bool)}
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         self.gen, self.n_envs = gen, n_envs
 
     def uniform(self, *shape: int) -> Tensor:
-        """Uniform draws [B, *shape], a row for every lane, also for those that are not attacked."""
+        """Draw uniform numbers [B, *shape], a row for every lane, also for those that are not attacked."""
         return torch.rand(self.n_envs, *shape, generator=self.gen, device=self.device)
 
     def normal(self, *shape: int) -> Tensor:
-        """The same of the standard normal distribution, [B, *shape]."""
+        """Draw standard normal numbers [B, *shape] in the same way."""
         return torch.randn(self.n_envs, *shape, generator=self.gen, device=self.device)
 
 
@@ -87,7 +88,8 @@ class LaneAttack(LaneDraws):
         self.budget.begin(n_envs, self.device)
 
     def pay(self, wanted: Tensor, view: View) -> Tensor:
-        """What of ``wanted`` bool [B, n] takes place: in attacked lanes, on living agents, as far as it can be paid."""
+        """Return the part of ``wanted`` bool [B, n] that takes place (attacked lanes, living agents, affordable); pay
+        it."""
         hit = self.budget.affordable(wanted & view.active[:, None] & view.obs.alive)
         self.budget.spend(hit)
         return hit
@@ -104,7 +106,7 @@ class ActionAttack(LaneAttack):
     """
 
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
-        """Whom to hit, bool [B, n], and the actions to put in place of theirs, long [B, n], available ones."""
+        """Return whom to hit, bool [B, n], and the available actions that replace theirs, long [B, n]."""
         raise NotImplementedError
 
     def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -140,7 +142,7 @@ class ObservationAttack(LaneAttack):
         self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
 
     def fields(self) -> dict[str, Field]:
-        """``hit``, and ``obs_seen`` [n, O]: what the policy was shown."""
+        """Declare ``hit``, and ``obs_seen`` [n, O]: the observations that the policy was shown."""
         return super().fields() | {"obs_seen": Field((self.spec.n_agents, self.spec.obs_dim))}
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
@@ -148,7 +150,7 @@ class ObservationAttack(LaneAttack):
         self.lots = self.uniform(self.spec.n_agents)  # [B, n]
 
     def disturb(self, view: View) -> Tensor:
-        """Disturbed observations of all agents [B, n, O], in range or not."""
+        """Return disturbed observations of all agents [B, n, O], in range or not."""
         raise NotImplementedError
 
     def perturb_obs(self, view: View) -> Tensor:
@@ -165,21 +167,22 @@ class ObservationAttack(LaneAttack):
 
 
 def as_victim(policy: Policy, attack: str) -> Victim:
-    """The policy's white-box view; ConfigError where it has none."""
+    """Return the policy's white-box view; raise ConfigError if it has none."""
     if not isinstance(policy, Victim):
         raise ConfigError(f"attack={attack} reads the values of its victim; {type(policy).__name__} shows none")
     return policy
 
 
 def greedy_actions(view: View, attack: str) -> Tensor:
-    """What the victim would do, long [B, n], if it were shown what is there."""
+    """Return the victim's greedy actions, long [B, n], on undisturbed observations."""
     with torch.no_grad():
         return best_available(as_victim(view.victim, attack).q_values(view.obs.obs, view.carry), view.obs.avail)
 
 
 def slope(seen: Tensor, greedy: Tensor, view: View, attack: str) -> Tensor:
-    """Gradient [B, n, O], at ``seen``, of the summed cross-entropy between softmax(Q) over available actions and the
-    actions ``greedy`` long [B, n]; the victim's own gradients stay untouched. ConfigError where it has none."""
+    """Return the gradient [B, n, O], at ``seen``, of the summed cross-entropy between softmax(Q) over available actions
+    and the actions ``greedy`` long [B, n]; the victim's own gradients stay untouched. Raise ConfigError if the values
+    have no gradient."""
     victim = as_victim(view.victim, attack)
     with torch.enable_grad():
         x = seen.detach().requires_grad_()
@@ -198,14 +201,14 @@ def require_agents(agents: int | None, spec: EnvSpec) -> None:
 
 
 def pick(u: Tensor, allowed: Tensor) -> Tensor:
-    """Uniform choice by inverse distribution function: u [*] in [0, 1), allowed bool [*, k] -> long [*]; 0 where
+    """Choose uniformly by inverse distribution function: u [*] in [0, 1), allowed bool [*, k] -> long [*]; 0 where
     nothing is allowed."""
     count = allowed.sum(-1, keepdim=True)
-    place = ((u.unsqueeze(-1) * count).floor() + 1).minimum(count)  # the how-manieth allowed one; rounding may reach 1
+    place = ((u.unsqueeze(-1) * count).floor() + 1).minimum(count)  # rank of the chosen one; rounding may reach 1
     return ((allowed.cumsum(-1) >= place) & allowed).byte().argmax(-1)
 
 
 def choose_k(u: Tensor, allowed: Tensor, k: int) -> Tensor:
-    """``k`` of the allowed ones, or all if they are fewer: u [*, n] in [0, 1), allowed bool [*, n] -> bool [*, n]."""
+    """Choose ``k`` of the allowed ones, or all if fewer: u [*, n] in [0, 1), allowed bool [*, n] -> bool [*, n]."""
     rank = u.masked_fill(~allowed, 2.0).argsort(-1).argsort(-1)
     return (rank < k) & allowed

@@ -20,7 +20,7 @@ Mode = Literal["idle", "removed"]
 
 
 class Missing(LaneAttack):
-    """``agents`` randomly drawn ones do nothing. ``mode``: idle, everybody still sees them; removed, whatever others
+    """``agents`` randomly drawn agents do nothing. ``mode``: idle, everybody still sees them; removed, whatever others
     observe about them reads 0 (or what is legal next to it), as if they were out of sight.
 
     A missing agent counts as hit in every step in which it lives, whatever it intended.
@@ -55,7 +55,7 @@ class Missing(LaneAttack):
             self.about = (spec.about & others).float().to(self.device)  # [n, n, O]
 
     def fields(self) -> dict[str, Field]:
-        """``hit``, and with mode removed ``obs_seen`` [n, O]: what the policy was shown."""
+        """Declare ``hit``, and with mode removed ``obs_seen`` [n, O]: the observations that the policy was shown."""
         seen = {"obs_seen": Field((self.spec.n_agents, self.spec.obs_dim))} if self.mode == "removed" else {}
         return super().fields() | seen
 

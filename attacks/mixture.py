@@ -39,7 +39,7 @@ class Mixture(LaneAttack):
         self.parts = {name: make(spec, device) for name, make in attacks.items()}
 
     def fields(self) -> dict[str, Field]:
-        """``hit``, ``attack_id``, and what the parts declare; ConfigError where two mean different things."""
+        """Declare ``hit``, ``attack_id`` and the fields of the parts; raise ConfigError if two parts disagree."""
         fields = super().fields() | {"attack_id": Field((), torch.int8, "episode")}
         for name, part in self.parts.items():
             for key, field in part.fields().items():
@@ -57,7 +57,7 @@ class Mixture(LaneAttack):
             part.begin(n_envs, victim, gen)
 
     def views(self, view: View) -> dict[str, View]:
-        """What each part sees: only its own lanes active."""
+        """Return the view of each part: only its own lanes are active."""
         return {name: replace(view, active=view.active & (self.chosen == k)) for k, name in enumerate(self.parts)}
 
     def perturb_obs(self, view: View) -> Tensor:
@@ -82,7 +82,7 @@ class Mixture(LaneAttack):
             self.parts[name].after_step(own, executed, step)
 
     def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
-        """Every part learns from the fresh episodes that were its own."""
+        """Let every part learn from the fresh episodes that it attacked."""
         metrics: Metrics = {}
         for k, (name, part) in enumerate(self.parts.items()):
             own = fresh.attacked & (fresh["attack_id"] == k)

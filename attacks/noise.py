@@ -1,6 +1,6 @@
 """Undirected disturbances of observations: masking random features (Rand-Obs) and uniform noise.
 
-They are what attacks that choose their features or their direction are compared with.
+They are the baselines of attacks that choose their features or their direction.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class RandomMask(ObservationAttack):
         self.marks = self.draw()
 
     def draw(self) -> Tensor:
-        """Features to mask, bool [B, n, O]."""
+        """Draw the features to mask, bool [B, n, O]."""
         u = self.uniform(self.spec.n_agents, self.spec.obs_dim)
         return choose_k(u, torch.ones_like(u, dtype=torch.bool), self.masked)
 

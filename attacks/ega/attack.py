@@ -1,8 +1,8 @@
 """Learned attackers that choose whom to hit and when: EGA, and training against them: ROMANCE, RARL, RAP.
 
 Yuan et al. 2023 (ROMANCE), arXiv 2305.05909; RARL (Pinto et al. 2017) and RAP (Vinitsky et al. 2020) as it adapts them.
-The published generation loop becomes turns of the one training loop: so many collections in which the attackers learn,
-so many in which the team does (docs/romance.md).
+The published generation loop becomes turns of the one training loop: some collections in which the attackers learn,
+then some in which the team does (docs/romance.md).
 """
 
 from __future__ import annotations
@@ -88,16 +88,17 @@ class EGA(ActionAttack):
 
     @property
     def turn(self) -> Turn:
-        """What the next collection of training is for."""
+        """Return who learns from the next collection of training."""
         return "team" if self.frozen and not self.is_fitting else self.round[self.collections]
 
     @property
     def round(self) -> list[Turn]:
-        """The turns of a generation."""
+        """Return the turns of a generation."""
         return [turn for turn in self.turns if turn != "team"] if self.is_fitting else self.turns
 
     def take_turn(self) -> bool:
-        """Called before a collection of training, never before a test: whether the team learns from it."""
+        """Return whether the team learns from the next collection; called before those of training, never before a
+        test."""
         self.announced = True
         return self.turn == "team"
 
@@ -111,7 +112,7 @@ class EGA(ActionAttack):
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Meanwhile all episodes are the attackers' to learn from; the victim stays as it is."""
+        """Let only the attackers learn while the context is open; the victim stays as it is."""
         self.is_fitting, self.collections = True, 0
         try:
             yield
@@ -123,8 +124,8 @@ class EGA(ActionAttack):
     # playing
 
     def fields(self) -> dict[str, Field]:
-        """Beside ``hit``: ``ega_choice``, the agent that the attacker wanted hit, n for nobody; ``ega_member``, who of
-        the archive, then of the population, played."""
+        """Declare, beside ``hit``: ``ega_choice``, the agent that the attacker wanted to hit, n for nobody;
+        ``ega_member``, the number of the attacker that played, counting the archive first, then the population."""
         return super().fields() | {
             "ega_choice": Field((), torch.int16),
             "ega_member": Field((), torch.int16, "episode"),
@@ -149,8 +150,8 @@ class EGA(ActionAttack):
             self.spared = self.spare()
 
     def spare(self) -> Tensor:
-        """Steps without attack, bool [B, T]: in a share ``masked`` of the lanes a random third of all, or a beginning
-        of up to a third."""
+        """Draw steps without attack, bool [B, T]: in a share ``masked`` of the lanes a random third of all, or a
+        beginning of up to a third."""
         T = self.spec.episode_limit
         lane, steps = self.uniform(3), self.uniform(T)  # [B, 3], [B, T]
         start = torch.arange(T, device=self.device) < (lane[:, 2:] * (T // 3 + 1)).floor()
@@ -203,7 +204,7 @@ class EGA(ActionAttack):
         }
 
     def note_returns(self, episodes: EpisodeBatch) -> None:
-        """The team's returns under each member of the population, and new qualities of the archive's."""
+        """Add up the team's returns under each member of the population; renew the qualities of the archive's."""
         member, result = episodes.ega_member.long().cpu(), episodes.reward.sum(1).cpu()
         old = len(self.archive)
         self.archive.review(member[member < old], result[member < old])
@@ -212,7 +213,7 @@ class EGA(ActionAttack):
         self.returns[1] += torch.bincount(member, minlength=self.learner.population)
 
     def with_budget(self, batch: EpisodeBatch) -> EpisodeBatch:
-        """The episodes with the share of the budget left before every slot, [B, T+1]."""
+        """Return the episodes with the share of the budget left before every slot, [B, T+1]."""
         hit = batch["hit"]
         spent = (hit.any(-1) if self.budget.unit == "step" else hit.sum(-1)).long()
         share = 1.0 - (spent.cumsum(1) - spent) / max(1, self.budget.limit)

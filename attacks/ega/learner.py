@@ -19,7 +19,7 @@ from marl.learn.replay import EpisodeReplay
 
 
 def attacker_inputs(batch: EpisodeBatch) -> Tensor:
-    """[M, T+1, I]: the state and the share of the budget that is left."""
+    """Return inputs [M, T+1, I]: the state and the share of the budget that is left."""
     return torch.cat([batch.state, batch.ega_budget[..., None]], -1)
 
 
@@ -29,7 +29,7 @@ class SoftLearner:
 
     Their policy is ``choice_policy`` with ``temperature`` and ``floor`` around ``reference`` (``delta``); ``tau`` moves
     the targets. ``diversity`` times their Jensen-Shannon divergence at ``rows`` states, where they attacked if there
-    are so many, is taken off the loss.
+    are enough, is subtracted from the loss.
     """
 
     def __init__(
@@ -78,14 +78,14 @@ class SoftLearner:
         self.install(self.nets.fresh(population, gen))
 
     def install(self, weights: Tensor) -> None:
-        """Other attackers [P, D]: their targets are copies, and the optimizer begins anew."""
+        """Replace the attackers by others [P, D]: the targets become copies, and the optimizer begins anew."""
         self.weights = nn.Parameter(weights.to(self.device))
         self.targets = self.weights.detach().clone()
         name, lr, eps = self.optimizer_options
         self.optimizer = make_optimizer(name, [self.weights], lr, eps)
 
     def policy(self, weights: Tensor, x: Tensor) -> Tensor:
-        """Choices of attackers [k, D] at inputs [k, R, I] -> [k, R, C], without gradient."""
+        """Return choice probabilities of attackers [k, D] at inputs [k, R, I] -> [k, R, C], without gradient."""
         with torch.no_grad():
             q = self.nets.values(self.nets.split(weights.to(self.device)), x.to(self.device))
             return choice_policy(q, self.p_ref, self.temperature, self.floor).to(weights.device)
@@ -97,7 +97,7 @@ class SoftLearner:
         self.replay.add(episodes)
 
     def memory(self) -> EpisodeReplay:
-        """An empty replay. ``ega_choice``: the agent that the attacker wanted hit, n for nobody; ``ega_budget``: the
+        """Build an empty replay. ``ega_choice``: the agent that the attacker chose, n for nobody; ``ega_budget``: the
         share of the budget that was left before."""
         core = core_fields(self.spec)
         fields = {name: core[name] for name in ("state", "reward", "terminated", "filled")}
@@ -109,7 +109,7 @@ class SoftLearner:
         self.replay = None
 
     def update(self) -> Metrics:
-        """A gradient step for all attackers, each on episodes of its own; nothing while there are too few."""
+        """Make a gradient step for all attackers, each on its own episodes; do nothing while there are too few."""
         if self.replay is None or len(self.replay) < self.need:
             return {}
         batch = self.replay.sample(self.need, self.gen, self.device)
@@ -125,7 +125,8 @@ class SoftLearner:
         return {"loss/attackers": td.detach(), "attack/jsd": jsd.detach()}
 
     def td_loss(self, batch: EpisodeBatch, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """Mean over attackers of the mean squared error over the steps of their episodes; ``batch`` [P * M]."""
+        """Return the mean over attackers of the mean squared error over the steps of their episodes; ``batch`` [P *
+        M]."""
         P, lead = self.population, batch.filled.shape[1]
         x = attacker_inputs(batch).reshape(P, -1, self.nets.shapes[0][0])  # [P, M (T+1), I]
         q = self.nets.values(layers, x).unflatten(1, (-1, lead))  # [P, M, T+1, C]
@@ -140,7 +141,8 @@ class SoftLearner:
         return (error.square().sum((1, 2)) / step["filled"].sum((1, 2)).clamp(min=1)).mean()
 
     def spread(self, batch: EpisodeBatch, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """The attackers' divergence at up to ``rows`` steps of the batch, first those at which somebody was wanted."""
+        """Return the attackers' divergence at up to ``rows`` steps of the batch, preferring those with a chosen
+        victim."""
         x, attacked = attacker_inputs(batch)[batch.filled], (batch.ega_choice < self.spec.n_agents)[batch.filled]
         rank = torch.rand(len(x), generator=self.gen).to(self.device) + attacked.float()
         x = x[rank.topk(min(self.rows, len(x))).indices]  # [R, I]

@@ -31,14 +31,14 @@ class Networks:
         self.width = sum(i * o + o for i, o in self.shapes)  # D
 
     def fresh(self, count: int, gen: Generator) -> Tensor:
-        """``count`` networks as ``nn.Linear`` initialises its own, [count, D] on the CPU, where ``gen`` lives."""
+        """Draw ``count`` networks initialised as ``nn.Linear`` does, [count, D] on the CPU, where ``gen`` lives."""
         parts = []
         for i, o in self.shapes:
             parts.append((2 * torch.rand(count, i * o + o, generator=gen) - 1) / math.sqrt(i))
         return torch.cat(parts, 1)
 
     def split(self, weights: Tensor) -> Layers:
-        """[P, D] -> a matrix [P, inputs, outputs] and a bias [P, 1, outputs] per layer."""
+        """Split [P, D] into a matrix [P, inputs, outputs] and a bias [P, 1, outputs] per layer."""
         layers, start = [], 0
         for i, o in self.shapes:
             matrix = weights[:, start : start + i * o].unflatten(1, (i, o))
@@ -49,45 +49,45 @@ class Networks:
 
     @staticmethod
     def values(layers: Layers, x: Tensor) -> Tensor:
-        """x [P, R, I] -> [P, R, C]."""
+        """Return the values of all networks: x [P, R, I] -> [P, R, C]."""
         for k, (matrix, bias) in enumerate(layers):
             x = torch.baddbmm(bias, F.relu(x) if k else x, matrix)
         return x
 
 
 def reference(n_agents: int, delta: float) -> Tensor:
-    """p_ref [C]: nobody with 1 - delta, and every agent alike."""
+    """Return p_ref [C]: nobody with 1 - delta, the rest shared equally by the agents."""
     return torch.tensor([delta / n_agents] * n_agents + [1.0 - delta])
 
 
 def choice_policy(q: Tensor, p_ref: Tensor, temperature: float, floor: float) -> Tensor:
-    """v [*, C] of values q [*, C]: v ~ p_ref exp(q / temperature), then no choice below ``floor``."""
+    """Return v [*, C] for values q [*, C]: v ~ p_ref exp(q / temperature), then no choice below ``floor``."""
     v = torch.softmax(p_ref.log() + q / temperature, -1)
     return v * (1.0 - q.shape[-1] * floor) + floor
 
 
 def soft_value(q: Tensor, p_ref: Tensor, temperature: float) -> Tensor:
-    """temperature log sum_c p_ref(c) exp(q(c) / temperature): q [*, C] -> [*]."""
+    """Return temperature log sum_c p_ref(c) exp(q(c) / temperature): q [*, C] -> [*]."""
     return temperature * torch.logsumexp(p_ref.log() + q / temperature, -1)
 
 
 def jensen_shannon(v: Tensor) -> Tensor:
-    """Mean divergence of P distributions from their mean, over rows: v [P, R, C] -> 0-d, nats, 0 to ln P."""
+    """Return the mean divergence of P distributions from their mean: v [P, R, C] -> 0-d, nats, 0 to ln P."""
     return divergence(v, v.mean(0, keepdim=True)).mean()
 
 
 def divergence(p: Tensor, q: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of p from q, mean over rows: [*, R, C] -> [*], nats."""
+    """Return the Kullback-Leibler divergence of p from q, mean over rows: [*, R, C] -> [*], nats."""
     return (p * (p.clamp(min=TINY).log() - q.clamp(min=TINY).log())).sum(-1).mean(-1)
 
 
 def draw(u: Tensor, v: Tensor) -> Tensor:
-    """Choice by inverse distribution function: u [*] in [0, 1), v [*, C] -> long [*]."""
+    """Draw a choice by inverse distribution function: u [*] in [0, 1), v [*, C] -> long [*]."""
     return (v.cumsum(-1) <= u.unsqueeze(-1)).sum(-1).clamp(max=v.shape[-1] - 1)
 
 
 def pick_rows(rows: Tensor, preferred: Tensor, count: int, gen: Generator) -> Tensor:
-    """``count`` of the rows [R, I], with repetition: of the preferred ones (bool [R]) where there are any."""
+    """Draw ``count`` of the rows [R, I], with repetition, from the preferred ones (bool [R]) if there are any."""
     allowed = (preferred if bool(preferred.any()) else torch.ones_like(preferred)).nonzero().flatten()
     index = (torch.rand(count, generator=gen) * len(allowed)).long().to(allowed.device)
     return rows[allowed[index]]
@@ -167,8 +167,9 @@ class Archive:
         self.quality = torch.cat([self.quality[keep], torch.tensor([quality])])
 
     def select(self, count: int, generation: int, gen: Generator) -> Tensor:
-        """Attackers [count, D] to train next: draws with probabilities softmax(quality / select_temperature), each of
-        them a new network with probability ``fresh``. While there are no more than ``count``: all, and new ones."""
+        """Select attackers [count, D] to train next: draws with probabilities softmax(quality / select_temperature),
+        each of them a new network with probability ``fresh``. While there are no more than ``count``: all, and new
+        ones."""
         new = self.nets.fresh(count, gen)
         if len(self) <= count:
             return torch.cat([self.weights, new[len(self) :]])
@@ -178,8 +179,8 @@ class Archive:
         return torch.where(torch.rand(count, 1, generator=gen) < fresh, new, self.weights[index])
 
     def review(self, member: Tensor, team_return: Tensor) -> None:
-        """New qualities of those who played: members long [M], the team's returns [M]. Every episode takes ``RENEWAL``
-        of what is left of the old quality."""
+        """Update the qualities of those who played: members long [M], the team's returns [M]. Every episode replaces
+        a share ``RENEWAL`` of the old quality."""
         played = torch.bincount(member, minlength=len(self))
         mean = torch.zeros(len(self)).index_add(0, member, team_return.float()) / played.clamp(min=1)
         self.quality = torch.lerp(-mean, self.quality, (1.0 - RENEWAL) ** played)
@@ -194,10 +195,11 @@ class Archive:
 
 
 def chance_to_win(mine: float, other: float) -> float:
-    """Of an attacker that leaves the team ``mine`` against one that leaves it ``other``, both at least 0."""
+    """Return the chance of an attacker that leaves the team ``mine`` against one that leaves it ``other``; both >=
+    0."""
     return other / (mine + other) if mine + other > 0 else 0.5
 
 
 def between(ends: tuple[float, float], progress: float) -> float:
-    """Linear from the first to the second while progress goes from 0 to 1, then constant."""
+    """Interpolate from the first to the second while progress goes from 0 to 1, then stay constant."""
     return ends[0] + (ends[1] - ends[0]) * min(1.0, progress)

@@ -109,8 +109,8 @@ class IBAL(LaneDraws):
     # what is attacked
 
     def fields(self) -> dict[str, Field]:
-        """``hit`` [n]: this agent's action or observation was changed in this step. Per episode: ``ibal_group`` [n],
-        the part; ``ibal_p``, its chance; ``ibal_mask`` [n, O], what is hidden."""
+        """Declare ``hit`` [n]: this agent's action or observation was changed in this step. Per episode: ``ibal_group``
+        [n], the part; ``ibal_p``, its chance; ``ibal_mask`` [n, O], what is hidden."""
         n, O = self.spec.n_agents, self.spec.obs_dim  # noqa: E741
         return super().fields() | {
             "obs_seen": Field((n, O)),
@@ -132,17 +132,18 @@ class IBAL(LaneDraws):
         self.p = self.chance(u[:, 1])
         self.mask = self.masks(self.group)  # [B, n, O]
         self.under = torch.zeros(n_envs, dtype=torch.bool, device=self.device)
-        self.told: list[Tensor] = []
+        self.dependences: list[Tensor] = []
 
     def chance(self, u: Tensor) -> Tensor:
-        """Each episode's chance of an attacked step, from u [B] in [0, 1)."""
+        """Return each episode's chance of an attacked step, from u [B] in [0, 1)."""
         if self.p_act is not None:
             return torch.full_like(u, self.p_act)
         low = 1.0 / max(1, self.k_max)
         return low + u * ((self.curriculum.p_max if self.schedule else low) - low)
 
     def masks(self, group: Tensor) -> Tensor:
-        """Features hidden from each agent, bool [B, n, O], when the team is split into group bool [B, n] and rest."""
+        """Return the features hidden from each agent, bool [B, n, O], when the team is split into group bool [B, n] and
+        rest."""
         if not self.obs_attack:
             return torch.zeros(*group.shape, self.spec.obs_dim, dtype=torch.bool, device=self.device)
         count = hidden_features(group, self.n_masked, self.per_agent, self.spec)
@@ -154,7 +155,7 @@ class IBAL(LaneDraws):
         return largest(scores, count, self.maskable)
 
     def floored(self) -> Tensor:
-        """The score tensor [n, n, O], above each pair's median if ``floor`` says so."""
+        """Return the score tensor [n, n, O], above each pair's median if ``floor`` says so."""
         scores = self.estimators.scores.value()
         return above_floor(scores, self.maskable) if self.floor == "median" else scores
 
@@ -167,7 +168,7 @@ class IBAL(LaneDraws):
         return self.shown
 
     def instead(self, view: View) -> Tensor:
-        """What features show where they are hidden [B, n, O], legal or not."""
+        """Return the values that replace hidden features [B, n, O], legal or not."""
         obs = view.obs.obs
         if self.fgsm is not None:
             return obs + self.fgsm * slope(obs, greedy_actions(view, WITH_FGSM), view, WITH_FGSM).sign()
@@ -190,8 +191,8 @@ class IBAL(LaneDraws):
         }
 
     def replace(self, view: View, intended: Tensor, target: Tensor, u: Tensor) -> Tensor:
-        """What is executed, long [B, n]: the targets (bool [B, n]) do what tells least about the others, among what is
-        available; u [B, draws]."""
+        """Return the executed actions, long [B, n]: the targets (bool [B, n]) take the available actions that reveal
+        least about the others; u [B, draws]."""
         lanes = target.any(1).nonzero().flatten()
         context = self.estimators.now(view, self.shown, lanes)
         group, alive, intended_here = self.group[lanes], view.obs.alive[lanes], intended[lanes]
@@ -207,24 +208,24 @@ class IBAL(LaneDraws):
         forced = self.search(cost, view.obs.avail[lanes], target[lanes], intended_here, u[lanes])
         if self.guidance and len(lanes):
             rows = torch.arange(len(lanes), device=self.device)
-            self.told.append(cost(rows, torch.stack([forced, intended_here], 1)).mean(0))
+            self.dependences.append(cost(rows, torch.stack([forced, intended_here], 1)).mean(0))
         return intended.index_put((lanes,), forced)
 
     # what it learns
 
     @property
     def needs_fit(self) -> bool:
-        """Whether it has had fewer than ``fit_rounds`` rounds with its victim."""
+        """Return whether it has had fewer than ``fit_rounds`` rounds with its victim."""
         return self.guidance and self.estimators.rounds < self.estimators.fit_rounds
 
     @property
     def fitted(self) -> float:
-        """Share of ``fit_rounds`` done, 0 to 1."""
+        """Return the share of ``fit_rounds`` done, 0 to 1."""
         return min(1.0, self.estimators.rounds / self.estimators.fit_rounds) if self.guidance else 1.0
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Inside, episodes are natural, and ``update`` fits to whoever plays them, ``per_episode`` rounds for each."""
+        """Play natural episodes while open; ``update`` fits to their policy, ``per_episode`` rounds for each."""
         self.natural = True
         try:
             yield
@@ -245,7 +246,7 @@ class IBAL(LaneDraws):
         return facts | self.facts(fresh, attacked)
 
     def facts(self, fresh: EpisodeBatch, attacked: Tensor) -> Metrics:
-        """What the attack does, and did to the episodes just collected."""
+        """Measure what the attack does, and what it did to the episodes just collected."""
         scores, steps = self.estimators.scores.value(), fresh.filled & attacked[:, None]
         facts = {
             "ibal/p_max": torch.tensor(self.curriculum.p_max),
@@ -260,14 +261,14 @@ class IBAL(LaneDraws):
             alone = self.masks(torch.eye(self.spec.n_agents, dtype=torch.bool, device=self.device))
             before, self.last_masks = self.last_masks, alone
             facts["ibal/mask_change"] = (alone != (alone if before is None else before)).float().mean()
-        if self.told:
-            least, meant = torch.stack(self.told).mean(0).unbind()
+        if self.dependences:
+            least, meant = torch.stack(self.dependences).mean(0).unbind()
             facts |= {"ibal/told_forced": least, "ibal/told_intended": meant}
         return facts
 
     def report(self, folder: Path) -> None:
-        """``ibal_scores.csv`` and ``.png``, every ``report_every`` rounds: which features of whom are hidden from whom
-        when one agent alone is the other side."""
+        """Write ``ibal_scores.csv`` and ``.png`` every ``report_every`` rounds: which features of whom are hidden from
+        whom when one agent alone is the other side."""
         if self.estimators.rounds // self.report_every == self.reported:
             return
         self.reported = self.estimators.rounds // self.report_every

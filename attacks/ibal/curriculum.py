@@ -27,7 +27,7 @@ class Curriculum:
         self.recent = torch.zeros(0, dtype=torch.bool)
 
     def add(self, won: Tensor, returns: Tensor, env_steps: int) -> None:
-        """Attacked episodes just played: won bool [M], returns [M]."""
+        """Count attacked episodes just played: won bool [M], returns [M]."""
         succeeded = won if self.success_return is None else returns >= self.success_return
         self.recent = torch.cat([self.recent, succeeded.cpu()])[-self.window :]
         if env_steps // self.every == self.checked:

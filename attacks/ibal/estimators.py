@@ -37,7 +37,7 @@ class Transitions:
 
 
 def draw_groups(u: Tensor, k: Tensor) -> Tensor:
-    """A uniformly drawn part of the team of size k long [R] by lots u [R, n]; bool [R, n]."""
+    """Draw a uniform part of the team of size k long [R] by lots u [R, n]; bool [R, n]."""
     return u.argsort(-1).argsort(-1) < k[:, None]
 
 
@@ -97,7 +97,7 @@ class Estimators:
     # contexts
 
     def now(self, view: View, shown: Tensor, lanes: Tensor) -> Tensor:
-        """Contexts [R, n, C] of the lanes long [R] once their agents have read ``shown`` [B, n, O]."""
+        """Return contexts [R, n, C] of the lanes long [R] once their agents have read ``shown`` [B, n, O]."""
         h = shown[lanes][..., :0]
         if self.needs_memory:
             carry = {name: value[lanes] for name, value in view.carry.items()}
@@ -105,7 +105,7 @@ class Estimators:
         return self._contexts(h, view.obs.obs[lanes], view.obs.state[lanes])
 
     def stored(self, batch: EpisodeBatch, victim: Policy) -> Tensor:
-        """Contexts [M, T, n, C] of stored episodes, with the hidden states that the victim has on them today."""
+        """Return contexts [M, T, n, C] of stored episodes, with the victim's present hidden states."""
         h = batch.obs[:, 1:, ..., :0]
         if self.needs_memory:
             h = self.memory(self._traceable(victim).unroll(batch)[1])[:, 1:]  # before t + 1: after reading t
@@ -123,7 +123,7 @@ class Estimators:
         return victim
 
     def memory(self, carry: Carry) -> Tensor:
-        """The hidden states ``h`` of a carry; ConfigError where their width is another."""
+        """Return the hidden states ``h`` of a carry; raise ConfigError if their width differs."""
         h = carry["h"]
         if h.shape[-1] != self.hidden_dim:
             raise ConfigError(
@@ -143,7 +143,7 @@ class Estimators:
     # fitting
 
     def draw(self, batch: EpisodeBatch, victim: Policy) -> Transitions:
-        """``samples`` of the batch's transitions, with replacement."""
+        """Draw ``samples`` of the batch's transitions, with replacement."""
         steps = batch.filled[:, :-1].nonzero()
         lot = torch.rand(self.samples, generator=self.gen).to(steps.device)
         m, t = steps[(lot * len(steps)).long().clamp(max=len(steps) - 1)].unbind(1)
@@ -153,7 +153,7 @@ class Estimators:
         )  # fmt: skip
 
     def step(self, data: Transitions) -> Metrics:
-        """One round: scores of what the models say now, then a gradient step of each."""
+        """Run one round: scores by the present models, then a gradient step of each model."""
         facts = self._fit_dimensions(data) | self._fit_groups(data)
         self.rounds += 1
         return facts
@@ -170,8 +170,8 @@ class Estimators:
         return {"ibal/est_ce": with_x.detach(), "ibal/marg_ce": without.detach()}
 
     def rows(self, data: Transitions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Every observer of every transition with one other agent, drawn: z [R, Z], its next observation x [R, O], the
-        other's action, observer and actor long [R]. Only where both live and the observer lives on."""
+        """Pair every observer of every transition with one random other agent: z [R, Z], its next observation x [R, O],
+        the other's action, observer and actor long [R]. Only where both live and the observer lives on."""
         n, A = self.spec.n_agents, self.spec.n_actions
         R = len(data.actions)
         shift = 1 + (torch.rand(R, n, generator=self.gen).to(data.actions.device) * (n - 1)).long()
@@ -197,7 +197,7 @@ class Estimators:
         optimizer.step()
 
     def fit(self, replay: Replay, victim: Policy, rounds: int) -> Metrics:
-        """``rounds`` rounds on episodes from the replay; metrics of the last."""
+        """Run ``rounds`` rounds on episodes from the replay; return the metrics of the last."""
         facts: Metrics = {}
         for _ in range(rounds):
             batch = replay.sample(min(self.episodes, len(replay)), self.gen, self.device)

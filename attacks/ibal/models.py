@@ -29,19 +29,21 @@ class DimensionModel(nn.Module):
         self.marginal = nn.Sequential(nn.Linear(z_dim, width), nn.ReLU(), nn.Linear(width, n_actions))
 
     def forward(self, z: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """z [R, Z], next observations x [R, O] -> log q(. | x_d, z) [R, O, A], log q(. | z) [R, A]."""
+        """Map z [R, Z], next observations x [R, O] -> log q(. | x_d, z) [R, O, A], log q(. | z) [R, A]."""
         hidden = self.trunk(z)[:, None] + x[..., None] * self.weight + self.bias  # [R, O, W]
         return self.out(F.relu(hidden)).log_softmax(-1), self.marginal(z).log_softmax(-1)
 
 
 def dimension_losses(given: Tensor, marginal: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropies (0-d) of the actions long [R]: given [R, O, A], averaged over features, and marginal [R, A]."""
+    """Return cross-entropies (0-d) of the actions long [R]: given [R, O, A], averaged over features, and marginal [R,
+    A]."""
     with_x = F.nll_loss(given.flatten(0, 1), action[:, None].expand(given.shape[:2]).flatten())
     return with_x, F.nll_loss(marginal, action)
 
 
 def dimension_scores(given: Tensor, marginal: Tensor, action: Tensor, estimator: str) -> Tensor:
-    """[R, O] whose mean estimates I(o_d; a_j | z) in nats: given [R, O, A], marginal [R, A] (logs), action long [R].
+    """Return [R, O] whose mean estimates I(o_d; a_j | z) in nats: given [R, O, A], marginal [R, A] (logs), action long
+    [R].
 
     club: log q(y|x,z) - E_{y' ~ q(y'|z)} log q(y'|x,z), an upper bound; ce: log q(y|x,z) - log q(y|z).
     """
@@ -67,25 +69,25 @@ class GroupModel(nn.Module):
         self.out = nn.Linear(width, n_agents * n_actions)
 
     def enter(self, context: Tensor, group: Tensor) -> Tensor:
-        """First layer [*, W] of context [*, n, C] and group bool [*, n], without actions."""
+        """Return the first layer [*, W] of context [*, n, C] and group bool [*, n], without actions."""
         flag = group[..., None].to(context.dtype)
         tokens = torch.cat([context * flag, flag], -1).flatten(-2)
         return F.linear(tokens, self.first.weight[:, : self.split], self.first.bias)
 
     def act(self, entered: Tensor, actions: Tensor, group: Tensor) -> Tensor:
-        """First layer [*, W] with the group's actions long [*, n] in it."""
+        """Add the group's actions long [*, n] to the first layer [*, W]."""
         chosen = F.one_hot(actions, self.n_actions) * group[..., None]
         return entered + F.linear(chosen.flatten(-2).to(entered.dtype), self.first.weight[:, self.split :])
 
     def forward(self, entered: Tensor) -> Tensor:
-        """First layer [*, W] -> log q [*, n, A]."""
+        """Map the first layer [*, W] to log q [*, n, A]."""
         logits = self.out(F.relu(self.second(F.relu(entered))))
         return logits.unflatten(-1, (self.n_agents, self.n_actions)).log_softmax(-1)
 
 
 def group_loss(model: GroupModel, context: Tensor, actions: Tensor, group: Tensor, alive: Tensor) -> Tensor:
-    """Cross-entropy (0-d) of the living others' actions, with and without the group's: context [R, n, C], actions long
-    [R, n], group and alive bool [R, n]."""
+    """Return the cross-entropy (0-d) of the living others' actions, with and without the group's: context [R, n, C],
+    actions long [R, n], group and alive bool [R, n]."""
     inside, others = group & alive, ~group & alive
     entered = model.enter(context, inside)
     log_q = torch.stack([model(model.act(entered, actions, inside)), model(entered)])  # [2, R, n, A]
@@ -103,7 +105,7 @@ def dependence(
     alive: Tensor,
     score: str,
 ) -> Tensor:
-    """What the group's actions tell about the others', [R, K], for candidate joint actions long [R, K, n].
+    """Return the information of the group's actions on the others', [R, K], for candidate joint actions long [R, K, n].
 
     context [R, n, C], intended long [R, n], group and alive bool [R, n]; the dead count on neither side. kl: sum over
     the others of KL(q(.|a, c) || q(.|c)); pmi: sum of log q(intended|a, c) - log q(intended|c).
@@ -113,8 +115,8 @@ def dependence(
     without = model(entered)[:, None]  # [R, 1, n, A]
     given = model(model.act(entered[:, None], candidates, inside[:, None]))  # [R, K, n, A]
     if score == "kl":
-        told = (given.exp() * (given - without)).sum(-1)
+        information = (given.exp() * (given - without)).sum(-1)
     else:
         at = intended[:, None, :, None].expand(*given.shape[:3], 1)
-        told = (given - without).gather(3, at).squeeze(3)
-    return (told * others[:, None]).sum(-1)
+        information = (given - without).gather(3, at).squeeze(3)
+    return (information * others[:, None]).sum(-1)

@@ -31,7 +31,7 @@ class Scores:
         self.weight = torch.zeros(n_agents, n_agents, device=device)
 
     def add(self, scores: Tensor, i: Tensor, j: Tensor) -> None:
-        """scores [R, O] of observers long [R] and actors long [R]; negative means count as zero."""
+        """Add scores [R, O] of observers long [R] and actors long [R]; negative means count as zero."""
         n = len(self.weight)
         pair = i * n + j
         count = torch.bincount(pair, minlength=n * n).view(n, n)
@@ -42,7 +42,7 @@ class Scores:
         self.weight += step * (1.0 - self.weight)
 
     def value(self) -> Tensor:
-        """[n, n, O] in nats; 0 for pairs never seen."""
+        """Return the means [n, n, O] in nats; 0 for pairs never seen."""
         return torch.where(self.weight[..., None] > 0, self.total / self.weight[..., None], 0.0)
 
     def state_dict(self) -> dict[str, Any]:
@@ -53,13 +53,14 @@ class Scores:
 
 
 def above_floor(scores: Tensor, maskable: Tensor) -> Tensor:
-    """scores [n, n, O] less each pair's median over what may be hidden (maskable bool [n, O])."""
+    """Return scores [n, n, O] less each pair's median over what may be hidden (maskable bool [n, O])."""
     shown = scores.masked_fill(~maskable[:, None], torch.nan)
     return scores - shown.nanmedian(-1, keepdim=True).values.nan_to_num()
 
 
 def across(scores: Tensor, group: Tensor, symmetric: bool) -> Tensor:
-    """S [B, n, O]: each agent's scores [n, n, O] summed over the agents on the other side of its group bool [B, n].
+    """Return S [B, n, O]: each agent's scores [n, n, O] summed over the agents on the other side of its group bool [B,
+    n].
 
     Not ``symmetric``: zero for agents outside the group.
     """
@@ -70,14 +71,14 @@ def across(scores: Tensor, group: Tensor, symmetric: bool) -> Tensor:
 
 
 def largest(scores: Tensor, count: Tensor, maskable: Tensor) -> Tensor:
-    """The ``count`` long [B, n] largest positive scores [B, n, O] among maskable bool [n, O]; bool [B, n, O]."""
+    """Mark the ``count`` long [B, n] largest positive scores [B, n, O] among maskable bool [n, O]; bool [B, n, O]."""
     scores = torch.where(maskable, scores, -torch.inf)
     rank = scores.argsort(dim=-1, descending=True, stable=True).argsort(-1)
     return (rank < count[..., None]) & (scores > 0)
 
 
 def hidden_features(group: Tensor, n_masked: int | None, per_agent: bool, spec: EnvSpec) -> Tensor:
-    """How many features to hide from each agent, long [B, n], 0 where nobody is on the other side of group bool [B, n].
+    """Count the features to hide from each agent, long [B, n]; 0 if the other side of group bool [B, n] is empty.
 
     ``n_masked``, with ``per_agent`` times the size of the other side; null: what describes one other agent on average,
     times half the other side (rounded up), or a fifth of the features where nobody knows what they describe.
@@ -95,25 +96,25 @@ def hidden_features(group: Tensor, n_masked: int | None, per_agent: bool, spec: 
 
 
 def own_features(spec: EnvSpec) -> Tensor:
-    """bool [n, O]: features that describe the observer itself; ConfigError is the caller's where nobody knows."""
+    """Mark features that describe the observer, bool [n, O]; the caller refuses environments that do not say."""
     assert spec.about is not None
     agents = torch.arange(spec.n_agents)
     return spec.about[agents, agents]
 
 
 def named(spec: EnvSpec) -> tuple[str, ...]:
-    """Names of the observed features [O], numbers where the environment has none."""
+    """Return the names of the observed features [O], numbers if the environment has none."""
     return spec.obs_names or tuple(f"feature {d}" for d in range(spec.obs_dim))
 
 
 def described(spec: EnvSpec, observer: int, feature: int) -> list[int]:
-    """The agents that a feature of an observer describes, as far as the environment says so."""
+    """Return the agents that a feature of an observer describes, as far as the environment says so."""
     return [] if spec.about is None else spec.about[observer, :, feature].nonzero().flatten().tolist()
 
 
 def table(scores: Tensor, floored: Tensor, masked: Tensor, spec: EnvSpec) -> list[list[Any]]:
-    """Rows (observer, feature, described agent, actor, score, score above floor, hidden when the actor is the other
-    side): all [n, n, O] by (observer, actor, feature)."""
+    """Return rows (observer, feature, described agent, actor, score, score above floor, hidden when the actor is the
+    other side): all [n, n, O] by (observer, actor, feature)."""
     rows = []
     for i in range(spec.n_agents):
         for j in (j for j in range(spec.n_agents) if j != i):
@@ -132,7 +133,7 @@ def write_table(rows: Sequence[Sequence[Any]], path: Path) -> None:
 
 
 def row_names(spec: EnvSpec, observer: int) -> list[str]:
-    """What an observer's features are called in the picture: with the other agents that they describe."""
+    """Return labels of an observer's features for the picture, with the other agents that they describe."""
     names = []
     for d, name in enumerate(named(spec)):
         others = [agent for agent in described(spec, observer, d) if agent != observer]
@@ -141,7 +142,7 @@ def row_names(spec: EnvSpec, observer: int) -> list[str]:
 
 
 def draw(scores: Tensor, masked: Tensor, spec: EnvSpec, path: Path) -> None:
-    """One heat map per observer (the first ``PANELS``): a row per feature, a column per actor, in nats; with the
+    """Draw one heat map per observer (the first ``PANELS``): a row per feature, a column per actor, in nats; with the
     numbers where the team is small. A frame: hidden while that actor alone is the other side. Both [n, n, O]."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle

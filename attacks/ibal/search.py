@@ -15,19 +15,19 @@ TIE = 1e-4  # candidates closer than this are drawn among
 
 
 class Cost(Protocol):
-    """What candidate joint actions long [r, K, n] of the rows long [r] cost, [r, K]."""
+    """The cost [r, K] of candidate joint actions long [r, K, n] of the rows long [r]."""
 
     def __call__(self, rows: Tensor, candidates: Tensor) -> Tensor: ...
 
 
 def joint_choices(avail: Tensor, target: Tensor) -> Tensor:
-    """How many joint actions the targets have, long [R]: avail bool [R, n, A], target bool [R, n]."""
+    """Count the joint actions of the targets, long [R]: avail bool [R, n, A], target bool [R, n]."""
     return torch.where(target, avail.sum(-1), 1).prod(-1)
 
 
 def enumerate_joint(avail: Tensor, target: Tensor, intended: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The first ``count`` joint actions long [R, count, n] of the targets (others do as intended), and which of them
-    exist, bool [R, count]."""
+    """Return the first ``count`` joint actions long [R, count, n] of the targets (others do as intended), and which of
+    them exist, bool [R, count]."""
     radix = torch.where(target, avail.sum(-1), 1)  # [R, n]
     stride = radix.cumprod(-1) // radix
     number = torch.arange(count, device=avail.device)
@@ -38,7 +38,7 @@ def enumerate_joint(avail: Tensor, target: Tensor, intended: Tensor, count: int)
 
 
 def pick_least(cost: Tensor, allowed: Tensor, noise: Tensor) -> Tensor:
-    """Index long [R] of the smallest allowed cost [R, K]; noise [R, K] in [0, 1) breaks ties."""
+    """Return the index long [R] of the smallest allowed cost [R, K]; noise [R, K] in [0, 1) breaks ties."""
     return (cost + TIE * noise).masked_fill(~allowed, torch.inf).argmin(1)
 
 
@@ -80,12 +80,13 @@ class Search:
 
     @property
     def draws(self) -> int:
-        """Uniform numbers that a row needs."""
+        """Return the count of uniform numbers that a row needs."""
         n, A = self.shape
         return self.tried + (n + self.turns * A if self.descends else 0)
 
     def __call__(self, cost: Cost, avail: Tensor, target: Tensor, intended: Tensor, u: Tensor) -> Tensor:
-        """Joint actions long [R, n]: avail bool [R, n, A], target bool [R, n], intended long [R, n], u [R, draws]."""
+        """Search joint actions long [R, n]: avail bool [R, n, A], target bool [R, n], intended long [R, n], u [R,
+        draws]."""
         few = joint_choices(avail, target) <= self.limit
         forced = intended.clone()
         rows = few.nonzero().flatten()

@@ -134,11 +134,11 @@ class Wolfpack(ActionAttack):
         return executed, fields
 
     def candidates(self, view: View) -> Tensor:
-        """Whom an attack may draw, bool [B, n]."""
+        """Return the agents that an attack may draw, bool [B, n]."""
         return view.obs.alive if self.exclude_dead else torch.ones_like(view.obs.alive)
 
     def moment(self, view: View, intended: Tensor, executed: Tensor, rows: Tensor) -> Moment:
-        """The lanes ``rows`` long [R] of this step."""
+        """Return this step of the lanes ``rows`` long [R]."""
         carry = {name: value[rows] for name, value in view.carry.items()}
         return Moment(
             view.obs.obs[rows], view.obs.state[rows], carry, intended[rows], executed[rows], self.first[rows],
@@ -150,8 +150,8 @@ class Wolfpack(ActionAttack):
 
     @torch.no_grad()
     def foresee(self, view: View, idle: Tensor) -> tuple[Tensor | float, Tensor]:
-        """Probability of a start [B], and the agent whose hit now would cost most, long [B]; ``idle`` bool [B] are the
-        lanes where it matters."""
+        """Return the probability of a start [B], and the agent whose hit now would cost most, long [B]; ``idle`` bool
+        [B] are the lanes where it matters."""
         nobody = torch.zeros_like(self.left)
         if self.track is None:
             return self.start_prob, nobody
@@ -179,7 +179,7 @@ class Wolfpack(ActionAttack):
 
     @property
     def fitted(self) -> float:
-        """Share of ``fit_updates`` that is done; 1 where nothing is to be learnt."""
+        """Return the share of ``fit_updates`` done; 1 if nothing is to be learnt."""
         if not self.learns:
             return 1.0
         return 0.0 if self.foresight is None else min(1.0, self.foresight.updates / self.fit_updates)
@@ -190,7 +190,7 @@ class Wolfpack(ActionAttack):
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Meanwhile packs start at random, with random agents."""
+        """Start packs at random, with random agents, while the context is open."""
         before = self.start, self.init_agent
         self.start, self.init_agent, self.is_fitting = "random", "random", True
         try:
@@ -208,7 +208,7 @@ class Wolfpack(ActionAttack):
             self.foresight.load_state_dict(state["foresight"])
 
     def chores(self, view: View) -> dict[str, tuple[Callable[[], float], str]]:
-        """The choice of the pack in every lane at once, and one by one as published."""
+        """Return timings to measure: choosing the pack in all lanes at once, and one by one as published."""
         victim = as_victim(view.victim, "wolfpack")
         lanes = torch.arange(len(view.active), device=self.device)
         self.first = lanes % self.spec.n_agents
@@ -230,8 +230,8 @@ class Wolfpack(ActionAttack):
 
 
 def start_hazard(u: Tensor, age: Tensor, temperature: float) -> Tensor:
-    """Probability [B] of starting now: the first entry of a softmax over what is foreseen u [B, W] for the steps that
-    are left of the window, ``age`` long [B] steps after the last start; 1 where this step is the last of them."""
+    """Return the probability [B] of a start now: the first entry of a softmax over forecasts u [B, W] for the steps
+    that are left of the window, ``age`` long [B] steps after the last start; 1 where this step is the last of them."""
     W = u.shape[-1]
     kept = W - age.clamp(max=W - 1)
     open_ = torch.arange(W, device=u.device) < kept[:, None]
@@ -239,7 +239,7 @@ def start_hazard(u: Tensor, age: Tensor, temperature: float) -> Tensor:
 
 
 def as_traceable(policy: Policy) -> Traceable:
-    """The view that the planner needs; ConfigError where the policy has none."""
+    """Return the view that the planner needs; raise ConfigError if the policy has none."""
     if not isinstance(policy, Traceable):
         raise ConfigError(
             f"attack=wolfpack follows its victim's memory, which {type(policy).__name__} does not show; "

@@ -26,7 +26,7 @@ ROWS_AT_ONCE = 32  # their parameters, gradients and stepped parameters stay wit
 
 @dataclass
 class Moment:
-    """What is known when an attack starts."""
+    """The situation in which an attack starts."""
 
     obs: Tensor  # [R, n, O] as the policy saw it
     state: Tensor  # [R, S]
@@ -37,14 +37,14 @@ class Moment:
     candidates: Tensor  # bool [R, n] whom the pack may hit; the first agent never is
 
     def rows(self, start: int, end: int) -> Moment:
-        """Rows ``start`` .. ``end`` - 1."""
+        """Return rows ``start`` .. ``end`` - 1."""
         carry = {name: value[start:end] for name, value in self.carry.items()}
         others = (self.intended, self.executed, self.first, self.candidates)
         return Moment(self.obs[start:end], self.state[start:end], carry, *(x[start:end] for x in others))
 
 
 def plain_value(victim: Victim, q: Tensor, state: Tensor, actions: Tensor) -> Tensor:
-    """Team value [*] of the agents' values q [*, n] at ``actions`` long [*, n]: without a mixer their sum.
+    """Return the team value [*] of the agents' values q [*, n] at ``actions`` long [*, n]: without a mixer their sum.
 
     As published, of QPLEX only the part without advantages: it has none where every value counts as the best one.
     """
@@ -54,8 +54,8 @@ def plain_value(victim: Victim, q: Tensor, state: Tensor, actions: Tensor) -> Te
 def worst_actions(
     victim: Victim, q: Tensor, state: Tensor, avail: Tensor, intended: Tensor, how: AttackAction
 ) -> Tensor:
-    """The most harmful action of every agent while the others do as intended, long [R, n]: q [R, n, A], state [R, S],
-    avail bool [R, n, A], intended long [R, n].
+    """Return the most harmful action of every agent while the others do as intended, long [R, n]: q [R, n, A], state
+    [R, S], avail bool [R, n, A], intended long [R, n].
 
     ``local``: least own value, which is the same wherever the team value grows with it. ``exact``: least team value.
     """
@@ -65,7 +65,7 @@ def worst_actions(
 
 
 def _team_values(victim: Victim, q: Tensor, state: Tensor, avail: Tensor, intended: Tensor) -> Tensor:
-    """[R, n, A]: team value if this agent alone does this action instead of the intended one."""
+    """Return [R, n, A]: the team value if this agent alone does this action instead of the intended one."""
     n, A = q.shape[-2:]
     own = torch.eye(n, dtype=torch.bool, device=q.device)[:, None]  # [n, 1, n]
     each = torch.arange(A, device=q.device)[:, None]  # [A, 1]
@@ -77,20 +77,20 @@ def _team_values(victim: Victim, q: Tensor, state: Tensor, avail: Tensor, intend
 
 
 def soft_policy(q: Tensor) -> Tensor:
-    """Logarithm of the softmax of standardised values [*, A]; all actions count, available or not."""
+    """Return the logarithm of the softmax of standardised values [*, A]; all actions count, available or not."""
     spread = q.std(-1, keepdim=True).clamp(min=1e-8)  # agents without preferences stay uniform
     return ((q - q.mean(-1, keepdim=True)) / spread).log_softmax(-1)
 
 
 def divergence(q: Tensor, moved: Tensor) -> Tensor:
-    """KL [*] of the policy of values ``q`` [*, A] from that of ``moved``."""
+    """Return the KL [*] of the policy of values ``q`` [*, A] from that of ``moved``."""
     before, after = soft_policy(q), soft_policy(moved)
     return (before.exp() * (before - after)).sum(-1)
 
 
 @torch.no_grad()
 def reactions(victim: Victim, m: Moment, lr: float) -> Tensor:
-    """KL [R, n]: how far each agent's policy moves.
+    """Return the KL [R, n] by which each agent's policy moves.
 
     Every row has an optimiser of its own, fresh: Adam's first step is ``lr * g / (|g| + eps)`` in closed form.
     """
@@ -99,7 +99,7 @@ def reactions(victim: Victim, m: Moment, lr: float) -> Tensor:
 
 
 def _step(victim: Victim, m: Moment, lr: float) -> tuple[Tensor, Tensor]:
-    """Values [R, n, A] before and after each row's own step.
+    """Return values [R, n, A] before and after each row's own step.
 
     The rows share nothing but where they start, so one backward pass through the sum of their losses gives every row
     its gradient: cheaper than ``vmap`` of ``grad``.
@@ -118,8 +118,8 @@ def _step(victim: Victim, m: Moment, lr: float) -> tuple[Tensor, Tensor]:
 
 
 def copy_and_step(victim: Victim, m: Moment, lr: float) -> Tensor:
-    """``reactions`` as published: row by row, a copy of the parameters, an optimiser, a step. What the other is
-    measured against, in tests and in the benchmark."""
+    """Compute ``reactions`` as published: row by row, with a copy of the parameters, an optimiser and a step. The
+    reference of tests and of the benchmark."""
     rows = []
     for r in range(len(m.obs)):
         one = m.rows(r, r + 1)
@@ -140,13 +140,14 @@ def copy_and_step(victim: Victim, m: Moment, lr: float) -> Tensor:
 
 
 def nearness(m: Moment) -> Tensor:
-    """[R, n]: minus the squared distance of each agent's observation from the first agent's."""
+    """Return [R, n]: minus the squared distance of each agent's observation from the first agent's."""
     first = m.obs[torch.arange(len(m.first), device=m.first.device), m.first]  # [R, O]
     return -(m.obs - first.unsqueeze(-2)).square().sum(-1)
 
 
 def pack(victim: Victim, m: Moment, size: int, how: Followup, lr: float, u: Tensor) -> Tensor:
-    """The agents to hit next, bool [R, n]: at most ``size`` candidates. ``u`` [R, n] are uniform draws for random."""
+    """Choose the agents to hit next, bool [R, n]: at most ``size`` candidates. ``u`` [R, n] are uniform draws for
+    random."""
     scores = reactions(victim, m, lr) if how == "kl" else nearness(m) if how == "l2" else u
     allowed = m.candidates.scatter(-1, m.first.unsqueeze(-1), False)
     rank = scores.masked_fill(~allowed, -torch.inf).argsort(dim=-1, descending=True, stable=True).argsort(-1)

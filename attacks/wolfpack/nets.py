@@ -22,14 +22,14 @@ UNSEEN = -1e9  # finite: a step of padding that sees nothing still has a softmax
 
 
 def drop(x: Tensor, p: float, gen: Generator | None) -> Tensor:
-    """Dropout that draws from ``gen``; none without it."""
+    """Apply dropout that draws from ``gen``; none without it."""
     if gen is None or p == 0.0:
         return x
     return x * (torch.rand(x.shape, generator=gen, device=x.device) >= p) / (1.0 - p)
 
 
 def gaps(place: Tensor, keys: Tensor, seen: Tensor, window: int) -> Tensor:
-    """How many steps before each looking step the others lie, long [*, R, C]; ``window`` stands for not seen.
+    """Count the steps from each key back to each query, long [*, R, C]; ``window`` stands for not seen.
 
     place long [*, R], keys long [*, C] are steps of the same episode, seen bool [*, C] (False: padding).
     """
@@ -50,7 +50,7 @@ class LookBack(nn.Module):
         return self.key(x), self.value(x)
 
     def forward(self, x: Tensor, keys: Keys, gap: Tensor, own: Keys | None = None) -> Tensor:
-        """x [*, R, d] -> [*, R, d]. ``keys`` [*, C, d] are shared by all that look, gap long [*, R, C] (``gaps``).
+        """Map x [*, R, d] -> [*, R, d]. ``keys`` [*, C, d] are shared by all that look, gap long [*, R, C] (``gaps``).
 
         ``own`` [*, R, k, d]: keys of the k steps up to the looking one that only this one sees, the newest last.
         """
@@ -108,8 +108,8 @@ class Planner(nn.Module):
         self.to_obs = AgentHead(dim, n, spec.obs_dim, heads)
 
     def tokens(self, state: Tensor, hidden: Tensor, actions: Tensor) -> Tensor:
-        """state [*, S], hidden states with the step's observations read [*, n, H], executed actions long [*, n] ->
-        [*, d]."""
+        """Embed state [*, S], hidden states with the step's observations read [*, n, H], executed actions long [*, n]
+        -> [*, d]."""
         taken = (actions.unsqueeze(-1) == torch.arange(self.n_actions, device=state.device)).to(state.dtype)
         parts = [
             self.embed_state(state),
@@ -124,7 +124,8 @@ class Planner(nn.Module):
     def forward(
         self, x: Tensor, keys: list[Keys], gap: Tensor, own: list[Keys] | None = None, gen: Generator | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Tokens x [*, R, d] -> next state [*, R, S], next observations [*, R, n, O]. ``gen``: dropout, in training."""
+        """Map tokens x [*, R, d] -> next state [*, R, S], next observations [*, R, n, O]. ``gen``: dropout, in
+        training."""
         looks = (self.over_self, self.over_memory)
         for k, (look, norm) in enumerate(zip(looks, self.norms, strict=False)):
             x = norm(x + drop(look(x, keys[k], gap, None if own is None else own[k]), self.dropout, gen))
@@ -149,14 +150,14 @@ class QDifference(nn.Module):
         self.head = AgentHead(dim, spec.n_agents, window, heads)
 
     def tokens(self, state: Tensor, t: Tensor) -> Tensor:
-        """state [*, S] at steps t long [*] -> [*, d]."""
+        """Embed state [*, S] at steps t long [*] -> [*, d]."""
         return self.norms[0](self.embed_state(state) + self.embed_time(t))
 
     def keys(self, tokens: Tensor) -> Keys:
         return self.look.keys(tokens)
 
     def forward(self, x: Tensor, keys: Keys, gap: Tensor, gen: Generator | None = None) -> Tensor:
-        """Tokens x [*, R, d] -> [*, R, n, W]."""
+        """Map tokens x [*, R, d] -> [*, R, n, W]."""
         x = self.norms[1](x + drop(self.look(x, keys, gap), self.dropout, gen))
         x = self.norms[2](x + drop(self.shrink(F.gelu(self.grow(x))), self.dropout, gen))
         return self.head(x)
@@ -170,13 +171,13 @@ class Track:
         self.keys: list[Tensor] = [torch.zeros(n_envs, 0, net.dim, device=device) for _ in range(2)]
 
     def see(self, state: Tensor, t: int) -> None:
-        """state [B, S] at step ``t``."""
+        """Append state [B, S] of step ``t``."""
         self.token = self.net.tokens(state, torch.full((len(state),), t, device=state.device)).unsqueeze(1)
         fresh, W = self.net.keys(self.token), self.net.window
         self.keys = [torch.cat([old, new], 1)[:, -W:] for old, new in zip(self.keys, fresh, strict=True)]
 
     def foresee(self) -> Tensor:
-        """[B, n, W] from the newest step."""
+        """Return forecasts [B, n, W] from the newest step."""
         steps = torch.arange(self.keys[0].shape[1] - 1, -1, -1, device=self.token.device)
         gap = steps.expand(len(self.token), 1, -1)
         return self.net(self.token, (self.keys[0], self.keys[1]), gap).squeeze(1)

@@ -25,7 +25,7 @@ from marl.learn.learner import best_available, gather_actions, make_optimizer
 
 @dataclass(frozen=True)
 class Rules:
-    """What labels must know of the attack that they are the cost of."""
+    """The parts of the attack that its labels depend on."""
 
     duration: int  # D
     pack: Callable[[Traceable, Moment, Tensor], Tensor]  # victim, moment, uniform draws [N, n] -> bool [N, n]
@@ -42,13 +42,13 @@ class Window:
     real: Tensor  # bool [M, C]
 
     def of(self, values: Tensor) -> Tensor:
-        """values [M, T+1, *] -> [M, C, *]."""
+        """Gather values [M, T+1, *] -> [M, C, *]."""
         return _at(values, self.slot)
 
 
 def draw_window(filled: Tensor, window: int, u: Tensor) -> Window:
-    """filled bool [M, T+1], uniform draws u [M]. A window starts anywhere such that it lies within its episode; where
-    that is too short, at its beginning."""
+    """Draw windows: filled bool [M, T+1], uniform draws u [M]. A window starts anywhere such that it lies within its
+    episode; where that is too short, at its beginning."""
     length = filled.sum(-1)
     start = (u * (length - window + 1).clamp(min=1)).long().clamp(max=filled.shape[1] - 1)
     place = start[:, None] + torch.arange(1 - window, window, device=filled.device)
@@ -56,15 +56,15 @@ def draw_window(filled: Tensor, window: int, u: Tensor) -> Window:
 
 
 def masked_mean(error: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of squares of error [M, W, *] over real bool [M, W], and how many numbers that are."""
+    """Return the sum of squares of error [M, W, *] over real bool [M, W], and the count of its terms."""
     squares = error.flatten(2).square()
     return (squares * real.unsqueeze(-1)).sum(), real.sum() * squares.shape[-1]
 
 
 def foresight_loss(u: Tensor, target: Tensor, real: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """u [M, W, W] foreseen by each step of a window for itself and later ones, target [M, W], real and known bool
-    [M, W]: sum over real steps i of the mean over known steps i + j of (u_ij - target_{i+j})^2, and how many steps
-    had any."""
+    """Return the sum over real steps i of the mean over known steps i + j of (u_ij - target_{i+j})^2, and the count of
+    steps i with a known one. u [M, W, W]: forecasts of each step of a window for itself and later ones; target [M, W];
+    real and known bool [M, W]."""
     W = u.shape[-1]
     steps = torch.arange(W, device=u.device)
     later = steps[:, None] + steps  # [i, j] -> i + j
@@ -75,7 +75,7 @@ def foresight_loss(u: Tensor, target: Tensor, real: Tensor, known: Tensor) -> tu
 
 
 class Foresight:
-    """Both networks, and one gradient step of each per ``update``, on ``batch_size`` episodes.
+    """The two networks, and one gradient step of each per ``update``, on ``batch_size`` episodes.
 
     ``window``: steps that are looked back at, and ahead. ``dim``, ``ff_dim``, ``dropout``, ``heads``: the networks'.
     ``label_steps``: steps of each window whose attack is imagined
@@ -122,7 +122,7 @@ class Foresight:
         self.device, self.hidden, self.updates = device, hidden, 0
 
     def learn(self, replay: Replay, victim: Traceable, updates: int) -> Metrics:
-        """So many updates; the metrics of the last one."""
+        """Make ``updates`` updates; return the metrics of the last one."""
         metrics: Metrics = {}
         for _ in range(updates):
             size = min(self.batch_size, len(replay))
@@ -130,7 +130,7 @@ class Foresight:
         return metrics
 
     def update(self, batch: EpisodeBatch, victim: Traceable) -> Metrics:
-        """Planner, then labels with it, then foresight."""
+        """Fit the planner, compute labels with it, then fit the foresight."""
         window = draw_window(batch.filled, self.window, self.rand(len(batch)))
         q, carry = victim.unroll(batch)
         after = torch.cat([carry["h"][:, 1:], carry["h"][:, -1:]], 1)  # what is remembered once a slot is read
@@ -146,8 +146,8 @@ class Foresight:
     # the planner
 
     def fit_planner(self, batch: EpisodeBatch, window: Window, hidden: Tensor) -> Metrics:
-        """Squared error of the next state, plus that of the next observations, over the window's real steps; each of
-        them sees the window up to itself."""
+        """Fit the squared error of the next state, plus that of the next observations, over the window's real steps;
+        each of them sees the window up to itself."""
         last = slice(-self.window, None)
         place, slot, real = window.place[:, last], window.slot[:, last], window.real[:, last]
         now, seen = _at(batch.state, slot), _at(batch.policy_obs, slot)
@@ -170,7 +170,7 @@ class Foresight:
     def labels(
         self, batch: EpisodeBatch, window: Window, victim: Traceable, q: Tensor, carry: Carry, hidden: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """First agents long [M, W], drawn anew; which steps have a label, bool [M, W]; labels [M, W].
+        """Return first agents long [M, W], drawn anew; which steps have a label, bool [M, W]; labels [M, W].
 
         Label: team value of the next D + 1 steps as they were, minus that of the same steps under an attack. Steps
         behind the end of the episode count for neither.
@@ -193,8 +193,8 @@ class Foresight:
         self, batch: EpisodeBatch, window: Window, victim: Traceable, q: Tensor, carry: Carry, hidden: Tensor,
         first: Tensor, steps: Tensor,
     ) -> Tensor:  # fmt: skip
-        """Team value [M, R] of ``steps`` long [M, R, D+1] under an attack on ``first`` long [M, R] at the first of
-        them: its pack follows in states and observations that the planner imagines from the steps before."""
+        """Return the team value [M, R] of ``steps`` long [M, R, D+1] under an attack on ``first`` long [M, R] at the
+        first of them: its pack follows in states and observations that the planner imagines from the steps before."""
         rules, t, n, lead = self.rules, steps[..., 0], self.spec.n_agents, first.shape
         obs, state, avail, alive, intended, q = (
             _rows(x, t) for x in (batch.policy_obs, batch.state, batch.avail, batch.alive, batch.intended.long(), q)
@@ -229,7 +229,7 @@ class Foresight:
     # foresight
 
     def fit_qdiff(self, batch: EpisodeBatch, window: Window, first: Tensor, known: Tensor, target: Tensor) -> Metrics:
-        """``foresight_loss`` of what each step of the window foresees if the first agent is its own."""
+        """Fit ``foresight_loss``: the forecasts of each step of the window for its own first agent."""
         W = self.window
         tokens = self.qdiff.tokens(window.of(batch.state), window.slot.clamp(max=self.spec.episode_limit - 1))
         gap = gaps(window.place[:, -W:], window.place, window.real, W)
@@ -262,7 +262,7 @@ class Foresight:
 
 
 def step(optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor) -> None:
-    """One gradient step, of all ranks together."""
+    """Make one gradient step, of all ranks together."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     all_reduce_gradients(list(net.parameters()))
@@ -270,18 +270,18 @@ def step(optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor) -> None
 
 
 def _at(values: Tensor, steps: Tensor) -> Tensor:
-    """values [M, T+1, *] at steps long [M, ...] -> [M, ..., *]."""
+    """Gather values [M, T+1, *] at steps long [M, ...] -> [M, ..., *]."""
     lead = torch.arange(len(values), device=values.device).view(-1, *[1] * (steps.dim() - 1))
     return values[lead, steps]
 
 
 def _rows(values: Tensor, steps: Tensor) -> Tensor:
-    """values [M, T+1, *] at steps long [M, R] -> [M R, *]."""
+    """Gather values [M, T+1, *] at steps long [M, R] -> [M R, *]."""
     return _at(values, steps).flatten(0, 1)
 
 
 def _append(own: list[Keys] | None, new: list[Keys]) -> list[Keys]:
-    """Keys [M, R, k, d] with one more step at their end."""
+    """Append one more step to keys [M, R, k, d]."""
     if own is None:
         return new
     return [(torch.cat([a, c], -2), torch.cat([b, d], -2)) for (a, b), (c, d) in zip(own, new, strict=True)]
