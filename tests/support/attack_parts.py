@@ -34,7 +34,7 @@ Make = Callable[..., Attack]  # (spec, budget=None, unit="step")
 
 
 def corridor(lane: int | None = None) -> Corridor:
-    """All lanes, or one of them as an environment of its own."""
+    """Build all lanes, or one of them as an environment of its own."""
     size = {"n_agents": AGENTS, "length": 4, "spread": 3, "fatal": True, "episode_limit": 12}
     env = Corridor(**size, n_envs=LANES if lane is None else 1, seed=1)
     if lane is not None:
@@ -49,7 +49,7 @@ def corridor_victim(spec: EnvSpec) -> EpsilonGreedy:
 
 
 def play(attack: Attack, attacked: list[bool] | None = None, env: Any = None, victim: Any = None) -> EpisodeBatch:
-    """One greedy episode per lane; the attack's generator begins at the same number every time."""
+    """Play one greedy episode per lane; the attack's generator begins at the same number every time."""
     env = env or corridor()
     lanes = torch.tensor(attacked or [True] * env.n_envs)
     return collect(
@@ -103,7 +103,7 @@ def spec_of(n: int = 2, A: int = 2, O: int = 3, low: float = -10.0) -> EnvSpec: 
 
 
 def look(obs: Any, avail: Any = None, alive: Any = None, victim: Any = None, t: int = 0) -> View:
-    """One step of ``len(obs)`` lanes, all attacked."""
+    """Return the view of one step of ``len(obs)`` lanes, all attacked."""
     seen = torch.as_tensor(obs, dtype=torch.float32)
     B, n, _ = seen.shape
     can = torch.ones(B, n, 2, dtype=torch.bool) if avail is None else torch.as_tensor(avail)
@@ -112,7 +112,7 @@ def look(obs: Any, avail: Any = None, alive: Any = None, victim: Any = None, t: 
 
 
 class Detached(Linear):
-    """Its values have no gradient."""
+    """A victim whose values have no gradient."""
 
     def q_values(self, obs: Tensor, carry: Any) -> Tensor:
         return super().q_values(obs.detach(), carry)
@@ -131,21 +131,21 @@ def fit(attack: Attack) -> None:
 
 
 def fresh(make: Make, *budget: Any, seed: int = 0) -> Attack:
-    """A new attack whose first weights, where it has any, come from ``seed``."""
+    """Build a new attack whose first weights, if it has any, come from ``seed``."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return make(corridor().spec, *budget)
 
 
 def about_hit(spec: EnvSpec, hit: Tensor) -> Tensor:
-    """Bool [..., n, O]: features that an attack on ``hit`` bool [..., n] may change: all of those who are hit, and what
-    others see of them."""
+    """Mark features, bool [..., n, O], that an attack on ``hit`` bool [..., n] may change: all features of the hit
+    agents, and what others see of them."""
     assert spec.about is not None
     return hit[..., None] | torch.einsum("ijo,...j->...io", spec.about.float(), hit.float()).bool()
 
 
 def inactive(make: Make) -> None:
-    """Lanes that are not attacked are as they are without the attack."""
+    """Check that lanes that are not attacked are as they are without the attack."""
     attacked = [lane % 2 == 0 for lane in range(LANES)]
     batch, free = play(fresh(make), attacked), play(NoAttack(corridor().spec, "cpu"))
     off = ~torch.tensor(attacked)
@@ -159,7 +159,7 @@ def inactive(make: Make) -> None:
 
 
 def honest(make: Make) -> None:
-    """What changed was hit; executed actions are available; the dead are left alone."""
+    """Check that changed agents count as hit; executed actions are available; the dead are left alone."""
     spec = corridor().spec
     batch = play(fresh(make))
     filled = batch.filled
@@ -173,7 +173,7 @@ def honest(make: Make) -> None:
 
 
 def budget(make: Make) -> None:
-    """Never more than the budget in its unit, in every episode anew."""
+    """Check that no episode spends more than the budget in its unit."""
     for unit in ("step", "agent_action"):
         for limit in (1, 4):
             attack = fresh(make, limit, unit)
@@ -185,7 +185,7 @@ def budget(make: Make) -> None:
 
 
 def bounds(make: Make) -> None:
-    """What agents are shown is legal, and within the ball of the attacks that have one."""
+    """Check that shown observations are legal, and within the ball of attacks that have one."""
     attack = fresh(make)
     batch = play(attack)
     spec, seen = corridor().spec, batch.policy_obs
@@ -197,7 +197,7 @@ def bounds(make: Make) -> None:
 
 
 def lanes(make: Make) -> None:
-    """Eight lanes play as eight single ones do with the same draws; their order does not matter."""
+    """Check that eight lanes play as eight single ones do with the same draws; their order does not matter."""
     with drawing_rows(list(range(LANES))):
         together = play(fresh(make))
     for lane in range(LANES):
@@ -211,7 +211,7 @@ def lanes(make: Make) -> None:
 
 
 def victim(make: Make) -> None:
-    """The victim is only read: parameters, gradients, flags and mode stay as they were."""
+    """Check that the victim is only read: parameters, gradients, flags and mode stay as they were."""
     policy = corridor_victim(corridor().spec)
     nets = [policy.agent, policy.mixer]
     before = [p.detach().clone() for net in nets for p in net.parameters()]
@@ -224,7 +224,7 @@ def victim(make: Make) -> None:
 
 
 def off(make: Make) -> None:
-    """A budget of 0 is the natural run, bit for bit."""
+    """Check that a budget of 0 gives the natural run, bit for bit."""
     spec = corridor().spec
     free = play(NoAttack(spec, "cpu"))
     for unit in ("step", "agent_action"):
@@ -235,7 +235,7 @@ def off(make: Make) -> None:
 
 
 def state(make: Make) -> None:
-    """A saved and loaded attack goes on as the first one does; what it saves is tensors and builtins."""
+    """Check that a saved and loaded attack goes on as the first one does, and saves only tensors and builtins."""
     first, second = fresh(make), fresh(make, seed=1)
     play(first)
     file = io.BytesIO()
@@ -250,7 +250,7 @@ def state(make: Make) -> None:
 
 
 def repeats(make: Make) -> None:
-    """The same draws, the same attack: nothing random is ambient, nothing of an episode outlives it."""
+    """Check that the same draws give the same attack: no ambient randomness, nothing kept between episodes."""
     attack = fresh(make)
     torch.manual_seed(0)
     first = play(attack).data

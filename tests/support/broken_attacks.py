@@ -52,7 +52,7 @@ class HitsEveryLane(Sound):
 
 
 class HitsTheFinished(Sound):
-    """Corpses of lanes that are over, whose hits would count as attacked steps."""
+    """Hits corpses of lanes that are over; these hits would count as attacked steps."""
 
     def pay(self, wanted: Tensor, view: View) -> Tensor:
         return wanted & (view.active[:, None] | ~view.obs.alive)

@@ -47,7 +47,7 @@ class WeakSpot:
 
 
 class Steadfast:
-    """Values action 0 above action 1, always."""
+    """A victim that always values action 0 above action 1."""
 
     def begin(self, n_envs: int, gen: Generator) -> Carry:
         return {"h": torch.zeros(n_envs, AGENTS, 1)}
@@ -94,7 +94,7 @@ def learn(attack: EGA, fresh: EpisodeBatch) -> Metrics:
 
 
 def fit(attack: EGA) -> int:
-    """Collections until it needs no more."""
+    """Collect and update until the attack needs no more fitting."""
     count = 0
     with attack.fitting():
         while attack.needs_fit:

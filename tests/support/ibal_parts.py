@@ -1,4 +1,4 @@
-"""Small IBAL attackers on the posts game, and what they are tried on."""
+"""Small IBAL attackers on the posts game, and their victims."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def posts_victim(spec: EnvSpec) -> EpsilonGreedy:
 
 
 def play(attack: Any, env: VectorEnv, victim: EpsilonGreedy, explore: bool = True, off: int = 0) -> EpisodeBatch:
-    """An episode per lane; the first ``off`` lanes are not attacked."""
+    """Play an episode per lane; the first ``off`` lanes are not attacked."""
     fields = core_fields(env.spec) | attack.fields()
     gens = {name: torch.Generator().manual_seed(7) for name in ("policy_gen", "attack_gen")}
     attacked = torch.arange(env.n_envs) >= off
@@ -45,7 +45,7 @@ def play(attack: Any, env: VectorEnv, victim: EpsilonGreedy, explore: bool = Tru
 
 
 def fitted(attack: IBAL, env: VectorEnv, victim: EpsilonGreedy) -> IBAL:
-    """Fitted to a frozen victim as evaluations do it."""
+    """Fit the attack to a frozen victim as evaluations do it."""
     replay = EpisodeReplay(200, env.spec.episode_limit, core_fields(env.spec) | attack.fields())
     attack.estimators.fit_rounds = 20
     with attack.fitting():

@@ -104,7 +104,7 @@ class Episode:
         self.t = 0
 
     def step(self, obs: Obs | None = None, active: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """(intended, executed, hit), each [B, n]."""
+        """Return (intended, executed, hit), each [B, n]."""
         obs = random_obs(self.lanes, 100 + self.t) if obs is None else obs
         active = torch.ones(self.lanes, dtype=torch.bool) if active is None else active
         intended, after, _ = self.victim.act(obs, self.carry, explore=False, gen=Generator())
@@ -114,5 +114,5 @@ class Episode:
         return intended, executed, fields["hit"]
 
     def hits(self, steps: int) -> Tensor:
-        """bool [steps, B, n]"""
+        """Return the hits, bool [steps, B, n]."""
         return torch.stack([self.step()[2] for _ in range(steps)])
