@@ -22,7 +22,7 @@ from scripts.main import run
 
 @contextmanager
 def quiet(name: str) -> Iterator[None]:
-    """Only warnings from the loggers below ``name``: a table should not be interrupted."""
+    """Let only warnings through from the loggers below ``name``: a table should not be interrupted."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.WARNING)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from marl.core.types import ConfigError
+from marl.core.checks import require_choice
 from marl.measure.fidelity import check_team, find_teams
 from marl.run.checkpoint import write_atomic
 from scripts.main import CONF, positive, run
@@ -27,8 +27,7 @@ def show(value: Any) -> str:
 
 def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes", "n_envs")
-    if cfg.check not in COLUMNS:
-        raise ConfigError(f"check={cfg.check} is not known; choose one of {', '.join(COLUMNS)}")
+    require_choice("", COLUMNS, check=cfg.check)
     rows = []
     for name, agent in find_teams(Path(cfg.dir)):
         env = DictConfig(OmegaConf.merge(OmegaConf.load(CONF / "env/skirmish/base.yaml"), {"map": name}))

@@ -66,7 +66,7 @@ class LetRunsSave(Callback):
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Errors that a user can mend become one line and an exit code; others keep their traceback."""
+    """Turn errors that a user can mend into one line and an exit code; others keep their traceback."""
     try:
         yield
     except (ConfigError, HydraException, OmegaConfBaseException) as error:

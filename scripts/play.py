@@ -9,6 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from marl.core.checks import require_positive
 from marl.core.config import pick_device, plain
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError
@@ -21,8 +22,7 @@ from scripts.main import positive, run
 
 def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes")
-    if cfg.pace is not None and cfg.pace <= 0:
-        raise ConfigError(f"pace={cfg.pace} is too small; it must be above 0, or null")
+    require_positive("", pace=cfg.pace, or_null=True)
     if (cfg.run is None) == (cfg.policy is None):
         raise ConfigError("give the partners, either as run=DIR (a run folder) or as policy=NAME with env=NAME")
     if cfg.run is None and cfg.env is None:

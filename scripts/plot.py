@@ -12,18 +12,18 @@ from marl.core.types import ConfigError
 from marl.run.checkpoint import write_atomic
 from marl.run.resume import command_line
 from marl.show.plot import Tasks, find_runs, learning_curves, provenance, summary
-from scripts.main import run
+from scripts.main import positive, run
 
 
 def draw(tasks: Tasks, paths: dict[str, Path], metrics: tuple[str, ...] | None) -> None:
-    """One picture per task."""
+    """Draw one picture per task."""
     for task, groups in tasks.items():
         rows = {label: [rows for _, rows in members] for label, members in groups.items()}
         print(f"{task}: {learning_curves(rows, paths[task], metrics)}")
 
 
 def publish(path: Path, tasks: Tasks, document: list[dict[str, Any]], cfg: DictConfig) -> None:
-    """What ``results=FILE.json`` asks for: a table that says how it came about, and its curves beside it."""
+    """Write what ``results=FILE.json`` asks for: a table that says how it came about, and its curves beside it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     source = {**provenance(cfg.runs), "table": command_line()}
     write_atomic(
@@ -36,8 +36,7 @@ def publish(path: Path, tasks: Tasks, document: list[dict[str, Any]], cfg: DictC
 def main(cfg: DictConfig) -> None:
     if cfg.results is not None and not cfg.results.endswith(".json"):
         raise ConfigError(f"results={cfg.results} must end in .json; the curves are drawn beside it")
-    if cfg.last < 1:
-        raise ConfigError(f"last={cfg.last} must be at least 1")
+    positive(cfg, "last")
     also = tuple(cfg.also)
     tasks = find_runs(cfg.runs, also)
     if not tasks:

@@ -23,7 +23,7 @@ def outcome(episode: int, result: dict[str, Any]) -> str:
 
 
 def show(cfg: DictConfig) -> None:
-    """Episodes in a window, until they are over or it is closed."""
+    """Play episodes in a window, until they are over or it is closed."""
     if cfg.out is not None:
         raise ConfigError(f"out={cfg.out} and show=true are both given; a window writes nothing")
     window = Window(str(cfg.run or "team"), cfg.fps)

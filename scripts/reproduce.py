@@ -49,7 +49,7 @@ class Command:
 
 
 def runs_of(sweep: str, more: list[str]) -> list[Command]:
-    """The single runs of a sweep, in Hydra's grammar and order: ``algo=vdn,qmix seed=range(3)`` is six."""
+    """Return the single runs of a sweep, in Hydra's grammar and order: ``algo=vdn,qmix seed=range(3)`` is six."""
     overrides = OverridesParser.create().parse_overrides([*shlex.split(sweep), *more])
     values = [
         [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
@@ -61,7 +61,7 @@ def runs_of(sweep: str, more: list[str]) -> list[Command]:
 
 
 def measurement(name: str, line: str, folder: Path, jobs: int) -> Command:
-    """``line``, a script and its options, so that it leaves ``folder/name.json`` and its picture."""
+    """Return ``line``, a script and its options, changed to leave ``folder/name.json`` and its picture."""
     script, *words = shlex.split(line)
     options = {key: {field.name for field in fields(schema)} for key, schema in SCHEMAS.items()}
     able = sorted(key for key in options if "results" in options[key] and key != "reproduce")
@@ -73,7 +73,7 @@ def measurement(name: str, line: str, folder: Path, jobs: int) -> Command:
 
 
 def train(command: Command, tell: Callable[[float], None]) -> str | None:
-    """Train in a process of its own; what it said last where it did not finish. A stop lets it save."""
+    """Train in another process; return its last output line where it did not finish. A stop lets it save."""
     with tempfile.TemporaryFile("w+", encoding="utf8") as said:
         # a session of its own: Ctrl-C comes once, from here
         with subprocess.Popen(command.argv, stdout=said, stderr=subprocess.STDOUT, start_new_session=True) as child:
@@ -109,7 +109,7 @@ def train_all(sweeps: list[list[Command]], jobs: int) -> bool:
 
 
 def check(commands: list[Command]) -> None:
-    """Compose each before anything starts."""
+    """Compose each command before anything starts."""
     for command in commands:
         hydra.compose(command.script, overrides=list(command.words))
 

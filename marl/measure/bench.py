@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from marl.core.checks import require_choice, require_positive
 from marl.core.config import resolved
 from marl.core.protocols import Measured, VectorEnv, View, Yardstick
 from marl.core.seeding import Streams
-from marl.core.types import ConfigError
 from marl.learn.policy import random_available
 from marl.run.build import call, factory, make_env, use_threads
 from marl.run.trainer import Run, open_run
@@ -38,8 +38,8 @@ def repeat(seconds: float, once: Callable[[], float]) -> tuple[float, float, flo
 
 
 def env_speed(env: VectorEnv, seconds: float) -> tuple[float, float, float]:
-    """``reset`` and ``step`` for about ``seconds``, finished lanes restarting at once: (steps of all lanes, wall
-    seconds, CPU seconds). Actions are uniform over the available ones; drawing them is not counted."""
+    """Time ``reset`` and ``step`` for about ``seconds``; finished lanes restart at once. Return (steps of all lanes,
+    wall seconds, CPU seconds). Actions are uniform over the available ones; drawing them is not counted."""
     gen = torch.Generator().manual_seed(0)
     now, steps, wall, cpu = env.reset(), 0, 0.0, 0.0
     warm_up = 3
@@ -67,7 +67,7 @@ def speed_row(name: str, lanes: int, threads: int, speed: tuple[float, float, fl
 
 
 def peak_memory() -> float:
-    """The most memory that this process has held, MiB (Linux counts KiB)."""
+    """Return the most memory that this process has held, in MiB (Linux counts KiB)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -78,7 +78,7 @@ def env_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
 
 
 def yardstick_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
-    """The same for the other simulator that ``cfg.yardstick`` names; a note where there is nothing to measure."""
+    """Measure the other simulator that ``cfg.yardstick`` names; yield a note where there is nothing to measure."""
     if cfg.yardstick is None:
         return
     yardstick: Yardstick | None = call(factory(cfg.yardstick, "yardstick"), "yardstick", env=cfg.env)
@@ -96,7 +96,7 @@ def yardstick_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
 
 
 def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
-    """What the attack thinks worth timing by itself, at the first step of an episode in every lane."""
+    """Time what the attack thinks worth timing by itself, at the first step of an episode in every lane."""
     attack, env = run.parts.attack, run.parts.env
     if not isinstance(attack, Measured):
         return
@@ -113,7 +113,7 @@ def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
 
 
 def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iterator[Row]:
-    """rollout, the attack's own work, update and train on one warm run; ``train`` also says how much memory it took."""
+    """Time rollout, the attack's own work, update and train on one warm run; ``train`` also reports peak memory."""
     base = {"lanes": run.parts.env.n_envs, "threads": threads}
 
     def collect_once() -> float:
@@ -162,11 +162,9 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
 
 
 def rows(cfg: DictConfig) -> Iterator[Row]:
-    """Every row that ``cfg`` asks for, for one thread and for all, or for ``cfg.threads``."""
-    if cfg.only is not None and cfg.only not in ROWS:
-        raise ConfigError(f"only={cfg.only} is not a row; choose one of {', '.join(ROWS)}")
-    if cfg.seconds <= 0:
-        raise ConfigError(f"seconds={cfg.seconds} must be more than 0")
+    """Measure every row that ``cfg`` asks for, for one thread and for all, or for ``cfg.threads``."""
+    require_choice("", ROWS, only=cfg.only, or_null=True)
+    require_positive("", seconds=cfg.seconds)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for threads in dict.fromkeys([cfg.threads] if cfg.threads else [1, cores]):
         use_threads(threads)

@@ -90,13 +90,13 @@ class Slipping:
 
 
 def game_spec(env: Tree) -> EnvSpec:
-    """Sizes of the game; it is made once for that."""
+    """Return the sizes of the game, which is made once for that."""
     with closing(make_env(OmegaConf.create({"env": env}), 1, 0)) as made:
         return made.spec
 
 
 def seat(players: Sequence[Entrant], setting: Setting) -> Seating:
-    """The table at which ``players[i]`` has seat i; all play one game."""
+    """Return the table at which ``players[i]`` has seat i; all must play one game."""
     by_content = {content_key(player.content): player for player in players}
     keys, env = sorted(by_content), players[0].env
     assign = tuple(keys.index(content_key(player.content)) for player in players)
@@ -111,7 +111,7 @@ def seat(players: Sequence[Entrant], setting: Setting) -> Seating:
 
 
 def pair_up(one: Entrant, others: Entrant, n_agents: int, setting: Setting) -> list[Seating]:
-    """The seatings of a pair, by the seat of ``one``; a player with itself needs one."""
+    """Return the seatings of a pair, by the seat of ``one``; a player needs only one with itself."""
     if one.content == others.content:
         return [seat([one] * n_agents, setting)]
     return [seat([one if i == own else others for i in range(n_agents)], setting) for own in range(n_agents)]
@@ -150,13 +150,13 @@ def plan_seatings(rows: list[Entrant], partners: list[Partner], across: bool, se
     def pairs(one: Entrant, others: list[Entrant], wanted: list[bool]) -> list[list[Seating] | None]:
         return [pair_up(one, o, n, setting) if want else None for o, want in zip(others, wanted, strict=True)]
 
-    strangers = [partner.agent for partner in partners]
+    strangers = [partner.entrant for partner in partners]
     plan = [
         pairs(row, rows, [across or row.label == other.label for other in rows])
         + pairs(row, strangers, [row.content != partner.content for partner in strangers])
         for row in rows
     ]
-    return Plan(plan, [[pair_up(response, p.agent, n, setting) for response in p.responses] for p in partners])
+    return Plan(plan, [[pair_up(response, p.entrant, n, setting) for response in p.responses] for p in partners])
 
 
 def run(cfg: DictConfig, env_name: str | None) -> CrossMatrix:

@@ -46,7 +46,7 @@ class Sheet:
     limits: list[tuple[float, bool]]
 
     def values(self) -> np.ndarray:
-        """[rows, rows + partners] means; nan where there is none."""
+        """Return means [rows, rows + partners]; nan where there is none."""
         return np.array([[cell.mean if isinstance(cell, Pair) else math.nan for cell in row] for row in self.cells])
 
 
@@ -103,7 +103,7 @@ class CrossMatrix:
 
 
 def score_pair(seatings: Sequence[Results | str], metric: str) -> Cell:
-    """One pair from what its seatings left; the first that is missing says why."""
+    """Return one pair from what its seatings left; the first that is missing says why."""
     values = []
     for results in seatings:
         if isinstance(results, str):
@@ -118,13 +118,14 @@ def find_limits(
     rows: Sequence[Entrant], partners: Sequence[Partner], cells: Sequence[Sequence[Cell]],
     responses: Sequence[Sequence[Cell]],
 ) -> list[tuple[float, bool]]:  # fmt: skip
-    """For every partner the return of the best response to it, or else of the best row, itself among them; see
+    """Return for every partner the return of the best response to it, or else of the best row, itself among them; see
     ``Sheet``. ``responses`` holds for every partner what its best responses reach with it."""
     found = []
     for k, (partner, answers) in enumerate(zip(partners, responses, strict=True)):
         trained = [cell.mean for cell in answers if isinstance(cell, Pair)]
         column = [
-            cells[i][i if agent.content == partner.agent.content else len(rows) + k] for i, agent in enumerate(rows)
+            cells[i][i if entrant.content == partner.entrant.content else len(rows) + k]
+            for i, entrant in enumerate(rows)
         ]
         seen = [cell.mean for cell in column if isinstance(cell, Pair)]
         found.append((max(trained or seen, default=math.nan), bool(trained)))
@@ -144,15 +145,16 @@ def jackknife(estimate: Callable[[np.ndarray], float], n: int) -> Interval:
 
 
 def interquartile(values: np.ndarray) -> float:
-    """Mean of the middle half of the numbers among them."""
+    """Return the mean of the middle half of the numbers among them."""
     return float(stats.trim_mean(values[~np.isnan(values)], 0.25))
 
 
 def methods(sheet: Sheet) -> list[Method]:
-    """A summary of every method, in the order of the rows. Runs that lack a number are left out of what needs it."""
+    """Return a summary of every method, in the order of the rows. Runs that lack a number are left out of what needs
+    it."""
     groups: dict[str, list[int]] = {}
-    for i, agent in enumerate(sheet.rows):
-        groups.setdefault(agent.label, []).append(i)
+    for i, entrant in enumerate(sheet.rows):
+        groups.setdefault(entrant.label, []).append(i)
     return [_method(sheet, label, members, groups) for label, members in groups.items()]
 
 

@@ -1,4 +1,4 @@
-"""Who stands in the rows of a robustness matrix: runs found on disk and policies trained elsewhere."""
+"""The entrants in the rows of a matrix: runs found on disk and policies trained elsewhere."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Tree = dict[str, Any]  # plain, resolved configuration
 
 @dataclass(frozen=True)
 class Entrant:
-    """One trained policy and the game that it plays. Agents with the same task and label are seeds of one method."""
+    """One trained policy and the game that it plays. Entrants with the same task and label are seeds of one method."""
 
     task: str
     label: str
@@ -37,12 +37,13 @@ class Entrant:
 
     @property
     def who(self) -> str:
-        """Its name among agents of one game."""
+        """Its name among the entrants of one game."""
         return f"{self.label} seed {self.seed}"
 
 
 def entries(given: Any) -> list[tuple[str | None, str]]:
-    """(name, pattern) of ``runs=``: a pattern, or a list of patterns and of ``{name: ..., path: ...}``."""
+    """Return (name, pattern) of every entry of ``runs=``: a pattern, or a list of patterns and of ``{name: ..., path:
+    ...}``."""
     found: list[tuple[str | None, str]] = []
     for item in given if isinstance(given, list) else [given]:
         if isinstance(item, dict) and item.keys() == {"name", "path"}:
@@ -57,8 +58,8 @@ def entries(given: Any) -> list[tuple[str | None, str]]:
 def from_run(
     folder: Path, name: str | None, env: Tree | None, env_name: str | None, step: int | None = None
 ) -> Entrant:
-    """The team of a run's newest checkpoint (or of the one at ``step``), in ``env`` or else in the game that it was
-    trained in."""
+    """Return the team of a run's newest checkpoint (or of the one at ``step``), in ``env`` or else in the game that it
+    was trained in."""
     config = resolved(read_config(folder))
     task, label, seed = identify(config)
     meta = checkpoint.verify(picked := pick_checkpoint(folder, step))
@@ -71,17 +72,18 @@ def from_run(
 
 
 def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "runs") -> list[Entrant]:
-    """Every run that ``given`` names, each once, seeds in order within their method."""
-    agents: dict[Path, Entrant] = {}
+    """Return every run that ``given`` names, each once, with seeds in order within their method."""
+    entrants: dict[Path, Entrant] = {}
     for name, pattern in entries(given):
         for folder in trained_runs(pattern, key):
-            agents.setdefault(folder.resolve(), from_run(folder, name, env, env_name))
-    return _by_method(agents.values())
+            entrants.setdefault(folder.resolve(), from_run(folder, name, env, env_name))
+    return _by_method(entrants.values())
 
 
 def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[Entrant]) -> Entrant:
-    """The policy of an entry of ``imports=``: ``policy`` with the entry's other keys; a mixer saved beside the agent is
-    found. Files count by their content. Entries with one name and task, in the order of ``others``, are its seeds."""
+    """Return the policy of an entry of ``imports=``: ``policy`` with the entry's other keys. A mixer saved beside the
+    agent is found. Files count by their content. Entries with one name and task, in the order of ``others``, are its
+    seeds."""
     label = str(item.get("name", Path(item["path"]).stem))
     options = {key: value for key, value in item.items() if key not in ("name", "env", "policy")}
     if "mixer" in policy.keys() and "mixer" not in options:
@@ -101,14 +103,14 @@ def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[
     return Entrant(task, label, seed, {"policy": str(tree["path"])}, opens, tree | files, env)
 
 
-def _by_method(agents: Iterable[Entrant]) -> list[Entrant]:
-    """The same agents; tasks and methods keep the order in which they come, their seeds are sorted."""
+def _by_method(entrants: Iterable[Entrant]) -> list[Entrant]:
+    """Return the same entrants; tasks and methods keep the order in which they come, and their seeds are sorted."""
     groups: dict[tuple[str, str], list[Entrant]] = {}
-    for agent in agents:
-        groups.setdefault((agent.task, agent.label), []).append(agent)
-    return [agent for group in groups.values() for agent in sorted(group, key=lambda one: one.seed)]
+    for entrant in entrants:
+        groups.setdefault((entrant.task, entrant.label), []).append(entrant)
+    return [entrant for group in groups.values() for entrant in sorted(group, key=lambda one: one.seed)]
 
 
 def same_game(a: Tree, b: Tree) -> bool:
-    """Whether two configurations describe the same environment."""
+    """Return whether two configurations describe the same environment."""
     return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)

@@ -28,7 +28,7 @@ GAMMA = 0.99  # of the published agents
 
 
 def find_teams(folder: Path) -> list[tuple[str, Path]]:
-    """(map, agent file) for every ``<algorithm>_<map>.th`` in ``folder``."""
+    """Return (map, agent file) for every ``<algorithm>_<map>.th`` in ``folder``."""
     files = [p for p in sorted(folder.glob("*.th")) if not p.stem.endswith("_mixer") and "_" in p.stem]
     if not files:
         raise ConfigError(f"dir={folder} holds no agents; expected files like qmix_3m.th")
@@ -36,7 +36,7 @@ def find_teams(folder: Path) -> list[tuple[str, Path]]:
 
 
 def team_config(cfg: DictConfig, env: DictConfig, agent: Path) -> DictConfig:
-    """What ``open_imported`` reads, for one agent and its mixer if there is one."""
+    """Return what ``open_imported`` reads for one agent and its mixer if there is one."""
     policy = {
         "_target_": "marl.measure.importers.load_pymarl",
         "_partial_": True,
@@ -49,13 +49,13 @@ def team_config(cfg: DictConfig, env: DictConfig, agent: Path) -> DictConfig:
 
 
 def win_row(team: Team, episodes: int) -> dict[str, Any]:
-    """Win rate, return and length with their intervals."""
+    """Return win rate, return and length with their intervals."""
     return {name: interval.as_dict() for name, interval in summarise(evaluate_team(team, episodes)).items()}
 
 
 @torch.no_grad()
 def joint_values(policy: EpsilonGreedy, batch: EpisodeBatch) -> Tensor:
-    """Q_tot [M, T+1] of the greedy joint action at every slot."""
+    """Return Q_tot [M, T+1] of the greedy joint action at every slot."""
     x = policy.agent.inputs(batch.obs, previous_actions(batch.intended))
     q, _ = policy.agent.unroll(x)
     greedy = best_available(q, batch.avail)
@@ -63,7 +63,7 @@ def joint_values(policy: EpsilonGreedy, batch: EpisodeBatch) -> Tensor:
 
 
 def value_row(team: Team) -> dict[str, Any]:
-    """Expected and real discounted return, and the mean residual per step, over one episode per lane."""
+    """Return the expected and real discounted return, and the mean residual per step, over one episode per lane."""
     assert isinstance(team.policy, EpsilonGreedy)
     batch = collect(
         team.env, team.policy, team.attack, team.fields, explore=False,
@@ -85,7 +85,7 @@ def value_row(team: Team) -> dict[str, Any]:
 
 
 def check_team(cfg: DictConfig, env: DictConfig, agent: Path) -> dict[str, Any]:
-    """One row: the win rate or the value check of the agent in ``agent`` on ``env``."""
+    """Return one row: the win rate or the value check of the agent in ``agent`` on ``env``."""
     lanes = min(cfg.n_envs, cfg.episodes) if cfg.check == "win_rates" else cfg.episodes
     team = open_imported(team_config(cfg, env, agent), lanes)
     with closing(team.env):

@@ -31,13 +31,13 @@ MIXER_NAMES = {"hyper_w_1": "hyper_w1", "hyper_b_1": "hyper_b1", "hyper_w_final"
 
 
 def mixer_beside(agent: Path) -> str | None:
-    """``<name>_mixer.th`` in the folder of the agent ``<name>.th``, if it is there."""
+    """Return ``<name>_mixer.th`` in the folder of the agent ``<name>.th``, if it is there."""
     mixer = agent.with_name(f"{agent.stem}_mixer{agent.suffix}")
     return str(mixer) if mixer.is_file() else None
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A plain state dict of tensors; ConfigError where the file is none."""
+    """Return a plain state dict of tensors; raise ConfigError where the file holds none."""
     if not path.is_file():
         raise ConfigError(f"policy.path={path} does not exist")
     try:
@@ -50,7 +50,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def input_options(width: int, spec: EnvSpec) -> tuple[bool, bool]:
-    """(last_action, agent_id) that make the input ``width`` wide; ConfigError where neither combination does."""
+    """Return (last_action, agent_id) that make the input ``width`` wide; raise ConfigError where neither combination
+    does."""
     for last_action in (True, False):
         for agent_id in (True, False):
             if width == spec.obs_dim + last_action * spec.n_actions + agent_id * spec.n_agents:
@@ -62,7 +63,7 @@ def input_options(width: int, spec: EnvSpec) -> tuple[bool, bool]:
 
 
 def load_agent(path: Path, spec: EnvSpec) -> RecurrentAgent:
-    """The recurrent agent in ``path``; which inputs it takes follows from its width."""
+    """Return the recurrent agent in ``path``; which inputs it takes follows from its width."""
     weights = read_weights(path)
     if set(weights) != set(AGENT_NAMES):
         raise ConfigError(f"{path} holds {', '.join(sorted(weights))}; expected {', '.join(sorted(AGENT_NAMES))}")
@@ -79,7 +80,7 @@ def load_agent(path: Path, spec: EnvSpec) -> RecurrentAgent:
 
 
 def load_mixer(path: Path, spec: EnvSpec) -> QMix:
-    """The QMIX mixer in ``path``."""
+    """Return the QMIX mixer in ``path``."""
     weights = read_weights(path)
     if "hyper_w_1.0.weight" not in weights or "hyper_b_1.weight" not in weights:
         raise ConfigError(f"{path} is not a QMIX mixer with two-layer hypernetworks")
@@ -98,7 +99,7 @@ def load_mixer(path: Path, spec: EnvSpec) -> QMix:
 
 
 def load_pymarl(spec: EnvSpec, device: torch.device | str, *, path: str, mixer: str | None) -> EpsilonGreedy:
-    """The greedy team in ``path``, with its mixer where one is given (a plain sum stands in otherwise)."""
+    """Return the greedy team in ``path``, with its mixer where one is given (a plain sum stands in otherwise)."""
     mix: Mixer = VDN(spec) if mixer is None else load_mixer(Path(mixer), spec)
     agent = load_agent(Path(path), spec).to(device).requires_grad_(False)
     return EpsilonGreedy(agent, mix.to(device).requires_grad_(False), 0.0, "intended")

@@ -20,22 +20,22 @@ KNOWN = ("runs", "checkpoints", "members", "policies", "responses")
 
 @dataclass(frozen=True)
 class Partner:
-    """Somebody whom the rows never met. ``responses``: runs that were trained to play with exactly this partner; the
+    """A player that the rows never met. ``responses``: runs that were trained to play with exactly this partner; the
     best of them says how much is possible."""
 
     population: str
     name: str
-    agent: Entrant
+    entrant: Entrant
     responses: tuple[Entrant, ...] = ()
 
 
 def read_populations(given: Any, env: Tree, task: str) -> list[Partner]:
-    """Partners of ``partners=``, a mapping from the names of populations to what is in them:
+    """Return the partners of ``partners=``, a mapping from the names of populations to what is in them:
 
     ``runs`` (folders or patterns), at the shares ``checkpoints`` of their training (the nearest checkpoint that was
     kept; null: the newest), as the ``members`` that their algorithm names (null: the team itself); ``policies``,
-    configurations of plug-ins by name; ``responses``, runs by the name of the partner that they answer. ConfigError
-    names what is wrong, before anything is measured.
+    configurations of plug-ins by name; ``responses``, runs by the name of the partner that they answer. Raise
+    ConfigError that names what is wrong, before anything is measured.
     """
     found: list[Partner] = []
     for population, node in (given or {}).items():
@@ -52,33 +52,33 @@ def read_populations(given: Any, env: Tree, task: str) -> list[Partner]:
 
 
 def _from_runs(node: Tree, section: str, env: Tree, task: str) -> list[Entrant]:
-    agents = []
+    entrants = []
     for name, pattern in entries(node["runs"]):
         for folder in trained_runs(pattern, f"{section}.runs"):
             steps = [None] if node.get("checkpoints") is None else nearest(folder, node["checkpoints"], section)
             for step in steps:
-                agent = from_run(folder, name, env, task, step)
-                agents += [with_member(agent, str(member)) for member in node.get("members") or []] or [agent]
-    return agents
+                entrant = from_run(folder, name, env, task, step)
+                entrants += [with_member(entrant, str(member)) for member in node.get("members") or []] or [entrant]
+    return entrants
 
 
 def nearest(folder: Path, shares: Any, section: str) -> list[int]:
-    """Steps of the checkpoints of a run that are nearest to shares of its training, each once, in order."""
+    """Return the steps of the checkpoints of a run that are nearest to shares of its training, each once, in order."""
     if not isinstance(shares, list) or not all(isinstance(s, int | float) and 0 <= s <= 1 for s in shares):
         raise ConfigError(f"{section}.checkpoints={shares} is not a list of shares of a run's training, 0 to 1")
     return nearest_steps(folder, shares, f"{section}.runs")
 
 
-def with_member(agent: Entrant, member: str) -> Entrant:
-    """One of the policies that the algorithm of a run trains beside its team's."""
+def with_member(entrant: Entrant, member: str) -> Entrant:
+    """Return one of the policies that the algorithm of a run trains beside its team's."""
     return replace(
-        agent, label=f"{agent.label} {member}", source=agent.source | {"member": member},
-        opens=agent.opens | {"member": member}, content=agent.content | {"member": member},
+        entrant, label=f"{entrant.label} {member}", source=entrant.source | {"member": member},
+        opens=entrant.opens | {"member": member}, content=entrant.content | {"member": member},
     )  # fmt: skip
 
 
 def scripted(name: str, policy: Tree, section: str, env: Tree, task: str) -> Entrant:
-    """A policy that a plug-in's configuration describes; a file that it names as ``path`` counts by its content."""
+    """Return a policy that a plug-in's configuration describes; a file named as its ``path`` counts by its content."""
     if not isinstance(policy, dict) or "_target_" not in policy:
         raise ConfigError(f"{section}.policies.{name} has no _target_; give +policy@{section}.policies.{name}=NAME")
     tree = resolved(DictConfig(policy))
@@ -95,16 +95,16 @@ def scripted(name: str, policy: Tree, section: str, env: Tree, task: str) -> Ent
 def _answered(
     population: str, members: list[Entrant], responses: Tree, section: str, env: Tree, task: str
 ) -> list[Partner]:
-    names = [agent.label if agent.opens["run"] is None else agent.who for agent in members]
+    names = [entrant.label if entrant.opens["run"] is None else entrant.who for entrant in members]
     names = [
-        name if names.count(name) == 1 or agent.opens["run"] is None else f"{name} at {agent.source['env_steps']}"
-        for name, agent in zip(names, members, strict=True)
+        name if names.count(name) == 1 or entrant.opens["run"] is None else f"{name} at {entrant.source['env_steps']}"
+        for name, entrant in zip(names, members, strict=True)
     ]  # checkpoints of one run have their steps in their names
     for name in responses:
         if name not in names:
             raise ConfigError(f"{section}.responses.{name} answers nobody; there are {', '.join(names)}")
     return [
-        Partner(population, name, agent, tuple(
+        Partner(population, name, entrant, tuple(
             from_runs(responses[name], env, task, f"{section}.responses.{name}") if name in responses else ()))
-        for name, agent in zip(names, members, strict=True)
+        for name, entrant in zip(names, members, strict=True)
     ]  # fmt: skip

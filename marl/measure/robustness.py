@@ -49,7 +49,7 @@ class Column:
     tasks: dict[str, Tree] = field(default_factory=dict)
 
     def on(self, task: str) -> Column:
-        """The column as it is on one task."""
+        """Return the column as it is on one task."""
         other = self.tasks.get(task, {})
         attack, env = (merged(mine, other.get(key)) for key, mine in (("attack", self.attack), ("env", self.env)))
         return replace(self, attack=attack, env=env, tasks={})
@@ -127,8 +127,8 @@ class Cell:
 
 
 def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Column], str | None]:
-    """Columns of a ``suite`` configuration, those that ``only`` names, and the name of the one that others are compared
-    with. ConfigError names what is wrong, before anything is measured."""
+    """Return the columns of a ``suite`` configuration that ``only`` names, and the name of the one that others are
+    compared with. Raise ConfigError that names what is wrong, before anything is measured."""
     tree = OmegaConf.to_container(suite, resolve=True)
     assert isinstance(tree, dict)
     given = tree.get("columns") or {}
@@ -148,7 +148,7 @@ def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Colu
 
 
 def merged(tree: Tree, changes: Tree | None) -> Tree:
-    """A configuration with some of its options changed, at any depth."""
+    """Return a configuration with some of its options changed, at any depth."""
     return resolved(DictConfig(OmegaConf.merge(tree, changes or {})))
 
 
@@ -179,23 +179,23 @@ def _refuse_unknown(section: str, node: Any, known: tuple[str, ...]) -> None:
             raise ConfigError(f"{section}.{key} is not known; it has {', '.join(known)}")
 
 
-def team_config(agent: Entrant, column: Column, setting: Setting, seed: int) -> Tree:
-    """What ``open_team`` reads, for an agent under a column's attack, in the game as the column changes it."""
-    env = resolved(with_options(DictConfig(agent.env), column.env))
+def team_config(entrant: Entrant, column: Column, setting: Setting, seed: int) -> Tree:
+    """Return what ``open_team`` reads for an entrant under a column's attack, in the game as the column changes it."""
+    env = resolved(with_options(DictConfig(entrant.env), column.env))
     where = {"device": setting.device, "threads": setting.threads, "seed": seed}
-    return {**agent.opens, **where, "env": env, "env_options": {}, "attack": column.attack}
+    return {**entrant.opens, **where, "env": env, "env_options": {}, "attack": column.attack}
 
 
-def plan_fit(agent: Entrant, column: Column, setting: Setting, references: list[Entrant]) -> Fit | None:
-    """How the column's attack is fitted before it meets ``agent``: to the agent itself, or to the reference of its game
-    (where there are ``references``). ConfigError where the game has no reference."""
+def plan_fit(entrant: Entrant, column: Column, setting: Setting, references: list[Entrant]) -> Fit | None:
+    """Return how the column's attack is fitted before it meets ``entrant``: to the entrant itself, or to the reference
+    of its game (where there are ``references``). Raise ConfigError where the game has no reference."""
     if column.fit is None:
         return None
-    target = agent
+    target = entrant
     if column.fit == "reference" and references:
-        found = [one for one in references if same_game(one.env, agent.env)]
+        found = [one for one in references if same_game(one.env, entrant.env)]
         if len(found) != 1:
-            raise ConfigError(f"fit_on= names {len(found)} runs of the game of {agent.name}; one is needed")
+            raise ConfigError(f"fit_on= names {len(found)} runs of the game of {entrant.name}; one is needed")
         target = found[0]
     team = team_config(target, column, setting, derive(setting.seed, "fit") & 0x7FFFFFFF)
     content = {
@@ -206,21 +206,21 @@ def plan_fit(agent: Entrant, column: Column, setting: Setting, references: list[
     return Fit(f"fit {column.name} to {target.name}", key, setting.out / "fits" / f"{key}.pt", team, setting)
 
 
-def plan_cell(agent: Entrant, column: Column, setting: Setting, references: list[Entrant]) -> Cell:
-    """The cell of ``agent`` under ``column``."""
-    column = column.on(agent.task)
-    team = team_config(agent, column, setting, setting.seed)
+def plan_cell(entrant: Entrant, column: Column, setting: Setting, references: list[Entrant]) -> Cell:
+    """Return the cell of ``entrant`` under ``column``."""
+    column = column.on(entrant.task)
+    team = team_config(entrant, column, setting, setting.seed)
     why, fit = None, None
     try:
-        fit = plan_fit(agent, column, setting, references)
+        fit = plan_fit(entrant, column, setting, references)
     except ConfigError as error:
         why = str(error)
     content = {
-        "victim": agent.content, "attack": column.attack, "env": team["env"], "fit": fit.key if fit else None,
+        "victim": entrant.content, "attack": column.attack, "env": team["env"], "fit": fit.key if fit else None,
         "episodes": setting.episodes, "n_envs": setting.lanes, "seed": setting.seed,
     }  # fmt: skip
     key = matrix.content_key(content)
-    title = f"{agent.name} under {column.name}"
+    title = f"{entrant.name} under {column.name}"
     return Cell(title, key, setting.out / "cells" / f"{key}.json", team, fit, setting, why)
 
 

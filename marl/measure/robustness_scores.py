@@ -49,7 +49,7 @@ class Row:
     leads: dict[str, Interval] = field(default_factory=dict)
 
     def worst(self, metric: str, baseline: str | None) -> str | None:
-        """The column with the least of the metric, the baseline left aside."""
+        """Return the column with the least of the metric, leaving the baseline aside."""
         means = {
             name: cell.metric(metric).mean
             for name, cell in self.cells.items()
@@ -74,7 +74,7 @@ class Matrix:
 
 
 def score_run(results: Results, natural: Results | None, metric: str) -> Score:
-    """One run's score; the drop is of paired episodes, which begin alike."""
+    """Return one run's score; the drop is of paired episodes, which begin alike."""
     key = METRICS[metric]
     returns = results["return"]
     spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
@@ -86,8 +86,8 @@ def score_run(results: Results, natural: Results | None, metric: str) -> Score:
 
 
 def over_tasks(groups: list[np.ndarray]) -> Interval:
-    """The mean over tasks of the means over seeds, with Student's t interval whose variance and degrees of freedom
-    (Satterthwaite 1946) come from the spread of the seeds within each task: tasks are chosen, not drawn."""
+    """Return the mean over tasks of the means over seeds, with Student's t interval whose variance and degrees of
+    freedom (Satterthwaite 1946) come from the spread of the seeds within each task: tasks are chosen, not drawn."""
     mean, n = float(np.mean([values.mean() for values in groups])), sum(map(len, groups))
     if any(len(values) < 2 for values in groups):
         return Interval(mean, -math.inf, math.inf, n)
@@ -100,7 +100,8 @@ def over_tasks(groups: list[np.ndarray]) -> Interval:
 
 
 def combine(tasks: list[list[Score]]) -> Score:
-    """The score of a method from those of its seeds, in one task or in several. A single run speaks for itself."""
+    """Return the score of a method from those of its seeds, in one task or several. A single run keeps its own
+    score."""
     if len(tasks) == 1 and len(tasks[0]) == 1:
         return tasks[0][0]
 
@@ -124,21 +125,22 @@ def combine(tasks: list[list[Score]]) -> Score:
 
 
 def score_rows(
-    agents: list[Entrant], cells: list[dict[str, Results | str]], baseline: str | None, metric: str
+    entrants: list[Entrant], cells: list[dict[str, Results | str]], baseline: str | None, metric: str
 ) -> list[Row]:
-    """Rows of runs, of methods (each before its runs) and, where a method plays several tasks, of methods over tasks.
+    """Return rows of runs, of methods (each before its runs) and, where a method plays several tasks, of methods over
+    tasks.
 
-    ``cells`` holds for every agent its columns' results, or why there are none.
+    ``cells`` holds for every entrant its columns' results, or why there are none.
     """
     runs = []
-    for agent, results in zip(agents, cells, strict=True):
+    for entrant, results in zip(entrants, cells, strict=True):
         found = results.get(baseline) if baseline is not None else None
         natural = found if isinstance(found, dict) else None
         scores: Cells = {
             name: value if isinstance(value, str) else score_run(value, natural, metric)
             for name, value in results.items()
         }
-        runs.append(Row("run", agent.task, agent.label, (agent.seed,), scores, agent.source))
+        runs.append(Row("run", entrant.task, entrant.label, (entrant.seed,), scores, entrant.source))
     methods: dict[str, dict[str, list[Row]]] = {}
     for row in runs:
         methods.setdefault(row.label, {}).setdefault(row.task, []).append(row)
@@ -153,8 +155,8 @@ def score_rows(
 
 
 def _together(level: Literal["method", "tasks"], task: str, label: str, groups: list[list[Row]]) -> Row:
-    """One row for the runs of a method, by task. A column counts the runs that have a score there, and where a whole
-    task has none it has none."""
+    """Return one row for the runs of a method, by task. A column counts the runs that have a score there, and where a
+    whole task has none it has none."""
     cells: Cells = {}
     for name in groups[0][0].cells:
         scores = [[s for row in rows if isinstance(s := row.cells[name], Score)] for rows in groups]
@@ -164,9 +166,9 @@ def _together(level: Literal["method", "tasks"], task: str, label: str, groups: 
     return Row(level, task, label, tuple(seeds), cells)
 
 
-def check_versus(versus: str | None, agents: list[Entrant]) -> None:
-    """ConfigError where ``versus`` is given and no method is called so."""
-    labels = list(dict.fromkeys(agent.label for agent in agents))
+def check_versus(versus: str | None, entrants: list[Entrant]) -> None:
+    """Raise ConfigError where ``versus`` is given and no method has that name."""
+    labels = list(dict.fromkeys(entrant.label for entrant in entrants))
     if versus is not None and versus not in labels:
         raise ConfigError(f"versus={versus} is not a row of this matrix; there are {', '.join(labels)}")
 

@@ -53,13 +53,13 @@ def _method_dict(method: Method) -> dict[str, Any]:
 
 
 def _names(sheet: Sheet) -> list[tuple[str, str, int | None]]:
-    """(population, name, seed) of every column; the rows' own runs have no population."""
-    own = [("", agent.label, agent.seed) for agent in sheet.rows]
+    """Return (population, name, seed) of every column; the rows' own runs have no population."""
+    own = [("", entrant.label, entrant.seed) for entrant in sheet.rows]
     return [*own, *((partner.population, partner.name, None) for partner in sheet.partners)]
 
 
 def document(report: CrossMatrix) -> dict[str, Any]:
-    """Everything, for JSON."""
+    """Return everything, for JSON."""
     sheet = report.sheet
 
     def cell(one: Any) -> Any:
@@ -72,8 +72,9 @@ def document(report: CrossMatrix) -> dict[str, Any]:
         "complete": report.complete, "methods": [_method_dict(method) for method in report.methods],
         "rows": [{"method": a.label, "seed": a.seed, "source": a.source} for a in sheet.rows],
         "partners": [
-            {"population": p.population, "name": p.name, "source": p.agent.source, "limit": None if np.isnan(best) else
-             best, "limit_trained": trained, "responses": [one.source for one in p.responses]}
+            {"population": p.population, "name": p.name, "source": p.entrant.source,
+             "limit": None if np.isnan(best) else best, "limit_trained": trained,
+             "responses": [one.source for one in p.responses]}
             for p, (best, trained) in zip(sheet.partners, sheet.limits, strict=True)
         ],
         "matrix": [[cell(one) for one in row] for row in sheet.cells],
@@ -81,12 +82,12 @@ def document(report: CrossMatrix) -> dict[str, Any]:
 
 
 def pairs_csv(sheet: Sheet) -> str:
-    """One line per pair that was asked for; what does not exist is empty."""
+    """Return CSV with one line per pair that was asked for; what does not exist is empty."""
     lines, names = [], _names(sheet)
-    for agent, row in zip(sheet.rows, sheet.cells, strict=True):
+    for entrant, row in zip(sheet.rows, sheet.cells, strict=True):
         for k, ((population, name, seed), cell) in enumerate(zip(names, row, strict=True)):
             line: dict[str, Any] = {
-                "row": agent.label, "row_seed": agent.seed, "population": population, "column": name,
+                "row": entrant.label, "row_seed": entrant.seed, "population": population, "column": name,
                 "column_seed": seed, "possible": isinstance(cell, Pair),
             }  # fmt: skip
             if isinstance(cell, Pair):
@@ -102,7 +103,7 @@ def pairs_csv(sheet: Sheet) -> str:
 
 
 def facts(method: Method) -> list[tuple[str, Interval, str]]:
-    """All numbers of a method: what, how much, and with whom where it is a worst case."""
+    """Return all numbers of a method: what, how much, and with whom where it is a worst case."""
     found: list[tuple[str, Interval | None, str]] = [
         ("self", method.self_play, ""), ("cross", method.cross, ""), ("ratio", method.ratio, ""),
         ("worst", method.worst.value if method.worst else None, method.worst.who if method.worst else ""),
@@ -119,7 +120,7 @@ def facts(method: Method) -> list[tuple[str, Interval, str]]:
 
 
 def methods_csv(report: CrossMatrix) -> str:
-    """One line per method and number."""
+    """Return CSV with one line per method and number."""
     lines = []
     for method in report.methods:
         for what, interval, who in facts(method):
@@ -129,7 +130,7 @@ def methods_csv(report: CrossMatrix) -> str:
 
 
 def table(report: CrossMatrix) -> tuple[Table, list[str]]:
-    """Methods by numbers, and notes below it."""
+    """Return the table of methods by numbers, and the notes below it."""
     populations = list(dict.fromkeys(partner.population for partner in report.sheet.partners))
     made = Table(title=f"{report.game}: {report.sheet.metric.replace('_', ' ')}, {report.episodes} episodes a seating")
     made.add_column("method", overflow="fold", max_width=LABEL_WIDTH)
@@ -168,7 +169,7 @@ def _held_text(held: Held | None) -> str:
 
 
 def between(report: CrossMatrix) -> Table | None:
-    """Methods by methods; None where there is one."""
+    """Return the table of methods by methods; None where there is only one."""
     if len(report.methods) < 2:
         return None
     made = Table(title="one agent of the row's method with a team of the column's")
@@ -197,12 +198,12 @@ def _wrapped(name: str) -> str:
 
 
 def heatmap(report: CrossMatrix, path: Path) -> Path:
-    """Runs by runs and partners, coloured by the metric; grey where there is no number; self-play in bold."""
+    """Draw runs by runs and partners, coloured by the metric; grey where there is no number; self-play in bold."""
     sheet = report.sheet
     values = sheet.values()
     why = [[cell.partition(":")[0] if isinstance(cell, str) else None for cell in row] for row in sheet.cells]
     low, high = tables.colour_ends(values, sheet.metric)
-    rows = [f"{_wrapped(agent.label)}\nseed {agent.seed}" for agent in sheet.rows]
+    rows = [f"{_wrapped(entrant.label)}\nseed {entrant.seed}" for entrant in sheet.rows]
     columns = [_wrapped(name) if seed is None else f"{_wrapped(name)} {seed}" for _, name, seed in _names(sheet)]
     groups = [partner.population for partner in sheet.partners]
     lines = [len(rows) + k for k, name in enumerate(groups) if k == 0 or name != groups[k - 1]]

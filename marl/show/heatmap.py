@@ -25,9 +25,9 @@ def draw(
     heavy: Collection[tuple[int, int]] = (),
     lines: Sequence[int] = (),
 ) -> Path:
-    """``values`` [rows, columns], nan where ``why`` says what is written instead. ``low`` and ``high`` are the ends of
-    the colours, ``heavy`` cells are in bold, ``lines`` are drawn between groups: left of these columns. More than
-    ``DENSE`` rows or columns leave no room for the words and numbers in the cells."""
+    """Draw ``values`` [rows, columns], nan where ``why`` says what is written instead. ``low`` and ``high`` are the
+    ends of the colours, ``heavy`` cells are in bold, ``lines`` are drawn between groups: left of these columns. More
+    than ``DENSE`` rows or columns leave no room for the words and numbers in the cells."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

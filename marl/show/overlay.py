@@ -19,7 +19,7 @@ RING = 3  # pixels
 
 
 def describe(moment: Moment, lane: int = 0) -> list[str]:
-    """One piece of text per agent that is hit."""
+    """Return one piece of text per agent that is hit."""
     names = moment.env.spec.action_names
     pieces = []
     for agent in moment.hit[lane].nonzero().flatten().tolist():

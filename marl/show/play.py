@@ -37,7 +37,7 @@ SPARE = "1234567890zxcvbnmrtyuiopfghjkl"
 
 
 class Quit(Exception):
-    """The person has had enough."""
+    """The person has quit."""
 
 
 def bind_keys(spec: EnvSpec) -> dict[str, int]:
@@ -58,7 +58,7 @@ def bind_keys(spec: EnvSpec) -> dict[str, int]:
 
 
 def legend(spec: EnvSpec, keys: dict[str, int]) -> str:
-    """One line: the keys of every action."""
+    """Return one line: the keys of every action."""
     names = spec.action_names or tuple(f"action {a}" for a in range(spec.n_actions))
     found = [f"{'/'.join(k for k, a in keys.items() if a == action)} {name}" for action, name in enumerate(names)]
     return "   ".join([*found, "q leave"])
@@ -71,8 +71,8 @@ class Keyboard:
         self.descriptor, self.waiting = descriptor, ""
 
     def key(self, timeout: float | None) -> str | None:
-        """The next key; None where ``timeout`` seconds (None: for ever) pass without one. Raises Quit at the end of the
-        input."""
+        """Return the next key; None where ``timeout`` seconds (None: for ever) pass without one. Raise Quit at the end
+        of the input."""
         if not self.waiting:
             if not select.select([self.descriptor], [], [], timeout)[0]:
                 return None
@@ -149,7 +149,7 @@ class Person:
 
 
 def seats_of(seat: int, n_agents: int) -> Tensor:
-    """Long [1, n]: policy 1, the person, has ``seat``, policy 0 all others."""
+    """Return long [1, n]: policy 1, the person, has ``seat``, policy 0 all others."""
     if not 0 <= seat < n_agents:
         raise ConfigError(f"seat={seat} is not in this game; there are 0..{n_agents - 1}")
     return (torch.arange(n_agents) == seat).long()[None]

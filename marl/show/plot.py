@@ -35,7 +35,7 @@ def on_grid(runs: list[Rows], key: str, points: int = 100) -> tuple[np.ndarray, 
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean and 95% interval over axis 0; a single run has no band."""
+    """Return mean and 95% interval over axis 0; a single run has no band."""
     mean = values.mean(0)
     if len(values) < 2:
         return mean, mean, mean
@@ -85,7 +85,7 @@ def run_curve(run_dir: Path) -> Path | None:
 
 
 def final_values(runs: list[Rows], key: str, last: int = 1) -> np.ndarray:
-    """The mean of the ``last`` values of each run that has any."""
+    """Return the mean of the ``last`` values of each run that has any."""
     return np.array([c[1][-last:].mean() for c in (curve(rows, key) for rows in runs) if len(c[0])])
 
 

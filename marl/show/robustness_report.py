@@ -39,7 +39,7 @@ def _score_dict(score: Score) -> dict[str, Any]:
 
 
 def document(matrix: Matrix) -> dict[str, Any]:
-    """Everything, for JSON."""
+    """Return everything, for JSON."""
     rows = []
     for row in matrix.rows:
         cells = {
@@ -58,7 +58,7 @@ def document(matrix: Matrix) -> dict[str, Any]:
 
 
 def csv_text(matrix: Matrix) -> str:
-    """One line per row and column; what does not exist is empty."""
+    """Return CSV with one line per row and column; what does not exist is empty."""
     lines = []
     for row in matrix.rows:
         worst = row.worst(matrix.metric, matrix.baseline)
@@ -114,7 +114,7 @@ def _row_name(row: Row) -> Text:
 
 
 def table(matrix: Matrix) -> tuple[Table, list[str]]:
-    """The table, and the notes that its numbers in brackets refer to. A method of one run is not shown twice."""
+    """Return the table, and the notes that its numbers in brackets refer to. A method of one run is not shown twice."""
     over = f"; leads over {matrix.versus}" if matrix.versus else ""
     made = Table(title=f"{matrix.name}: {matrix.metric.replace('_', ' ')} over {matrix.episodes} episodes a cell{over}")
     notes: list[str] = []
@@ -143,7 +143,7 @@ def _runs_of(row: Row, matrix: Matrix) -> int:
 
 
 def heatmap(matrix: Matrix, path: Path) -> Path:
-    """Methods (and their means over tasks) by columns, coloured by the metric; grey where there is no score."""
+    """Draw methods (and their means over tasks) by columns, coloured by the metric; grey where there is no score."""
     rows = [row for row in matrix.rows if row.level != "run"]
     values = np.full((len(rows), len(matrix.columns)), np.nan)
     why: list[list[str | None]] = [[None] * len(matrix.columns) for _ in rows]
@@ -166,7 +166,7 @@ def heatmap(matrix: Matrix, path: Path) -> Path:
 
 
 def tensorboard(matrix: Matrix, folder: Path) -> None:
-    """Scalars ``robustness/<column>/<metric>`` of every run, at the step of its checkpoint."""
+    """Return the scalars ``robustness/<column>/<metric>`` of every run, at the step of its checkpoint."""
     runs: dict[str, tuple[int, dict[str, float]]] = {}
     for row in matrix.rows:
         if row.level != "run":

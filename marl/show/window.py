@@ -17,7 +17,7 @@ class WindowClosed(Exception):
 
 
 def load_pygame() -> ModuleType:
-    """Pygame without its greeting; ConfigError if it is not installed."""
+    """Return pygame without its greeting; raise ConfigError if it is not installed."""
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             import pygame
@@ -40,7 +40,7 @@ class Window:
     def show(self, frame: np.ndarray, seconds: float = 0.0) -> None:
         """Put ``frame`` on the screen, then wait for its time, or for ``seconds``.
 
-        WindowClosed if the window was closed, also by Escape; ConfigError if there is no screen.
+        Raise WindowClosed if the window was closed, also by Escape; ConfigError if there is no screen.
         """
         if self.closed:
             raise WindowClosed
@@ -73,11 +73,11 @@ class Window:
                 raise WindowClosed
 
     def content(self) -> np.ndarray:
-        """What is on the screen, uint8 [height, width, 3]."""
+        """Return what is on the screen, uint8 [height, width, 3]."""
         return self._pygame.surfarray.array3d(self._pygame.display.get_surface()).swapaxes(0, 1)
 
     def close(self) -> None:
-        """Take the window away; safe to call twice."""
+        """Close the window; safe to call twice."""
         self.closed = True
         if self._screen is not None:
             self._screen = None

@@ -161,14 +161,14 @@ def test_an_early_checkpoint_plays_as_it_did(vdn: Path, tmp_path: Path) -> None:
     node = {"early": {"runs": str(vdn), "checkpoints": [0, 1]}}
     early, late = read_populations(node, from_run(vdn, "mine", None, None).env, "toy-corridor")
     for partner in (early, late):
-        opens = partner.agent.opens
+        opens = partner.entrant.opens
         policy = load_policy(opens, _spec(), torch.device("cpu"), Streams(0))
         saved = checkpoint.load_state(pick_checkpoint(vdn, opens["checkpoint"]))
         assert saved["clock"]["env_steps"] == opens["checkpoint"]
         weights = saved["algo"]["learner"]["agent"]
         assert all(torch.equal(value, weights[name]) for name, value in policy.params().items())
-    assert early.agent.content["state"] != late.agent.content["state"]
-    assert seat([early.agent] * 2, setting(tmp_path)).key != seat([late.agent] * 2, setting(tmp_path)).key
+    assert early.entrant.content["state"] != late.entrant.content["state"]
+    assert seat([early.entrant] * 2, setting(tmp_path)).key != seat([late.entrant] * 2, setting(tmp_path)).key
 
 
 def _spec() -> EnvSpec:
@@ -176,7 +176,7 @@ def _spec() -> EnvSpec:
 
 
 def test_scripts_whose_files_differ_are_different_partners(tmp_path: Path) -> None:
-    agents = []
+    contents = []
     for text in ("one", "other", "one"):
         (tmp_path / "weights").write_text(text)
         node = {"p": {"policies": {"x": fake("Scripted", actions=[0, 0]) | {"path": str(tmp_path / "weights")}}}}
@@ -184,8 +184,8 @@ def test_scripts_whose_files_differ_are_different_partners(tmp_path: Path) -> No
             read_populations(node, CORRIDOR, "corridor")
         node["p"]["policies"]["x"]["_target_"] = f"{__name__}.FromFile"
         del node["p"]["policies"]["x"]["actions"]
-        agents.append(read_populations(node, CORRIDOR, "corridor")[0].agent.content)
-    assert agents[0] == agents[2] != agents[1]
+        contents.append(read_populations(node, CORRIDOR, "corridor")[0].entrant.content)
+    assert contents[0] == contents[2] != contents[1]
 
 
 class FromFile:
@@ -194,12 +194,12 @@ class FromFile:
 
 
 def test_members_are_asked_for_by_name(vdn: Path) -> None:
-    agent = with_member(from_run(vdn, "mine", None, None), "partner 2")
-    assert agent.who == "mine partner 2 seed 0" and agent.content["member"] == "partner 2"
+    entrant = with_member(from_run(vdn, "mine", None, None), "partner 2")
+    assert entrant.who == "mine partner 2 seed 0" and entrant.content["member"] == "partner 2"
     with pytest.raises(ConfigError, match="no member partner 2: ValueAlgorithm trains one team only"):
-        load_policy(agent.opens, _spec(), torch.device("cpu"), Streams(0))
+        load_policy(entrant.opens, _spec(), torch.device("cpu"), Streams(0))
     found = read_populations(
-        {"b": {"runs": {"name": "mine", "path": str(vdn)}, "members": ["x", "y"]}}, agent.env, "toy-corridor"
+        {"b": {"runs": {"name": "mine", "path": str(vdn)}, "members": ["x", "y"]}}, entrant.env, "toy-corridor"
     )
     assert [partner.name for partner in found] == ["mine x seed 0", "mine y seed 0"]
 

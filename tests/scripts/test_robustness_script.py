@@ -16,14 +16,14 @@ from marl.measure.robustness_scores import add_leads
 from marl.show.robustness_report import table, write
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
-from tests.support.robustness_parts import NATURAL, TRIP, agent, column, fake, matrix, measured, setting
+from tests.support.robustness_parts import NATURAL, TRIP, column, entrant, fake, matrix, measured, setting
 
 # what it leaves behind
 
 
 def test_files_hold_the_matrix(tmp_path: Path) -> None:
-    agents = [agent([0, 0]), agent([0, 1], seed=1)]
-    rows, _ = measured(agents, [NATURAL, TRIP, column("peek", fake("Peek"))], setting(tmp_path))
+    entrants = [entrant([0, 0]), entrant([0, 1], seed=1)]
+    rows, _ = measured(entrants, [NATURAL, TRIP, column("peek", fake("Peek"))], setting(tmp_path))
     write(matrix(rows), tmp_path / "out")
     left = {path.name for path in (tmp_path / "out").iterdir()}
     assert left == {"matrix.csv", "matrix.json", "matrix.png", "tensorboard"}
@@ -41,7 +41,7 @@ def test_files_hold_the_matrix(tmp_path: Path) -> None:
 
 
 def test_files_and_the_table_hold_the_leads(tmp_path: Path) -> None:
-    rows, _ = measured([agent([0, 0]), agent([0, 1], "other")], [NATURAL], setting(tmp_path))
+    rows, _ = measured([entrant([0, 0]), entrant([0, 1], "other")], [NATURAL], setting(tmp_path))
     rows = add_leads(rows, "scripted", "win_rate")
     write(replace(matrix(rows), versus="scripted"), tmp_path / "out")
     found = json.loads((tmp_path / "out" / "matrix.json").read_text())
@@ -60,7 +60,7 @@ def test_the_heatmap_shows_the_numbers(tmp_path: Path) -> None:
     """Another win rate, another colour; grey only where there is none."""
 
     def colours(actions: list[int], columns: list[Any]) -> set[tuple[int, int, int]]:
-        rows, _ = measured([agent(actions)], columns, setting(tmp_path))
+        rows, _ = measured([entrant(actions)], columns, setting(tmp_path))
         write(matrix(rows), tmp_path / "out")
         with Image.open(tmp_path / "out" / "matrix.png") as picture:
             found = picture.convert("RGB").getcolors(10**6)

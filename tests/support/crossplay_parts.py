@@ -71,7 +71,7 @@ def pairs(rows: list[Entrant], columns: list[Entrant], where: Setting) -> list[l
 
 
 def scored(plan: list[list[list[Seating]]], metric: str = "return") -> tuple[list[list[Cell]], Outcome]:
-    """The matrix of a plan after one pass in this process."""
+    """Return the matrix of a plan after one pass in this process."""
     outcome = measure((one for row in plan for pair in row for one in pair), 1)
     found = [[score_pair([read_cell(one, outcome) for one in pair], metric) for pair in row] for row in plan]
     return found, outcome
@@ -86,7 +86,7 @@ def by_hand(
     values: list[list[float | str | None]], labels: list[str], partners: list[tuple[str, str]] | None = None,
     answers: list[list[float]] | None = None, env: Any = MATRIX,
 ) -> Sheet:  # fmt: skip
-    """A sheet of given means; ``partners`` are (population, name), ``answers`` what best responses reach with them."""
+    """Return a sheet of given means; ``partners`` are (population, name), ``answers`` what best responses reach."""
 
     def pair(value: float | str | None) -> Cell:
         return Pair(float(value), 0.0, 6, (float(value),)) if isinstance(value, int | float) else value

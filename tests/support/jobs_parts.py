@@ -23,7 +23,7 @@ class Sum:
 
 
 def add_up(job: Sum, tell: Callable[[float], None]) -> tuple[int, int]:
-    """The sum, and the process that found it."""
+    """Return the sum, and the process that found it."""
     total = 0
     for k in range(job.n):
         total += k

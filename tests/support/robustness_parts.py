@@ -160,7 +160,7 @@ def fake(name: str, **options: Any) -> dict[str, Any]:
     return {"_target_": f"tests.support.robustness_parts.{name}", "_partial_": True, **options}
 
 
-def agent(
+def entrant(
     actions: list[int] | None, label: str = "scripted", seed: int = 0, env: Any = MATRIX, task: str = "matrix"
 ) -> Entrant:
     policy = fake("Scripted", actions=actions)
@@ -181,16 +181,18 @@ TRIP = column("trip", fake("Trip", agents=1, to=1))
 BOTH = column("both", fake("Trip", agents=2, to=1))
 
 
-def plan(agents: list[Entrant], columns: list[Column], where: Setting, references: Any = ()) -> list[list[Cell]]:
-    return [[plan_cell(one, column, where, list(references)) for column in columns] for one in agents]
+def plan(entrants: list[Entrant], columns: list[Column], where: Setting, references: Any = ()) -> list[list[Cell]]:
+    return [[plan_cell(one, column, where, list(references)) for column in columns] for one in entrants]
 
 
-def measured(agents: list[Any], columns: list[Any], where: Setting, references: Any = ()) -> tuple[list[Row], Outcome]:
+def measured(
+    entrants: list[Any], columns: list[Any], where: Setting, references: Any = ()
+) -> tuple[list[Row], Outcome]:
     """Rows of a matrix after one pass in this process."""
-    cells = plan(agents, columns, where, references)
+    cells = plan(entrants, columns, where, references)
     outcome = measure([cell for row in cells for cell in row], 1)
     found = [{c.name: read_cell(cell, outcome) for c, cell in zip(columns, row, strict=True)} for row in cells]
-    return score_rows(agents, found, "natural", "win_rate"), outcome
+    return score_rows(entrants, found, "natural", "win_rate"), outcome
 
 
 def matrix(rows: list[Row], metric: str = "win_rate", complete: bool = True) -> Matrix:

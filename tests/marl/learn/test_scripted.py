@@ -31,7 +31,7 @@ def game(env: str) -> Tree:
 
 def population(name: str, env: str) -> list[Entrant]:
     tree = yaml.safe_load((CONF / "partners" / f"{name}.yaml").read_text())
-    return [one.agent for one in read_populations(tree, game(env), env)]
+    return [one.entrant for one in read_populations(tree, game(env), env)]
 
 
 def test_random_play_is_uniform_over_what_is_available() -> None:
@@ -87,7 +87,7 @@ def test_every_policy_of_a_script_plays(name: str) -> None:
     env = game("overcooked/cramped_room" if name == "cooks" else "mds_mini")
     tree |= {"goals": [[0, 2], [4, 2]]} if name == "walkers" else {}
     (partner,) = read_populations({"p": {"policies": {name: tree}}}, env, "game")
-    policy = load_policy(partner.agent.opens, game_spec(env), torch.device("cpu"), Streams(0))
+    policy = load_policy(partner.entrant.opens, game_spec(env), torch.device("cpu"), Streams(0))
     assert policy.begin(2, torch.Generator()).keys() <= {"memory"}
 
 

@@ -21,7 +21,7 @@ from marl.run.build import make_env
 from marl.run.evaluate import evaluate
 from marl.run.teams import load_policy
 from tests.support.crossplay_parts import CALLS, STARTS, THREE, by_hand, mean, pairs, player, scored, setting
-from tests.support.robustness_parts import CORRIDOR, agent
+from tests.support.robustness_parts import CORRIDOR, entrant
 
 ZERO, ONE = player(0), player(1)
 
@@ -58,7 +58,7 @@ def test_win_rates(tmp_path: Path) -> None:
 
 def test_a_team_alone_plays_as_it_is_evaluated(tmp_path: Path) -> None:
     """The diagonal is self-play under the same random numbers: starts of the corridor differ from lane to lane."""
-    runner = agent(None, env=CORRIDOR)
+    runner = entrant(None, env=CORRIDOR)
     where = setting(tmp_path, episodes=9)
     cell = seat([runner, runner], where).play(lambda done: None)
     env, streams = make_env(OmegaConf.create({"env": CORRIDOR}), 4, 0), Streams(0)
@@ -232,7 +232,7 @@ def test_partners_that_cannot_be_met_and_runs_that_are_partners() -> None:
     self-play bounds what is possible with it."""
     values: list[list[float | str | None]] = [[9, 1, "not possible: x", None, 2], [1, 6, 7, 3, 4]]
     sheet = by_hand(values, ["a", "a"], [("p", "gone"), ("p", "self"), ("p", "other")])
-    same = replace(sheet.partners[1], agent=sheet.rows[0])
+    same = replace(sheet.partners[1], entrant=sheet.rows[0])
     sheet = Sheet(sheet.metric, sheet.rows, [sheet.partners[0], same, sheet.partners[2]], sheet.cells,
                   [(7, False), (9, False), (4, False)])  # fmt: skip
     (held,) = methods(sheet)[0].held

@@ -31,8 +31,8 @@ from tests.support.robustness_parts import (
     Starts,
     Student,
     Trip,
-    agent,
     column,
+    entrant,
     fake,
     matrix,
     measured,
@@ -56,7 +56,7 @@ def forget() -> None:
 def test_a_row_by_hand(tmp_path: Path) -> None:
     """Payoffs [[8, 2], [4, 0]]; the team plays (0, 0) and wins with 8. Six episodes on four lanes, 0 1 2 3 0 1, of
     which the attack trips three: 4 instead of 8 where one agent is made to play 1, 0 where both are."""
-    (method, row), outcome = measured([agent([0, 0])], [NATURAL, TRIP, BOTH], setting(tmp_path))
+    (method, row), outcome = measured([entrant([0, 0])], [NATURAL, TRIP, BOTH], setting(tmp_path))
     assert outcome.complete and not outcome.impossible and (method.level, row.level) == ("method", "run")
     natural, trip, both = (score(row, name) for name in ("natural", "trip", "both"))
     assert (natural.win_rate.mean, natural.returns.mean, natural.return_std) == (1.0, 8.0, 0.0)
@@ -90,8 +90,8 @@ def test_drops_are_paired() -> None:
 
 def test_seeds_of_a_method_and_tasks(tmp_path: Path) -> None:
     """One seed always wins with 8, the other never, with 2; another task has one run."""
-    agents = [agent([0, 0]), agent([0, 1], seed=1), agent(None, env=CORRIDOR, task="corridor")]
-    rows, _ = measured(agents, [NATURAL, TRIP], setting(tmp_path))
+    entrants = [entrant([0, 0]), entrant([0, 1], seed=1), entrant(None, env=CORRIDOR, task="corridor")]
+    rows, _ = measured(entrants, [NATURAL, TRIP], setting(tmp_path))
     assert [(row.level, row.task, row.seeds) for row in rows] == [
         ("method", "matrix", (0, 1)), ("run", "matrix", (0,)), ("run", "matrix", (1,)), ("method", "corridor", (0,)),
         ("run", "corridor", (0,)), ("tasks", "matrix, corridor", (0, 1)),
@@ -112,13 +112,13 @@ def test_leads_are_paired_by_seed_and_task() -> None:
     The third method shares no seed."""
     wins = {("a", "base"): [0.1, 0.5, 0.6], ("a", "other"): [0.2, 0.7, 0.9], ("b", "base"): [0.5, 0.5],
             ("b", "other"): [0.5, 0.7, 1.0], ("a", "alone"): [0.4]}  # fmt: skip
-    agents, cells = [], []
+    entrants, cells = [], []
     for (task, label), values in wins.items():
         for k, value in enumerate(values):
-            agents.append(agent([0, 0], label, k + 5 * (label == "alone"), task=task))
+            entrants.append(entrant([0, 0], label, k + 5 * (label == "alone"), task=task))
             won = np.arange(10) < 10 * value
             cells.append({"x": dict.fromkeys(("return", "length", "hits", "hit_actions"), won * 1.0) | {"won": won}})
-    rows = add_leads(score_rows(agents, cells, None, "win_rate"), "base", "win_rate")
+    rows = add_leads(score_rows(entrants, cells, None, "win_rate"), "base", "win_rate")
     found = {(row.level, row.task, row.label): row.leads.get("x") for row in rows if row.leads}
     assert list(found) == [("method", "a", "other"), ("method", "b", "other"), ("tasks", "a, b", "other")]
     lead, half = found["method", "a", "other"], T_975[2] * 0.1 / 3**0.5
@@ -153,7 +153,7 @@ def test_every_cell_begins_the_same_episodes(tmp_path: Path) -> None:
     """Also in later rounds, in a game that draws while it is played, and under an attack that lets it last longer."""
     counting = {**CORRIDOR, "_target_": "tests.support.robustness_parts.Counting"}
     columns = [column(f"stay {k}", fake("Starts", agents=k, to=0)) for k in (0, 2)]
-    rows, _ = measured([agent(None, env=counting)], columns, setting(tmp_path, 12, 4))
+    rows, _ = measured([entrant(None, env=counting)], columns, setting(tmp_path, 12, 4))
     lengths = [score(rows[0], c.name).length for c in columns]
     assert lengths[0] < lengths[1]
     first, second = Starts.SEEN[:3], Starts.SEEN[3:]
@@ -176,8 +176,8 @@ def test_a_column_may_differ_by_task(tmp_path: Path) -> None:
     """The attack trips nobody, but both agents on one task; on another what its game pays differs."""
     tasks = {"second": {"attack": {"agents": 2}}, "third": {"env": {"payoff": [[7, 2], [4, 0]]}}}
     varied = replace(column("varied", fake("Trip", agents=0, to=1)), tasks=tasks)
-    agents = [agent([0, 0], task=task) for task in ("first", "second", "third")]
-    rows, outcome = measured(agents, [NATURAL, varied], setting(tmp_path))
+    entrants = [entrant([0, 0], task=task) for task in ("first", "second", "third")]
+    rows, outcome = measured(entrants, [NATURAL, varied], setting(tmp_path))
     assert outcome.complete
     returns = {row.task: score(row, "varied").returns.mean for row in rows if row.level == "run"}
     assert returns == {"first": 8.0, "second": 4.0, "third": 7.0}
@@ -189,38 +189,38 @@ def test_a_column_may_differ_by_task(tmp_path: Path) -> None:
 
 
 def test_what_is_measured_stays_and_what_changes_is_measured_anew(tmp_path: Path) -> None:
-    agents, columns, where = [agent([0, 0]), agent([0, 1], seed=1)], [NATURAL, TRIP], setting(tmp_path)
-    first, _ = measured(agents, columns, where)
-    assert CALLS["Trip"] == 4, "two rounds for each agent"
-    second, _ = measured(agents, columns, where)
+    entrants, columns, where = [entrant([0, 0]), entrant([0, 1], seed=1)], [NATURAL, TRIP], setting(tmp_path)
+    first, _ = measured(entrants, columns, where)
+    assert CALLS["Trip"] == 4, "two rounds for each entrant"
+    second, _ = measured(entrants, columns, where)
     assert CALLS["Trip"] == 4 and second == first
     for changed, rounds in (
-        ((agents, columns, setting(tmp_path, episodes=7)), 4),
-        ((agents, columns, setting(tmp_path, n_envs=2)), 6),
-        ((agents, columns, setting(tmp_path, seed=1)), 4),
-        ((agents, [NATURAL, column("trip", fake("Trip", agents=1, to=0))], where), 4),
-        (([agent([0, 0]), agent([1, 1], seed=1)], columns, where), 2),  # other weights: one agent alone
-        (([agent([0, 0], env={**agents[0].env, "payoff": [[8, 2], [4, 1]]})], columns, where), 2),
+        ((entrants, columns, setting(tmp_path, episodes=7)), 4),
+        ((entrants, columns, setting(tmp_path, n_envs=2)), 6),
+        ((entrants, columns, setting(tmp_path, seed=1)), 4),
+        ((entrants, [NATURAL, column("trip", fake("Trip", agents=1, to=0))], where), 4),
+        (([entrant([0, 0]), entrant([1, 1], seed=1)], columns, where), 2),  # other weights: one entrant alone
+        (([entrant([0, 0], env={**entrants[0].env, "payoff": [[8, 2], [4, 1]]})], columns, where), 2),
     ):
         CALLS.clear()
         measured(*changed)
         assert CALLS["Trip"] == rounds, changed
     CALLS.clear()
-    measured([agent([0, 0], label="another name")], [NATURAL, column("renamed", TRIP.attack)], where)
-    measured(agents, columns, replace(where, threads=2))
+    measured([entrant([0, 0], label="another name")], [NATURAL, column("renamed", TRIP.attack)], where)
+    measured(entrants, columns, replace(where, threads=2))
     assert not CALLS, "names and threads decide nothing"
 
 
 def test_ctrl_c_keeps_what_is_finished_and_the_same_command_goes_on(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGINT)
     columns = [NATURAL, TRIP, column("interrupt", fake("Interrupting")), BOTH]
-    rows, outcome = measured([agent([0, 0])], columns, setting(tmp_path))
+    rows, outcome = measured([entrant([0, 0])], columns, setting(tmp_path))
     assert not outcome.complete and signal.getsignal(signal.SIGINT) is before
     assert rows[0].cells["interrupt"] == rows[0].cells["both"] == "not measured yet"
     assert score(rows[0], "trip").win_rate.mean == 0.5 and len(list((tmp_path / "cells").iterdir())) == 2
     assert CALLS == {"Trip": 2, "Interrupting": 1}
     columns[2] = TRIP
-    rows, outcome = measured([agent([0, 0])], columns, setting(tmp_path))
+    rows, outcome = measured([entrant([0, 0])], columns, setting(tmp_path))
     assert outcome.complete and CALLS == {"Trip": 4, "Interrupting": 1}
     assert score(rows[0], "both").returns.mean == 4.0
 
@@ -232,7 +232,7 @@ def test_a_crash_keeps_what_is_finished(tmp_path: Path, monkeypatch: pytest.Monk
     columns = [TRIP, column("crash", fake("Peek"))]
     monkeypatch.setattr("tests.support.robustness_parts.Peek.begin", fail)
     with pytest.raises(RuntimeError):
-        measured([agent([0, 0])], columns, setting(tmp_path))
+        measured([entrant([0, 0])], columns, setting(tmp_path))
     assert [path.suffix for path in (tmp_path / "cells").iterdir()] == [".json"]
 
 
@@ -240,7 +240,7 @@ def test_side_by_side_is_the_same(tmp_path: Path) -> None:
     cells = {}
     for processes in (1, 2):
         where = setting(tmp_path / str(processes))
-        (row,) = plan([agent([0, 0])], [TRIP, BOTH, column("peek", fake("Peek"))], where)
+        (row,) = plan([entrant([0, 0])], [TRIP, BOTH, column("peek", fake("Peek"))], where)
         outcome = measure(row, processes)
         assert outcome.complete and list(outcome.impossible) == [row[2].key]
         cells[processes] = [read_cell(cell, outcome) for cell in row[:2]]
@@ -255,7 +255,7 @@ def test_side_by_side_is_the_same(tmp_path: Path) -> None:
 
 def test_an_attack_that_a_victim_cannot_support_is_named_and_the_rest_is_measured(tmp_path: Path) -> None:
     columns = [NATURAL, column("peek", fake("Peek")), column("few", NATURAL.attack, absent_agents=1), TRIP]
-    rows, outcome = measured([agent([0, 0])], columns, setting(tmp_path))
+    rows, outcome = measured([entrant([0, 0])], columns, setting(tmp_path))
     assert outcome.complete and len(outcome.impossible) == 2
     assert rows[0].cells["peek"] == "not possible: attack=peek reads the values of its victim; Scripted shows none"
     assert "env.absent_agents is not an option of MatrixGame" in str(rows[0].cells["few"])
@@ -280,18 +280,18 @@ def test_the_student_is_an_attack_to_be_fitted() -> None:
 
 def test_attacks_are_fitted_to_each_victim_once(tmp_path: Path) -> None:
     """It finds out what agent 0 plays: 0 in one team, 1 in the other, and turns it around in even lanes."""
-    agents = [agent([0, 0]), agent([1, 0], seed=1)]
+    entrants = [entrant([0, 0]), entrant([1, 0], seed=1)]
     columns = [NATURAL, column("student", fake("Student", rounds=3), fit="victim")]
-    rows, _ = measured(agents, columns, setting(tmp_path))
+    rows, _ = measured(entrants, columns, setting(tmp_path))
     assert CALLS["fits"] == 2
     assert [score(row, "student").returns.mean for row in rows] == [6.0, 6.0, 6.0]  # 8 and 4, 4 and 8
     assert [score(row, "student").attacked_steps for row in rows[1:]] == [0.5, 0.5]
     about = [json.loads(path.read_text()) for path in sorted((tmp_path / "fits").glob("*.json"))]
     assert sorted(one["metrics"]["student/seen"] for one in about) == [0.0, 1.0]
     assert {(one["episodes"], one["env_steps"]) for one in about} == {(12, 12)}
-    measured(agents, columns, setting(tmp_path, episodes=7))
+    measured(entrants, columns, setting(tmp_path, episodes=7))
     assert CALLS["fits"] == 2, "other episodes, the same fit"
-    measured(agents, [column("student", fake("Student", rounds=4), fit="victim")], setting(tmp_path))
+    measured(entrants, [column("student", fake("Student", rounds=4), fit="victim")], setting(tmp_path))
     assert CALLS["fits"] == 4, "another attack, another fit"
 
 
@@ -301,7 +301,7 @@ def test_a_fit_depends_on_the_seed_alone(tmp_path: Path) -> None:
         torch.rand(k)  # whatever else was drawn before
         where = setting(tmp_path / str(k), seed=seed)
         before = torch.get_rng_state()
-        measured([agent([0, 0])], [column("student", fake("Student", rounds=2), fit="victim")], where)
+        measured([entrant([0, 0])], [column("student", fake("Student", rounds=2), fit="victim")], where)
         assert torch.equal(torch.get_rng_state(), before)
         (path,) = (where.out / "fits").glob("*.pt")
         found.append(torch.load(path, weights_only=True)["attack"]["drawn"])
@@ -310,14 +310,14 @@ def test_a_fit_depends_on_the_seed_alone(tmp_path: Path) -> None:
 
 def test_one_fit_to_a_reference_meets_all_victims(tmp_path: Path) -> None:
     """It thinks that everybody plays 0 and makes agent 0 play 1: nothing changes for the team that does anyway."""
-    agents = [agent([0, 0]), agent([1, 0], seed=1), agent(None, env=CORRIDOR, task="corridor")]
+    entrants = [entrant([0, 0]), entrant([1, 0], seed=1), entrant(None, env=CORRIDOR, task="corridor")]
     columns = [column("student", fake("Student", rounds=2), fit="reference")]
-    rows, _ = measured(agents, columns, setting(tmp_path), references=[agent([0, 1], label="reference")])
+    rows, _ = measured(entrants, columns, setting(tmp_path), references=[entrant([0, 1], label="reference")])
     assert CALLS["fits"] == 1
     returns = [score(row, "student").returns.mean for row in rows if row.task == "matrix" and row.level == "run"]
     assert returns == [6.0, 4.0]
     assert "fit_on= names 0 runs of the game of corridor" in str(rows[-2].cells["student"])
-    measured(agents[:2], columns, setting(tmp_path / "other"))
+    measured(entrants[:2], columns, setting(tmp_path / "other"))
     assert CALLS["fits"] == 3, "without a reference, each victim is its own"
 
 
@@ -327,7 +327,7 @@ def test_a_fit_that_is_not_possible_and_one_that_is_missing_are_said(tmp_path: P
         column("trip", TRIP.attack, fit="victim"),
         column("raw", fake("Student", rounds=1)),
     ]
-    rows, outcome = measured([agent([0, 0])], columns, setting(tmp_path))
+    rows, outcome = measured([entrant([0, 0])], columns, setting(tmp_path))
     assert outcome.complete and len(outcome.impossible) == 3
     for name, words in (("blind", "reads the values"), ("trip", "nothing to fit"), ("raw", "needs fit=victim")):
         assert words in str(rows[0].cells[name])
