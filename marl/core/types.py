@@ -118,7 +118,7 @@ def core_fields(spec: EnvSpec) -> dict[str, Field]:
         "terminated": Field((), torch.bool),
         "filled": Field((), torch.bool),  # transition t really happened
         "won": Field((), torch.bool, "episode"),
-        "length": Field((), torch.int16, "episode"),
+        "length": Field((), torch.int32, "episode"),
         "attacked": Field((), torch.bool, "episode"),
     }
 
