@@ -42,7 +42,7 @@ class Budget:
 
     @property
     def left(self) -> Tensor:
-        """long [B]"""
+        """Return what is left of each lane's budget, long [B]."""
         return self.limit - self.spent
 
     def affordable(self, hit: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class CompileNotice(event.Listener):
-    """Says once why nothing happens for a while: numba is at work, not what it stored earlier."""
+    """A listener that says once why nothing happens for a while: numba compiles what its cache does not hold."""
 
     said = False
 
@@ -38,7 +38,7 @@ class CompileNotice(event.Listener):
         self.said = True
 
     def on_end(self, event: event.Event) -> None:
-        """Several follow each other; the end of one means nothing."""
+        """Ignore the end: several compilations follow each other."""
 
 
 class UnfinishedError(RuntimeError):
@@ -46,7 +46,7 @@ class UnfinishedError(RuntimeError):
 
 
 class Sweep:
-    """Of this process. An attribute and no global: joblib's workers get a copy of what the main script holds."""
+    """The state of a sweep in this process. It is an attribute, because joblib's workers get copies of globals."""
 
     stopped = False  # by a signal: what is left of a sweep is not begun
 

@@ -90,7 +90,8 @@ def train(command: Command, tell: Callable[[float], None]) -> str | None:
 
 
 def train_all(sweeps: list[list[Command]], jobs: int) -> bool:
-    """One sweep after the other, ``jobs`` runs at once; whether all are finished. Those of a sweep that can, finish."""
+    """Train one sweep after the other, ``jobs`` runs at once, and return whether all finished. A run that fails ends
+    neither the others of its sweep nor their result, but the sweeps after it."""
     with StopRequest() as stop, JobProgress(sum(map(len, sweeps))) as progress:
         try:
             for sweep in sweeps:

@@ -18,7 +18,7 @@ def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Simulators compute in one thread, whatever tests before have set."""
+    """Let simulators compute in one thread, whatever tests before have set."""
     before = numba.get_num_threads()
     numba.set_num_threads(1)
     yield

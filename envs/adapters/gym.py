@@ -36,7 +36,7 @@ def Gym(
     n_envs: int,
     seed: int = 0,
 ) -> Pool:
-    """``n_envs`` lanes of the Gymnasium environment that ``env`` builds with ``kwargs``.
+    """Make ``n_envs`` lanes of the Gymnasium environment that ``env`` builds with ``kwargs``.
 
     ``env`` is a registered name such as "package:Name-v3" (the package is imported first), "package.module:function",
     or a picklable callable. ``reward`` pools per-agent rewards. Gymnasium's ``truncated`` is kept; episodes are also

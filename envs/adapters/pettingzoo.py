@@ -35,7 +35,7 @@ def PettingZoo(
     n_envs: int,
     seed: int = 0,
 ) -> Pool:
-    """``n_envs`` lanes of the ParallelEnv that ``env`` builds with ``kwargs``.
+    """Make ``n_envs`` lanes of the ParallelEnv that ``env`` builds with ``kwargs``.
 
     ``env`` is a picklable callable, or "package.module" holding ``parallel_env``, or "package.module:function".
     ``reward`` pools the agents' rewards (``mean`` over the full team). ``state`` is the game's own ``state()`` or the

@@ -33,7 +33,7 @@ def SMACv2(
     n_envs: int,
     seed: int = 0,
 ) -> Pool:
-    """``n_envs`` StarCraft II games; ``workers`` None gives every lane its own process, since each waits for its game.
+    """Make ``n_envs`` StarCraft II games; ``workers`` None gives every lane a process, since each waits for its game.
 
     ``capability_config`` (team and position samplers) and ``options`` go to the package's
     ``StarCraftCapabilityEnvWrapper`` as they are, except ``seed`` (per lane) and ``continuing_episode`` (how the

@@ -127,7 +127,7 @@ class SkirmishParallel(ParallelEnv):
         return self.battle.observe().state[0].numpy().copy()
 
     def capabilities(self) -> np.ndarray:
-        """As ``Skirmish.capabilities``, f32 [n * cap_size]."""
+        """Return ``Skirmish.capabilities`` of the one battle, f32 [n * cap_size]."""
         return self.battle.capabilities()[0].numpy()
 
     def render(self) -> np.ndarray | None:

@@ -84,7 +84,7 @@ def line_up(types: np.ndarray, walkable: np.ndarray, lattice: np.ndarray, units:
 
 @rule
 def draw_types(team: np.ndarray, units: np.ndarray, first: int, last: int, lane: Record) -> None:
-    """Independent types for the units ``first`` .. last - 1; redrawn while all of them are of the excepted type."""
+    """Draw independent types for the units ``first`` .. last - 1, again while all of them are of the excepted type."""
     usable = first >= last
     while not usable:
         for i in range(first, last):

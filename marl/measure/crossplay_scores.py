@@ -133,8 +133,8 @@ def find_limits(
 
 
 def jackknife(estimate: Callable[[np.ndarray], float], n: int) -> Interval:
-    """Student's t interval of a statistic of ``n`` exchangeable runs, which its pairs share, from leaving out one run
-    at a time (Tukey 1958); unbounded below three. ``estimate`` is given the runs to use."""
+    """Return Student's t interval of a statistic of ``n`` exchangeable runs, which its pairs share, by leaving out one
+    run at a time (Tukey 1958); it is unbounded below three runs. ``estimate`` is given the runs to use."""
     every = np.arange(n)
     whole = estimate(every)
     if n < 3:
@@ -202,7 +202,7 @@ def _worst_pair(sheet: Sheet, kept: list[int], inside: np.ndarray) -> Worst:
 def _with_others(
     values: np.ndarray, members: list[int], label: str, groups: dict[str, list[int]]
 ) -> dict[str, Interval]:
-    """Over pairs with the runs of each other method: the mean over a method's runs of their means over the others."""
+    """Return, by other method, the mean over the method's runs of their means over pairs with that method's runs."""
     found = {}
     for other, theirs in groups.items():
         block = values[np.ix_(members, theirs)]
@@ -213,8 +213,8 @@ def _with_others(
 
 
 def _held(sheet: Sheet, members: list[int]) -> list[Held]:
-    """Partners that one of the method's runs could not meet are left out for all of them; a run that is a partner
-    itself counts with the others."""
+    """Return the method's scores with each population. Partners that one of its runs could not meet are left out for
+    all of them; a run that is a partner itself counts with the others."""
     values, first = sheet.values(), len(sheet.rows)
     populations: dict[str, list[int]] = {}
     for k, partner in enumerate(sheet.partners):
@@ -246,7 +246,7 @@ def _held(sheet: Sheet, members: list[int]) -> list[Held]:
 
 
 def _held_out(held: list[Held]) -> Interval | None:
-    """Over the runs that met every population."""
+    """Return the mean over populations, of the runs that met every one; None where there are not two populations."""
     means = np.array([one.by_run for one in held])
     if len(held) < 2 or np.isnan(means).any(0).all():
         return None

@@ -37,7 +37,7 @@ class Entrant:
 
     @property
     def who(self) -> str:
-        """Its name among the entrants of one game."""
+        """Return its name among the entrants of one game."""
         return f"{self.label} seed {self.seed}"
 
 

@@ -51,7 +51,7 @@ class Setting:
 
     @property
     def lanes(self) -> int:
-        """Lanes that one cell uses."""
+        """Return how many lanes one cell uses."""
         return min(self.n_envs, self.episodes)
 
 

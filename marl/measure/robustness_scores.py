@@ -174,9 +174,9 @@ def check_versus(versus: str | None, entrants: list[Entrant]) -> None:
 
 
 def add_leads(rows: list[Row], versus: str, metric: str) -> list[Row]:
-    """The rows of methods with their leads over the method ``versus``, run by run of one seed in one task: teams that
-    began as the same one share what that one was like. Student's t over the pairs, over tasks as for other scores.
-    Columns that lack a pair in a task have no lead."""
+    """Return the rows, those of methods with their leads over the method ``versus``. Runs are paired by seed and task,
+    because teams that began as the same one share what that one was like; intervals are Student's t over the pairs, and
+    over tasks as for other scores. Columns that lack a pair in a task have no lead."""
     runs = {(row.task, row.label, row.seeds): row.cells for row in rows if row.level == "run"}
 
     def leads(label: str, tasks: list[str], column: str) -> Interval | None:

@@ -30,9 +30,9 @@ def describe(moment: Moment, lane: int = 0) -> list[str]:
 
 
 def mark(frame: np.ndarray, env: VectorEnv, moment: Moment | None, lane: int = 0) -> np.ndarray:
-    """``frame`` uint8 [height, width, 3] of a lane with the attack on it; all frames of a film get the same size.
+    """Draw the attack on ``frame`` uint8 [height, width, 3] of a lane; all frames of a film get the same size.
 
-    ``moment`` None is the outcome: nobody is attacked any more.
+    With ``moment`` None, after the last step, nobody is attacked any more.
     """
     picture = Image.fromarray(frame)
     width, height = max(LEAST_WIDTH, picture.width), picture.height
@@ -56,7 +56,7 @@ def mark(frame: np.ndarray, env: VectorEnv, moment: Moment | None, lane: int = 0
 
 
 def _lines(pen: ImageDraw.ImageDraw, pieces: list[str], width: int) -> list[str]:
-    """The pieces in lines of at most ``width`` pixels; what does not fit into ``LINES`` of them is counted."""
+    """Set the pieces in lines of at most ``width`` pixels, and count those that do not fit into ``LINES`` lines."""
     lines = [pieces[0]]
     for done, piece in enumerate(pieces[1:], 1):
         more = f", and {len(pieces) - done} more"

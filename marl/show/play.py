@@ -41,7 +41,7 @@ class Quit(Exception):
 
 
 def bind_keys(spec: EnvSpec) -> dict[str, int]:
-    """Which key plays which action: those that its name suggests, or else the next of ``SPARE``."""
+    """Return the action of each key: a key that the action's name suggests, or else the next of ``SPARE``."""
     names = spec.action_names or tuple(f"action {a}" for a in range(spec.n_actions))
     keys: dict[str, int] = {}
     for action, name in enumerate(names):
@@ -89,7 +89,7 @@ class Keyboard:
 
     @contextmanager
     def single_keys(self) -> Iterator[None]:
-        """Inside, keys come at once and are not shown; ConfigError where this is no terminal."""
+        """Deliver keys at once and hide them, inside the context. Raise ConfigError where there is no terminal."""
         if not os.isatty(self.descriptor):
             raise ConfigError("playing needs a terminal; standard input is none")
         import termios
@@ -113,7 +113,7 @@ class Chooser:
         self.spec, self.keyboard, self.pace, self.keys = spec, keyboard, pace, bind_keys(spec)
 
     def __call__(self, available: list[int]) -> int:
-        """Keys of what cannot be done are ignored. Raises Quit."""
+        """Return the person's action among ``available``; keys of other actions are ignored. Raise Quit to leave."""
         if len(available) == 1:
             return available[0]  # nothing to choose: the dead
         while True:
@@ -156,8 +156,8 @@ def seats_of(seat: int, n_agents: int) -> Tensor:
 
 
 def as_text(picture: np.ndarray, columns: int, rows: int) -> Text:
-    """A picture, uint8 [height, width, 3], as half blocks that fit ``columns`` x ``rows`` characters: two pixels, one
-    above the other, in each."""
+    """Turn a picture, uint8 [height, width, 3], into half blocks that fit ``columns`` x ``rows`` characters; each holds
+    two pixels, one above the other."""
     height, width = picture.shape[:2]
     scale = min(columns / width, 2 * rows / height, 1.0)
     size = (max(1, round(width * scale)), max(2, 2 * round(height * scale / 2)))
@@ -199,8 +199,8 @@ class Screen:
 def play(
     env: VectorEnv, partners: Policy, seat: int, choose: Chooser, streams: Streams, episodes: int, screen: Screen
 ) -> Iterator[dict[str, float]]:
-    """Episodes of the person in ``seat`` with ``partners`` in all others, in an environment with one lane: what came
-    out of each, until they are over or the person has left."""
+    """Let the person in ``seat`` play with ``partners`` in all other seats, in an environment with one lane. Yield the
+    result of each episode, until there were ``episodes`` or the person has left."""
     board = Scoreboard(env.spec, env.device)
 
     def ask(available: list[int]) -> int:

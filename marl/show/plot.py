@@ -18,15 +18,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 
 
 def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """(env_steps, values) of one scalar, in order; a step tested twice counts once, the later row (the final test,
-    over more episodes) winning."""
+    """Return (env_steps, values) of one scalar, in order. A step that was tested twice counts once, with its later row:
+    the final test has more episodes."""
     points = {int(r["env_steps"]): float(r[key]) for r in rows if r.get(key) is not None}
     steps = np.array(sorted(points), dtype=np.int64)
     return steps, np.array([points[s] for s in steps])
 
 
 def on_grid(runs: list[Rows], key: str, points: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """Common x [points] and the runs interpolated on it [runs, points]; runs test at slightly different steps."""
+    """Interpolate runs, which test at slightly different steps, on common x [points]; return x and [runs, points]."""
     curves = [c for c in (curve(rows, key) for rows in runs) if len(c[0])]
     if not curves:
         return np.zeros(0), np.zeros((0, 0))
@@ -93,8 +93,8 @@ Tasks = dict[str, dict[str, list[tuple[int, Rows]]]]  # environment -> group of 
 
 
 def find_runs(pattern: str, also: tuple[str, ...] = ()) -> Tasks:
-    """Runs below every path that ``pattern`` matches, by environment and, within it, by everything but the seed. Their
-    rows are those of tests, and those of training that have a scalar of ``also``."""
+    """Return the runs below every path that ``pattern`` matches, by environment and, within it, by everything but the
+    seed. Their rows are those of tests, and those of training that have a scalar of ``also``."""
     tasks: Tasks = {}
     for folder in folders.find_runs(pattern, folders.TESTED):
         task, label, seed = folders.identify(json.loads((folder / "config.json").read_text(encoding="utf8")))
@@ -109,7 +109,7 @@ def find_runs(pattern: str, also: tuple[str, ...] = ()) -> Tasks:
 
 
 def provenance(pattern: str) -> dict[str, list[str]]:
-    """Commits that the runs below ``pattern`` were trained with and the commands that started them, each once."""
+    """Return the commits that the runs below ``pattern`` were trained with and the commands that started them."""
     found = folders.find_runs(pattern, folders.TESTED)
     metas = [json.loads((folder / "meta.json").read_text(encoding="utf8")) for folder in found]
     return {
@@ -119,8 +119,8 @@ def provenance(pattern: str) -> dict[str, list[str]]:
 
 
 def summary(tasks: Tasks, last: int = 1, also: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Per group: seeds, and for each test scalar, and training's scalars ``also``, the mean over runs of the mean of
-    their ``last`` values with its 95% interval."""
+    """Return, for each group, its seeds and, for each test scalar and the training scalars ``also``, the mean over runs
+    of the mean of their ``last`` values with its 95% interval."""
     document = []
     for task, groups in tasks.items():
         for label, members in groups.items():

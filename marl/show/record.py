@@ -19,7 +19,7 @@ LAST_FRAME_MS = 1500  # the outcome stays on screen
 
 
 def frame(team: Team, moment: Moment | None) -> np.ndarray:
-    """Lane 0 as it is now, uint8 [height, width, 3], with who is hit if the attack says whom it hits."""
+    """Draw lane 0 as it is now, uint8 [height, width, 3], and who is hit, if the attack says so."""
     picture = team.env.render(0)
     return mark(picture, team.env, moment) if "hit" in team.fields else picture.copy()
 
@@ -27,9 +27,9 @@ def frame(team: Team, moment: Moment | None) -> np.ndarray:
 def film(
     team: Team, episodes: int, window: Window | None = None
 ) -> tuple[list[list[np.ndarray]], list[dict[str, Any]]]:
-    """Greedy episodes of lane 0: frames (uint8 [height, width, 3]) and results of each.
+    """Play greedy episodes in lane 0; return the frames (uint8 [height, width, 3]) and the results of each.
 
-    ``window`` shows them as they are played; whoever closes it raises WindowClosed.
+    ``window`` shows the frames as they are played. Raise WindowClosed where it is closed.
     """
     films: list[list[np.ndarray]] = []
     results = []
@@ -56,7 +56,7 @@ def film(
 
 
 def save_gif(films: list[list[np.ndarray]], path: Path, fps: float) -> None:
-    """All films one after the other, each ending on its last frame for a moment."""
+    """Write all films one after the other as a GIF; each rests on its last frame for a moment."""
     images = [Image.fromarray(frame) for frames in films for frame in frames]
     step_ms = round(1000 / fps)
     durations = [step_ms] * len(images)

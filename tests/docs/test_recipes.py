@@ -57,7 +57,7 @@ class Recipe:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A current folder outside the repository, on the path as ``python -m`` puts it there."""
+    """Make a current folder outside the repository, on the path as ``python -m`` puts it there."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path

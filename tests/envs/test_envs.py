@@ -216,7 +216,7 @@ def test_real_foraging_contract():
 
 @pytest.fixture
 def starcraft(tmp_path, monkeypatch):
-    """A stand-in package on the path of this process and of its workers, and an empty game with one map."""
+    """Put a stand-in package on the path of this process and of its workers, and an empty game with one map."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "support/fakes"))
     monkeypatch.setenv("SC2PATH", str(tmp_path))
     (tmp_path / "Versions").mkdir()

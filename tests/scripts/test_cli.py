@@ -73,7 +73,7 @@ TRAIN = {
 
 
 def refused(capsys: pytest.CaptureFixture[str], script: str, *arguments: str) -> str:
-    """The line on stderr of a command that must be refused."""
+    """Return the line on stderr of a command that must be refused."""
     with pytest.raises(SystemExit) as left:
         command(script, *arguments)
     out, err = capsys.readouterr()

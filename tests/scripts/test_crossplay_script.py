@@ -44,7 +44,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vdn(runs: Path) -> Path:
-    """The folder of VDN's run."""
+    """Return the folder of VDN's run."""
     (config,) = (path for path in runs.rglob("config.json") if "vdn-none" in path.parts)
     return config.parent
 

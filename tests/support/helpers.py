@@ -45,7 +45,7 @@ def make_learner(spec: EnvSpec, mixer: Mixer, hooks: list[Any] | None = None, **
 
 
 def random_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
-    """Ragged episodes; half terminate, half are truncated; some actions are unavailable; padding is zero."""
+    """Make ragged episodes; half terminate, half are truncated; some actions are unavailable; padding is zero."""
     gen = torch.Generator().manual_seed(seed)
     T, n, A = spec.episode_limit, spec.n_agents, spec.n_actions
     batch = empty_batch(core_fields(spec), episodes, T, torch.device("cpu"))
@@ -72,7 +72,7 @@ def random_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
 
 
 def compose_train(runs_dir: Path, *overrides: str, config: str = "train") -> DictConfig:
-    """The configuration of a command line, with its run folder below ``runs_dir``."""
+    """Return the configuration of a command line, with its run folder below ``runs_dir``."""
     register_configs()
     with initialize_config_module("conf", version_base="1.3"):
         arguments = [*overrides, f"runs_dir={runs_dir}", "log.progress=off"]
@@ -99,19 +99,19 @@ def run_dir(cfg: DictConfig) -> Path:
 
 
 def train(folder: Path, *overrides: str) -> dict[str, Any]:
-    """A tiny run (``TINY``, then ``overrides``) in ``folder``; returns the final test results."""
+    """Train a tiny run (``TINY``, then ``overrides``) in ``folder``; return the final test results."""
     return fit(compose_train(folder.parent, *TINY, *overrides), folder)
 
 
 def newest_state(folder: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """Everything that the newest checkpoint of a run holds: (state, replay)."""
+    """Return everything that the newest checkpoint of a run holds: (state, replay)."""
     found = checkpoint.newest(folder / "checkpoints")
     assert found is not None, f"{folder} has no whole checkpoint"
     return checkpoint.load_state(found[0]), checkpoint.load_replay(found[0])
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:
-    """Paths at which two trees of tensors and builtins differ; bitwise, nan equals nan."""
+    """Return the paths at which two trees of tensors and builtins differ, bit by bit; nan equals nan."""
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return [d for key in a for d in differences(a[key], b[key], f"{where}/{key}")]
     if isinstance(a, list | tuple) and isinstance(b, list | tuple) and len(a) == len(b):
@@ -123,7 +123,7 @@ def differences(a: Any, b: Any, where: str = "") -> list[str]:
 
 
 def rows(folder: Path, file: str) -> list[dict[str, Any]]:
-    """Rows of ``metrics.jsonl`` or ``eval.jsonl`` without what the wall clock says."""
+    """Return the rows of ``metrics.jsonl`` or ``eval.jsonl`` without what the wall clock says."""
     return [
         {key: value for key, value in row.items() if not key.startswith("time/") or key == "time/lane_use"}
         for row in read_rows(folder / f"{file}.jsonl")
@@ -131,7 +131,7 @@ def rows(folder: Path, file: str) -> list[dict[str, Any]]:
 
 
 def command(script: str, *arguments: str) -> None:
-    """``python -m scripts.<script> <arguments>`` in this process; raises what it raises, SystemExit included."""
+    """Run ``python -m scripts.<script> <arguments>`` in this process; raise what it raises, SystemExit included."""
     root = logging.getLogger()
     handlers, level, argv = root.handlers[:], root.level, sys.argv
     sys.argv = [f"scripts/{script}.py", *arguments]

@@ -188,7 +188,7 @@ def plan(entrants: list[Entrant], columns: list[Column], where: Setting, referen
 def measured(
     entrants: list[Any], columns: list[Any], where: Setting, references: Any = ()
 ) -> tuple[list[Row], Outcome]:
-    """Rows of a matrix after one pass in this process."""
+    """Return the rows of a matrix after one pass in this process."""
     cells = plan(entrants, columns, where, references)
     outcome = measure([cell for row in cells for cell in row], 1)
     found = [{c.name: read_cell(cell, outcome) for c, cell in zip(columns, row, strict=True)} for row in cells]

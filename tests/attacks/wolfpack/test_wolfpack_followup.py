@@ -118,7 +118,7 @@ def test_the_plain_value_of_qplex_is_its_part_without_advantages() -> None:
 
 
 def deep_copied(victim: EpsilonGreedy, m: Moment) -> Tensor:
-    """The published loop on whole networks: a deep copy, an optimiser and a step for every row."""
+    """Run the published loop on whole networks: a deep copy, an optimiser and a step for every row."""
     rows = []
     for r in range(len(m.obs)):
         one = slice(r, r + 1)

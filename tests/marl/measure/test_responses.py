@@ -25,7 +25,7 @@ LEARNS = ("env=mds_mini", "env.episode_limit=5", "train.total_steps=4000", "trai
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SBC run, and runs that answer a walker and one of its partners."""
+    """Train an SBC run, and runs that answer a walker and one of its partners."""
     folder = tmp_path_factory.mktemp("responses")
     numba.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:

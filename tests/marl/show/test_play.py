@@ -35,7 +35,7 @@ def spec_of(*names: str, idle: int | None = None) -> EnvSpec:
 
 @pytest.fixture
 def typing() -> Iterator[tuple[Keyboard, int]]:
-    """A keyboard, and the end of a pipe on which to type."""
+    """Give a keyboard, and the end of a pipe on which to type."""
     read, write = os.pipe()
     yield Keyboard(read), write
     os.close(read)
