@@ -151,7 +151,7 @@ PUSH = make_spec(n=2, A=3, O=1, S=5, limit=40)
 
 
 def pushes(episodes: int, seed: int) -> Any:
-    """Make episodes in which the button moves where agent 0 plays 1 while feature 4 is above 1.5: about one step in 50."""
+    """Make episodes whose button moves where agent 0 plays 1 while feature 4 is above 1.5: one step in 50."""
     batch = button_batch(PUSH, episodes, seed)
     pushed = (batch.actions[..., 0] == 1) & (batch.state[..., 4] > 1.5)
     batch.state[:, 1:, 0] = pushed[:, :-1].cumsum(1).float() * 0.1

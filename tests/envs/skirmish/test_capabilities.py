@@ -207,7 +207,7 @@ def test_killed_two_loops_before_the_end_of_the_step() -> None:
 
 
 def shot_at(cooldown: float, **options: Any) -> list[float]:
-    """Show what a marine with 23 of 45 and a level of a half sees of its own health after each of two steps; one hit is 6.
+    """Read what a marine with 23 of 45 and a level of a half sees of its health after each of two steps; a hit is 6.
 
     The enemy fires when its weapon is ready in ``cooldown`` loops, and hits a loop later.
     """
