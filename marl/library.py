@@ -52,10 +52,11 @@ def train(*overrides: str, dir: str | Path | None = None) -> Run:
     """Train a team and return its run.
 
     Args:
-        overrides: as on the command line of ``scripts.train``: ``"algo=vdn"``, ``"env=toy/matrix"``,
+        overrides (str): as on the command line of ``scripts.train``: ``"algo=vdn"``, ``"env=toy/matrix"``,
             ``"train.total_steps=2000"``.
-        dir: the run folder; None: ``runs_dir/run_path``, as the script chooses it. A folder that holds the same run is
-            continued, or returned at once if it is finished; that of another configuration is refused.
+        dir (str | Path | None): the run folder; None: ``runs_dir/run_path``, as the script chooses it. A folder that
+            holds the same run is continued, or returned at once if it is finished; that of another configuration is
+            refused.
 
     Raises:
         ConfigError: for overrides that do not compose, options out of range, and a folder of another configuration.
@@ -71,10 +72,10 @@ def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> Vecto
     """Make the environment ``env=name`` with ``n_envs`` lanes.
 
     Args:
-        name: a name of ``conf/env``, such as ``"skirmish/2s3z"``.
-        n_envs: lanes.
-        seed: of the lanes' random streams.
-        options: what to change about its configuration, such as ``episode_limit=50``.
+        name (str): a name of ``conf/env``, such as ``"skirmish/2s3z"``.
+        n_envs (int): lanes.
+        seed (int): of the lanes' random streams.
+        options (Any): what to change about its configuration, such as ``episode_limit=50``.
 
     Raises:
         ConfigError: for a name or an option that does not exist, and for values out of range.
@@ -90,12 +91,12 @@ def load(run: str | Path | Run, checkpoint: int | None = None, *, env: str | Non
     """Load a trained team from its run folder.
 
     Args:
-        run: a run folder, or what ``train`` returned.
-        checkpoint: environment step of the checkpoint; None: the newest.
-        env: the environment to play in, a name of ``conf/env``; None: the one that it was trained in.
-        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:K"``.
-        threads: CPU threads; None: all.
-        env_options: what to change about the environment's configuration, such as ``ally_health=0.85``.
+        run (str | Path | Run): a run folder, or what ``train`` returned.
+        checkpoint (int | None): environment step of the checkpoint; None: the newest.
+        env (str | None): the environment to play in, a name of ``conf/env``; None: the one that it was trained in.
+        device (str): ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:K"``.
+        threads (int | None): CPU threads; None: all.
+        env_options (Any): what to change about the environment's configuration, such as ``ally_health=0.85``.
 
     Raises:
         ConfigError: where the folder is no run folder, has no such checkpoint, or does not fit the environment.
@@ -140,10 +141,10 @@ class Team:
         ``scripts.evaluate`` does with the same arguments.
 
         Args:
-            episodes: how many.
-            attack: a name of ``conf/attack``; None: nobody attacks.
-            seed: of the episodes.
-            n_envs: lanes played at once.
+            episodes (int): how many.
+            attack (str | None): a name of ``conf/attack``; None: nobody attacks.
+            seed (int): of the episodes.
+            n_envs (int): lanes played at once.
         """
         require_at_least("", 1, episodes=episodes, n_envs=n_envs)
         team = self._open(min(n_envs, episodes), seed, attack)
@@ -154,10 +155,10 @@ class Team:
         """Film greedy episodes as an animated GIF and return its path.
 
         Args:
-            path: where to write it; must end in ``.gif``.
-            episodes: how many.
-            seed: of the episodes.
-            fps: steps a second.
+            path (str | Path): where to write it; must end in ``.gif``.
+            episodes (int): how many.
+            seed (int): of the episodes.
+            fps (float): steps a second.
         """
         path = Path(path)
         if path.suffix.lower() != ".gif":
@@ -198,10 +199,10 @@ def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *ov
     """Measure trained teams against the attacks of a suite, and return the matrix.
 
     Args:
-        runs: run folders, patterns, or what ``train`` returned.
-        suite: a name of ``conf/suite``: the columns.
-        overrides: as on the command line of ``scripts.robustness``, such as ``"env=skirmish/2s3z"``.
-        options: its keys, such as ``episodes=200``, ``jobs=2``, ``out="outputs/nb"``.
+        runs (str | Path | Run | Sequence): run folders, patterns, or what ``train`` returned.
+        suite (str): a name of ``conf/suite``: the columns.
+        overrides (str): as on the command line of ``scripts.robustness``, such as ``"env=skirmish/2s3z"``.
+        options (Any): its keys, such as ``episodes=200``, ``jobs=2``, ``out="outputs/nb"``.
 
     ``marl.show.robustness_report`` shows the matrix as a table (``show``) and writes its files (``write``).
     """
@@ -216,10 +217,10 @@ def crossplay(
     """Let trained teams play with each other and with partners that they never met, and return the matrix.
 
     Args:
-        runs: run folders, patterns, or what ``train`` returned.
-        partners: a name of ``conf/partners``: populations of held-out partners.
-        overrides: as on the command line of ``scripts.crossplay``, such as ``"env=mds"``.
-        options: its keys, such as ``episodes=200``, ``jobs=2``, ``out="outputs/nb"``.
+        runs (str | Path | Run | Sequence): run folders, patterns, or what ``train`` returned.
+        partners (str): a name of ``conf/partners``: populations of held-out partners.
+        overrides (str): as on the command line of ``scripts.crossplay``, such as ``"env=mds"``.
+        options (Any): its keys, such as ``episodes=200``, ``jobs=2``, ``out="outputs/nb"``.
 
     ``marl.show.crossplay_report`` shows the matrix as tables (``show``) and writes its files (``write``).
     """
