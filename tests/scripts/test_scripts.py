@@ -270,7 +270,7 @@ def test_smax_is_the_yardstick_of_the_battle(monkeypatch: pytest.MonkeyPatch) ->
     assert here.absent() is None
     reason = smax.Smax("MMM2").absent()
     assert reason is not None and "no scenario MMM2" in reason and "3m, 8m" in reason
-    with pytest.raises(RuntimeError, match=r"envs\.smax nowhere 1 1 0\.1 failed: "):
+    with pytest.raises(RuntimeError, match=r"envs\.adapters\.smax nowhere 1 1 0\.1 failed: "):
         smax.Smax("nowhere").measure(1, 1, 0.1)
 
 
