@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from marl.core.checks import require_at_least
-from marl.core.intervals import Interval
+from marl.core.intervals import Interval, mean_interval
 from marl.core.protocols import VectorEnv
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 from marl.measure import crossplay as crossplay_engine
@@ -149,7 +149,9 @@ class Team:
         require_at_least("", 1, episodes=episodes, n_envs=n_envs)
         team = self._open(min(n_envs, episodes), seed, attack)
         with closing(team.env):
-            return summarise(teams.evaluate_team(team, episodes))
+            results = teams.evaluate_team(team, episodes)
+        attacked = ("hits", "hit_actions") if "hit" in team.fields else ()
+        return summarise(results) | {name: mean_interval(results[name]) for name in attacked}
 
     def record(self, path: str | Path, episodes: int = 1, *, seed: int = 0, fps: float = 8.0) -> Path:
         """Film greedy episodes as an animated GIF and return its path.

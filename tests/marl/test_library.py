@@ -98,6 +98,7 @@ def test_a_team_is_tested_as_by_the_script(run: marl.Run, tmp_path: Path) -> Non
     team = marl.load(run)
     scores = team.evaluate(episodes=12, seed=5, attack="random")
     assert {name: score.as_dict() for name, score in scores.items()} == {name: found[name] for name in scores}
+    assert scores.keys() == {"win_rate", "return", "length", "hits", "hit_actions"}
     assert team.evaluate(episodes=12, seed=5, attack="random") == scores
     assert team.spec.n_agents == marl.make_env("toy/corridor").spec.n_agents and str(run.dir) in repr(team)
 
