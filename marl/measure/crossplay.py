@@ -25,7 +25,7 @@ from marl.learn.policy import mix_random
 from marl.measure import matrix
 from marl.measure.crossplay_scores import Cell, CrossMatrix, Sheet, find_limits, methods, score_pair
 from marl.measure.entrants import Entrant, Tree, from_runs, same_game
-from marl.measure.matrix import Episodes, Tell, content_key
+from marl.measure.matrix import Episodes, Tell, content_key, digest
 from marl.measure.partners import Partner, read_populations
 from marl.run.build import make_env, use_threads
 from marl.run.evaluate import evaluate
@@ -97,9 +97,9 @@ def game_spec(env: Tree) -> EnvSpec:
 
 def seat(players: Sequence[Entrant], setting: Setting) -> Seating:
     """Return the table at which ``players[i]`` has seat i; all must play one game."""
-    by_content = {content_key(player.content): player for player in players}
+    by_content = {digest(player.content): player for player in players}
     keys, env = sorted(by_content), players[0].env
-    assign = tuple(keys.index(content_key(player.content)) for player in players)
+    assign = tuple(keys.index(digest(player.content)) for player in players)
     document = {
         "players": keys, "assign": assign, "env": env, "episodes": setting.episodes,
         "n_envs": setting.lanes, "seed": setting.seed, "epsilon": setting.epsilon,

@@ -106,10 +106,16 @@ def read_options(cfg: DictConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def content_key(document: dict[str, Any]) -> str:
-    """Return the digest of plain data, whatever the order of its keys, under today's layout and rules of measuring."""
-    text = json.dumps({"layout": LAYOUT, "measurement": MEASUREMENT, **document}, sort_keys=True)
+def digest(document: dict[str, Any]) -> str:
+    """Return the digest of plain data, whatever the order of its keys. It does not change with ``MEASUREMENT``, so that
+    what is ordered by it (players who draw from one stream) plays the same episodes under every version."""
+    text = json.dumps({"layout": LAYOUT, **document}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def content_key(document: dict[str, Any]) -> str:
+    """Return the key of a job from everything that decides its result, under today's rules of measuring."""
+    return digest({"measurement": MEASUREMENT, **document})
 
 
 def missing(jobs: Iterable[J]) -> list[J]:

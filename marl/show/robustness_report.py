@@ -166,7 +166,7 @@ def heatmap(matrix: Matrix, path: Path) -> Path:
 
 
 def tensorboard(matrix: Matrix, folder: Path) -> None:
-    """Return the scalars ``robustness/<column>/<metric>`` of every run, at the step of its checkpoint."""
+    """Write the scalars ``robustness/<column>/<metric>`` of every run, at the step of its checkpoint."""
     runs: dict[str, tuple[int, dict[str, float]]] = {}
     for row in matrix.rows:
         if row.level != "run":

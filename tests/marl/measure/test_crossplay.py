@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from omegaconf import OmegaConf
 from marl.core.protocols import NoAttack
 from marl.core.seeding import Streams, derive
 from marl.core.types import core_fields
+from marl.measure import matrix
 from marl.measure.crossplay import seat
 from marl.measure.crossplay_scores import Pair, Sheet, find_limits, interquartile, jackknife, methods
 from marl.measure.matrix import measure
@@ -99,6 +102,26 @@ def test_slips_are_as_frequent_as_asked(tmp_path: Path) -> None:
 
 
 # what is measured once and what again
+
+
+def test_a_new_version_of_the_measurement_changes_keys_and_no_seats(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Players draw from one stream in the order of ``opens``: were it to change, so would their episodes."""
+    tables = [[player(-1), player(-1, seed=k, label=f"other {k}")] for k in range(12)]
+    before = [seat(table, setting(tmp_path)) for table in tables]
+    monkeypatch.setattr(matrix, "MEASUREMENT", matrix.MEASUREMENT + 1)
+    after = [seat(table, setting(tmp_path)) for table in tables]
+    assert [(one.opens, one.assign) for one in before] == [(one.opens, one.assign) for one in after]
+    assert not {one.key for one in before} & {one.key for one in after}
+
+
+def test_the_order_of_players_is_that_of_earlier_versions(tmp_path: Path) -> None:
+    """Digests of the contents alone, computed by hand: sha256 of the sorted JSON with the layout."""
+    for table in ([ZERO, ONE], [ONE, player(-1)], [player(-1), ZERO]):
+        texts = [json.dumps({"layout": 1, **one.content}, sort_keys=True) for one in table]
+        wanted = sorted(table, key=lambda one: hashlib.sha256(texts[table.index(one)].encode()).hexdigest())
+        assert seat(table, setting(tmp_path)).opens == tuple(one.opens for one in wanted)
 
 
 def test_seatings_are_measured_once(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from scipy import stats
 
 from marl.core.protocols import Fitting
 from marl.core.types import core_fields
+from marl.measure import matrix as engine
 from marl.measure.matrix import measure, read_cell
 from marl.measure.robustness_scores import add_leads, combine, over_tasks, score_rows, score_run
 from marl.run.evaluate import evaluate
@@ -48,6 +49,18 @@ T_975 = {1: 12.7062, 2: 4.30265, 5: 2.57058}  # Student's t by degrees of freedo
 def forget() -> None:
     CALLS.clear()
     Starts.SEEN.clear()
+
+
+def test_a_new_version_of_the_measurement_changes_the_keys_of_cells_and_fits_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    columns = [TRIP, column("student", fake("Student", rounds=2), "victim")]
+    before = plan([entrant([0, 0])], columns, setting(tmp_path))[0]
+    monkeypatch.setattr(engine, "MEASUREMENT", engine.MEASUREMENT + 1)
+    after = plan([entrant([0, 0])], columns, setting(tmp_path))[0]
+    assert [cell.team for cell in before] == [cell.team for cell in after]
+    assert not {cell.key for cell in before} & {cell.key for cell in after}
+    assert before[1].fit is not None and after[1].fit is not None and before[1].fit.key != after[1].fit.key
 
 
 # numbers
