@@ -86,23 +86,25 @@ def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> Vecto
     return build.make_env(cfg, n_envs, seed)
 
 
-def load(run: str | Path | Run, checkpoint: int | None = None, *, env: str | None = None, device: str = "auto",
-         threads: int | None = 1, **env_options: Any) -> Team:  # fmt: skip
+def load(
+    run: str | Path | Run, checkpoint: int | None = None, *, env: str | None = None,
+    env_options: Mapping[str, Any] | None = None, device: str = "auto", threads: int | None = 1,
+) -> Team:  # fmt: skip
     """Load a trained team from its run folder.
 
     Args:
         run (str | Path | Run): a run folder, or what ``train`` returned.
         checkpoint (int | None): environment step of the checkpoint; None: the newest.
         env (str | None): the environment to play in, a name of ``conf/env``; None: the one that it was trained in.
+        env_options (Mapping | None): what to change about its configuration, such as ``{"ally_health": 0.85}``.
         device (str): ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:K"``.
         threads (int | None): CPU threads; None: all.
-        env_options (Any): what to change about the environment's configuration, such as ``ally_health=0.85``.
 
     Raises:
         ConfigError: where the folder is no run folder, has no such checkpoint, or does not fit the environment.
     """
     folder = run.dir if isinstance(run, Run) else Path(run)
-    return Team(folder, checkpoint, env, device, threads, env_options)
+    return Team(folder, checkpoint, env, device, threads, env_options or {})
 
 
 class Team:

@@ -49,6 +49,15 @@ def read_config(run_dir: Path, key: str = "run") -> DictConfig:
     return OmegaConf.create(current(json.loads(path.read_text(encoding="utf8"))))
 
 
+def read_meta(run_dir: Path) -> dict[str, Any]:
+    """Return what a run says of where it comes from: commit, command, versions. Raise ConfigError where it is lost."""
+    path = run_dir / "meta.json"
+    if not path.exists():
+        raise ConfigError(f"{run_dir} does not say where it comes from: it has no meta.json")
+    meta: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
+    return meta
+
+
 def identify(config: dict[str, Any]) -> tuple[str, str, int]:
     """Return (environment, everything else but the seed, seed) of a run, read from the path in its configuration."""
     name, task, team, leaf = ([""] * 4 + config["run_path"].split("/"))[-4:]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from textwrap import fill
 from typing import Any
 
 import numpy as np
 
+from marl.core.config import resolved
 from marl.core.intervals import mean_interval
 from marl.run import folders
 from marl.run.metrics import read_rows
@@ -97,7 +97,7 @@ def find_runs(pattern: str, also: tuple[str, ...] = ()) -> Tasks:
     seed. Their rows are those of tests, and those of training that have a scalar of ``also``."""
     tasks: Tasks = {}
     for folder in folders.find_runs(pattern, folders.TESTED):
-        task, label, seed = folders.identify(json.loads((folder / "config.json").read_text(encoding="utf8")))
+        task, label, seed = folders.identify(resolved(folders.read_config(folder)))
         rows = read_rows(folder / "eval.jsonl")
         if also:
             rows += [row for row in read_rows(folder / "metrics.jsonl") if any(key in row for key in also)]
@@ -111,7 +111,7 @@ def find_runs(pattern: str, also: tuple[str, ...] = ()) -> Tasks:
 def provenance(pattern: str) -> dict[str, list[str]]:
     """Return the commits that the runs below ``pattern`` were trained with and the commands that started them."""
     found = folders.find_runs(pattern, folders.TESTED)
-    metas = [json.loads((folder / "meta.json").read_text(encoding="utf8")) for folder in found]
+    metas = [folders.read_meta(folder) for folder in found]
     return {
         "commits": sorted({meta["commit"] for meta in metas}),
         "commands": sorted({meta["command"] for meta in metas}),

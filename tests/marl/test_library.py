@@ -103,6 +103,12 @@ def test_a_team_is_tested_as_by_the_script(run: marl.Run, tmp_path: Path) -> Non
     assert team.spec.n_agents == marl.make_env("toy/corridor").spec.n_agents and str(run.dir) in repr(team)
 
 
+def test_a_team_is_tested_in_a_changed_environment(run: marl.Run) -> None:
+    assert marl.load(run, env_options={"episode_limit": 3}).evaluate(episodes=4)["length"].mean <= 3
+    with pytest.raises(ConfigError, match="lengthy"):
+        marl.load(run, env_options={"lengthy": 3})
+
+
 def test_a_team_acts_as_in_its_own_tests(run: marl.Run) -> None:
     """Led by hand through lanes of its game, it earns what an evaluation of the same seed does."""
     team, env = marl.load(run.dir), marl.make_env("toy/corridor", n_envs=4, seed=1)
