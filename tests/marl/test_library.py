@@ -17,7 +17,9 @@ from PIL import Image
 
 import marl
 from marl.core.types import ConfigError
+from marl.run.collect import collect
 from marl.run.metrics import read_rows
+from marl.run.teams import load_trained
 from marl.show import crossplay_report, robustness_report
 from tests.support.helpers import command, rows
 
@@ -109,19 +111,30 @@ def test_a_team_is_tested_in_a_changed_environment(run: marl.Run) -> None:
         marl.load(run, env_options={"lengthy": 3})
 
 
-def test_a_team_acts_as_in_its_own_tests(run: marl.Run) -> None:
-    """Led by hand through lanes of its game, it earns what an evaluation of the same seed does."""
-    team, env = marl.load(run.dir), marl.make_env("toy/corridor", n_envs=4, seed=1)
-    returns = []
+def test_a_team_acts_as_when_it_is_tested(tmp_path: Path) -> None:
+    """Led by hand through the lanes of a test, it plays the test's actions: it remembers what it saw and did."""
+    small = [word for word in SMALL if not word.startswith("env=")]
+    run = marl.train("algo=vdn", "env=spread", *small, dir=tmp_path / "run")
+    parts, clock = load_trained(run.dir, {"seed": 3}, 8)
+    gen = torch.Generator()
+    tested = collect(
+        parts.env, parts.algo.policy(clock), parts.attack, parts.fields, explore=False,
+        attacked=torch.ones(8, dtype=torch.bool), policy_gen=gen, attack_gen=gen, device="cpu", seed=7,
+    )  # fmt: skip
+    team, env = marl.load(run), marl.make_env("spread", n_envs=8)
     for _ in range(2):
-        obs, total = env.reset(seed=7), torch.zeros(4)
+        obs = env.reset(seed=7)
         team.reset()
-        for _ in range(team.spec.episode_limit):
-            step = env.step(team.act(obs))
-            total, obs = total + step.reward, step.next
-        returns.append(total)
-    assert torch.equal(*returns)
-    wide = marl.make_env("toy/corridor", n_envs=5)
+        for t in range(tested.horizon):
+            actions = team.act(obs)
+            assert torch.equal(actions[tested.filled[:, t]], tested.intended[:, t].long()[tested.filled[:, t]]), t
+            obs = env.step(actions).next
+    assert len(tested.intended[tested.filled].unique(dim=0)) > 1, "it does not always play the same"
+
+
+def test_the_lanes_of_an_episode_stay_the_same(run: marl.Run) -> None:
+    team, wide = marl.load(run.dir), marl.make_env("toy/corridor", n_envs=5)
+    team.act(marl.make_env("toy/corridor", n_envs=4).reset())
     with pytest.raises(ValueError, match="obs has 5 lanes, the episode began with 4"):
         team.act(wide.reset())
     team.reset()

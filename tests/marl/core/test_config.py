@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_module
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+from conf.shared import LOADER
 from marl.core.config import LONGEST_VARIANT, config_hash, resolved
 from marl.core.types import ConfigError
 from marl.measure.entrants import entries
@@ -72,6 +74,12 @@ def test_every_option_that_shares_a_file_is_composed_here_and_has_no_file_of_its
         top, _, folder = group.partition("/")
         option = f"{folder}/{name}".lstrip("/")
         assert name == "base" or f"{top}={option}" in OPTIONS
+
+
+@pytest.mark.parametrize("path", sorted((CONF / "options").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_shared_files_are_read_as_hydra_reads_its_own(path: Path) -> None:
+    """The faster reader takes some numbers, such as 1e-5, for text."""
+    assert yaml.load(path.read_text(encoding="utf8"), Loader=LOADER) == OmegaConf.to_container(OmegaConf.load(path))
 
 
 def test_a_choice_that_shares_a_file_is_suggested_like_any_other() -> None:
