@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from marl.core.types import Metrics
+from marl.learn.returns import BLOCK
 
 Trace = Literal["off", "shared", "per_agent"]
 Form = Literal["gain", "share", "product"]
@@ -16,12 +17,22 @@ Form = Literal["gain", "share", "product"]
 def traces(influence: Tensor, eta: float) -> Tensor:
     """Return the traces before each step, e[0] = 0, e[t+1] = eta e[t] + influence[t], of influence [M, T, *].
 
-    As in ``td_lambda``, the recursion is one product with a (strictly lower) triangular matrix, eta ** (t - 1 - k).
+    Within a block of steps the recursion is one product with a (strictly lower) triangular matrix, eta ** (t - 1 - k);
+    the trace at the block's first step is added to it, decayed.
     """
-    steps = torch.arange(influence.shape[1], device=influence.device, dtype=influence.dtype)
-    age = steps[:, None] - steps[None, :] - 1  # [T, T]
+    x = influence.flatten(2)
+    steps = torch.arange(min(x.shape[1], BLOCK), device=x.device, dtype=x.dtype)
+    age = steps[:, None] - steps[None, :] - 1  # [BLOCK, BLOCK]
     decay = torch.where(age >= 0, eta ** age.clamp(min=0), 0.0)
-    return (decay @ influence.flatten(2)).view_as(influence)
+    if x.shape[1] <= BLOCK:
+        return (decay @ x).view_as(influence)
+    before: list[Tensor] = []  # the traces of the blocks
+    first = torch.zeros_like(x[:, :1])  # of the next block
+    for block in x.split(BLOCK, 1):
+        size = block.shape[1]
+        before.append(decay[:size, :size] @ block + eta ** steps[:size, None] * first)
+        first = eta * before[-1][:, -1:] + block[:, -1:]
+    return torch.cat(before, 1).view_as(influence)
 
 
 def focus(influence: Tensor, trace: Trace, form: Form, eta: float, kappa: float) -> tuple[Tensor, Tensor]:

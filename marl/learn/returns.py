@@ -5,6 +5,26 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+BLOCK = 512  # steps that one product covers; memory is linear in what is longer
+
+
+def discounted_sums(x: Tensor, factor: float) -> Tensor:
+    """Return ``y[t] = x[t] + factor y[t+1]`` of x [M, T, m]: within a block of steps one product with the upper
+    triangular matrix ``factor ** (j - t)``, to which the sum after the block is added, discounted."""
+    steps = torch.arange(min(x.shape[1], BLOCK), device=x.device, dtype=x.dtype)
+    distance = steps[None, :] - steps[:, None]  # [BLOCK, BLOCK]
+    decay = torch.where(distance >= 0, factor ** distance.clamp(min=0), 0.0)
+    if x.shape[1] <= BLOCK:
+        return decay @ x
+    sums: list[Tensor] = []  # of the blocks, the last first
+    for block in reversed(x.split(BLOCK, 1)):
+        size = block.shape[1]
+        within = decay[:size, :size] @ block
+        if sums:
+            within = within + factor ** (size - steps[:size, None]) * sums[-1][:, :1]
+        sums.append(within)
+    return torch.cat(sums[::-1], 1)
+
 
 def td_lambda(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor, gamma: float, lam: float) -> Tensor:
     """Return the lambda-returns [M, T, m].
@@ -14,14 +34,11 @@ def td_lambda(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor, gam
     recursion starts at its own last filled step, however long the others are. Unfilled steps get 0.
 
     The recursion ``y[t] = r[t] + gamma (1 - terminated[t]) ((1 - lam) v[t+1] + lam y[t+1])`` has constant coefficients
-    up to the episode's end, so that it is one product with the upper triangular matrix ``(gamma lam) ** (j - t)``.
+    up to the episode's end, so that it is a discounted sum of what each step adds.
     """
     running = filled & ~terminated
     goes_on = torch.zeros_like(filled)
     goes_on[:, :-1] = filled[:, 1:]
     weight = gamma * (1.0 - lam * goes_on.to(v.dtype)) * running  # [M, T, 1] of the bootstrap value
     local = torch.where(filled, reward + weight * v[:, 1:], 0.0)  # [M, T, m]
-    steps = torch.arange(local.shape[1], device=local.device, dtype=local.dtype)
-    distance = steps[None, :] - steps[:, None]  # [T, T]
-    decay = torch.where(distance >= 0, (gamma * lam) ** distance.clamp(min=0), 0.0)
-    return torch.where(filled, decay @ local, 0.0)
+    return torch.where(filled, discounted_sums(local, gamma * lam), 0.0)

@@ -67,7 +67,7 @@ def random_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
     ends = torch.arange(episodes) % 2 == 0
     data["terminated"] = (slots == length[:, None] - 1) & ends[:, None]
     data["filled"] = filled
-    data["length"] = length.to(torch.int16)
+    data["length"] = length.to(torch.int32)
     return batch
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import algos.fim.hook
 from algos.fim.schedule import RandomFirst
-from algos.fim.trace import focus, team_reward, trace_metrics, traces
+from algos.fim.trace import focus, team_reward, trace_metrics
 from marl.core.types import ConfigError, EpisodeBatch
 from marl.learn.mixers import VDN, QMix
 from tests.support.fim_parts import additive, button_batch, make_fim
@@ -27,32 +27,7 @@ SPEC = replace(make_spec(n=2, A=3, O=4, S=5, limit=8), state_names=("button", "c
 ONLY_BUTTON = {"delta": 0.7}
 
 
-# traces
-
-
-def test_traces_by_hand() -> None:
-    influence = torch.tensor([1.0, 0.0, 0.5, 0.0])[None, :, None, None]
-    assert traces(influence, 0.5).flatten().tolist() == [0.0, 1.0, 0.5, 0.75]
-    assert traces(influence, 0.0).flatten().tolist() == [0.0, 1.0, 0.0, 0.5]
-
-
-def test_traces_follow_the_recursion_and_rows_do_not_mix() -> None:
-    influence = torch.rand(3, 12, 1, 4, generator=torch.Generator().manual_seed(0))
-    e, found = torch.zeros(3, 1, 4), traces(influence, 0.9)
-    for t in range(12):
-        assert torch.allclose(found[:, t], e, atol=1e-6)
-        e = 0.9 * e + influence[:, t]
-    assert torch.equal(traces(influence[1:2], 0.9), found[1:2])
-
-
-@pytest.mark.parametrize("eta", [0.5, 0.9])
-def test_traces_of_constant_influence_are_a_geometric_sum_and_vanish_after_it(eta: float) -> None:
-    influence = torch.zeros(1, 20, 1, 1)
-    influence[:, :10] = 0.3
-    e = traces(influence, eta).flatten()
-    expected = [0.3 * (1 - eta**t) / (1 - eta) for t in range(11)]
-    expected += [expected[10] * eta**k for k in range(1, 10)]
-    assert e.tolist() == pytest.approx(expected, rel=1e-5)
+# weights and rewards
 
 
 def test_weights_by_hand() -> None:

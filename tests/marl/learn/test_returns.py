@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from marl.learn.returns import td_lambda
+from marl.learn import returns
+from marl.learn.returns import BLOCK, discounted_sums, td_lambda
+from tests.support.memory import Allocated
 
 
 def loop_td_lambda(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor, gamma: float, lam: float) -> Tensor:
@@ -48,20 +50,58 @@ def test_mixed_targets_by_hand() -> None:
     assert torch.allclose(y, torch.tensor([[4.0, 2.0, 0.0], [6.3125, 11.25, 21.0]]))
 
 
+def random_episodes(length: Tensor, T: int, m: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return episodes of ``length`` long [M] among ``T`` steps; about half terminate."""
+    gen, steps = torch.Generator().manual_seed(0), torch.arange(T)
+    filled = (steps < length[:, None])[..., None]
+    ends = torch.rand(len(length), generator=gen) < 0.5
+    terminated = ((steps == length[:, None] - 1) & ends[:, None])[..., None]
+    reward = torch.randn(len(length), T, 1, generator=gen, dtype=torch.float64)
+    return reward, terminated, filled, torch.randn(len(length), T + 1, m, generator=gen, dtype=torch.float64)
+
+
 @pytest.mark.parametrize("lam", [0.0, 0.3, 0.8, 1.0])
 @pytest.mark.parametrize("m", [1, 3])
 def test_equals_the_recursion_on_ragged_episodes(lam: float, m: int) -> None:
-    gen = torch.Generator().manual_seed(0)
-    M, T = 16, 23
-    length = torch.randint(1, T + 1, (M,), generator=gen)
-    steps = torch.arange(T)
-    filled = (steps < length[:, None])[..., None]
-    ends = torch.rand(M, generator=gen) < 0.5
-    terminated = ((steps == length[:, None] - 1) & ends[:, None])[..., None]
-    reward = torch.randn(M, T, 1, generator=gen, dtype=torch.float64)
-    v = torch.randn(M, T + 1, m, generator=gen, dtype=torch.float64)
-    fast = td_lambda(reward, terminated, filled, v, 0.97, lam)
-    assert torch.allclose(fast, loop_td_lambda(reward, terminated, filled, v, 0.97, lam), atol=1e-12)
+    T = 23
+    episodes = random_episodes(torch.randint(1, T + 1, (16,), generator=torch.Generator().manual_seed(1)), T, m)
+    assert torch.allclose(td_lambda(*episodes, 0.97, lam), loop_td_lambda(*episodes, 0.97, lam), atol=1e-12)
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.8, 1.0])
+@pytest.mark.parametrize("T", [BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 77])
+def test_equals_the_recursion_across_the_borders_of_blocks(lam: float, T: int) -> None:
+    ends = [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 1, T - 1, T]
+    episodes = random_episodes(torch.tensor([end for end in ends if end <= T] * 2), T, 2)
+    assert torch.allclose(td_lambda(*episodes, 0.99, lam), loop_td_lambda(*episodes, 0.99, lam), atol=1e-12)
+
+
+def test_chained_blocks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returns, "BLOCK", 2)
+    x = torch.tensor([1.0, 0.0, 4.0, 8.0, 16.0])[None, :, None]
+    # from the end: 16; 8 + 8 = 16; 4 + 8 = 12; 0 + 6 = 6; 1 + 3 = 4
+    assert discounted_sums(x, 0.5).flatten().tolist() == [4.0, 6.0, 12.0, 16.0, 16.0]
+
+
+def test_usual_lengths_are_one_product_bit_for_bit() -> None:
+    """What was published was trained with one matrix over the whole episode."""
+    for T in (60, 120, 400):
+        x = torch.randn(4, T, 1, generator=torch.Generator().manual_seed(T))
+        steps = torch.arange(T, dtype=x.dtype)
+        distance = steps[None, :] - steps[:, None]
+        whole = torch.where(distance >= 0, 0.594 ** distance.clamp(min=0), 0.0)
+        assert torch.equal(discounted_sums(x, 0.594), whole @ x)
+
+
+def test_memory_is_linear_in_the_length() -> None:
+    def allocated(T: int) -> int:
+        episodes = random_episodes(torch.tensor([T, T // 2]), T, 1)
+        with Allocated() as count:
+            td_lambda(*episodes, 0.99, 0.8)
+        return count.bytes
+
+    assert allocated(20_000) < 200 * 2**20  # a matrix over all steps alone has 3 GiB
+    assert allocated(20_000) < 2.2 * allocated(10_000)
 
 
 def test_padding_cannot_leak() -> None:
