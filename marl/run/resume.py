@@ -32,6 +32,9 @@ OURS = (
     "learning_curve.png",
     "reports",
 )
+SOURCE = Path(__file__).resolve().parent
+# patterns of git: plug-ins anywhere in the repository, but not the configurations that Hydra writes beside results
+UNTRACKED = (":(top)*.py", ":(top)*.yaml", ":(top)*.yml", ":(top,exclude)*.hydra/*")
 
 
 def run_meta(config: dict[str, Any]) -> dict[str, Any]:
@@ -74,16 +77,19 @@ def command_line() -> str:
 
 
 def git_commit() -> str:
-    """Return the commit of the source tree, with "-dirty" if files differ from it; "unknown" outside a repository."""
-    root = Path(__file__).resolve().parent
+    """Return the commit of the source tree; "unknown" outside a repository. "-dirty" says that files differ from it, or
+    that there is code or configuration which it does not hold (``UNTRACKED``)."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            cwd=root, capture_output=True, text=True, timeout=10, check=True,
-        )  # fmt: skip
-        return done.stdout.strip()
+        commit = _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
+        untracked = _git("ls-files", "--others", "--exclude-standard", *UNTRACKED)
+        return f"{commit}-dirty" if untracked and not commit.endswith("-dirty") else commit
     except (OSError, subprocess.SubprocessError):
         return "unknown"
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", *arguments], cwd=SOURCE, capture_output=True, text=True, timeout=10, check=True)
+    return done.stdout.strip()
 
 
 def differing_keys(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
