@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
+
+Limits = tuple[float, float]  # the least and the largest value that a mean can have
+ANY: Limits = (-math.inf, math.inf)
+RESAMPLES = 10_000
+
+
+def limits(metric: str) -> Limits:
+    """Return the least and the largest value of a metric: 0 and 1 for a win rate."""
+    return (0.0, 1.0) if metric.endswith("win_rate") else ANY
+
+
+def difference_limits(metric: str) -> Limits:
+    """Return the least and the largest difference between two values of a metric: -1 and 1 for a win rate."""
+    low, high = limits(metric)
+    return low - high, high - low
 
 
 @dataclass(frozen=True)
@@ -24,6 +39,10 @@ class Interval:
     def bounded(self) -> bool:
         return math.isfinite(self.low)
 
+    def within(self, limits: Limits) -> Interval:
+        """Return the interval without what lies outside of ``limits``; an unbounded one stays unbounded."""
+        return replace(self, low=max(self.low, limits[0]), high=min(self.high, limits[1])) if self.bounded else self
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Interval:
         """Read an interval back from the dict that ``as_dict`` made."""
@@ -37,14 +56,32 @@ class Interval:
         return {"mean": self.mean, "low": low, "high": high, "n": self.n}
 
 
-def mean_interval(values: np.ndarray) -> Interval:
-    """Return the mean with Student's t interval; the interval of a single value is unbounded."""
+def mean_interval(values: np.ndarray, possible: Limits = ANY) -> Interval:
+    """Return the mean with Student's t interval, as far as it is ``possible``; that of a single value is unbounded."""
     values = np.asarray(values, dtype=np.float64)
     n, mean = len(values), float(np.mean(values))
     if n < 2:
         return Interval(mean, -math.inf, math.inf, n)
     half = float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n)
+    return Interval(mean, mean - half, mean + half, n).within(possible)
+
+
+def bootstrap_bounds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends of the percentile bootstrap interval of the mean over axis 0. They lie within the values, also of
+    two runs, and are the same in every call."""
+    n = len(values)
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)  # [resamples, n]
+    low, high = np.quantile(counts @ values / n, (0.025, 0.975), axis=0)
+    return np.clip(low, values.min(0), values.max(0)), np.clip(high, values.min(0), values.max(0))
+
+
+def bootstrap_interval(values: np.ndarray) -> Interval:
+    """Return the mean with its percentile bootstrap interval; that of a single value is unbounded."""
+    values = np.asarray(values, dtype=np.float64)
+    if len(values) < 2:
+        return mean_interval(values)
+    low, high = bootstrap_bounds(values)
+    return Interval(float(values.mean()), float(low), float(high), len(values))
 
 
 def rate_interval(successes: np.ndarray) -> Interval:

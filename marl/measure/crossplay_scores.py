@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from marl.core.intervals import Interval, mean_interval
+from marl.core.intervals import ANY, Interval, Limits, limits, mean_interval
 from marl.measure.entrants import Entrant
 from marl.measure.matrix import METRICS, Results
 from marl.measure.partners import Partner
@@ -132,16 +132,22 @@ def find_limits(
     return found
 
 
-def jackknife(estimate: Callable[[np.ndarray], float], n: int) -> Interval:
+def share_limits(metric: str) -> Limits:
+    """Return the least and the largest share of one value of a metric in another: of win rates none is below 0."""
+    return (0.0, math.inf) if limits(metric)[0] == 0 else ANY
+
+
+def jackknife(estimate: Callable[[np.ndarray], float], n: int, possible: Limits = ANY) -> Interval:
     """Return Student's t interval of a statistic of ``n`` exchangeable runs, which its pairs share, by leaving out one
-    run at a time (Tukey 1958); it is unbounded below three runs. ``estimate`` is given the runs to use."""
+    run at a time (Tukey 1958), as far as it is ``possible``; it is unbounded below three runs. ``estimate`` is given
+    the runs to use."""
     every = np.arange(n)
     whole = estimate(every)
     if n < 3:
         return Interval(whole, -math.inf, math.inf, n)
     parts = n * whole - (n - 1) * np.array([estimate(np.delete(every, i)) for i in every])
     half = float(stats.t.ppf(0.975, n - 1) * np.std(parts, ddof=1) / math.sqrt(n))
-    return Interval(whole, whole - half, whole + half, n)
+    return Interval(whole, whole - half, whole + half, n).within(possible)
 
 
 def interquartile(values: np.ndarray) -> float:
@@ -166,16 +172,17 @@ def _method(sheet: Sheet, label: str, members: list[int], groups: dict[str, list
     alone = np.diag(own)[~np.isnan(np.diag(own))]
     kept, inside = [m for m, ok in zip(members, whole, strict=True) if ok], own[np.ix_(whole, whole)]
     cross = ratio = worst = None
+    possible = limits(sheet.metric)
     others = _off_diagonal(inside)
     if len(kept) > 1:
-        cross = jackknife(lambda use: float(_off_diagonal(inside[np.ix_(use, use)]).mean()), len(kept))
+        cross = jackknife(lambda use: float(_off_diagonal(inside[np.ix_(use, use)]).mean()), len(kept), possible)
         if np.diag(inside).mean() > 0:
-            ratio = jackknife(lambda use: _share(inside[np.ix_(use, use)]), len(kept))
+            ratio = jackknife(lambda use: _share(inside[np.ix_(use, use)]), len(kept), share_limits(sheet.metric))
         worst = _worst_pair(sheet, kept, inside)
     held = _held(sheet, members)
     return Method(
-        label, seeds, mean_interval(alone) if len(alone) else None, _spread(alone), cross, _spread(others), ratio,
-        worst, _with_others(values, members, label, groups), held, _held_out(held),
+        label, seeds, mean_interval(alone, possible) if len(alone) else None, _spread(alone), cross, _spread(others),
+        ratio, worst, _with_others(values, members, label, groups, possible), held, _held_out(held, possible),
     )  # fmt: skip
 
 
@@ -200,7 +207,7 @@ def _worst_pair(sheet: Sheet, kept: list[int], inside: np.ndarray) -> Worst:
 
 
 def _with_others(
-    values: np.ndarray, members: list[int], label: str, groups: dict[str, list[int]]
+    values: np.ndarray, members: list[int], label: str, groups: dict[str, list[int]], possible: Limits
 ) -> dict[str, Interval]:
     """Return, by other method, the mean over the method's runs of their means over pairs with that method's runs."""
     found = {}
@@ -208,7 +215,7 @@ def _with_others(
         block = values[np.ix_(members, theirs)]
         if other != label and not np.isnan(block).all():
             rows = block[~np.isnan(block).all(1)]
-            found[other] = mean_interval(np.nanmean(rows, axis=1))
+            found[other] = mean_interval(np.nanmean(rows, axis=1), possible)
     return found
 
 
@@ -216,6 +223,7 @@ def _held(sheet: Sheet, members: list[int]) -> list[Held]:
     """Return the method's scores with each population. Partners that one of its runs could not meet are left out for
     all of them; a run that is a partner itself counts with the others."""
     values, first = sheet.values(), len(sheet.rows)
+    possible, shared = limits(sheet.metric), share_limits(sheet.metric)
     populations: dict[str, list[int]] = {}
     for k, partner in enumerate(sheet.partners):
         populations.setdefault(partner.population, []).append(k)
@@ -235,19 +243,19 @@ def _held(sheet: Sheet, members: list[int]) -> list[Held]:
         shares = block / best if (best > 0).all() else None
         hardest = sheet.partners[chosen[int(np.nanmean(block, axis=0).argmin())]].name
         found.append(Held(
-            population, mean_interval(by_run[some]),
-            Worst(mean_interval(np.nanmin(block, axis=1)), hardest),
-            mean_interval(np.array([min(min(seats) for seats in pairs) for pairs in seated if pairs])),
-            None if shares is None else mean_interval(np.nanmean(shares, axis=1)),
-            None if shares is None else mean_interval(np.array([interquartile(row) for row in shares])),
+            population, mean_interval(by_run[some], possible),
+            Worst(mean_interval(np.nanmin(block, axis=1), possible), hardest),
+            mean_interval(np.array([min(min(seats) for seats in pairs) for pairs in seated if pairs]), possible),
+            None if shares is None else mean_interval(np.nanmean(shares, axis=1), shared),
+            None if shares is None else mean_interval(np.array([interquartile(row) for row in shares]), shared),
             all(sheet.limits[k][1] for k in chosen), tuple(by_run),
         ))  # fmt: skip
     return found
 
 
-def _held_out(held: list[Held]) -> Interval | None:
+def _held_out(held: list[Held], possible: Limits) -> Interval | None:
     """Return the mean over populations, of the runs that met every one; None where there are not two populations."""
     means = np.array([one.by_run for one in held])
     if len(held) < 2 or np.isnan(means).any(0).all():
         return None
-    return mean_interval(means[:, ~np.isnan(means).any(0)].mean(0))
+    return mean_interval(means[:, ~np.isnan(means).any(0)].mean(0), possible)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
-from marl.core.intervals import Interval, mean_interval, rate_interval
+from marl.core.intervals import Interval, Limits, difference_limits, limits, mean_interval, rate_interval
 from marl.core.types import ConfigError
 from marl.measure.entrants import Entrant
 from marl.measure.matrix import METRICS, Results
@@ -18,7 +18,8 @@ from marl.measure.matrix import METRICS, Results
 @dataclass(frozen=True)
 class Score:
     """What a row has in a column. Intervals are 95%: of a run over its episodes (win rate: Wilson's), of a method over
-    its seeds and of all tasks together Student's t. ``drop``: how much less of the metric than without attack."""
+    its seeds and of all tasks together Student's t, those of rates within what a rate can be. ``drop``: how much less
+    of the metric than without attack."""
 
     win_rate: Interval
     returns: Interval
@@ -78,11 +79,18 @@ def score_run(results: Results, natural: Results | None, metric: str) -> Score:
     key = METRICS[metric]
     returns = results["return"]
     spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
-    drop = None if natural is None else mean_interval(natural[key].astype(float) - results[key])
+    drop = None
+    if natural is not None:
+        drop = mean_interval(natural[key].astype(float) - results[key], difference_limits(metric))
     return Score(
         rate_interval(results["won"]), mean_interval(returns), spread, float(results["length"].mean()),
         float(results["hits"].mean()), float(results["hit_actions"].mean()), drop,
     )  # fmt: skip
+
+
+def over_seeds(groups: list[np.ndarray], possible: Limits) -> Interval:
+    """Return the mean over the seeds of one task, or over several tasks, as far as its interval is ``possible``."""
+    return (mean_interval(groups[0]) if len(groups) == 1 else over_tasks(groups)).within(possible)
 
 
 def over_tasks(groups: list[np.ndarray]) -> Interval:
@@ -99,17 +107,14 @@ def over_tasks(groups: list[np.ndarray]) -> Interval:
     return Interval(mean, mean - half, mean + half, n)
 
 
-def combine(tasks: list[list[Score]]) -> Score:
-    """Return the score of a method from those of its seeds, in one task or several. A single run keeps its own
-    score."""
+def combine(tasks: list[list[Score]], metric: str) -> Score:
+    """Return the score of a method from those of its seeds, in one task or several; drops are of ``metric``. A single
+    run keeps its own score."""
     if len(tasks) == 1 and len(tasks[0]) == 1:
         return tasks[0][0]
 
     def gather(value: Any) -> list[np.ndarray]:
         return [np.array([value(score) for score in scores], dtype=np.float64) for scores in tasks]
-
-    def interval(value: Any) -> Interval:
-        return mean_interval(gather(value)[0]) if len(tasks) == 1 else over_tasks(gather(value))
 
     def mean(value: Any) -> float:
         return float(np.mean([values.mean() for values in gather(value)]))
@@ -118,9 +123,10 @@ def combine(tasks: list[list[Score]]) -> Score:
     drops = all(score.drop is not None for score in every)
     spread = [float(np.std([s.returns.mean for s in scores], ddof=1)) if len(scores) > 1 else 0.0 for scores in tasks]
     return Score(
-        interval(lambda s: s.win_rate.mean), interval(lambda s: s.returns.mean), float(np.mean(spread)),
+        over_seeds(gather(lambda s: s.win_rate.mean), limits("win_rate")),
+        over_seeds(gather(lambda s: s.returns.mean), limits("return")), float(np.mean(spread)),
         mean(lambda s: s.length), mean(lambda s: s.attacked_steps), mean(lambda s: s.attacked_actions),
-        interval(lambda s: s.drop.mean) if drops else None,
+        over_seeds(gather(lambda s: s.drop.mean), difference_limits(metric)) if drops else None,
     )  # fmt: skip
 
 
@@ -147,21 +153,21 @@ def score_rows(
     rows = []
     for label, by_task in methods.items():
         for task, members in by_task.items():
-            rows += [_together("method", task, label, [members]), *members]
+            rows += [_together("method", task, label, [members], metric), *members]
     for label, by_task in methods.items():
         if len(by_task) > 1:
-            rows.append(_together("tasks", ", ".join(by_task), label, list(by_task.values())))
+            rows.append(_together("tasks", ", ".join(by_task), label, list(by_task.values()), metric))
     return rows
 
 
-def _together(level: Literal["method", "tasks"], task: str, label: str, groups: list[list[Row]]) -> Row:
+def _together(level: Literal["method", "tasks"], task: str, label: str, groups: list[list[Row]], metric: str) -> Row:
     """Return one row for the runs of a method, by task. A column counts the runs that have a score there, and where a
     whole task has none it has none."""
     cells: Cells = {}
     for name in groups[0][0].cells:
         scores = [[s for row in rows if isinstance(s := row.cells[name], Score)] for rows in groups]
         missing = [row.cells[name] for rows, found in zip(groups, scores, strict=True) if not found for row in rows]
-        cells[name] = missing[0] if missing else combine(scores)
+        cells[name] = missing[0] if missing else combine(scores, metric)
     seeds = sorted({seed for rows in groups for row in rows for seed in row.seeds})
     return Row(level, task, label, tuple(seeds), cells)
 
@@ -195,7 +201,7 @@ def add_leads(rows: list[Row], versus: str, metric: str) -> list[Row]:
             if not found:
                 return None
             groups.append(np.array(found))
-        return mean_interval(groups[0]) if len(groups) == 1 else over_tasks(groups)
+        return over_seeds(groups, difference_limits(metric))
 
     def led(row: Row) -> Row:
         if row.level == "run" or row.label == versus:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from marl.core.intervals import Interval
+from marl.core.intervals import Interval, limits
 from marl.run.checkpoint import write_atomic
 
 
@@ -40,7 +40,8 @@ def wide_console(width: int) -> Console:
 def colour_ends(values: np.ndarray, metric: str) -> tuple[float, float]:
     """Return the values of the first and last colour: 0 and 1 for rates, else 0 or the least, and the largest."""
     known = values[np.isfinite(values)]
-    return (0.0, 1.0) if metric == "win_rate" else (known.min(initial=0.0), known.max(initial=0.0) or 1.0)
+    low, high = limits(metric)
+    return (low, high) if np.isfinite(high) else (known.min(initial=0.0), known.max(initial=0.0) or 1.0)
 
 
 def write_scalars(folder: Path, runs: dict[str, tuple[int, dict[str, float]]]) -> None:

@@ -23,6 +23,7 @@ from marl.measure.matrix import measure
 from marl.run.build import make_env
 from marl.run.evaluate import evaluate
 from marl.run.teams import load_policy
+from marl.show.crossplay_report import facts
 from tests.support.crossplay_parts import CALLS, STARTS, THREE, by_hand, mean, pairs, player, scored, setting
 from tests.support.robustness_parts import CORRIDOR, entrant
 
@@ -195,6 +196,24 @@ def test_self_play_cross_play_and_their_share_by_hand() -> None:
     # pseudo-values of the ratio: without run 0 it is 6/7, without 1 it is 2/8, without 2 it is 1/9
     parts = 3 * 3 / 8 - 2 * np.array([6 / 7, 2 / 8, 1 / 9])
     assert a.ratio.high == pytest.approx(3 / 8 + 4.302653 * parts.std(ddof=1) / math.sqrt(3), rel=1e-5)
+
+
+def test_intervals_of_win_rates_stay_within_zero_and_one() -> None:
+    """Methods of two and of three runs whose rates lie far apart, met by two populations."""
+    own = [[1, 0, 0, 1, 1], [0, 0, 1, 0, 1], [0, 1, 1, 1, 0], [1, 0, 1, 0, 1], [1, 1, 0, 1, 1]]
+    strangers = [[1, 0.9, 1], [0.1, 0, 0], [1, 0, 1], [0, 1, 1], [1, 0.4, 0.2]]
+    values: list[list[float | str | None]] = [[*a, *b] for a, b in zip(own, strangers, strict=True)]
+    partners = [("script", "west"), ("script", "east"), ("human", "clone")]
+    sheet = by_hand(values, ["a", "a", "a", "b", "b"], partners)
+    rates = [interval for method in methods(replace(sheet, metric="win_rate")) for _, interval, _ in facts(method)]
+    returns = [interval for method in methods(sheet) for _, interval, _ in facts(method)]
+    assert [one.mean for one in rates] == [one.mean for one in returns], "only the ends of intervals are cut"
+    assert sum(one.bounded for one in rates) == sum(one.bounded for one in returns) > 10
+    for method in methods(replace(sheet, metric="win_rate")):
+        for what, interval, _ in facts(method):
+            most = math.inf if what == "ratio" or "br_prox" in what else 1
+            assert not interval.bounded or 0 <= interval.low <= interval.mean <= interval.high <= most, what
+    assert any(one.low < 0 for one in returns if one.bounded) and any(one.high > 1 for one in returns if one.bounded)
 
 
 def test_a_run_without_its_number_is_left_out_of_what_needs_it() -> None:

@@ -85,7 +85,8 @@ def test_a_row_by_hand(tmp_path: Path) -> None:
     assert trip.length == 1.0 and natural.attacked_steps == 0.0
     assert trip.drop is not None
     half = T_975[5] * (0.3 / 6) ** 0.5  # episodes are paired: 1 0 1 0 1 0
-    assert (trip.drop.mean, trip.drop.low, trip.drop.high) == pytest.approx((0.5, 0.5 - half, 0.5 + half), rel=1e-4)
+    assert (trip.drop.mean, trip.drop.low, trip.drop.high) == pytest.approx((0.5, 0.5 - half, 1.0), rel=1e-4)
+    assert 0.5 + half > 1, "no rate can drop that far"
     assert row.worst("win_rate", "natural") == "trip" and row.worst("return", "natural") == "both"
     assert score(method, "trip") is trip, "a method of one run is that run"
 
@@ -110,12 +111,13 @@ def test_seeds_of_a_method_and_tasks(tmp_path: Path) -> None:
         ("run", "corridor", (0,)), ("tasks", "matrix, corridor", (0, 1)),
     ]  # fmt: skip
     both = score(rows[0], "natural")
-    half = T_975[1] * 0.5
     assert (both.win_rate.mean, both.win_rate.n) == (0.5, 2)
-    assert (both.win_rate.low, both.win_rate.high) == pytest.approx((0.5 - half, 0.5 + half), rel=1e-4)
+    assert (both.win_rate.low, both.win_rate.high) == (0.0, 1.0), "not 0.5 - 6.35 and 0.5 + 6.35"
     assert (both.returns.mean, both.return_std) == (5.0, pytest.approx(18**0.5))
+    assert both.returns.high == pytest.approx(5 + T_975[1] * 3, rel=1e-4), "a return has no limits"
     drop = score(rows[0], "trip").drop
     assert drop is not None and (drop.mean, drop.n) == (0.25, 2)  # 0.5 of the first, nothing of the second
+    assert (drop.low, drop.high) == (-1.0, 1.0)
     tasks = score(rows[-1], "natural").win_rate
     assert tasks.mean == 0.75 and not tasks.bounded, "one run of a task tells nothing about its seeds"
 
@@ -155,7 +157,7 @@ def test_a_mean_over_tasks_does_not_weigh_them_by_seeds() -> None:
     results = {"won": np.array([1, 1]), "return": np.array([1.0, 1.0])}
     won = score_run(results | dict.fromkeys(("length", "hits", "hit_actions"), np.array([3, 5])), None, "win_rate")
     lost = replace(won, win_rate=replace(won.win_rate, mean=0.0))
-    together = combine([[won, won, won], [lost, lost]])
+    together = combine([[won, won, won], [lost, lost]], "win_rate")
     assert together.win_rate.mean == 0.5 and together.length == 4.0 and together.drop is None
 
 
