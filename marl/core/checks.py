@@ -7,7 +7,10 @@ values that are allowed.
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from marl.core.types import ConfigError
@@ -54,6 +57,21 @@ def require_choice(section: str, allowed: Iterable[Any], *, or_null: bool = Fals
     for name, value in values.items():
         if value not in options and not (value is None and or_null):
             _refuse(section, name, value, f"is not known; choose one of {', '.join(map(str, options))}", or_null)
+
+
+def require_writable(section: str, *, files: bool = False, **paths: Path) -> None:
+    """Refuse folders, or ``files``, that cannot be written; raise ConfigError naming the first. Folders that do not
+    exist yet must be possible to make; nothing is left behind."""
+    for name, path in paths.items():
+        if files and path.is_dir():
+            _refuse(section, name, path, "is a folder, not a file", or_null=False)
+        there = next(place for place in (path, *path.parents, Path())[files:] if os.path.lexists(place))
+        try:
+            with tempfile.TemporaryFile(dir=str(there)):
+                continue
+        except OSError as error:
+            reason = "is a file" if there.is_file() else f"takes no files ({error.strerror})"
+            _refuse(section, name, path, f"cannot be written: {there} {reason}", or_null=False)
 
 
 def _require_inside(

@@ -120,6 +120,7 @@ class PlotConfig:
     results: str | None = None
     last: int = 1
     also: list[str] = field(default_factory=list)
+    unfinished: bool = False
 
 
 @dataclass

@@ -14,7 +14,7 @@ from marl.core.config import resolved
 from marl.core.types import ConfigError
 from marl.measure.importers import mixer_beside
 from marl.run import checkpoint
-from marl.run.folders import identify, pick_checkpoint, read_config, trained_runs
+from marl.run.folders import identify, names, pick_checkpoint, read_config, refuse_equal_seeds, trained_runs
 
 Tree = dict[str, Any]  # plain, resolved configuration
 
@@ -72,11 +72,17 @@ def from_run(
 
 
 def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "runs") -> list[Entrant]:
-    """Return every run that ``given`` names, each once, with seeds in order within their method."""
-    entrants: dict[Path, Entrant] = {}
+    """Return every run that ``given`` names, each once, with seeds in order within their method. Methods with equal
+    names that lie in different folders are told apart by the folder. Raise ConfigError for two runs of a method with
+    one seed."""
+    found: dict[Path, tuple[Path, str | None]] = {}
     for name, pattern in entries(given):
         for folder in trained_runs(pattern, key):
-            entrants.setdefault(folder.resolve(), from_run(folder, name, env, env_name))
+            found.setdefault(folder.resolve(), (folder, name))
+    unnamed = [(folder, resolved(read_config(folder))) for folder, name in found.values() if name is None]
+    labels = {folder: label for (folder, _), (_, label, _) in zip(unnamed, names(unnamed), strict=True)}
+    entrants = {folder: from_run(folder, name or labels[folder], env, env_name) for folder, name in found.values()}
+    refuse_equal_seeds([(folder, one.task, one.label, one.seed) for folder, one in entrants.items()], key)
     return _by_method(entrants.values())
 
 

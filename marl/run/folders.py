@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import os
+from collections.abc import Iterable, Sequence
 from glob import glob
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,17 +18,18 @@ from marl.run.renames import current
 TESTED, TRAINED = "eval.jsonl", "checkpoints"  # in a folder once its run has been evaluated, or saved
 
 
-def find_runs(pattern: str, holding: str) -> list[Path]:
-    """Return the run folders that hold ``holding`` at or below every path that ``pattern`` matches, each once, sorted.
+def find_runs(pattern: str, holding: str, known_by: str = "config.json") -> list[Path]:
+    """Return the run folders, ``known_by`` a file in them, that hold ``holding`` at or below every path that ``pattern``
+    matches, each once, sorted.
 
     ``pattern`` is a folder, a file in it, or a glob (``**`` allowed). Runs that were set aside are left out.
     """
     named = [pattern] if Path(pattern).exists() else glob(pattern, recursive=True)  # names may contain [ ]
     matches = list(map(Path, named))
-    configs = {path / "config.json" for path in matches if path.is_dir()}
-    configs |= {path.parent / "config.json" for path in matches if path.is_file()}
-    configs |= {config for path in matches if path.is_dir() for config in path.rglob("config.json")}
-    found = {c.parent.resolve(): c.parent for c in configs if c.exists() and (c.parent / holding).exists()}
+    known = {path / known_by for path in matches if path.is_dir()}
+    known |= {path.parent / known_by for path in matches if path.is_file()}
+    known |= {file for path in matches if path.is_dir() for file in path.rglob(known_by)}
+    found = {f.parent.resolve(): f.parent for f in known if f.exists() and (f.parent / holding).exists()}
     return [folder for real, folder in sorted(found.items()) if "previous" not in real.parts]
 
 
@@ -59,12 +61,48 @@ def read_meta(run_dir: Path) -> dict[str, Any]:
 
 
 def identify(config: dict[str, Any]) -> tuple[str, str, int]:
-    """Return (environment, everything else but the seed, seed) of a run, read from the path in its configuration."""
-    name, task, team, leaf = ([""] * 4 + config["run_path"].split("/"))[-4:]
-    seed = int(config["seed"])
+    """Return (environment, everything else but the seed, seed) of a run, read from the path in its configuration. The
+    name of its study may hold slashes."""
+    *study, task, team, leaf = [""] * 3 + config["run_path"].split("/")
+    name, seed = "/".join(part for part in study if part), int(config["seed"])
     variant = leaf.removesuffix(f"seed{seed}").rstrip("-")
     parts = (name if name != "default" else "", team.removesuffix("-none"), variant)
     return task, " ".join(part for part in parts if part), seed
+
+
+def home(folder: Path, config: dict[str, Any]) -> Path:
+    """Return the folder in which a run's path begins: its ``runs_dir``, wherever the run was moved to."""
+    place, path = folder.resolve().parent, PurePosixPath(config["run_path"]).parent
+    while path.name and path.name == place.name:
+        place, path = place.parent, path.parent
+    return place
+
+
+def names(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[tuple[str, str, int]]:
+    """Return ``identify`` of runs (folder, configuration). Groups with equal names that lie in different folders are
+    told apart by the folder."""
+    named = [(home(folder, config), *identify(config)) for folder, config in runs]
+    homes: dict[tuple[str, str], set[Path]] = {}
+    for place, task, label, _ in named:
+        homes.setdefault((task, label), set()).add(place)
+    equal = {label for (_, label), places in homes.items() if len(places) > 1}
+    places = {place for place, _, label, _ in named if label in equal}
+    above = Path(os.path.commonpath(places)) if places else Path()
+    above = above.parent if above in places else above
+    return [
+        (task, f"{place.relative_to(above)}: {label}" if label in equal else label, seed)
+        for place, task, label, seed in named
+    ]
+
+
+def refuse_equal_seeds(runs: Iterable[tuple[Path, str, str, int]], key: str) -> None:
+    """Refuse two runs (folder, environment, group, seed) of one group with one seed: they would count as two. Raise
+    ConfigError naming both; ``key`` is the option that gave the runs."""
+    seen: dict[tuple[str, str, int], Path] = {}
+    for folder, task, group, seed in runs:
+        other = seen.setdefault((task, group, seed), folder)
+        if other != folder:
+            raise ConfigError(f"{key}: {other} and {folder} are both seed {seed} of {group} in {task}")
 
 
 def saved_steps(run_dir: Path) -> list[int]:

@@ -67,7 +67,7 @@ def test_a_run_is_identified_by_its_path() -> None:
 
     assert named("study/skirmish-3m/vdn-none/seed3", 3) == ("skirmish-3m", "study vdn", 3)
     assert named("default/mds/qmix-wolfpack/algo.K=2-seed10", 10) == ("mds", "qmix-wolfpack algo.K=2", 10)
-    assert named("a/b/mds/qmix-none/seed0", 0) == ("mds", "b qmix", 0)
+    assert named("a/b/mds/qmix-none/seed0", 0) == ("mds", "a/b qmix", 0)
 
 
 def test_the_newest_checkpoint_or_the_one_that_is_asked_for(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""The rows of a matrix from run folders: their names, and equal seeds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from marl.core.types import ConfigError
+from marl.measure.entrants import from_runs
+from marl.run import checkpoint
+
+
+def make_run(runs: Path, name: str = "study", seed: int = 0) -> Path:
+    """Make what a row needs to know of a run: its configuration, and a checkpoint that is whole."""
+    folder = runs / name / "matrix" / "vdn-none" / f"seed{seed}"
+    step = folder / "checkpoints" / "step_000000000005"
+    step.mkdir(parents=True)
+    config = {"run_path": f"{name}/matrix/vdn-none/seed{seed}", "seed": seed, "algo": {"lr": 1.0}, "env": {"n": 2}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (step / "state.pt").write_text(str(folder))
+    (step / "meta.json").write_text(json.dumps({"digests": {"state.pt": checkpoint.digest(step / "state.pt")}}))
+    return folder
+
+
+def test_methods_are_named_by_their_whole_study_and_told_apart_by_folder(tmp_path: Path) -> None:
+    for runs, name in (("a", "slow/x"), ("a", "fast/x"), ("b", "fast/x")):
+        for seed in (1, 0):
+            make_run(tmp_path / runs, name, seed)
+    found = from_runs([f"{tmp_path}/a/**", f"{tmp_path}/b/**"], None, None)
+    assert [(one.label, one.seed) for one in found] == [
+        ("a: fast/x vdn", 0), ("a: fast/x vdn", 1), ("slow/x vdn", 0), ("slow/x vdn", 1), ("b: fast/x vdn", 0),
+        ("b: fast/x vdn", 1),
+    ]  # fmt: skip
+    assert {one.label for one in from_runs(f"{tmp_path}/a/**", None, None)} == {"fast/x vdn", "slow/x vdn"}
+
+
+def test_equal_seeds_of_one_method_are_refused(tmp_path: Path) -> None:
+    one, other = make_run(tmp_path / "a"), make_run(tmp_path / "b")
+    given = [{"name": "mine", "path": str(folder)} for folder in (one, other)]
+    with pytest.raises(ConfigError, match=f"runs: {one} and {other} are both seed 0 of mine in matrix"):
+        from_runs(given, None, None)
+    copy = one.rename(one.with_name("seed0_copy"))
+    make_run(tmp_path / "a")
+    with pytest.raises(ConfigError, match=f"{one} and {copy} are both seed 0 of study vdn in matrix"):
+        from_runs(f"{tmp_path}/a/**", None, None)
