@@ -19,8 +19,8 @@ TESTED, TRAINED = "eval.jsonl", "checkpoints"  # in a folder once its run has be
 
 
 def find_runs(pattern: str, holding: str, known_by: str = "config.json") -> list[Path]:
-    """Return the run folders, ``known_by`` a file in them, that hold ``holding`` at or below every path that ``pattern``
-    matches, each once, sorted.
+    """Return the run folders that hold ``holding`` at or below every path that ``pattern`` matches, each once, sorted.
+    A run folder is ``known_by`` a file in it.
 
     ``pattern`` is a folder, a file in it, or a glob (``**`` allowed). Runs that were set aside are left out.
     """
