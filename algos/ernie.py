@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from marl.core.checks import require_at_least
 from marl.core.distributed import global_count
-from marl.core.seeding import derive
+from marl.core.seeding import derive, restore
 from marl.core.types import EpisodeBatch, Forward, Metrics
 from marl.learn.learner import ValueLearner, previous_actions
 
@@ -80,4 +80,4 @@ class ErnieLearner(ValueLearner):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
-        self.gen.set_state(state["ernie"].cpu())
+        restore(self.gen, state["ernie"], "ernie")

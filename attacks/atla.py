@@ -20,6 +20,7 @@ from attacks.base import LaneDraws
 from marl.core.checks import require_at_least, require_positive, require_share
 from marl.core.distributed import world
 from marl.core.protocols import Policy, Replay, View
+from marl.core.seeding import restore
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 from marl.learn.returns import td_lambda
 
@@ -207,4 +208,4 @@ class ATLA(LaneDraws):
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.collections, self.learnt_from = int(state["collections"]), int(state["learnt_from"])
-        self.order.set_state(state["order"].cpu())
+        restore(self.order, state["order"], "atla")

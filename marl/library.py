@@ -18,6 +18,7 @@ from torch import Tensor
 from marl.core.checks import require_at_least
 from marl.core.intervals import Interval, mean_interval
 from marl.core.protocols import VectorEnv
+from marl.core.seeding import globals_kept
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 from marl.measure import crossplay as crossplay_engine
 from marl.measure import robustness as robustness_engine
@@ -48,6 +49,7 @@ class Run:
         return bool(self.scores)
 
 
+@globals_kept()
 def train(*overrides: str, dir: str | Path | None = None) -> Run:
     """Train a team and return its run.
 
@@ -86,6 +88,7 @@ def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> Vecto
     return build.make_env(cfg, n_envs, seed)
 
 
+@globals_kept()
 def load(
     run: str | Path | Run, checkpoint: int | None = None, *, env: str | None = None,
     env_options: Mapping[str, Any] | None = None, device: str = "auto", threads: int | None = 1,
@@ -136,6 +139,7 @@ class Team:
         cfg.device, cfg.threads, cfg.env_options = self._device, self._threads, self._options
         return teams.open_team(cfg, n_envs)
 
+    @globals_kept()
     def evaluate(
         self, episodes: int = 100, *, attack: str | None = None, seed: int = 0, n_envs: int = 32
     ) -> dict[str, Interval]:
@@ -155,6 +159,7 @@ class Team:
         attacked = ("hits", "hit_actions") if "hit" in team.fields else ()
         return summarise(results) | {name: mean_interval(results[name]) for name in attacked}
 
+    @globals_kept()
     def record(self, path: str | Path, episodes: int = 1, *, seed: int = 0, fps: float = 8.0) -> Path:
         """Film greedy episodes as an animated GIF and return its path.
 
@@ -182,7 +187,8 @@ class Team:
         an episode.
         """
         if self._player is None:
-            self._player = self._open(1, 0, None)
+            with globals_kept():
+                self._player = self._open(1, 0, None)
             self._player.env.close()
         policy, gen = self._player.policy, self._player.streams["eval"]
         lanes = len(obs.state)
@@ -199,6 +205,7 @@ class Team:
         self._carry = None
 
 
+@globals_kept()
 def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *overrides: str, **options: Any) -> Matrix:
     """Measure trained teams against the attacks of a suite, and return the matrix.
 
@@ -215,6 +222,7 @@ def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *ov
         return robustness_engine.run(cfg, chosen["suite"], chosen.get("env"), option)
 
 
+@globals_kept()
 def crossplay(
     runs: str | Path | Run | Sequence[Any], partners: str = "none", *overrides: str, **options: Any
 ) -> CrossMatrix:

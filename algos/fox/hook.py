@@ -15,6 +15,7 @@ from algos.fox.aware import Awareness
 from algos.fox.formation import CountTable, Formations, Partners
 from marl.core.checks import require_at_least, require_choice, require_within
 from marl.core.protocols import NoHook
+from marl.core.seeding import restore
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 from marl.learn.agents import RecurrentAgent
 
@@ -152,7 +153,7 @@ class FoXHook(NoHook):
         self.aware.load_state_dict(state["aware"])
         self.table.load_state_dict(state["table"])
         self.formations.matrix = state["matrix"].cpu()
-        self.gen.set_state(state["gen"].cpu())
+        restore(self.gen, state["gen"], "fox")
 
 
 def check_spec(spec: EnvSpec, bits: int, features: Sequence[int] | None) -> None:

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from algos.shared.influence_model import ForwardModel, Kind, alternatives
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.distributed import world
+from marl.core.seeding import restore
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch
 
 CHANGED = 1e-6  # smaller differences of a state feature are rounding
@@ -191,7 +192,7 @@ class Dynamics:
         self.model.load_state_dict(state["model"])
         self.slow.load_state_dict(state["slow"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.gen.set_state(state["gen"].cpu())
+        restore(self.gen, state["gen"], "influence")
         self.updates = int(state["updates"])
 
 

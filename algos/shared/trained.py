@@ -21,4 +21,4 @@ def load_team(
     of that checkpoint. Raise ConfigError, which calls the folder ``key``, where there is no such run or checkpoint, and
     where the team does not fit ``spec``."""
     team: Algorithm = call(factory(read_config(run, key).algo, "algo"), "algo", spec, device, gen)
-    return team, restore(team, run, pick_checkpoint(run, step, key), torch.device(device))
+    return team, restore(team, run, pick_checkpoint(run, step, key))

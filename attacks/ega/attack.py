@@ -20,7 +20,7 @@ from attacks.ega.population import Archive, choice_policy, draw, pick_rows
 from marl.core.checks import require_at_least, require_share
 from marl.core.distributed import world
 from marl.core.protocols import Policy, Replay, View
-from marl.core.seeding import derive
+from marl.core.seeding import derive, restore
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 
 Turn = Literal["attackers", "team", "review"]
@@ -258,4 +258,4 @@ class EGA(ActionAttack):
         self.archive.load_state_dict(state["archive"])
         self.generation, self.collections = int(state["generation"]), int(state["collections"])
         self.returns = state["returns"].cpu().clone()
-        self.dice.set_state(state["dice"].cpu())
+        restore(self.dice, state["dice"], "ega")

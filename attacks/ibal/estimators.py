@@ -19,6 +19,7 @@ from attacks.ibal.scores import Scores
 from marl.core.checks import require_at_least, require_choice, require_within
 from marl.core.distributed import world
 from marl.core.protocols import Policy, Replay, Traceable, View
+from marl.core.seeding import restore
 from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics
 
 Context = Literal["hidden", "obs", "state", "joint"]
@@ -221,4 +222,4 @@ class Estimators:
             optimizer.load_state_dict(saved)
         self.scores.load_state_dict(state["scores"])
         self.rounds = int(state["rounds"])
-        self.gen.set_state(state["gen"].cpu())
+        restore(self.gen, state["gen"], "ibal")

@@ -19,6 +19,7 @@ from attacks.wolfpack.nets import Heads, Keys, Planner, QDifference, gaps
 from marl.core.checks import require_at_least, require_choice, require_within
 from marl.core.distributed import all_reduce_gradients, global_count
 from marl.core.protocols import Replay, Traceable
+from marl.core.seeding import restore
 from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics
 from marl.learn.learner import best_available, gather_actions, make_optimizer
 
@@ -256,8 +257,8 @@ class Foresight:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in ("planner", "qdiff", "planner_optimizer", "qdiff_optimizer"):
             getattr(self, name).load_state_dict(state[name])
-        self.gen.set_state(state["gen"].cpu())
-        self.host_gen.set_state(state["host_gen"].cpu())
+        restore(self.gen, state["gen"], "wolfpack")
+        restore(self.host_gen, state["host_gen"], "wolfpack/host")
         self.updates = int(state["updates"])
 
 

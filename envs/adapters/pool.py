@@ -107,7 +107,7 @@ class Pool:
         with _quiet_start():
             self._handles += [_start(pickled, lanes.tolist(), n_envs, rebuild) for lanes in shares]
         try:
-            specs: list[GameSpec] = self._ask("build")
+            specs: list[GameSpec] = self._ask("build", self._seeds().tolist())
         except WorkerError as error:
             raise ConfigError(f"the environment cannot be built: {error.headline}") from error
         if len({spec.sizes for spec in specs}) > 1:
@@ -121,7 +121,7 @@ class Pool:
         due = np.ones(self.n_envs, bool) if mask is None else mask.cpu().numpy()
         self.streams.restart(due, seed)
         self._arrays["due"][:] = due
-        self._arrays["seed"][:] = (self.streams.draw(0) & np.uint64(0x7FFFFFFF)).astype(np.int64)
+        self._arrays["seed"][:] = self._seeds()
         self._ask("reset", handles=[handle for handle in self._handles if due[handle.lanes].any()])
         return self._observe()
 
@@ -161,6 +161,10 @@ class Pool:
         """Ask the workers to end, and kill them after five seconds. May be called again."""
         self._finalizer()
         atexit.unregister(self._finalizer)
+
+    def _seeds(self) -> np.ndarray:
+        """Return the seed of each lane's present episode, int64 [B]."""
+        return (self.streams.draw(0) & np.uint64(0x7FFFFFFF)).astype(np.int64)
 
     def _observe(self) -> Obs:
         return Obs(*(self._tensors[name] for name in ("obs", "state", "avail", "alive")))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import mmap
 import pickle
+import random
 import signal
+import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -112,10 +114,19 @@ def share(descriptor: int, spec: GameSpec, n_envs: int) -> tuple[dict[str, np.nd
     return arrays, end
 
 
+def seed_globals(seed: int) -> None:
+    """Seed the global generators of Python and NumPy, and torch's where a game has imported it."""
+    random.seed(seed)
+    np.random.seed(seed)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(seed)
+
+
 class Worker:
     """Builds the games of ``lanes``, then follows commands: ``step``, ``reset``, ``render lane``, ``close``.
 
-    With ``rebuild`` a lane's game is closed and built anew at every reset but the first.
+    With ``rebuild`` a lane's game is closed and built anew at every reset. The global generators of this process, which
+    its lanes share, are seeded before a game is built or reset, for games that draw from them.
     """
 
     def __init__(self, connection: Connection, lanes: Sequence[int], rebuild: bool) -> None:
@@ -123,13 +134,14 @@ class Worker:
         self.at = lanes[0]  # the lane being worked on, for the report of a failure
         self.games: dict[int, Game] = {}
         self.steps = dict.fromkeys(lanes, 0)
-        self.used: set[int] = set()  # lanes whose game has been reset before
         self.arrays: dict[str, np.ndarray] = {}
 
-    def build(self, make_game: Callable[[], Game], n_envs: int) -> GameSpec:
+    def build(self, make_game: Callable[[], Game], n_envs: int, seeds: Sequence[int]) -> GameSpec:
+        """Build the games; ``seeds`` has one seed per lane of the pool."""
         self.make_game = make_game
         for lane in self.lanes:
             self.at = lane
+            seed_globals(seeds[lane])
             self.games[lane] = make_game()
         self.spec, self.n_envs = self.games[self.at].spec, n_envs
         return self.spec
@@ -144,10 +156,10 @@ class Worker:
         for lane in self.lanes:
             self.at = lane
             if shared["due"][lane]:
-                if self.rebuild and lane in self.used:
+                seed_globals(int(shared["seed"][lane]))
+                if self.rebuild:
                     self.games[lane].close()
                     self.games[lane] = self.make_game()
-                self.used.add(lane)
                 self.games[lane].reset(int(shared["seed"][lane]), self._view(lane))
                 self._check(lane)
                 self.steps[lane] = 0
@@ -199,7 +211,7 @@ def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: 
         signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)  # the parent blocked them until they could be ignored
     worker = Worker(connection, lanes, rebuild)
     commands: dict[str, Callable[..., Any]] = {
-        "build": lambda: worker.build(pickle.loads(pickled), n_envs),
+        "build": lambda seeds: worker.build(pickle.loads(pickled), n_envs, seeds),
         "attach": worker.attach,
         "reset": worker.reset,
         "step": worker.step,

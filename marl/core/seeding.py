@@ -1,18 +1,24 @@
-"""Named random streams: each consumer owns a generator, so that evaluating or adding an attack moves nothing else."""
+"""Named random streams: each consumer owns a generator, so that evaluating or adding an attack moves nothing else.
+
+The framework draws nothing from the global generators of Python, NumPy and torch. Plug-ins may: they are seeded too.
+"""
 
 from __future__ import annotations
 
+import logging
+import random
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
 from marl.core.checks import require_at_least
 
+log = logging.getLogger(__name__)
 STREAMS = ("explore", "replay", "attack", "eval", "eval_attack")
 
 
@@ -22,10 +28,78 @@ def derive(seed: int, name: str) -> int:
     return (int(words[0]) << 31) ^ int(words[1])
 
 
+def restore(gen: Generator, state: Tensor, name: str) -> bool:
+    """Set ``gen`` to a saved state and return True. A state that another kind of device saved does not fit: then
+    ``gen`` begins anew, from a seed derived from its own, ``name`` and that state; return False."""
+    try:
+        gen.set_state(state.cpu())
+    except RuntimeError:
+        branch(gen, state, name)
+        return False
+    return True
+
+
+def branch(gen: Generator, state: Tensor, name: str) -> None:
+    """Begin ``gen`` anew, from a seed derived from its own, ``name`` and how far the stream with ``state`` has come."""
+    gen.manual_seed(derive(gen.initial_seed() % 2**63, f"{name}/{zlib.crc32(state.cpu().numpy().tobytes())}"))
+
+
+def seed_globals(seed: int) -> None:
+    """Seed the global generators of Python, NumPy and torch, on all devices."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def globals_state() -> dict[str, Any]:
+    """Return the states of Python's, NumPy's and torch's global generators, as tensors and builtins."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    words_np = torch.from_numpy(np.asarray(keys, dtype=np.int64))
+    state: dict[str, Any] = {
+        "python": [version, list(words), gauss],
+        "numpy": [str(name), words_np, int(position), int(has_gauss), float(cached)],
+        "torch": torch.get_rng_state(),
+    }
+    if torch.cuda.is_initialized():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_globals(state: dict[str, Any]) -> None:
+    """Continue from ``globals_state``. Where it knows more GPUs than are here, theirs begin anew, with a warning."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, position, has_gauss, cached = state["numpy"]
+    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
+    torch.set_rng_state(state["torch"].cpu())
+    saved = [one.cpu() for one in state.get("cuda", [])]
+    if not torch.cuda.is_available():
+        return
+    if len(saved) <= (here := torch.cuda.device_count()):
+        torch.cuda.set_rng_state_all(saved)
+    else:
+        log.warning("the global generators of %d GPUs were saved, %d are here: they begin anew", len(saved), here)
+        torch.cuda.manual_seed_all(derive(zlib.crc32(torch.cat(saved).numpy().tobytes()), "global/cuda"))
+
+
+@contextmanager
+def globals_kept(seed: int | None = None) -> Iterator[None]:
+    """Give the global generators back as they were. Inside, they are seeded with ``seed`` (None: as they are)."""
+    before = globals_state()
+    try:
+        if seed is not None:
+            seed_globals(seed)
+        yield
+    finally:
+        restore_globals(before)
+
+
 class Streams:
     """One ``torch.Generator`` per name, on ``device``; only ``replay``, which indexes CPU memory, is on the CPU.
 
-    Under torchrun each ``rank`` has its own streams, except for the initial weights, which all ranks share.
+    Under torchrun each ``rank`` has its own streams, except for the initial weights, which all ranks share. Whoever
+    trains or measures makes them first: that also seeds the global generators, from the same seed.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu", rank: int = 0) -> None:
@@ -36,6 +110,7 @@ class Streams:
             gen = Generator(device="cpu" if name == "replay" else device)
             gen.manual_seed(derive(seed, self._name(name)))
             self._gens[name] = gen
+        seed_globals(self.global_seed("start"))
 
     def _name(self, name: str) -> str:
         return f"{name}/rank{self.rank}" if self.rank else name
@@ -48,16 +123,25 @@ class Streams:
         requires."""
         return derive(self.seed, self._name(f"{name}/lanes")) & 0x7FFFFFFF
 
-    @contextmanager
-    def initializing(self) -> Iterator[None]:
-        """Draw initial weights from their own seed inside this context; the global generator is restored after it."""
-        with torch.random.fork_rng():
-            torch.manual_seed(derive(self.seed, "init/networks"))
-            yield
+    def global_seed(self, name: str) -> int:
+        """Return the seed of the global generators for the part ``name`` of a run."""
+        return derive(self.seed, self._name(f"global/{name}"))
+
+    def initializing(self) -> AbstractContextManager[None]:
+        """Draw initial weights from their own seed inside this context; the global generators are restored after it."""
+        return globals_kept(derive(self.seed, "init/networks"))
 
     def state_dict(self) -> dict[str, Any]:
         return {name: gen.get_state() for name, gen in self._gens.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from saved streams, which are those of rank 0: the streams of other ranks, and those that were on
+        another kind of device, begin anew, each from a seed that they all determine."""
+        anew = []
         for name, gen in self._gens.items():
-            gen.set_state(state[name].cpu())
+            if self.rank:
+                branch(gen, state[name], name)
+            elif not restore(gen, state[name], name):
+                anew.append(name)
+        if anew:
+            log.warning("the random streams %s were saved on another kind of device: they begin anew", ", ".join(anew))

@@ -71,6 +71,6 @@ def save_fit(path: Path, fitted: dict[str, Any]) -> None:
         beside.unlink(missing_ok=True)
 
 
-def load_fit(path: Path, attack: Attack, device: torch.device) -> None:
+def load_fit(path: Path, attack: Attack) -> None:
     """Give ``attack`` what was learnt."""
-    attack.load_state_dict(torch.load(path, map_location=device, weights_only=True)["attack"])
+    attack.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["attack"])

@@ -115,7 +115,7 @@ class Cell:
         team = open_team(OmegaConf.create(self.team), self.setting.lanes)
         with closing(team.env):
             if self.fit is not None:
-                load_fit(self.fit.path, team.attack, team.device)
+                load_fit(self.fit.path, team.attack)
             if isinstance(team.attack, Fitting) and team.attack.needs_fit:
                 raise ConfigError(f"{type(team.attack).__name__} must be fitted first: its column needs fit=victim")
             results = evaluate(

@@ -11,13 +11,11 @@ import hashlib
 import json
 import logging
 import os
-import random
 import shutil
 import uuid
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 log = logging.getLogger(__name__)
@@ -140,38 +138,13 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-def load_state(folder: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
-    """Load everything but the replay of a verified checkpoint."""
-    return torch.load(folder / "state.pt", map_location=device, weights_only=True)
+def load_state(folder: Path) -> dict[str, Any]:
+    """Load everything but the replay of a verified checkpoint, on the CPU: networks and optimizers copy what they are
+    given to their own device, environments and generators have none."""
+    return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
 
 
 def load_replay(folder: Path) -> dict[str, Any] | None:
     """Load the replay of a verified checkpoint, on the CPU; None if it was not saved."""
     path = folder / "replay.pt"
     return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
-
-
-def global_rng_state() -> dict[str, Any]:
-    """Return the states of Python's, NumPy's and torch's global generators, as tensors and builtins. The framework
-    draws from none of them; they are saved for plug-ins that do."""
-    version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    words_np = torch.from_numpy(np.asarray(keys, dtype=np.int64))
-    state: dict[str, Any] = {
-        "python": [version, list(words), gauss],
-        "numpy": [str(name), words_np, int(position), int(has_gauss), float(cached)],
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state_all()
-    return state
-
-
-def restore_global_rng(state: dict[str, Any]) -> None:
-    version, words, gauss = state["python"]
-    random.setstate((version, tuple(words), gauss))
-    name, keys, position, has_gauss, cached = state["numpy"]
-    np.random.set_state((name, keys.cpu().numpy().astype(np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(state["torch"].cpu())
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

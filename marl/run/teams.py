@@ -106,15 +106,15 @@ def load_trained(
     cfg.env = with_options(cfg.env, env_options or {})
     parts = build(cfg, n_envs, env_stream="eval")
     try:
-        return parts, restore(parts.algo, run_dir, folder, parts.device)
+        return parts, restore(parts.algo, run_dir, folder)
     except ConfigError:
         parts.env.close()
         raise
 
 
-def restore(algo: Algorithm, run_dir: Path, folder: Path, device: torch.device) -> Clock:
+def restore(algo: Algorithm, run_dir: Path, folder: Path) -> Clock:
     """Load the weights of the checkpoint ``folder`` of a run into ``algo``; return the checkpoint's clock."""
-    state = checkpoint.load_state(folder, device)
+    state = checkpoint.load_state(folder)
     try:
         algo.load_state_dict(state["algo"])
     except RuntimeError as error:  # torch's message lists every tensor
@@ -137,7 +137,7 @@ def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, s
     make_algo = factory(read_config(run_dir).algo, "algo")
     with streams.initializing():
         algo = call(make_algo, "algo", spec, device, streams["replay"])
-    clock = restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]), device)
+    clock = restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]))
     member = opens.get("member")
     if member is None:
         return algo.policy(clock)

@@ -16,6 +16,7 @@ from marl.core import distributed
 from marl.core.config import pick_device, resolved, validate
 from marl.core.intervals import Interval
 from marl.core.protocols import Alternating, Moving, NoAttack, Reporting, VectorEnv
+from marl.core.seeding import globals_kept, globals_state, restore_globals, seed_globals
 from marl.core.types import Clock, EpisodeBatch, Metrics
 from marl.learn.replay import EpisodeReplay
 from marl.run import checkpoint, report
@@ -84,10 +85,11 @@ class Run:
         p = self.parts
         if isinstance(self.eval_env, Moving):
             self.eval_env.follow(p.env)
-        results = evaluate(
-            self.eval_env, p.algo.policy(self.clock), NoAttack(p.spec, p.device), p.fields, episodes=episodes,
-            policy_gen=p.streams["eval"], attack_gen=p.streams["eval_attack"], device=p.device,
-        )  # fmt: skip
+        with globals_kept(p.streams.global_seed(f"eval/step{self.clock.env_steps}")):
+            results = evaluate(
+                self.eval_env, p.algo.policy(self.clock), NoAttack(p.spec, p.device), p.fields, episodes=episodes,
+                policy_gen=p.streams["eval"], attack_gen=p.streams["eval_attack"], device=p.device,
+            )  # fmt: skip
         return summarise(results)
 
     def count(self, fresh: EpisodeBatch) -> None:
@@ -107,7 +109,7 @@ class Run:
             "streams": p.streams.state_dict(),
             "env": p.env.state_dict() if p.env.resumable else None,
             "eval_env": self.eval_env.state_dict() if self.eval_env.resumable else None,
-            "rng": checkpoint.global_rng_state(),
+            "rng": globals_state(),
         }
 
     def meta(self) -> dict[str, Any]:
@@ -131,8 +133,8 @@ class Run:
 
     def load(self, folder: Path) -> None:
         """Continue from a checkpoint folder."""
-        state, replay = checkpoint.load_state(folder, self.parts.device), checkpoint.load_replay(folder)
-        p = self.parts
+        state, replay = checkpoint.load_state(folder), checkpoint.load_replay(folder)
+        p, rank = self.parts, distributed.world()[0]
         p.algo.load_state_dict(state["algo"])
         p.attack.load_state_dict(state["attack"])
         self.clock.load_state_dict(state["clock"])
@@ -142,7 +144,11 @@ class Run:
         for env, saved in ((p.env, state["env"]), (self.eval_env, state["eval_env"])):
             if saved is not None:
                 env.load_state_dict(saved)
-        checkpoint.restore_global_rng(state["rng"])
+        restore_globals(state["rng"])
+        if rank:  # what was saved is rank 0's
+            now = f"step{self.clock.env_steps}"
+            p.env.reset(p.streams.env_seed(f"env/{now}"))
+            seed_globals(p.streams.global_seed(now))
         if replay is not None:
             self.replay.load_state_dict(replay)
         else:
@@ -157,7 +163,7 @@ def origin_of(cfg: DictConfig, config: dict[str, Any], parts: Parts, found: Path
     """Load the run that ``init_from`` names and return its record; a continued run only returns its saved record."""
     if found is not None:
         return checkpoint.verify(found).get("init_from")
-    return adopt(parts.algo, config, cfg.init_from, parts.device) if cfg.init_from else None
+    return adopt(parts.algo, config, cfg.init_from) if cfg.init_from else None
 
 
 def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path | None) -> Run:

@@ -7,7 +7,6 @@ import logging
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from marl.core.config import flatten, resolved
@@ -20,7 +19,7 @@ log = logging.getLogger(__name__)
 State = dict[str, Any]
 
 
-def adopt(algo: Algorithm, config: State, source: str, device: torch.device) -> State:
+def adopt(algo: Algorithm, config: State, source: str) -> State:
     """Load the newest checkpoint of the run folder ``source`` into ``algo``; return a record of its origin.
 
     An algorithm made of the same classes loads everything. Another one loads the networks of the same names, and the
@@ -31,7 +30,7 @@ def adopt(algo: Algorithm, config: State, source: str, device: torch.device) -> 
     run = Path(source)
     theirs = resolved(read_config(run, "init_from"))
     folder = pick_checkpoint(run, None, "init_from")
-    state, meta = checkpoint.load_state(folder, device), checkpoint.verify(folder)
+    state, meta = checkpoint.load_state(folder), checkpoint.verify(folder)
     own, saved = algo.state_dict(), state["algo"]
     nets = set(algo.networks())
     _check_shapes(own, saved, nets, source)

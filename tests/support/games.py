@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -198,6 +199,29 @@ class MakeBomb:
 
     def __call__(self) -> Bomb:
         return Bomb(self.way, self.where, lane_file=self.lane_file)
+
+
+class Dice:
+    """A pool game that shows a number when it is built, and one at each reset and step, from the global generators of
+    Python and NumPy."""
+
+    def __init__(self) -> None:
+        self.spec = GameSpec(1, 2, 2, 1, 4, np.zeros(2, np.float32), 2 * np.ones(2, np.float32))
+        self.made = random.random() + np.random.rand()
+
+    def reset(self, seed: int, view: View) -> None:
+        view.state[:], view.avail[:], view.alive[:] = self.made, True, True
+        view.obs[:] = random.random(), np.random.rand()
+
+    def step(self, actions: np.ndarray, view: View) -> Outcome:
+        view.obs[:] = random.random(), np.random.rand()
+        return Outcome(0.0, False, False, False)
+
+    def render(self) -> None:
+        return None
+
+    def close(self) -> None:
+        return None
 
 
 def unpicklable() -> Callable[[], Bomb]:

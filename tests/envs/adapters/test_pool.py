@@ -16,7 +16,7 @@ import torch
 from envs.adapters.pool import Pool, WorkerError
 from envs.base import check_env
 from marl.core.types import ConfigError
-from tests.support.games import MakeBomb, unpicklable
+from tests.support.games import Dice, MakeBomb, unpicklable
 
 STEP = torch.zeros(3, 1, dtype=torch.long)
 
@@ -120,6 +120,33 @@ def test_failure_to_build_is_a_config_error():
         Pool(unpicklable(), n_envs=1)
     with pytest.raises(ConfigError, match="at least 1, got 0 and None"):
         Pool(MakeBomb(), n_envs=0)
+
+
+def rolled(pool):
+    """Return all that a pool of dice shows in one episode."""
+    actions = torch.zeros(pool.n_envs, 1, dtype=torch.long)
+    first = pool.reset()
+    shown = [first.state.clone(), first.obs.flatten(1).clone()]
+    return torch.cat([*shown, *(pool.step(actions).next.obs.flatten(1).clone() for _ in range(4))], 1)
+
+
+@pytest.mark.parametrize("rebuild", [False, True])
+def test_games_that_draw_from_global_generators_are_repeatable(rebuild):
+    def dice(seed):
+        return Pool(Dice, n_envs=3, seed=seed, workers=2, rebuild=rebuild)
+
+    pool, same, other = dice(1), dice(1), dice(2)
+    first = rolled(pool)
+    assert torch.equal(first, rolled(same)) and not (first == rolled(other)).any()
+    assert len(set(first.flatten().tolist())) == first.numel(), "lanes, generators and steps differ"
+    state = pool.state_dict()
+    second = rolled(pool)
+    assert not (first[:, 1:] == second[:, 1:]).any()
+    continued = dice(1)
+    continued.load_state_dict(state)
+    assert torch.equal(rolled(continued), second)
+    for each in (pool, same, other, continued):
+        each.close()
 
 
 def test_signals_to_the_whole_job_leave_the_workers_alone():

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from marl.core.seeding import globals_state, restore_globals
 from marl.run import checkpoint
 from tests.support.helpers import differences, train
 
@@ -189,9 +190,9 @@ def test_global_generators_return_to_where_they_were() -> None:
         return random.random(), float(np.random.rand()), float(torch.rand(()))
 
     np.random.randn()  # leaves a cached second value behind: part of the state too
-    state = checkpoint.global_rng_state()
+    state = globals_state()
     first = [draw() for _ in range(3)] + [float(np.random.randn())]
-    checkpoint.restore_global_rng(state)
+    restore_globals(state)
     assert [draw() for _ in range(3)] + [float(np.random.randn())] == first
     json.dumps(state["python"])  # builtins only
 
