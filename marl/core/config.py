@@ -337,3 +337,16 @@ def validate(cfg: DictConfig) -> None:
     require_at_least("", 0, seed=cfg.seed)
     require_at_least("", 1, or_null=True, threads=cfg.threads)
     require_choice("", get_args(ResumeMode), resume=cfg.resume)
+    _require_room(cfg)
+
+
+def _require_room(cfg: DictConfig) -> None:
+    """Refuse a replay that cannot hold the episodes that the algorithm waits for."""
+    if "warmup_episodes" not in cfg.algo:  # it does not wait, or its batches are no episodes
+        return
+    for key in ("warmup_episodes", "batch_size"):
+        if cfg.replay.capacity < cfg.algo[key]:
+            raise ConfigError(
+                f"replay.capacity={cfg.replay.capacity} is smaller than algo.{key}={cfg.algo[key]}: "
+                "nothing would ever be learnt"
+            )

@@ -57,7 +57,11 @@ def _save_tensor_file(value: dict[str, Any], path: Path) -> str:
 
 
 def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+    """Flush a folder's entries to the disk, where the system can open folders (Windows cannot)."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        return
     try:
         os.fsync(descriptor)
     finally:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from marl.core.config import pick_device
+from marl.core.config import pick_device, plain
 from marl.core.protocols import Algorithm, Attack, MultiPolicy, Policy, VectorEnv
 from marl.core.seeding import Streams
 from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields
@@ -79,10 +79,10 @@ def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | N
 
 
 def with_options(env: DictConfig, options: Mapping[str, Any]) -> DictConfig:
-    """Return an environment's configuration with changed options; unknown ones are refused when it is made."""
-    changed = OmegaConf.create(OmegaConf.to_container(env, resolve=True))
+    """Return an environment's configuration with some of its options changed, at any depth; unknown ones are refused
+    when it is made."""
+    changed = OmegaConf.merge(plain(env), plain(options))
     assert isinstance(changed, DictConfig)
-    changed.update(options)
     return changed
 
 

@@ -85,6 +85,20 @@ def test_a_full_disk_leaves_the_earlier_checkpoint(at: int, tmp_path: Path, monk
     assert newest_step(tmp_path) == 3
 
 
+def test_a_system_that_opens_no_folders_has_checkpoints_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows a folder cannot be opened, and so not be flushed."""
+    opened = os.open
+
+    def refuse_folders(path: Any, *rest: Any, **named: Any) -> int:
+        if Path(path).is_dir():
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *rest, **named)
+
+    monkeypatch.setattr(os, "open", refuse_folders)
+    save(tmp_path, 1)
+    assert newest_step(tmp_path) == 1 and hidden(tmp_path) == []
+
+
 @pytest.mark.parametrize("at", range(SYNCS))
 def test_a_kill_leaves_a_whole_checkpoint(at: int, tmp_path: Path) -> None:
     """The process dies, without any clean-up, at each of the writes; the next save removes the leftovers."""
