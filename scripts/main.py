@@ -2,29 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from numba.core import event
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from envs.adapters.pool import WorkerError
 from marl.core.checks import require_at_least
+from marl.core.processes import follow_starter
 from marl.core.types import ConfigError
 from marl.run.checkpoint import CheckpointError
 from marl.run.compose import one_line, register_configs, tree_folder
 from marl.run.metrics import NonFiniteError
+from marl.run.report import short
 from marl.run.signals import StopRequest
+from marl.run.sweep import Entry, Here, Sweep, failures
 
 log = logging.getLogger(__name__)
+Task = Callable[[DictConfig], object]
 
 
 class CompileNotice(event.Listener):
@@ -45,23 +56,14 @@ class UnfinishedError(RuntimeError):
     """A run that this process started in another one did not finish; exit code 1."""
 
 
-class Sweep:
-    """The state of a sweep in this process. It is an attribute, because joblib's workers get copies of globals."""
-
-    stopped = False  # by a signal: what is left of a sweep is not begun
+BAD_INPUT = (ConfigError, HydraException, OmegaConfBaseException)
+BROKEN = (CheckpointError, NonFiniteError, UnfinishedError, WorkerError)  # for a reason that has a name
 
 
-class LetRunsSave(Callback):
-    """Around a sweep in other processes: Ctrl-C reaches them too, and this one waits until they have saved."""
-
-    def __init__(self) -> None:
-        self.stop = StopRequest(("SIGINT",))
-
-    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        self.stop.__enter__()
-
-    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        self.stop.__exit__()
+def fail(line: str, code: int) -> NoReturn:
+    """Leave with one line."""
+    print(f"error: {line}", file=sys.stderr)
+    sys.exit(code)
 
 
 @contextmanager
@@ -69,15 +71,64 @@ def exit_codes() -> Iterator[None]:
     """Turn errors that a user can mend into one line and an exit code; others keep their traceback."""
     try:
         yield
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(2)
-    except (CheckpointError, NonFiniteError, UnfinishedError, WorkerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+    except BAD_INPUT as error:
+        fail(one_line(error), 2)
+    except BROKEN as error:
+        fail(str(error), 1)
+    except BrokenProcessPool:
+        fail("a process that worked for this one was killed (out of memory?); the same command continues", 1)
     except KeyboardInterrupt:  # a second one, or before the work began
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+class Sweeps:
+    """The sweep of this command, for the callback below, which Hydra makes."""
+
+    current = Sweep()
+    around = contextlib.ExitStack()
+
+
+class FollowSweep(Callback):
+    """Refuses to start what Slurm would not get. Around a sweep in other processes it lets a signal to this one reach
+    all runs, and this one wait until they have saved."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if _launcher(config) == "SlurmLauncher":
+            fail("launch=slurm needs -m; without it the run would be trained on this machine", 2)
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if _launcher(config) == "SlurmLauncher" and shutil.which("srun") is None:
+            fail("launch=slurm needs Slurm, but there is no srun on this machine; try launch=joblib", 2)
+        if _launcher(config) != "BasicLauncher":
+            Sweeps.current.share(Path(config.hydra.sweep.dir))
+            answer = "stopping once the runs in hand have saved; again to stop at once"
+            Sweeps.around.enter_context(StopRequest(answer, Sweeps.current.ask_to_stop))
+
+
+def _launcher(config: DictConfig) -> str:
+    return str(config.hydra.launcher.get("_target_")).rpartition(".")[2]
+
+
+def _run_of_sweep(sweep: Sweep, task: Task, cfg: DictConfig) -> object:
+    """Call ``task`` for one of the runs of a sweep. One that fails ends none of the others."""
+    run = short(Path(HydraConfig.get().runtime.output_dir))
+    if not sweep.may_begin():
+        log.info("not begun: %s", run)
+        sweep.note(Entry(run, "stopped"))
+        return None
+    result, error = None, ""
+    try:
+        result = task(cfg)
+    except (*BAD_INPUT, *BROKEN) as known:
+        error = one_line(known)
+    except Exception as unknown:
+        traceback.print_exc()
+        error = traceback.format_exception_only(unknown)[-1].strip()
+    if error:
+        print(f"error: {run}: {error}", file=sys.stderr)
+    sweep.note(Entry(run, "failed", error) if error else Entry(run, "stopped" if Here.stopped else "finished"))
+    return result
 
 
 CONF = tree_folder()
@@ -88,17 +139,29 @@ def positive(cfg: DictConfig, *keys: str) -> None:
     require_at_least("", 1, **{key: cfg[key] for key in keys})
 
 
-def run(task: Callable[[DictConfig], object], config_name: str) -> None:
+def run(task: Task, config_name: str) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``task``.
 
-    Exit codes: 2 bad input (configuration, paths), 1 a run that broke for a reason it could name.
+    Exit codes: 2 bad input (configuration, paths), 1 a run that broke for a reason it could name, or a sweep with a run
+    that failed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     register_configs()
+    follow_starter()
+    sweep = Sweeps.current = Sweep()
 
-    def job(cfg: DictConfig) -> None:
-        with exit_codes(), event.install_listener("numba:compile", CompileNotice()):
-            task(cfg)
+    def job(cfg: DictConfig) -> object:
+        with event.install_listener("numba:compile", CompileNotice()):
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                return _run_of_sweep(sweep, task, cfg)
+            with exit_codes():
+                return task(cfg)
 
     with exit_codes():
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        try:
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+        finally:
+            Sweeps.around.close()
+            entries = sweep.close()
+        if (line := failures(entries)) is not None:
+            raise UnfinishedError(line)

@@ -16,12 +16,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import IO
 
 import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
 from marl.core.config import SCHEMAS, plain
+from marl.core.processes import started_with
 from marl.core.types import ConfigError
 from marl.run.jobs import Stopped, run_jobs
 from marl.run.progress import JobProgress
@@ -72,41 +74,58 @@ def measurement(name: str, line: str, folder: Path, jobs: int) -> Command:
     return Command(script, (*words, f"results={folder / name}.json"))
 
 
-def train(command: Command, tell: Callable[[float], None]) -> str | None:
-    """Train in another process; return its last output line where it did not finish. A stop lets it save."""
-    with tempfile.TemporaryFile("w+", encoding="utf8") as said:
-        # a session of its own: Ctrl-C comes once, from here
-        with subprocess.Popen(command.argv, stdout=said, stderr=subprocess.STDOUT, start_new_session=True) as child:
-            try:
-                while child.poll() is None:
-                    tell(0.0)
-                    time.sleep(POLL_S)
-            except Stopped:
-                child.terminate()
-                raise
-        said.seek(0)
-        last = (said.read().strip().splitlines() or [f"exit code {child.returncode}"])[-1]
-        return None if child.returncode == 0 and "the same command continues" not in last else last
-
-
-def train_all(sweeps: list[list[Command]], jobs: int) -> bool:
-    """Train one sweep after the other, ``jobs`` runs at once, and return whether all finished. A run that fails ends
-    neither the others of its sweep nor their result, but the sweeps after it."""
-    with StopRequest() as stop, JobProgress(sum(map(len, sweeps))) as progress:
+def finish(command: Command, tell: Callable[[float], None], output: IO[str] | None = None) -> int:
+    """Run a command in another process, which ends with this one, and return its exit code. A stop lets it save."""
+    # a session of its own: Ctrl-C comes once, from here
+    with subprocess.Popen(
+        command.argv, stdout=output, stderr=output, start_new_session=True, env=started_with()
+    ) as child:
         try:
-            for sweep in sweeps:
-                failed: dict[str, str] = {}
-                for command, why in run_jobs(train, sweep, jobs, stop, progress):
-                    log.info("%s: %s", command.title, why or "done")
-                    failed |= {command.title: why} if why else {}
-                if failed:
-                    raise UnfinishedError(
-                        f"{len(failed)} of {len(sweep)} runs did not finish, first {next(iter(failed))}"
-                    )
+            while (code := child.poll()) is None:
+                tell(0.0)
+                time.sleep(POLL_S)
         except Stopped:
-            log.info("stopped by %s; the same command continues", stop.name)
-            return False
-    return True
+            child.terminate()
+            raise
+        return code
+
+
+def train(command: Command, tell: Callable[[float], None]) -> str | None:
+    """Train in another process; return its last output line where it did not finish."""
+    with tempfile.TemporaryFile("w+", encoding="utf8") as said:
+        code = finish(command, tell, said)
+        said.seek(0)
+        last = (said.read().strip().splitlines() or [f"exit code {code}"])[-1]
+        return None if code == 0 and "the same command continues" not in last else last
+
+
+def train_all(sweeps: list[list[Command]], jobs: int, stop: StopRequest) -> None:
+    """Train one sweep after the other, ``jobs`` runs at once. A run that fails ends neither the others of its sweep nor
+    their results, but the sweeps after it."""
+    with JobProgress(sum(map(len, sweeps))) as progress:
+        for sweep in sweeps:
+            failed: dict[str, str] = {}
+            for command, why in run_jobs(train, sweep, jobs, stop, progress):
+                log.info("%s: %s", command.title, why or "done")
+                failed |= {command.title: why} if why else {}
+            if failed:
+                raise UnfinishedError(f"{len(failed)} of {len(sweep)} runs did not finish, first {next(iter(failed))}")
+
+
+def measure_all(commands: list[Command], stop: StopRequest) -> int:
+    """Measure; return the exit code of the first that fails, or 0."""
+
+    def tell(done: float) -> None:
+        if stop:
+            raise Stopped
+
+    for command in commands:
+        tell(0.0)
+        log.info(command.title)
+        code = finish(command, tell)
+        if code:
+            return code
+    return 0
 
 
 def check(commands: list[Command]) -> None:
@@ -124,13 +143,15 @@ def main(cfg: DictConfig) -> None:
         for command in [*itertools.chain(*sweeps), *measured]:
             print(shlex.join(["python", *command.argv[1:]]))
         return
-    if not train_all(sweeps, cfg.jobs):
-        return
-    for command in measured:
-        log.info(command.title)
-        code = subprocess.run(command.argv, check=False).returncode
-        if code:
-            sys.exit(code)
+    with StopRequest("stopping once the runs in hand have saved; again to stop at once") as stop:
+        try:
+            train_all(sweeps, cfg.jobs, stop)
+            code = measure_all(measured, stop)
+        except Stopped:
+            log.info("stopped by %s; the same command continues", stop.name)
+            return
+    if code:
+        sys.exit(code)
 
 
 if __name__ == "__main__":

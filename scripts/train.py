@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from marl.run.sweep import Here
 from marl.run.trainer import fit
 from marl.show.plot import run_curve
-from scripts.main import Sweep, run
-
-log = logging.getLogger(__name__)
+from scripts.main import run
 
 
 def train(cfg: DictConfig) -> None:
-    run_dir = Path(HydraConfig.get().runtime.output_dir)
-    if Sweep.stopped:
-        log.info("not begun: %s", run_dir)
-        return
-    Sweep.stopped = not fit(cfg, run_dir, run_curve)
+    if not fit(cfg, Path(HydraConfig.get().runtime.output_dir), run_curve):
+        Here.stopped = True  # what is left of a sweep is not begun
 
 
 if __name__ == "__main__":

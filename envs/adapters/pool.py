@@ -30,9 +30,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from envs.adapters.worker import IGNORED, Game, GameSpec, serve, share
+from envs.adapters.worker import Game, GameSpec, serve, share
 from envs.base import refuse_unavailable
 from envs.streams import LaneStreams
+from marl.core.processes import SENT_TO_ALL, spawning
 from marl.core.types import ConfigError, EnvSpec, Obs, Step
 
 INSTALL = {  # package -> what to type; everything else is installed under its own name
@@ -254,9 +255,10 @@ def _quiet_start() -> Iterator[None]:
     main, threads = sys.modules["__main__"], os.environ.get("OMP_NUM_THREADS")
     sys.modules["__main__"] = types.ModuleType("__main__")  # spawn would run the training script's imports: torch
     os.environ["OMP_NUM_THREADS"] = "1"
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED) if hasattr(signal, "pthread_sigmask") else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL) if hasattr(signal, "pthread_sigmask") else None
     try:
-        yield
+        with spawning():
+            yield
     finally:
         if mask is not None:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)

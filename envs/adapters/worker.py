@@ -21,8 +21,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-# The parent decides when to stop: schedulers and Ctrl-C signal every process of a job, and it still has to save.
-IGNORED = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name))
+from marl.core.processes import SAVING_S, SENT_TO_ALL, follow_parent, ignore_signals
 
 
 @dataclass(frozen=True)
@@ -205,10 +204,10 @@ def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: 
 
     Every command is answered with ("done", result) or ("error", lane, last line, traceback).
     """
-    for number in IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    ignore_signals()
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, IGNORED)  # the parent blocked them until they could be ignored
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SENT_TO_ALL)  # the parent blocked them until they could be ignored
+    follow_parent(grace=SAVING_S)  # closing the games may take a while
     worker = Worker(connection, lanes, rebuild)
     commands: dict[str, Callable[..., Any]] = {
         "build": lambda seeds: worker.build(pickle.loads(pickled), n_envs, seeds),

@@ -176,7 +176,7 @@ def _one_pass(total: int, processes: int) -> Iterator[tuple[Outcome, Callable[..
     """Give the outcome of a pass over ``total`` jobs, and a function ``do(work, jobs)`` that does some of them. A
     signal leaves the block after the round in hand."""
     outcome = Outcome({}, complete=False)
-    with StopRequest() as stop, JobProgress(total) as progress:
+    with StopRequest("stopping after the round in hand") as stop, JobProgress(total) as progress:
 
         def do(work: Callable[[J, Tell], str | None], jobs: Sequence[J]) -> None:
             for job, why in run_jobs(work, jobs, processes, stop, progress):

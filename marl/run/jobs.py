@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import Any, Protocol, TypeVar
 
+from marl.core.processes import follow_parent, ignore_signals
 from marl.run.progress import JobProgress
 from marl.run.signals import StopRequest
 
@@ -73,7 +73,8 @@ _halt: Any = None  # in a worker: set once the parent wants to stop
 def _begin(halt: Any) -> None:
     global _halt
     _halt = halt
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    ignore_signals()
+    follow_parent()
 
 
 def _work(work: Work[J, R], job: J) -> R:

@@ -1,28 +1,46 @@
-"""Signals that ask a run to save and stop; a second one of the same kind stops at once."""
+"""Signals that ask a run to save and stop; a second one stops at once."""
 
 from __future__ import annotations
 
+import os
 import signal
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 HANDLED = ("SIGINT", "SIGTERM", "SIGUSR1")
 
 
 class StopRequest:
-    """A context in which the first signal that ``handled`` names only sets ``name``."""
+    """A context in which the first signal of ``HANDLED`` sets ``name``, is answered on the terminal at once (``answer``
+    says what happens now) and calls ``then``.
 
-    def __init__(self, handled: tuple[str, ...] = HANDLED) -> None:
-        self.handled = handled
+    Where ``asked`` names a file, its existence asks too: the parent of a sweep writes the signal's name there.
+    """
+
+    asked: ClassVar[Path | None] = None
+
+    def __init__(
+        self, answer: str = "stopping after this collection; again to stop at once",
+        then: Callable[[str], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.answer, self.then = answer, then
         self.name: str | None = None
         self._previous: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
+        if self.name is None and self.asked is not None and self.asked.exists():
+            self.name = self.asked.read_text() or "a signal"
         return self.name is not None
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
         self._restore()
+        if self.asked is None:  # or the parent answers
+            os.write(2, f"\n{self.name}: {self.answer}\n".encode())  # streams may be in the middle of a line
+        if self.then is not None:
+            self.then(self.name)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():
@@ -30,7 +48,7 @@ class StopRequest:
         self._previous = {}
 
     def __enter__(self) -> StopRequest:
-        for name in self.handled:
+        for name in HANDLED:
             number = getattr(signal, name, None)  # no SIGUSR1 on Windows
             if number is not None:
                 try:

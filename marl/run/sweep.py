@@ -1,0 +1,101 @@
+"""The runs of one command with ``-m``: what became of each, and the wish to stop, also across processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from marl.core.processes import SAVING_S, follow_parent, ignore_signals, parent_lost
+from marl.run.signals import StopRequest
+
+log = logging.getLogger(__name__)
+
+
+class Here:
+    """The state of a sweep in one of its processes. These are attributes, because joblib's workers get copies of
+    globals."""
+
+    stopped = False  # a signal stopped a run here: what is left is not begun
+    is_worker = False  # of joblib, and prepared to be one
+    busy = False  # with a run
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What became of a run."""
+
+    run: str
+    outcome: Literal["finished", "stopped", "failed"]
+    error: str = ""
+
+
+class Sweep:
+    """Knows the runs of a sweep. Processes get copies of it, and share ``folder`` while the sweep lasts."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.folder: Path | None = None
+        self.entries: list[Entry] = []
+        Here.stopped = False
+
+    def share(self, parent: Path) -> None:
+        """Make a folder in ``parent`` that other processes, also on other machines, see."""
+        self.folder = parent.absolute() / f".sweep-{uuid.uuid4().hex[:12]}"
+        self.folder.mkdir(parents=True)
+
+    def ask_to_stop(self, signal_name: str) -> None:
+        """Tell the processes of the sweep that a signal reached the one that waits for them."""
+        if self.folder is not None:
+            whole = self.folder / "asking"
+            whole.write_text(signal_name, encoding="utf8")
+            whole.replace(self.folder / "stop")
+
+    def may_begin(self) -> bool:
+        """Prepare this process for a run; return whether the run may begin."""
+        started_by = multiprocessing.parent_process()
+        if started_by is not None and started_by.pid is not None and self.folder is not None:
+            StopRequest.asked = self.folder / "stop"
+            if not Here.is_worker:
+                Here.is_worker = True
+                ignore_signals()  # outside of ``fit``
+                follow_parent(grace=SAVING_S, busy=lambda: Here.busy)
+            if StopRequest.asked.exists() or parent_lost(started_by.pid):
+                Here.stopped = True
+        Here.busy = not Here.stopped
+        return Here.busy
+
+    def note(self, entry: Entry) -> None:
+        """Keep what became of a run. Raise RuntimeError where nobody would learn that it failed."""
+        Here.busy = False
+        if os.getpid() == self.process:
+            self.entries.append(entry)
+        elif self.folder is not None:
+            with contextlib.suppress(FileNotFoundError):  # the sweep has ended without this run
+                (self.folder / f"{uuid.uuid4().hex}.json").write_text(json.dumps(asdict(entry)), encoding="utf8")
+        elif entry.outcome == "failed":
+            raise RuntimeError(f"{entry.run}: {entry.error}")
+
+    def close(self) -> list[Entry]:
+        """Return what became of all runs and remove the folder."""
+        if self.folder is not None:
+            for path in self.folder.glob("*.json"):
+                self.entries.append(Entry(**json.loads(path.read_text(encoding="utf8"))))
+            shutil.rmtree(self.folder, ignore_errors=True)
+        return sorted(self.entries, key=lambda entry: entry.run)
+
+
+def failures(entries: list[Entry]) -> str | None:
+    """Return one line that names the runs which failed, or None."""
+    failed = [f"{entry.run}: {entry.error}" for entry in entries if entry.outcome == "failed"]
+    if not failed:
+        return None
+    finished = sum(entry.outcome == "finished" for entry in entries)
+    return f"{finished} of {len(entries)} runs finished; failed: {'; '.join(failed)}"
