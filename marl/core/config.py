@@ -271,12 +271,19 @@ def _variant(overrides: list[str]) -> str:
     return f"{text}-" if text else ""
 
 
+def _by_map(default: Any, *exceptions: Any, _root_: DictConfig) -> Any:
+    """Return the value that the environment's map has among ``exceptions`` (map, value, map, value, ...), or
+    ``default``."""
+    return dict(zip(exceptions[::2], exceptions[1::2], strict=True)).get(_root_.env.get("map"), default)
+
+
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; safe to call twice."""
     for name, node in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=node)
     OmegaConf.register_new_resolver("variant", lambda overrides: _variant(list(overrides)), replace=True)
     OmegaConf.register_new_resolver("flat", lambda text: str(text).replace("/", "-"), replace=True)
+    OmegaConf.register_new_resolver("by_map", _by_map, replace=True)
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
