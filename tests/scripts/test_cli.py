@@ -68,8 +68,12 @@ TRAIN = {
     "replay.device=gpu": ("replay.device=gpu", "cpu"),
     "replay.capacity=1000000000000": ("replay.capacity=1000000000000", "GiB", "episodes fit"),
     "resume=must": ("resume=must", "no usable checkpoint"),
-    "replay.capacity=16": ("replay.capacity=16", "algo.warmup_episodes=32", "nothing would ever be learnt"),
-    "replay.capacity=16 algo.warmup_episodes=4": ("replay.capacity=16", "algo.batch_size=32", "nothing would ever be"),
+    "replay.capacity=16 algo.warmup_episodes=32": (
+        "replay.capacity=16",
+        "algo.warmup_episodes=32",
+        "nothing would ever be learnt",
+    ),
+    "replay.capacity=16": ("replay.capacity=16", "algo.batch_size=32", "nothing would ever be"),
     "env=gym": ("env.env",),
 }
 
