@@ -19,7 +19,7 @@ from attacks.wolfpack.nets import Heads, Keys, Planner, QDifference, gaps
 from marl.core.checks import require_at_least, require_choice, require_positive, require_within
 from marl.core.distributed import all_reduce_gradients, global_count
 from marl.core.protocols import Replay, Traceable
-from marl.core.seeding import restore
+from marl.core.seeding import globals_kept, restore
 from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics
 from marl.learn.learner import best_available, gather_actions, make_optimizer
 from marl.learn.rhythm import Rhythm
@@ -116,8 +116,7 @@ class Foresight:
         require_positive("attack.foresight", episodes_per_update=episodes_per_update)
         self.label_steps = min(label_steps, window)
         self.rhythm = Rhythm.steady(episodes_per_update)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with globals_kept(seed):
             shape: dict[str, Any] = {"window": window, "dim": dim, "dropout": dropout, "heads": heads}
             self.planner = Planner(spec, hidden, ff_dim=ff_dim, **shape).to(device)
             self.qdiff = QDifference(spec, **shape).to(device)
