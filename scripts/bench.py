@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from marl.core.config import validate
+from marl.core.validation import validate
 from marl.measure.bench import rows
 from marl.run.checkpoint import write_atomic
 from scripts.main import run

@@ -24,15 +24,16 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from envs.adapters.pool import WorkerError
-from marl.core.checks import require_at_least
+from marl.core.checks import refuse_strange, require_at_least
 from marl.core.processes import follow_starter
 from marl.core.types import ConfigError
 from marl.run.checkpoint import CheckpointError
-from marl.run.compose import one_line, register_configs, tree_folder
+from marl.run.compose import one_line, refuse_bases, register_configs, tree_folder
 from marl.run.metrics import NonFiniteError
 from marl.run.report import short
 from marl.run.signals import StopRequest
 from marl.run.sweep import Entry, Here, Sweep, failures
+from scripts.words import check_words, help_text, setting_up
 
 log = logging.getLogger(__name__)
 Task = Callable[[DictConfig], object]
@@ -147,19 +148,32 @@ def run(task: Task, config_name: str) -> None:
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     register_configs()
+    begun: list[bool] = []
+    with exit_codes():
+        words = check_words(sys.argv[1:])
+    if words.help:
+        print(help_text(config_name, task.__globals__["__doc__"], words.overrides))
+        return
     follow_starter()
     sweep = Sweeps.current = Sweep()
 
+    def checked(cfg: DictConfig) -> object:
+        refuse_bases(HydraConfig.get().runtime.choices)
+        refuse_strange(cfg)
+        return task(cfg)
+
     def job(cfg: DictConfig) -> object:
+        begun.append(True)
         with event.install_listener("numba:compile", CompileNotice()):
             if HydraConfig.get().mode == RunMode.MULTIRUN:
-                return _run_of_sweep(sweep, task, cfg)
+                return _run_of_sweep(sweep, checked, cfg)
             with exit_codes():
-                return task(cfg)
+                return checked(cfg)
 
     with exit_codes():
         try:
-            hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
+            with setting_up(begun):
+                hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         finally:
             Sweeps.around.close()
             entries = sweep.close()

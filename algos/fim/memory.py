@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from marl.core.memory import available_bytes
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, core_fields
-from marl.learn.replay import available_bytes
 
 
 class Memory:

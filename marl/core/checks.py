@@ -7,13 +7,20 @@ values that are allowed.
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Iterable
-from pathlib import Path
+from dataclasses import fields, is_dataclass
+from pathlib import Path, PurePath
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from marl.core.types import ConfigError
+
+MOST_THREADS = 1024
+LONGEST_NAME = 255  # bytes, of one part of a path
 
 
 def require_at_least(section: str, least: float, *, or_null: bool = False, **values: float | None) -> None:
@@ -50,6 +57,12 @@ def require_share(section: str, *, or_null: bool = False, **values: float | None
         _require_inside(section, name, value, 0, 1, "[]", or_null, "")
 
 
+def require_threads(threads: int | None) -> None:
+    """Refuse numbers of threads that no machine has; raise ConfigError."""
+    require_at_least("", 1, or_null=True, threads=threads)
+    require_within("", 1, MOST_THREADS, or_null=True, threads=threads)
+
+
 def require_choice(section: str, allowed: Iterable[Any], *, or_null: bool = False, **values: Any) -> None:
     """Refuse values that are not among ``allowed``; raise ConfigError naming the first. Pass ``get_args`` of the
     ``Literal`` that annotates the option, so that the choices are written once. ``or_null`` accepts None."""
@@ -72,6 +85,39 @@ def require_writable(section: str, *, files: bool = False, **paths: Path) -> Non
         except OSError as error:
             reason = "is a file" if there.is_file() else f"takes no files ({error.strerror})"
             _refuse(section, name, path, f"cannot be written: {there} {reason}", or_null=False)
+
+
+def require_name(**paths: str | None) -> None:
+    """Refuse empty names of files and folders; raise ConfigError naming the first. None passes."""
+    for key, path in paths.items():
+        if path is not None and not path.strip():
+            raise ConfigError(f"{key}= must name a file or folder, or be left out")
+
+
+def require_below(folder: str, **paths: str) -> None:
+    """Refuse names that lead out of the folder that the option ``folder`` names, or that no file system takes; raise
+    ConfigError naming the first."""
+    for key, path in paths.items():
+        parts = PurePath(path).parts
+        if not parts or PurePath(path).is_absolute() or ".." in parts:
+            raise ConfigError(f"{key}={path} must name a folder below {folder}: without .. and not absolute")
+        if any(len(part.encode()) > LONGEST_NAME for part in parts):
+            raise ConfigError(f"{key}={path} has a part that is longer than {LONGEST_NAME} bytes")
+
+
+def refuse_strange(cfg: DictConfig, section: str = "") -> None:
+    """Refuse keys that ``+`` has added to a section with a schema, and numbers that are nan or infinite, at any depth;
+    raise ConfigError naming the first."""
+    schema = OmegaConf.get_type(cfg)
+    known = [field.name for field in fields(schema)] if is_dataclass(schema) else None
+    for name, value in cfg.items_ex(resolve=False):
+        key = f"{section}.{name!s}" if section else str(name)
+        if known is not None and name not in known and key != "hydra":
+            raise ConfigError(f"{key} is not an option; there are {', '.join(known)}")
+        if isinstance(value, DictConfig) and not (value._is_none() or value._is_missing()):
+            refuse_strange(value, key)
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{key}={value} must be a finite number")
 
 
 def _require_inside(

@@ -6,17 +6,15 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
-from marl.core import resolvers
-from marl.core.checks import require_at_least, require_choice, require_share
 from marl.core.types import ConfigError
 
-# the sections annotate these as str, since OmegaConf knows no Literal; ``validate`` checks them
+# the sections annotate these as str, since OmegaConf knows no Literal; ``validation`` checks them
 ResumeMode = Literal["auto", "never", "must"]
 ProgressMode = Literal["auto", "bar", "lines", "off"]  # auto: bar on a terminal, lines elsewhere
 
@@ -234,12 +232,50 @@ SCHEMAS = {
     "reproduce": ReproduceConfig,
 }
 
+# keys that may differ between a checkpoint and the run that continues it
+FREE_ON_RESUME = (
+    "name",
+    "device",
+    "threads",
+    "resume",
+    "runs_dir",
+    "run_path",
+    "eval",
+    "checkpoint",
+    "log",
+    "train.total_steps",
+)
+
+LONGEST_VARIANT = 160  # file systems take 255 bytes; longer variants end in a digest
+
+# groups and keys that the rest of the run's path already names
+IN_PATH = ("name", "algo", "env", "attack", "seed", "launch", "experiment")
+
+
+def _is_free(key: str) -> bool:
+    return any(key == free or key.startswith(free + ".") for free in FREE_ON_RESUME)
+
+
+def _variant(overrides: list[str]) -> str:
+    """Return a folder prefix made of the overrides that the rest of the path does not name, so that a sweep over a
+    learning rate makes one folder per value."""
+    kept = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in IN_PATH and not _is_free(key) and not key.startswith("hydra"):
+            kept.append(f"{key}={value}".replace("/", "-"))
+    text = ",".join(sorted(kept))
+    if len(text) > LONGEST_VARIANT:
+        text = f"{text[: LONGEST_VARIANT - 13]}~{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{text}-" if text else ""
+
 
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; safe to call twice."""
     for name, node in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=node)
-    resolvers.register()
+    OmegaConf.register_new_resolver("variant", lambda overrides: _variant(list(overrides)), replace=True)
+    OmegaConf.register_new_resolver("flat", lambda text: str(text).replace("/", "-"), replace=True)
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -265,7 +301,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """Return the dotted keys and values that a resumed run must share with its checkpoint."""
-    return {key: value for key, value in flatten(config).items() if not resolvers.is_free(key)}
+    return {key: value for key, value in flatten(config).items() if not _is_free(key)}
 
 
 def config_hash(config: dict[str, Any]) -> str:
@@ -284,32 +320,3 @@ def pick_device(name: str, key: str = "device") -> torch.device:
     if name not in have and not (name == "cuda" and "cuda:0" in have):
         raise ConfigError(f"{key}={name} is not available here; choose one of auto, {', '.join(have)}")
     return torch.device("cuda:0" if name == "cuda" else name)
-
-
-def validate(cfg: DictConfig) -> None:
-    """Refuse top-level options that are out of range. Raise ConfigError."""
-    require_at_least("train", 1, **{key: cfg.train[key] for key in ("total_steps", "n_envs")})
-    require_at_least("train", 0, attack_start=cfg.train.attack_start)
-    require_share("train", attack_fraction=cfg.train.attack_fraction)
-    require_at_least("eval", 1, **{key: cfg.eval[key] for key in ("every", "episodes", "final_episodes", "n_envs")})
-    require_at_least("replay", 1, capacity=cfg.replay.capacity)
-    require_at_least("checkpoint", 1, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep)
-    require_at_least("checkpoint", 1, or_null=True, milestone=cfg.checkpoint.milestone)
-    require_at_least("log", 1, every=cfg.log.every)
-    require_choice("log", get_args(ProgressMode), progress=cfg.log.progress)
-    require_at_least("", 0, seed=cfg.seed)
-    require_at_least("", 1, or_null=True, threads=cfg.threads)
-    require_choice("", get_args(ResumeMode), resume=cfg.resume)
-    _require_room(cfg)
-
-
-def _require_room(cfg: DictConfig) -> None:
-    """Refuse a replay that cannot hold the episodes that the algorithm waits for."""
-    if "warmup_episodes" not in cfg.algo:  # it does not wait, or its batches are no episodes
-        return
-    for key in ("warmup_episodes", "batch_size"):
-        if cfg.replay.capacity < cfg.algo[key]:
-            raise ConfigError(
-                f"replay.capacity={cfg.replay.capacity} is smaller than algo.{key}={cfg.algo[key]}: "
-                "nothing would ever be learnt"
-            )

@@ -7,6 +7,7 @@ Axis letters, used in every shape comment of the project: ``B`` lanes (parallel 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -123,6 +124,13 @@ def core_fields(spec: EnvSpec) -> dict[str, Field]:
     }
 
 
+def episode_bytes(fields: dict[str, Field], episode_limit: int) -> int:
+    """Return the size of one stored episode, in bytes."""
+    return sum(
+        math.prod(f.shape) * f.dtype.itemsize * (episode_limit + 1 if f.per == "step" else 1) for f in fields.values()
+    )
+
+
 @dataclass
 class EpisodeBatch:
     """Whole episodes, batch-major: step fields are [M, T+1, *shape], episode fields [M, *shape].
@@ -193,16 +201,9 @@ class Clock:
     env_steps: int = 0
     episodes: int = 0
     updates: int = 0  # gradient steps
-    fresh: int = 0  # of the episodes, those of the newest collection; of all ranks, as the others
 
     def state_dict(self) -> dict[str, Any]:
-        return {"env_steps": self.env_steps, "episodes": self.episodes, "updates": self.updates}
+        return dict(vars(self))
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.env_steps, self.episodes = int(state["env_steps"]), int(state["episodes"])
-        self.updates, self.fresh = int(state["updates"]), 0
-
-    def count(self, episodes: int, env_steps: int) -> None:
-        """Advance by a collection."""
-        self.env_steps += env_steps
-        self.episodes, self.fresh = self.episodes + episodes, episodes
+        vars(self).update({key: int(state[key]) for key in vars(self)})

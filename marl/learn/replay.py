@@ -3,32 +3,17 @@ before work starts."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
-import psutil
 import torch
 from torch import Generator, Tensor
 
 from marl.core.checks import require_at_least
+from marl.core.memory import available_bytes
 from marl.core.protocols import Replay, Sampler, Stateful
-from marl.core.types import ConfigError, EpisodeBatch, Field
+from marl.core.types import ConfigError, EpisodeBatch, Field, episode_bytes
 
 FIRST_CHUNK = 128  # episodes allocated at first
-
-
-def episode_bytes(fields: dict[str, Field], episode_limit: int) -> int:
-    """Return the size of one stored episode, in bytes."""
-    return sum(
-        math.prod(f.shape) * f.dtype.itemsize * (episode_limit + 1 if f.per == "step" else 1) for f in fields.values()
-    )
-
-
-def available_bytes(device: torch.device) -> int:
-    """Return the free memory of ``device``, in bytes."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return psutil.virtual_memory().available
 
 
 class Uniform:

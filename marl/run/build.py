@@ -9,20 +9,21 @@ import pkgutil
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
 import hydra
 import numba
 import torch
 from omegaconf import DictConfig
 
-from marl.core.checks import require_at_least
-from marl.core.config import pick_device
+from marl.core.annotations import hints_of, require_type
+from marl.core.checks import require_threads
+from marl.core.config import pick_device, plain
 from marl.core.distributed import world
+from marl.core.memory import enough_memory, require_room
 from marl.core.protocols import Algorithm, Attack, Sampler, VectorEnv
 from marl.core.seeding import Streams
-from marl.core.types import ConfigError, EnvSpec, Field, core_fields
+from marl.core.types import ConfigError, EnvSpec, Field, core_fields, episode_bytes
 
 RUNTIME = ("spec", "device", "gen", "n_envs", "seed")  # arguments that the framework passes, not the configuration
 
@@ -46,6 +47,10 @@ class Parts:
 def factory(node: DictConfig, section: str) -> Callable[..., Any]:
     """Return the partial that a plug-in's YAML describes. Raise ConfigError for a target that cannot be imported and,
     at any depth, for a key that the target's signature lacks or a value of another type."""
+    if not isinstance(node, DictConfig):
+        raise ConfigError(f"{section}={node} must be a configuration with a _target_")
+    if not isinstance(node.get("_target_"), str):
+        raise ConfigError(f"{section}._target_={node.get('_target_')} must name a class or function in its module")
     _check_types(node, section)
     try:
         made = hydra.utils.instantiate(node)
@@ -53,6 +58,8 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
+        if isinstance(cause, ModuleNotFoundError):
+            cause = ConfigError(f"no module of the name '{cause.name}' is found; check the spelling and PYTHONPATH")
         part = re.search(r"full_key: (\S+)", str(error))  # Hydra counts from the root of the tree that holds the node
         key = part[1] if part else section
         where = key if f"{key}.".startswith(f"{section}.") else f"{section}.{key}"
@@ -61,29 +68,20 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
     return made
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Return whether a value from YAML fits an annotation. Only plain types are checked; others, such as Literal or
-    Callable, are left to the constructor."""
-    if get_origin(hint) in (Union, UnionType):
-        return any(_fits(value, arm) for arm in get_args(hint))
-    if hint is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, hint) if hint in (bool, str, type(None)) else True
-
-
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
     """Return the annotations of a factory's parameters; for a class, also those of its bases' constructors."""
     if not isinstance(target, type):
-        return get_type_hints(target)
+        return hints_of(target)
     own = [vars(made)["__init__"] for made in reversed(target.__mro__[:-1]) if "__init__" in vars(made)]
-    return {name: hint for init in own for name, hint in get_type_hints(init).items()}
+    return {name: hint for init in own for name, hint in hints_of(init).items()}
 
 
 def signature(target: Callable[..., Any]) -> inspect.Signature:
     """Return a factory's signature. Where a class passes ``**rest`` to its base, its keywords replace ``rest``."""
-    own = inspect.signature(target)
+    try:
+        own = inspect.signature(target)
+    except ValueError as error:  # some builtins have none
+        raise ConfigError(f"{target.__module__}.{target.__qualname__} does not say which options it takes") from error
     kept = {name: p for name, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
     base = target.__base__ if isinstance(target, type) else None
     if len(kept) == len(own.parameters) or base is None or base is object:
@@ -102,13 +100,10 @@ def _check_types(node: Any, section: str) -> None:
     if "_target_" in node:
         try:
             hints = _hints(pkgutil.resolve_name(node["_target_"]))
-        except Exception:  # no such target: instantiating says so; annotations that only type checkers can read
+        except Exception:  # no such target: instantiating says so
             hints = {}
     for key, value in ((str(key), value) for key, value in node.items()):
-        hint = hints.get(key, Any)
-        if not _fits(value, hint):
-            wanted = hint.__name__ if isinstance(hint, type) else str(hint)
-            raise ConfigError(f"{section}.{key}={value} has the wrong type; it must be {wanted}")
+        require_type(section, hints, **{key: plain(value)})
         _check_types(value, f"{section}.{key}")
 
 
@@ -138,13 +133,19 @@ def check_call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any
 
 def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> Any:
     """Call a factory. Raise ConfigError, not TypeError, if an option is missing."""
+    if not callable(make):
+        raise ConfigError(f"{section} is {type(make).__name__}; it lacks _partial_: true, or its _target_ is wrong")
     check_call(make, section, *args, **kwargs)
     return make(*args, **kwargs)
 
 
 def make_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
-    """Make the environment of ``cfg.env`` with ``n_envs`` lanes."""
-    return call(factory(cfg.env, "env"), "env", n_envs=n_envs, seed=seed)
+    """Make the environment of ``cfg.env`` with ``n_envs`` lanes. Raise ConfigError where it is none, or too large."""
+    with enough_memory(f"env with {n_envs} lanes", cfg.env, "env"):
+        env = call(factory(cfg.env, "env"), "env", n_envs=n_envs, seed=seed)
+    if not (hasattr(env, "spec") and hasattr(env, "step")):
+        raise ConfigError(f"env._target_={cfg.env.get('_target_')} makes no environment, but a {type(env).__name__}")
+    return env
 
 
 def make_sampler(cfg: DictConfig) -> Sampler:
@@ -158,10 +159,10 @@ def make_sampler(cfg: DictConfig) -> Sampler:
 
 def use_threads(threads: int | None) -> None:
     """Limit torch and the simulators to ``threads`` CPU threads; None sets no limit."""
-    require_at_least("", 1, or_null=True, threads=threads)
+    require_threads(threads)
     if threads is not None:
         torch.set_num_threads(threads)
-        numba.set_num_threads(min(threads, os.cpu_count() or 1))
+        numba.set_num_threads(min(threads, int(getattr(numba.config, "NUMBA_NUM_THREADS"))))  # noqa: B009 - untyped
 
 
 def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Field]:
@@ -190,9 +191,13 @@ def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
     env = make_env(cfg, n_envs, streams.env_seed(env_stream))
     try:
         with streams.initializing():
-            algo = call(make_algo, "algo", env.spec, device, streams["replay"])
-            attack = call(make_attack, "attack", env.spec, device)
-        return Parts(env, algo, attack, all_fields(env.spec, algo, attack), streams, device)
+            with enough_memory("algo", cfg.algo, "algo"):
+                algo = call(make_algo, "algo", env.spec, device, streams["replay"])
+            with enough_memory("attack", cfg.attack, "attack"):
+                attack = call(make_attack, "attack", env.spec, device)
+        fields = all_fields(env.spec, algo, attack)
+        require_room(n_envs, episode_bytes(fields, env.spec.episode_limit), device)
+        return Parts(env, algo, attack, fields, streams, device)
     except BaseException:
         env.close()
         raise

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_store import ConfigStore
@@ -20,6 +21,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from marl.core.checks import refuse_strange
 from marl.core.config import register
 from marl.core.types import ConfigError
 
@@ -71,6 +73,8 @@ def one_line(error: BaseException) -> str:
     """Return the error's own words on one line; for a choice that does not exist, with its nearest neighbours."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).partition("/")
+        if not name:
+            return f"there is no configuration {group}.yaml"
         names = choices(group)
         near = nearest(name, names)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -82,6 +86,16 @@ def one_line(error: BaseException) -> str:
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
             words += f"; there are {', '.join(map(str, cause.parent_node))}"
     return words
+
+
+def refuse_bases(chosen: Mapping[str, Any]) -> None:
+    """Refuse what other options of a group are made of, and is none by itself; raise ConfigError. ``chosen``: what was
+    chosen, by group."""
+    for group in ("algo", "attack", "env"):
+        if str(chosen.get(group)).rpartition("/")[2] == "base":
+            raise ConfigError(
+                f"{group}={chosen[group]} is what others are made of; choose one of {', '.join(choices(group))}"
+            )
 
 
 @contextmanager
@@ -109,6 +123,8 @@ def compose_with_choices(overrides: Sequence[str], config: str) -> tuple[DictCon
             with open_dict(cfg):
                 del cfg["hydra"]
             OmegaConf.resolve(cfg)
+            refuse_bases(chosen)
+            refuse_strange(cfg)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(one_line(error)) from error
     return cfg, chosen

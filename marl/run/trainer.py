@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,12 @@ import torch
 from omegaconf import DictConfig
 
 from marl.core import distributed
-from marl.core.config import pick_device, resolved, validate
+from marl.core.config import pick_device, resolved
 from marl.core.intervals import Interval
 from marl.core.protocols import Alternating, Moving, NoAttack, Reporting, VectorEnv
 from marl.core.seeding import globals_kept, globals_state, restore_globals, seed_globals
 from marl.core.types import Clock, EpisodeBatch, Metrics
+from marl.core.validation import validate
 from marl.learn.replay import EpisodeReplay
 from marl.run import checkpoint, report
 from marl.run.build import Parts, build, make_env, make_sampler
@@ -94,7 +95,8 @@ class Run:
 
     def count(self, fresh: EpisodeBatch) -> None:
         """Advance the clock by the steps and episodes of all ranks."""
-        self.clock.count(distributed.total(len(fresh)), distributed.total(int(fresh.length.sum())))
+        self.clock.env_steps += distributed.total(int(fresh.length.sum()))
+        self.clock.episodes += distributed.total(len(fresh))
         self.window.add(fresh)
 
     def state_dict(self) -> dict[str, Any]:
@@ -112,10 +114,8 @@ class Run:
         }
 
     def meta(self) -> dict[str, Any]:
-        """Return the origin of the run's results, and how often the team learns."""
-        rhythm = report.rhythm_of(self.parts.algo)
-        found = {"rhythm": None if rhythm is None else asdict(rhythm), "init_from": self.origin}
-        return run_meta(self.config) | {key: value for key, value in found.items() if value is not None}
+        """Return the origin of the run's results."""
+        return run_meta(self.config) | ({} if self.origin is None else {"init_from": self.origin})
 
     def save(self, milestone: bool = False) -> bool:
         """Write a checkpoint; return False, with earlier checkpoints intact, if it could not be written."""

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from marl.core.types import ConfigError, EpisodeBatch, Field, core_fields
-from marl.learn.replay import FIRST_CHUNK, EpisodeReplay, episode_bytes
+from marl.core.types import ConfigError, EpisodeBatch, Field, core_fields, episode_bytes
+from marl.learn.replay import FIRST_CHUNK, EpisodeReplay
 from tests.support.helpers import make_spec, random_batch
 
 SPEC = make_spec()

@@ -1,0 +1,62 @@
+"""What does not fit into the memory that is free is refused, with the numbers and the options that made it so large."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+
+from marl.core.config import flatten, plain
+from marl.core.types import ConfigError
+
+TOO_MUCH = re.compile(
+    r"allocate|out of memory|calculation overflowed|too big|too large|dimension exceeded|dimensions are not allowed",
+    re.I,
+)
+ASKED = re.compile(r"allocate (\d[\d.]* \w+)")
+
+
+def available_bytes(device: torch.device) -> int:
+    """Return the free memory of ``device``, in bytes."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return psutil.virtual_memory().available
+
+
+@contextmanager
+def enough_memory(what: str, node: Any, section: str) -> Iterator[None]:
+    """Turn what torch, numpy and Python raise where something is too large into a ConfigError: ``what`` it was, and the
+    largest number of its configuration ``node``, which is called ``section``."""
+    try:
+        yield
+    except ConfigError:
+        raise
+    except (MemoryError, OverflowError, RuntimeError, ValueError) as error:
+        if not isinstance(error, MemoryError | OverflowError) and not TOO_MUCH.search(str(error)):
+            raise
+        asked = ASKED.search(str(error))
+        size = _size(asked[1]) if asked else "more than can be counted"
+        free = available_bytes(torch.device("cpu")) / 2**30
+        numbers = {k: v for k, v in flatten(plain(node), section).items() if isinstance(v, int) and v > 1}
+        largest = max(numbers, key=lambda key: numbers[key], default=None)
+        hint = f"; the largest number in it is {largest}={numbers[largest]}" if largest is not None else ""
+        raise ConfigError(f"{what} does not fit into memory: {size} at once, {free:.1f} GiB are free{hint}") from error
+
+
+def require_room(lanes: int, bytes_per_episode: int, device: torch.device) -> None:
+    """Refuse more lanes than memory has room for episodes of; raise ConfigError."""
+    need, free = lanes * bytes_per_episode, available_bytes(device)
+    if need > free:
+        raise ConfigError(
+            f"n_envs={lanes} lanes need {need / 2**30:.1f} GiB for one episode each but {device} has "
+            f"{free / 2**30:.1f} GiB free: at most {free // bytes_per_episode} fit"
+        )
+
+
+def _size(asked: str) -> str:
+    number, unit = asked.split()
+    return f"{int(number) / 2**30:.1f} GiB" if unit == "bytes" else asked

@@ -1,0 +1,51 @@
+"""Is a configuration of a training within range, as far as that can be said before anything is built?"""
+
+from __future__ import annotations
+
+from typing import get_args
+
+from omegaconf import DictConfig
+
+from marl.core.checks import (
+    refuse_strange,
+    require_at_least,
+    require_below,
+    require_choice,
+    require_name,
+    require_share,
+    require_threads,
+)
+from marl.core.config import ProgressMode, ResumeMode
+from marl.core.types import ConfigError
+
+
+def validate(cfg: DictConfig) -> None:
+    """Refuse top-level options that are out of range. Raise ConfigError."""
+    refuse_strange(cfg)
+    require_name(runs_dir=cfg.runs_dir)
+    require_below("runs_dir", name=cfg.name, run_path=cfg.run_path)
+    require_at_least("train", 1, **{key: cfg.train[key] for key in ("total_steps", "n_envs")})
+    require_at_least("train", 0, attack_start=cfg.train.attack_start)
+    require_share("train", attack_fraction=cfg.train.attack_fraction)
+    require_at_least("eval", 1, **{key: cfg.eval[key] for key in ("every", "episodes", "final_episodes", "n_envs")})
+    require_at_least("replay", 1, capacity=cfg.replay.capacity)
+    require_at_least("checkpoint", 1, every=cfg.checkpoint.every, keep=cfg.checkpoint.keep)
+    require_at_least("checkpoint", 1, or_null=True, milestone=cfg.checkpoint.milestone)
+    require_at_least("log", 1, every=cfg.log.every)
+    require_choice("log", get_args(ProgressMode), progress=cfg.log.progress)
+    require_at_least("", 0, seed=cfg.seed)
+    require_threads(cfg.threads)
+    require_choice("", get_args(ResumeMode), resume=cfg.resume)
+    _require_room(cfg)
+
+
+def _require_room(cfg: DictConfig) -> None:
+    """Refuse a replay that cannot hold the episodes that the algorithm waits for."""
+    if "warmup_episodes" not in cfg.algo:  # it does not wait, or its batches are no episodes
+        return
+    for key in ("warmup_episodes", "batch_size"):
+        if cfg.replay.capacity < cfg.algo[key]:
+            raise ConfigError(
+                f"replay.capacity={cfg.replay.capacity} is smaller than algo.{key}={cfg.algo[key]}: "
+                "nothing would ever be learnt"
+            )

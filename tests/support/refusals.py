@@ -1,0 +1,135 @@
+"""Commands that must be refused, each in a process of its own that is forked from one with everything imported.
+
+A table maps a command line, as one would type it after ``python -m scripts.``, to what the line on stderr must say.
+``Ground`` runs such commands in a folder with a few trained runs, and says what they answered and wrote.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import re
+import runpy
+import shlex
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PRELOAD = "tests.support.refusals_preload"
+LIMIT_S = 300.0  # a command that is still working then was accepted
+Snapshot = dict[str, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a command left behind: exit code (None: it was still working), its output, and what it changed on disk."""
+
+    code: int | None
+    out: str
+    err: str
+    changed: list[str]
+
+
+def in_a_child(work: Any, *arguments: Any, cwd: Path) -> tuple[int | None, str, str]:
+    """Call ``work(*arguments)`` in a forked process that works in the folder ``cwd``; return its exit code and what it
+    wrote to stdout and stderr."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([PRELOAD])
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = Path(folder) / "out", Path(folder) / "err"
+        child = context.Process(target=_begin, args=(work, arguments, str(cwd), str(out), str(err)))
+        child.start()
+        child.join(LIMIT_S)
+        code = child.exitcode
+        if code is None:
+            child.kill()
+            child.join()
+        return code, _read(out), _read(err)
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf8") if path.exists() else ""
+
+
+def _begin(work: Any, arguments: tuple[Any, ...], cwd: str, out: str, err: str) -> None:
+    os.chdir(cwd)
+    for path, stream in ((os.devnull, 0), (out, 1), (err, 2)):
+        file = os.open(path, os.O_RDONLY if stream == 0 else os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(file, stream)
+    sys.stdin = open(0, closefd=False)
+    work(*arguments)
+
+
+def script(line: str) -> None:
+    """Run a script as its ``python -m`` does; ``line`` is its name and its options."""
+    name, *options = shlex.split(line)
+    path = str(ROOT / "scripts" / f"{name}.py")
+    sys.argv = [path, *options]
+    runpy.run_path(path, run_name="__main__")
+
+
+def snapshot(folder: Path) -> Snapshot:
+    """Return every file and folder below ``folder`` with its identity, size and time of change."""
+    return {
+        str(path.relative_to(folder)): (stat.st_ino, stat.st_size if path.is_file() else 0, stat.st_mtime_ns)
+        for path in folder.rglob("*")
+        if (stat := path.lstat())
+    }
+
+
+class Ground:
+    """A folder in which commands are tried: ``team``, ``rival`` and ``other`` are trained runs, ``file`` is a file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "file").write_text("not what you are looking for\n")
+        (folder / "empty").mkdir()
+        code, _, err = in_a_child(prepare, cwd=folder)
+        assert code == 0, err
+
+    def answer(self, line: str) -> Answer:
+        """Run one command."""
+        before = snapshot(self.folder)
+        code, out, err = in_a_child(script, line, cwd=self.folder)
+        after = snapshot(self.folder)
+        changed = [path for path in sorted(before.keys() | after.keys()) if before.get(path) != after.get(path)]
+        changed = [path for path in changed if not self.hydras(path)]
+        return Answer(code, out, err, changed)
+
+    def hydras(self, path: str) -> bool:
+        """Return whether Hydra wrote this while it made the folder of a run."""
+        parts = Path(path).parts
+        made = (self.folder / path).is_dir() or ".hydra" in parts or path.endswith(".log")
+        return parts[0] == "runs" and made
+
+
+def prepare() -> None:
+    """Train what the commands need: two seeds of a team, and one that plays another game."""
+    import marl
+    from tests.support.helpers import TINY
+
+    short = (*TINY, "train.total_steps=60", "eval.episodes=2", "eval.final_episodes=2", "log.progress=off")
+    marl.train(*short, dir="team")
+    marl.train(*short, "seed=1", "algo=vdn", dir="rival")
+    marl.train(*short, "env=toy/matrix", dir="other")
+
+
+def faults(line: str, expected: str, answer: Answer) -> list[str]:
+    """Return what is wrong with the answer to a command that must be refused in one line with the ``expected`` words;
+    " ... " in them stands for anything."""
+    told = [words for words in answer.err.splitlines() if words.startswith("error: ")]
+    wrong = []
+    if answer.code != 2:
+        wrong.append(f"exit code {answer.code}")
+    if "Traceback" in answer.out + answer.err:
+        wrong.append("a traceback")
+    if len(told) != 1 or answer.err.strip() != told[0]:
+        wrong.append(f"not exactly one line: {answer.err[-400:]}")
+    elif not re.search(".*".join(re.escape(part.strip()) for part in expected.split("...")), told[0]):
+        wrong.append(f"'{told[0]}' does not say '{expected}'")
+    if answer.changed:
+        wrong.append(f"changed {', '.join(answer.changed[:5])}")
+    return [f"{line}: {fault}" for fault in wrong]

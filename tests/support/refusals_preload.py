@@ -1,0 +1,27 @@
+"""Everything that scripts import, for processes that are forked from the one that imports this."""
+
+import importlib
+import pkgutil
+
+import matplotlib
+import torch
+
+import marl
+from marl.run.compose import register_configs
+
+matplotlib.use("agg")
+torch.set_num_threads(1)
+register_configs()
+for package in ("marl", "algos", "attacks"):
+    for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
+for name in (
+    "scripts.main",
+    "envs.toys.games",
+    "envs.skirmish",
+    "tests.support.helpers",
+    "matplotlib.pyplot",
+    "marl.library",
+):
+    importlib.import_module(name)
+assert marl
