@@ -26,7 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from envs.adapters.pool import WorkerError
 from marl.core.checks import refuse_strange, require_at_least
 from marl.core.processes import follow_starter
-from marl.core.types import ConfigError
+from marl.core.types import ConfigError, GameError
 from marl.run.checkpoint import CheckpointError
 from marl.run.compose import one_line, refuse_bases, register_configs, tree_folder
 from marl.run.metrics import NonFiniteError
@@ -58,7 +58,7 @@ class UnfinishedError(RuntimeError):
 
 
 BAD_INPUT = (ConfigError, HydraException, OmegaConfBaseException)
-BROKEN = (CheckpointError, NonFiniteError, UnfinishedError, WorkerError)  # for a reason that has a name
+BROKEN = (CheckpointError, GameError, NonFiniteError, UnfinishedError, WorkerError)  # for a reason that has a name
 
 
 def fail(line: str, code: int) -> NoReturn:

@@ -23,6 +23,7 @@ class LaneGame:
 
     device = torch.device("cpu")
     resumable = True
+    vouched = True  # the tensors that kernels write into have the right form: nothing to check at every step
 
     def __init__(
         self, spec: EnvSpec, rules: Any, kernels: Kernels, board: Any, out: Any, info: dict[str, np.ndarray],

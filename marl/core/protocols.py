@@ -35,6 +35,7 @@ class VectorEnv(Protocol):
     n_envs: int
     device: torch.device
     resumable: bool  # its random state can be saved and restored between episodes
+    # optional, ``vouched: bool``: true where ``marl.run.incoming`` need not look at what it returns
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs: ...
 

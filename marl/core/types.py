@@ -24,6 +24,11 @@ class ConfigError(ValueError):
     """Bad input by the user; one line names the value and what is allowed. Scripts exit with code 2."""
 
 
+class GameError(RuntimeError):
+    """A game returned something that breaks the contract of environments; one line names it. Scripts exit with code
+    1."""
+
+
 @dataclass(frozen=True)
 class Blockable:
     """A family of C state features that agents can be told to avoid. ``info`` names the entry of ``Step.info`` with the

@@ -10,6 +10,7 @@ from torch import Generator, Tensor
 
 from marl.core.protocols import Attack, Policy, VectorEnv, View
 from marl.core.types import EpisodeBatch, Field, Obs
+from marl.run.incoming import Incoming
 
 
 @dataclass
@@ -75,7 +76,7 @@ def collect(
     ``policy.act``, ``attack.perturb_actions`` and the environment's ``info_names`` give under these names. ``attacked``
     bool [B] marks the lanes that the attack may touch. The attack also perturbs the observation after a lane's last
     step, from which values are bootstrapped. ``device`` is the policy's device. ``watch`` is called before every step.
-    A ``seed`` restarts the lanes' random streams.
+    A ``seed`` restarts the lanes' random streams. Raises GameError where the game breaks its contract.
     """
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)
@@ -84,7 +85,8 @@ def collect(
     attacked = attacked.to(device)
     carry = policy.begin(B, policy_gen)
     attack.begin(B, policy, attack_gen)
-    now = env.reset(seed)
+    incoming, now = Incoming(env), env.reset(seed)
+    incoming.observation(0, now)
     for t in range(limit):
         _store_observation(batch, t, now)
         view = View(t, now.to(device), carry, (running | ended).to(device) & attacked, policy)
@@ -100,6 +102,7 @@ def collect(
             watch(Moment(t, env, intended, executed, hit, running))
 
         step = env.step(actions)
+        incoming.step(t, step)
         stored = {name: step.info[name] for name in env.spec.info_names}
         stored |= {"actions": actions, "intended": intended, "reward": step.reward, "terminated": step.terminated}
         stored |= {"filled": running, "obs_seen": seen, **extras, **attack_extras}

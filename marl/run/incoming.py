@@ -1,0 +1,76 @@
+"""Look at what a game returns before it is stored: an error of the game is named as one, with lane, agent and step,
+instead of being broadcast, cut, or blamed on the learner."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from marl.core.protocols import VectorEnv
+from marl.core.types import EnvSpec, GameError, Obs, Step
+
+
+class Incoming:
+    """Checks the observations and steps of one collection of ``env``. Games whose ``vouched`` is true are left alone:
+    compiled ones write into tensors of the right form."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self.spec, self.lanes = env.spec, env.n_envs
+        self.off = bool(getattr(env, "vouched", False))
+
+    def observation(self, t: int, obs: Obs) -> None:
+        """Look at what agents see in slot ``t``. Raise GameError."""
+        if self.off:
+            return
+        spec, B = self.spec, self.lanes
+        n = spec.n_agents
+        _require_form(t, "obs", obs.obs, (B, n, spec.obs_dim), torch.float32)
+        _require_form(t, "state", obs.state, (B, spec.state_dim), torch.float32)
+        _require_form(t, "avail", obs.avail, (B, n, spec.n_actions), torch.bool)
+        _require_form(t, "alive", obs.alive, (B, n), torch.bool)
+        _require_all(t, "obs", obs.obs, obs.obs.isfinite(), "must be finite", spec)
+        _require_all(t, "state", obs.state, obs.state.isfinite(), "must be finite", spec)
+        some = obs.avail.any(-1)  # [B, n]
+        _require_all(t, "avail", some, some, "must have at least one available action, also for the dead", spec)
+
+    def step(self, t: int, step: Step) -> None:
+        """Look at the result of step ``t``, with the observation of slot t + 1. Raise GameError."""
+        if self.off:
+            return
+        _require_form(t, "reward", step.reward, (self.lanes,), torch.float32)
+        for name in ("terminated", "truncated"):
+            _require_form(t, name, getattr(step, name), (self.lanes,), torch.bool)
+        for name in ("won", *self.spec.info_names):
+            if name not in step.info:
+                raise GameError(f"step {t}: info must hold '{name}'; it holds {', '.join(step.info) or 'nothing'}")
+        _require_form(t, "info['won']", step.info["won"], (self.lanes,), torch.bool)
+        _require_all(t, "reward", step.reward, step.reward.isfinite(), "must be finite", self.spec)
+        one = ~(step.terminated & step.truncated)
+        _require_all(t, "terminated and truncated", ~one, one, "must not both be true", self.spec)
+        self.observation(t + 1, step.next)
+
+
+def _require_form(t: int, part: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if tuple(value.shape) != shape or value.dtype != dtype:
+        got = _form(tuple(value.shape), value.dtype)
+        raise GameError(f"step {t}: {part} must be {_form(shape, dtype)}, the game returned {got}")
+
+
+def _form(shape: tuple[int, ...], dtype: torch.dtype) -> str:
+    return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
+
+
+def _require_all(t: int, part: str, value: Tensor, holds: Tensor, rule: str, spec: EnvSpec) -> None:
+    if not bool(holds.all()):
+        _explain(t, part, value, holds, rule, spec)
+
+
+def _explain(t: int, part: str, value: Tensor, holds: Tensor, rule: str, spec: EnvSpec) -> NoReturn:
+    place = (~holds).nonzero()[0].tolist()  # lane, then the agent of all but state, reward and flags, then the feature
+    names = ["lane", "feature"] if part == "state" else ["lane", "agent", "feature"]
+    where = ", ".join(f"{name} {k}" for name, k in zip(names, place, strict=False))
+    known = spec.state_names if part == "state" else ()
+    label = f" ({known[place[-1]]})" if known else ""
+    raise GameError(f"{where}{label}, step {t}: {part} {rule}; the game returned {value[tuple(place)].item()}")

@@ -1,0 +1,112 @@
+"""A batched game that breaks its contract is named as the culprit: lane, agent, step, part, value, rule."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from envs.skirmish import Skirmish
+from envs.toys.games import Corridor
+from marl.core.protocols import NoAttack
+from marl.core.types import GameError, Obs, Step, core_fields
+from marl.learn.scripted import RandomPlay
+from marl.run.collect import collect
+from tests.support.helpers import command
+
+
+class Game(Corridor):
+    """A corridor for two whose third step ``change`` alters, and whose observations ``alter`` does."""
+
+    def __init__(
+        self, change: Callable[[Step], Step] = lambda step: step, alter: Callable[[Obs], Obs] = lambda obs: obs,
+        n_envs: int = 4, seed: int = 0,
+    ) -> None:  # fmt: skip
+        super().__init__(n_agents=2, length=9, spread=3, fatal=False, episode_limit=6, n_envs=n_envs, seed=seed)
+        self.change, self.alter, self.steps = change, alter, 0
+
+    def step(self, actions: Tensor) -> Step:
+        step = super().step(actions)
+        self.steps += 1
+        return replace(self.change(step), next=self.alter(step.next)) if self.steps == 3 else step
+
+
+def put(name: str, place: tuple[int, ...], value: Any) -> dict[str, Callable[[Obs], Obs]]:
+    def alter(obs: Obs) -> Obs:
+        tensor = getattr(obs, name).clone()
+        tensor[place] = value
+        return replace(obs, **{name: tensor})
+
+    return {"alter": alter}
+
+
+def play(env: Any) -> Any:
+    nobody = torch.zeros(env.n_envs, dtype=torch.bool)
+    gens = {"policy_gen": torch.Generator(), "attack_gen": torch.Generator()}
+    policy = RandomPlay(env.spec, torch.device("cpu"))
+    attack = NoAttack(env.spec, "cpu")
+    return collect(env, policy, attack, core_fields(env.spec), explore=True, attacked=nobody, device="cpu", **gens)
+
+
+NAN = float("nan")
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "nan seen": (put("obs", (2, 1, 0), NAN), "lane 2, agent 1, feature 0, step 3: obs must be finite; .* returned nan"),
+    "infinite state": (put("state", (3, 1), torch.inf), "lane 3, feature 1.*, step 3: state must be finite.*inf"),
+    "no action": (put("avail", (1, 0), False), "lane 1, agent 0, step 3: avail must have at least one available"),
+    "short obs": ({"alter": lambda o: replace(o, obs=o.obs[..., :1])}, r"step 3: obs must be float32 \[4, 2, \d+\]"),
+    "obs of one agent": ({"alter": lambda o: replace(o, obs=o.obs[:, :1])}, r"obs must be .* returned float32 \[4, 1"),
+    "double state": ({"alter": lambda o: replace(o, state=o.state.double())}, "state must be float32 .* float64"),
+    "long mask": ({"alter": lambda o: replace(o, avail=o.avail.repeat(1, 1, 2))}, "avail must be bool"),
+    "alive in numbers": ({"alter": lambda o: replace(o, alive=o.alive.long())}, "alive must be bool .* int64"),
+    "reward per agent": ({"change": lambda s: replace(s, reward=s.reward[:, None].repeat(1, 2))}, r"reward .*\[4, 2\]"),
+    "nan reward": ({"change": lambda s: replace(s, reward=s.reward * NAN)}, "lane 0, step 2: reward must be finite"),
+    "flags per agent": ({"change": lambda s: replace(s, terminated=s.terminated[:, None])}, r"terminated .* \[4, 1\]"),
+    "numbers as flags": ({"change": lambda s: replace(s, truncated=s.truncated.float())}, "truncated must be bool"),
+    "both": (
+        {"change": lambda s: replace(s, terminated=torch.ones(4).bool(), truncated=torch.ones(4).bool())},
+        "lane 0, step 2: terminated and truncated must not both be true",
+    ),
+    "no won": ({"change": lambda s: replace(s, info={})}, "step 2: info must hold 'won'; it holds nothing"),
+    "won of all": ({"change": lambda s: replace(s, info={"won": torch.ones(1).bool()})}, r"info\['won'\] must be"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_breaks_the_contract_is_named(kind: str) -> None:
+    changes, words = WRONG[kind]
+    with pytest.raises(GameError) as raised:
+        play(Game(**changes))
+    assert re.search(words, str(raised.value)), raised.value
+    assert "\n" not in str(raised.value)
+
+
+def test_a_sound_game_is_played_and_a_vouched_one_is_left_alone() -> None:
+    assert int(play(Game()).length.max()) > 3
+    vouched = Game(**put("obs", (2, 1, 0), NAN))
+    vouched.vouched = True  # type: ignore[attr-defined]
+    assert play(vouched).obs.isnan().any()
+    assert Skirmish.vouched
+
+
+class Nan(Corridor):
+    """A game of the command line that shows a number that is none after some steps."""
+
+    steps = 0
+
+    def step(self, actions: Tensor) -> Step:
+        step = super().step(actions)
+        self.steps += 1
+        return replace(step, next=put("obs", (0, 0, 0), NAN)["alter"](step.next)) if self.steps == 3 else step
+
+
+def test_the_command_ends_with_the_games_fault_and_not_with_the_learning_rate(tmp_path: Any, capsys: Any) -> None:
+    game = ("env=toy/corridor", "env._target_=tests.marl.run.test_incoming.Nan", "train.n_envs=4", "eval.n_envs=4")
+    with pytest.raises(SystemExit) as ended:
+        command("train", *game, "eval.episodes=4", f"runs_dir={tmp_path}", "log.tensorboard=false")
+    assert ended.value.code == 1
+    assert "error: lane 0, agent 0, feature 0, step 3: obs must be finite" in capsys.readouterr().err
