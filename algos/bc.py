@@ -19,6 +19,7 @@ from marl.core.checks import require_at_least, require_within
 from marl.core.demonstrations import Demonstrations, Source
 from marl.core.protocols import Replay
 from marl.core.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs
+from marl.learn.rhythm import Rhythm
 
 
 class CloneNet(nn.Module):
@@ -82,19 +83,20 @@ class ClonePolicy:
 class Clone:
     """A behaviour-cloned team. ``demos`` loads the demonstrations when learning starts; playing needs none. A share
     ``held_out`` of their games, at least one, is not learnt from; ``bc/held_out_loss`` and ``bc/held_out_accuracy``
-    measure it. Raises ConfigError where options are out of range or the demonstrations do not fit the game.
+    measure it. A gradient step on ``batch_size`` decisions is made per ``episodes_per_update`` collected episodes.
+    Raises ConfigError where options are out of range or the demonstrations do not fit the game.
     """
 
     def __init__(
         self, spec: EnvSpec, device: torch.device | str, gen: Generator, *, demos: Callable[[], Source],
-        hidden: Sequence[int], lr: float, batch_size: int, updates_per_collect: int, held_out: float, unstuck: int,
+        hidden: Sequence[int], lr: float, batch_size: int, episodes_per_update: float, held_out: float, unstuck: int,
     ) -> None:  # fmt: skip
-        require_at_least("algo", 1, batch_size=batch_size, updates_per_collect=updates_per_collect)
+        require_at_least("algo", 1, batch_size=batch_size)
         require_at_least("algo", 0, unstuck=unstuck)
         require_within("algo", 0, 1, ends="()", held_out=held_out)
         self.spec, self.device, self.gen, self.source = spec, torch.device(device), gen, demos()
         self.held_out, self.unstuck = held_out, unstuck
-        self.batch_size, self.updates_per_collect = batch_size, updates_per_collect
+        self.batch_size, self.pace = batch_size, Rhythm.steady(episodes_per_update)
         self.net = CloneNet(spec, hidden).to(self.device)
         self.optimizer = torch.optim.Adam(self.net.parameters(), lr=lr)
         self.data: tuple[Demonstrations, Demonstrations] | None = None  # to learn from, held out
@@ -112,19 +114,20 @@ class Clone:
         if self.data is None:
             self.data = split_games(check_fit(self.source.load(self.spec), self.spec), self.held_out)
         train, held_out = self.data
-        for _ in range(self.updates_per_collect):
+        metrics: Metrics = {}
+        for _ in range(self.pace.due(clock)):
             batch = train.take(torch.randint(len(train), (self.batch_size,), generator=self.gen))
             loss, accuracy = self.loss(batch)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
             clock.updates += 1
+            metrics = {"bc/loss": loss.detach(), "bc/accuracy": accuracy}
+        if not metrics:
+            return {}
         with torch.no_grad():
             other_loss, other_accuracy = self.loss(held_out)
-        return {
-            "bc/loss": loss.detach(), "bc/accuracy": accuracy, "bc/held_out_loss": other_loss,
-            "bc/held_out_accuracy": other_accuracy,
-        }  # fmt: skip
+        return metrics | {"bc/held_out_loss": other_loss, "bc/held_out_accuracy": other_accuracy}
 
     def loss(self, batch: Demonstrations) -> tuple[Tensor, Tensor]:
         """Return the mean cross-entropy, and the share of decisions that are the network's likeliest action."""

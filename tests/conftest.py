@@ -1,5 +1,7 @@
-"""One thread: the tests' networks are tiny, and two threads that wait for each other on a busy machine crawl."""
+"""One thread: the tests' networks are tiny, and two threads that wait for each other on a busy machine crawl. And the
+CPU: what is compared bit by bit does not depend on whether this machine has a GPU."""
 
+import os
 from collections.abc import Iterator
 
 import numba
@@ -8,6 +10,18 @@ import torch
 
 torch.set_num_threads(1)
 numba.set_num_threads(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Hide the machine's GPUs from this process and from those that tests start, unless tests that need one are asked
+    for (``-m cuda``)."""
+    if config.option.markexpr != "cuda":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("cuda") is not None and not torch.cuda.is_available():
+        pytest.skip("no GPU is visible here: tests that need one are asked for by -m cuda")
 
 
 @pytest.fixture

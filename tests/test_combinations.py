@@ -34,7 +34,7 @@ ALGOS = [name for name in choices("algo") if name not in ELSEWHERE]
 TOYS = [name for name in choices("env") if name.startswith("toy/")]
 NEEDS = {"laies": ("algo.hooks.laies.external=[.*]",)}  # which features matter is for a person to say
 SHORT = ("train.total_steps=120", "algo.epsilon.steps=100", "log.every=20", "eval.every=60", "checkpoint.every=60",
-         "algo.learner.target_every=2")  # fmt: skip
+         "algo.learner.target_every=8")  # fmt: skip
 
 
 pytestmark = pytest.mark.usefixtures("no_drawing")

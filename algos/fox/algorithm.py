@@ -15,10 +15,13 @@ from marl.core.seeding import derive
 from marl.core.types import EnvSpec
 from marl.learn.algorithm import Factories, ValueAlgorithm
 from marl.learn.learner import ValueLearner
+from marl.learn.rhythm import Rhythm
 
 
 class FoX(ValueAlgorithm):
     """A ``ValueAlgorithm`` with the hook that ``fox`` makes; ``agent=gru`` leaves out the formation-aware agent."""
+
+    published = Rhythm(batch_size=32, episodes_per_update=1, target_every=200)
 
     def __init__(self, *args: Any, fox: Callable[..., FoXHook], **base: Any) -> None:
         self.make_fox = fox

@@ -19,6 +19,7 @@ from marl.core.protocols import Replay
 from marl.core.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics
 from marl.learn.algorithm import Factories
 from marl.learn.learner import ValueLearner
+from marl.learn.rhythm import Rhythm
 
 
 class S2Q(CentralAlgorithm):
@@ -26,6 +27,7 @@ class S2Q(CentralAlgorithm):
     the encoder's latent of the previous step, ``latent_dim`` numbers, to what the agents see, also in tests."""
 
     learner: S2QLearner
+    published = Rhythm(batch_size=128, episodes_per_update=8, target_every=200)
 
     def __init__(
         self,

@@ -35,6 +35,8 @@ class EgoAlgorithm(ValueAlgorithm):
     Subclasses say who the partners are. The field ``assign`` long [n] says who played; 0 is the ego.
     """
 
+    published = None  # PPO's rhythm is no value learner's
+
     def __init__(self, spec: EnvSpec, *args: Any, p_self: float, **base: Any) -> None:
         if spec.n_agents < 2:
             raise ConfigError("an ego and partners need an environment with at least 2 agents; this one has 1")

@@ -35,6 +35,8 @@ class Diverse(ValueAlgorithm):
     ``temperature``) over available actions. Tests draw a member for every episode; ``member(k)`` is team k.
     """
 
+    published = None  # PPO's rhythm is no value learner's
+
     def __init__(self, *args: Any, members: int, alpha: float, temperature: float, **base: Any) -> None:
         require_at_least("algo", 2, members=members)
         require_at_least("algo", 0, alpha=alpha)

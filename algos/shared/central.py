@@ -20,6 +20,7 @@ from marl.learn.agents import RecurrentAgent
 from marl.learn.algorithm import Factories, ValueAlgorithm
 from marl.learn.learner import ValueLearner, best_available, frozen_copy, gather_actions, previous_actions
 from marl.learn.mixers import Mixer, NoMixer
+from marl.learn.rhythm import Rhythm
 
 TargetSource = Literal["qstar", "qtot"]
 
@@ -162,6 +163,8 @@ def masked_mean(values: Tensor, filled: Tensor) -> Tensor:
 
 class CentralAlgorithm(ValueAlgorithm):
     """A ``ValueAlgorithm`` whose learner has an unrestricted value with ``central_dim`` hidden units."""
+
+    published = Rhythm(batch_size=32, episodes_per_update=1, target_every=200)  # WQMIX
 
     def __init__(self, *args: Any, central_dim: int, **base: Any) -> None:
         self.central_dim = central_dim

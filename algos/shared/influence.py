@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from algos.shared.influence_model import ForwardModel, Kind, alternatives
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.distributed import world
-from marl.core.seeding import restore
+from marl.core.seeding import globals_kept, restore
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch
 
 CHANGED = 1e-6  # smaller differences of a state feature are rounding
@@ -104,8 +104,7 @@ class Dynamics:
         self.event_frac, self.slow_every = event_frac, slow_every
         width = spec.state_dim + spec.n_agents * spec.obs_dim * self.uses_obs
         sizes = (width, spec.n_agents, spec.n_actions, spec.state_dim, kind, hidden_dim)
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        with globals_kept(seed):
             self.model, self.slow = ForwardModel(*sizes), ForwardModel(*sizes)
             for p in self.model.parameters():
                 if xavier and p.dim() > 1:

@@ -172,7 +172,7 @@ class Wolfpack(ActionAttack):
     def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
         if self.foresight is None or not len(replay):
             return {}
-        updates = self.foresight.updates_per_collect
+        updates = self.foresight.rhythm.due(clock)
         if self.is_fitting:
             updates = math.ceil(self.fit_updates * len(fresh) / self.fit_episodes)
         return self.foresight.learn(replay, as_traceable(victim), updates)

@@ -16,12 +16,13 @@ from torch import Generator, Tensor, nn
 from attacks.base import pick
 from attacks.wolfpack.followup import AttackAction, Moment, plain_value, worst_actions
 from attacks.wolfpack.nets import Heads, Keys, Planner, QDifference, gaps
-from marl.core.checks import require_at_least, require_choice, require_within
+from marl.core.checks import require_at_least, require_choice, require_positive, require_within
 from marl.core.distributed import all_reduce_gradients, global_count
 from marl.core.protocols import Replay, Traceable
-from marl.core.seeding import restore
+from marl.core.seeding import globals_kept, restore
 from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics
 from marl.learn.learner import best_available, gather_actions, make_optimizer
+from marl.learn.rhythm import Rhythm
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def foresight_loss(u: Tensor, target: Tensor, real: Tensor, known: Tensor) -> tu
 
 
 class Foresight:
-    """The two networks, and one gradient step of each per ``update``, on ``batch_size`` episodes.
+    """The two networks, and one gradient step of each per ``update``, on ``batch_size`` episodes; beside a team that
+    learns, one per ``episodes_per_update`` collected ones.
 
     ``window``: steps that are looked back at, and ahead. ``dim``, ``ff_dim``, ``dropout``, ``heads``: the networks'.
     ``label_steps``: steps of each window whose attack is imagined
@@ -100,20 +102,21 @@ class Foresight:
         qdiff_lr: float,
         batch_size: int,
         label_steps: int,
-        updates_per_collect: int,
+        episodes_per_update: float,
     ) -> None:
         require_at_least(
             "attack.foresight", 1, window=window, dim=dim, ff_dim=ff_dim, batch_size=batch_size,
-            label_steps=label_steps, updates_per_collect=updates_per_collect,
+            label_steps=label_steps,
         )  # fmt: skip
         require_within("attack.foresight", 0, 1, ends="[)", dropout=dropout)
         require_choice("attack.foresight", get_args(Heads), heads=heads)
         if rules.duration > window:
             raise ConfigError(f"attack.duration={rules.duration} must be at most attack.foresight.window={window}")
         self.spec, self.rules, self.window, self.batch_size = spec, rules, window, batch_size
-        self.label_steps, self.updates_per_collect = min(label_steps, window), updates_per_collect
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
+        require_positive("attack.foresight", episodes_per_update=episodes_per_update)
+        self.label_steps = min(label_steps, window)
+        self.rhythm = Rhythm.steady(episodes_per_update)
+        with globals_kept(seed):
             shape: dict[str, Any] = {"window": window, "dim": dim, "dropout": dropout, "heads": heads}
             self.planner = Planner(spec, hidden, ff_dim=ff_dim, **shape).to(device)
             self.qdiff = QDifference(spec, **shape).to(device)

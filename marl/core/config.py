@@ -12,6 +12,7 @@ import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
+from marl.core import resolvers
 from marl.core.types import ConfigError
 
 # the sections annotate these as str, since OmegaConf knows no Literal; ``validation`` checks them
@@ -232,50 +233,12 @@ SCHEMAS = {
     "reproduce": ReproduceConfig,
 }
 
-# keys that may differ between a checkpoint and the run that continues it
-FREE_ON_RESUME = (
-    "name",
-    "device",
-    "threads",
-    "resume",
-    "runs_dir",
-    "run_path",
-    "eval",
-    "checkpoint",
-    "log",
-    "train.total_steps",
-)
-
-LONGEST_VARIANT = 160  # file systems take 255 bytes; longer variants end in a digest
-
-# groups and keys that the rest of the run's path already names
-IN_PATH = ("name", "algo", "env", "attack", "seed", "launch", "experiment")
-
-
-def _is_free(key: str) -> bool:
-    return any(key == free or key.startswith(free + ".") for free in FREE_ON_RESUME)
-
-
-def _variant(overrides: list[str]) -> str:
-    """Return a folder prefix made of the overrides that the rest of the path does not name, so that a sweep over a
-    learning rate makes one folder per value."""
-    kept = []
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
-        if key not in IN_PATH and not _is_free(key) and not key.startswith("hydra"):
-            kept.append(f"{key}={value}".replace("/", "-"))
-    text = ",".join(sorted(kept))
-    if len(text) > LONGEST_VARIANT:
-        text = f"{text[: LONGEST_VARIANT - 13]}~{hashlib.sha256(text.encode()).hexdigest()[:12]}"
-    return f"{text}-" if text else ""
-
 
 def register() -> None:
     """Make the schema and the resolvers known to Hydra; safe to call twice."""
     for name, node in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=node)
-    OmegaConf.register_new_resolver("variant", lambda overrides: _variant(list(overrides)), replace=True)
-    OmegaConf.register_new_resolver("flat", lambda text: str(text).replace("/", "-"), replace=True)
+    resolvers.register()
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -301,7 +264,7 @@ def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
 
 def identity(config: dict[str, Any]) -> dict[str, Any]:
     """Return the dotted keys and values that a resumed run must share with its checkpoint."""
-    return {key: value for key, value in flatten(config).items() if not _is_free(key)}
+    return {key: value for key, value in flatten(config).items() if not resolvers.is_free(key)}
 
 
 def config_hash(config: dict[str, Any]) -> str:

@@ -206,9 +206,16 @@ class Clock:
     env_steps: int = 0
     episodes: int = 0
     updates: int = 0  # gradient steps
+    fresh: int = 0  # of the episodes, those of the newest collection; of all ranks, as the others
 
     def state_dict(self) -> dict[str, Any]:
-        return dict(vars(self))
+        return {"env_steps": self.env_steps, "episodes": self.episodes, "updates": self.updates}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        vars(self).update({key: int(state[key]) for key in vars(self)})
+        self.env_steps, self.episodes = int(state["env_steps"]), int(state["episodes"])
+        self.updates, self.fresh = int(state["updates"]), 0
+
+    def count(self, episodes: int, env_steps: int) -> None:
+        """Advance by a collection."""
+        self.env_steps += env_steps
+        self.episodes, self.fresh = self.episodes + episodes, episodes

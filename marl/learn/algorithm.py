@@ -6,20 +6,20 @@ IQL, VDN, QMIX and QPLEX are this class with another mixer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Generator, nn
 
-from marl.core.checks import require_at_least
 from marl.core.protocols import LearnerHook, Replay, Reporting
 from marl.core.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import ValueLearner
 from marl.learn.mixers import Mixer
 from marl.learn.policy import EpsilonGreedy, LinearSchedule
+from marl.learn.rhythm import Rhythm
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,15 @@ class Factories:
 
 
 class ValueAlgorithm:
-    """Learns from ``updates_per_collect`` samples of ``batch_size`` episodes after every collection, once the replay
-    holds ``warmup_episodes``.
+    """Makes an update with ``batch_size`` sampled episodes for every ``episodes_per_update`` collected ones, from the
+    first ``warmup_episodes`` on (``Rhythm``).
 
     ``agent``, ``mixer`` and ``hooks`` are factories called with the EnvSpec; ``learner`` is a factory of
     ``ValueLearner`` that is called with (spec, agent, mixer, hooks, device). ``gen`` is the replay stream.
+    ``published`` is the rhythm of the method's own code, None where there is none for value learners.
     """
+
+    published: Rhythm | None = Rhythm(batch_size=128, episodes_per_update=8, target_every=200)  # PyMARL2 on SMAC
 
     def __init__(
         self,
@@ -52,15 +55,20 @@ class ValueAlgorithm:
         hooks: Mapping[str, Callable[[EnvSpec], LearnerHook]],
         epsilon: LinearSchedule,
         batch_size: int,
-        warmup_episodes: int,
-        updates_per_collect: int,
+        warmup_episodes: float,
+        episodes_per_update: float,
     ) -> None:
-        require_at_least("algo", 1, batch_size=batch_size, updates_per_collect=updates_per_collect)
         self.hooks = [make(spec) for make in hooks.values()]
         self.epsilon, self.gen, self.device = epsilon, gen, torch.device(device)
-        self.learner = self.make_learner(spec, Factories(agent, mixer, learner))
-        self.batch_size, self.updates_per_collect = batch_size, updates_per_collect
-        self.warmup_episodes = max(warmup_episodes, batch_size)
+        rhythm = Rhythm(batch_size, episodes_per_update, warmup_episodes)
+
+        def paced(*args: Any, **options: Any) -> ValueLearner:
+            made = learner(*args, **options)
+            made.episodes_per_update = episodes_per_update
+            return made
+
+        self.learner = self.make_learner(spec, Factories(agent, mixer, paced))
+        self.rhythm = replace(rhythm, target_every=self.learner.target_every, tau=self.learner.tau)
 
     def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
         """Build the learner and its networks; algorithms with more networks override this."""
@@ -82,12 +90,12 @@ class ValueAlgorithm:
         return metrics | {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))} if metrics else {}
 
     def sampled_updates(self, replay: Replay, clock: Clock, update: Callable[[EpisodeBatch], Metrics]) -> Metrics:
-        """Call ``update`` with ``updates_per_collect`` samples, count them on the clock and return the last metrics; do
-        nothing while the replay holds fewer than ``warmup_episodes``."""
+        """Call ``update`` with a sample for each update that is due, count them on the clock and return the last
+        metrics. Nothing is due while the replay, which a resumed run may have to fill again, is not warm."""
         metrics: Metrics = {}
-        if len(replay) >= self.warmup_episodes:
-            for _ in range(self.updates_per_collect):
-                metrics = update(replay.sample(self.batch_size, self.gen, self.device))
+        if len(replay) >= self.rhythm.start:
+            for _ in range(self.rhythm.due(clock)):
+                metrics = update(replay.sample(self.rhythm.batch_size, self.gen, self.device))
                 clock.updates += 1
         return metrics
 

@@ -20,6 +20,7 @@ from marl.core.types import ActedOn, ConfigError, EnvSpec, EpisodeBatch, Forward
 from marl.learn.agents import RecurrentAgent
 from marl.learn.mixers import Mixer
 from marl.learn.returns import td_lambda as lambda_returns
+from marl.learn.rhythm import crossed
 
 NetT = TypeVar("NetT", bound=nn.Module)
 OptimizerName = Literal["adam", "rmsprop"]
@@ -84,11 +85,13 @@ def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: fl
 class ValueLearner:
     """Learns agents and a mixer; one ``update`` is one gradient step on a batch of whole episodes.
 
-    ``target_every`` is the number of updates between copies of the online weights to the target (hard); ``tau`` moves
-    the target by that fraction after each update (soft); exactly one of them is set. ``act_on`` says whether values are
-    fitted at the executed or at the intended actions (they differ under an attack); ``last_action`` says which of the
-    two the networks get as input, and must equal that of the acting policy.
+    ``target_every`` is the number of episodes between copies of the online weights to the target (hard); ``tau`` moves
+    the target by that fraction after each update (soft); exactly one of the two is set. ``act_on`` says whether values
+    are fitted at the executed or at the intended actions (they differ under an attack); ``last_action`` says which of
+    the two the networks get as input, and must equal that of the acting policy.
     """
+
+    episodes_per_update: float = 1.0  # how many new episodes an update stands for; the algorithm says it
 
     def __init__(
         self,
@@ -104,7 +107,7 @@ class ValueLearner:
         td_lambda: float,
         double_q: bool,
         grad_clip: float,
-        target_every: int | None,
+        target_every: float | None,
         tau: float | None,
         act_on: ActedOn,
         last_action: ActedOn,
@@ -114,7 +117,7 @@ class ValueLearner:
             raise ConfigError(
                 f"learner.target_every={target_every} and learner.tau={tau}: set exactly one, the other null"
             )
-        require_at_least("learner", 1, target_every=target_every, or_null=True)
+        require_positive("learner", or_null=True, target_every=target_every)
         require_share("learner", gamma=gamma, td_lambda=td_lambda)
         require_positive("learner", lr=lr, grad_clip=grad_clip)
         require_at_least("learner", 0, optimizer_eps=optimizer_eps)
@@ -219,9 +222,11 @@ class ValueLearner:
                 for online, target in pairs:
                     for p, t in zip(online.parameters(), target.parameters(), strict=True):
                         t.lerp_(p, self.tau)
-        elif self.target_every is not None and self.updates % self.target_every == 0:
-            for online, target in pairs:
-                target.load_state_dict(online.state_dict())
+        elif self.target_every is not None:
+            each = self.episodes_per_update
+            if crossed((self.updates - 1) * each, self.updates * each, self.target_every):
+                for online, target in pairs:
+                    target.load_state_dict(online.state_dict())
 
     def networks(self) -> dict[str, nn.Module]:
         """Return every network by the name that messages and checkpoints use."""

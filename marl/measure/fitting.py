@@ -48,8 +48,7 @@ def fit_attack(team_config: dict[str, Any], n_envs: int, capacity: int, tell: Te
                     team.env, team.policy, attack, fields, explore=False, attacked=everyone,
                     policy_gen=team.streams["eval"], attack_gen=team.streams["attack"], device=team.device,
                 )  # fmt: skip
-                clock.env_steps += int(fresh.length.sum())
-                clock.episodes += len(fresh)
+                clock.count(len(fresh), int(fresh.length.sum()))
                 replay.add(fresh)
                 metrics |= attack.update(replay, fresh, team.policy, clock)
                 tell(attack.fitted)

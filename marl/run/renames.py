@@ -1,4 +1,4 @@
-"""Names of earlier versions, so that their run folders still open.
+"""Names and units of earlier versions, so that their run folders still open.
 
 ``folders.read_config`` applies ``current`` to every stored configuration, also on resume. A class that moves gets a
 line here.
@@ -6,6 +6,7 @@ line here.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 TARGETS = {  # module of a ``_target_`` then -> now; the class keeps its name
@@ -56,7 +57,30 @@ def current(config: dict[str, Any]) -> dict[str, Any]:
     for section, keys in ADDED.items():
         if section in renamed:
             renamed[section] = keys | renamed[section]
+    if "train" in renamed:
+        lanes = renamed["train"]["n_envs"]
+        _count_episodes(renamed.get("algo", {}), lanes)
+        _count_episodes(renamed.get("attack", {}).get("foresight", {}), lanes)
     return renamed
+
+
+def _count_episodes(section: dict[str, Any], lanes: int) -> None:
+    """Replace ``updates_per_collect`` of a collection of ``lanes`` episodes by the same rhythm counted in episodes, and
+    updates between target copies by episodes."""
+    if "updates_per_collect" not in section:
+        return
+    each = lanes / section.pop("updates_per_collect")
+    section["episodes_per_update"] = _whole(each)
+    if "warmup_episodes" in section:  # all updates of the first collection that was large enough were made at once
+        first = math.ceil(max(section["warmup_episodes"], section["batch_size"]) / lanes) * lanes
+        section["warmup_episodes"] = _whole(first - lanes + each)
+    learner = section.get("learner", {})
+    if learner.get("target_every") is not None:
+        learner["target_every"] = _whole(learner["target_every"] * each)
+
+
+def _whole(number: float) -> float:
+    return int(number) if number == int(number) else number
 
 
 def _rename(tree: Any) -> Any:

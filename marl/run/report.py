@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from marl.core.intervals import Interval
+from marl.core.protocols import Algorithm
 from marl.core.types import Clock, Metrics
 from marl.learn.replay import EpisodeReplay
+from marl.learn.rhythm import Rhythm
 from marl.run.build import Parts
 from marl.run.checkpoint import write_atomic
 from marl.run.metrics import Window
@@ -86,6 +88,17 @@ def header(run_dir: Path, parts: Parts, replay: EpisodeReplay, n_envs: int) -> N
         "replay      grows to %s for %s episodes (%s each) on %s",
         size_text(replay.full_bytes), f"{replay.capacity:,}", size_text(replay.bytes_per_episode), replay.device,
     )  # fmt: skip
+    if (rhythm := rhythm_of(parts.algo)) is not None:
+        log.info("rhythm      %s", rhythm)
+        published = getattr(parts.algo, "published", None)
+        if published is not None and rhythm.differs(published):
+            log.warning("the published rhythm is another: %s (docs/protocol.md)", published)
+
+
+def rhythm_of(algo: Algorithm) -> Rhythm | None:
+    """Return how often an algorithm learns; None where it does not say."""
+    rhythm = getattr(algo, "rhythm", None)
+    return rhythm if isinstance(rhythm, Rhythm) else None
 
 
 def final_lines(final: dict[str, dict[str, Any]]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,8 +95,7 @@ class Run:
 
     def count(self, fresh: EpisodeBatch) -> None:
         """Advance the clock by the steps and episodes of all ranks."""
-        self.clock.env_steps += distributed.total(int(fresh.length.sum()))
-        self.clock.episodes += distributed.total(len(fresh))
+        self.clock.count(distributed.total(len(fresh)), distributed.total(int(fresh.length.sum())))
         self.window.add(fresh)
 
     def state_dict(self) -> dict[str, Any]:
@@ -114,8 +113,10 @@ class Run:
         }
 
     def meta(self) -> dict[str, Any]:
-        """Return the origin of the run's results."""
-        return run_meta(self.config) | ({} if self.origin is None else {"init_from": self.origin})
+        """Return the origin of the run's results, and how often the team learns."""
+        rhythm = report.rhythm_of(self.parts.algo)
+        found = {"rhythm": None if rhythm is None else asdict(rhythm), "init_from": self.origin}
+        return run_meta(self.config) | {key: value for key, value in found.items() if value is not None}
 
     def save(self, milestone: bool = False) -> bool:
         """Write a checkpoint; return False, with earlier checkpoints intact, if it could not be written."""

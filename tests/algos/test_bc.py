@@ -20,7 +20,7 @@ from marl.core.types import Clock, ConfigError, EnvSpec, Obs
 from tests.support.helpers import TINY, command, compose_train, make_spec, newest_state, run_dir
 from tests.support.overcooked_parts import kitchen
 
-OPTIONS: dict[str, Any] = {"hidden": [8], "lr": 0.01, "batch_size": 16, "updates_per_collect": 20, "held_out": 0.2,
+OPTIONS: dict[str, Any] = {"hidden": [8], "lr": 0.01, "batch_size": 16, "episodes_per_update": 0.05, "held_out": 0.2,
                            "unstuck": 0}  # fmt: skip
 ABSENT = [name for name in NEEDS if importlib.util.find_spec(name) is None]
 
@@ -119,10 +119,12 @@ def test_whole_games_are_held_out() -> None:
 
 
 def test_it_learns_the_rule_and_what_is_held_out_shows_it() -> None:
-    made, clock = clone(make_spec(), lr=0.03, updates_per_collect=100), Clock()
-    first = made.update(None, None, clock)  # type: ignore[arg-type]
-    for _ in range(9):
-        last = made.update(None, None, clock)  # type: ignore[arg-type]
+    made, clock = clone(make_spec(), lr=0.03, episodes_per_update=0.02), Clock()
+    results = []
+    for _ in range(10):
+        clock.count(2, 0)
+        results.append(made.update(None, None, clock))  # type: ignore[arg-type]
+    first, last = results[0], results[-1]
     assert clock.updates == 1000 and float(first["bc/held_out_loss"]) > float(last["bc/held_out_loss"])
     assert float(last["bc/held_out_accuracy"]) > 0.85 and float(last["bc/loss"]) < 0.3
 
@@ -132,7 +134,7 @@ def test_it_learns_the_rule_and_what_is_held_out_shows_it() -> None:
     [
         ({"held_out": 0.0}, r"held_out=0.0 must be within \(0, 1\)"), ({"held_out": 1.0}, "held_out=1.0"),
         ({"unstuck": -1}, "unstuck=-1"),
-        ({"batch_size": 0}, "batch_size=0"), ({"updates_per_collect": 0}, "updates_per_collect=0"),
+        ({"batch_size": 0}, "batch_size=0"), ({"episodes_per_update": 0.0}, "episodes_per_update=0.0"),
     ],
 )  # fmt: skip
 def test_sizes_out_of_range_are_refused(changes: dict[str, Any], words: str) -> None:
@@ -153,7 +155,7 @@ def test_demonstrations_of_another_game_are_refused() -> None:
 # runs of clones
 
 GIVEN = ("algo=bc", "algo.demos._target_=tests.algos.test_bc.Creed", "+algo.demos.features=4", "+algo.demos.actions=4",
-         "algo.hidden=[8]", "algo.updates_per_collect=2")  # fmt: skip
+         "algo.hidden=[8]", "algo.episodes_per_update=4")  # fmt: skip
 SHORT = tuple(one for one in TINY if not one.startswith(("algo.", "agent@")))
 
 

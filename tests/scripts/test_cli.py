@@ -50,7 +50,7 @@ TRAIN = {
     "algo.learner.lr=fast": ("algo.learner.lr=fast", "float"),
     "algo.learner.lr=null": ("algo.learner.lr=None", "float"),
     "algo.learner.double_q=maybe": ("algo.learner.double_q=maybe", "bool"),
-    "algo.learner.target_every=soon": ("algo.learner.target_every=soon", "int", "None"),
+    "algo.learner.target_every=soon": ("algo.learner.target_every=soon", "float", "None"),
     "algo.agent.hidden_dim=2.5": ("algo.agent.hidden_dim=2.5", "int"),
     "algo.batch_size=true": ("algo.batch_size=True", "int"),
     "algo.epsilon.steps=abc": ("algo.epsilon.steps=abc", "int"),
@@ -68,8 +68,12 @@ TRAIN = {
     "replay.device=gpu": ("replay.device=gpu", "cpu"),
     "replay.capacity=1000000000000": ("replay.capacity=1000000000000", "GiB", "episodes fit"),
     "resume=must": ("resume=must", "no usable checkpoint"),
-    "replay.capacity=16": ("replay.capacity=16", "algo.warmup_episodes=32", "nothing would ever be learnt"),
-    "replay.capacity=16 algo.warmup_episodes=4": ("replay.capacity=16", "algo.batch_size=32", "nothing would ever be"),
+    "replay.capacity=16 algo.warmup_episodes=32": (
+        "replay.capacity=16",
+        "algo.warmup_episodes=32",
+        "nothing would ever be learnt",
+    ),
+    "replay.capacity=16": ("replay.capacity=16", "algo.batch_size=32", "nothing would ever be"),
     "env=gym": ("env.env",),
 }
 

@@ -40,7 +40,7 @@ def make_fox(spec: EnvSpec, mixer: Any = MIXER, heads: bool = True, **changes: A
         spec, "cpu", torch.Generator().manual_seed(0), mixer=mixer, learner=learner, hooks={},
         agent=partial(FoXAgent, **AGENT, **sizes) if heads else partial(RecurrentAgent, **AGENT),
         fox=partial(FoXHook, **hook, aware=aware), epsilon=LinearSchedule(0.0, 0.0, 1), batch_size=4,
-        warmup_episodes=4, updates_per_collect=1,
+        warmup_episodes=4, episodes_per_update=1,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from marl.core.protocols import NoAttack, View
-from marl.core.types import EnvSpec, EpisodeBatch, core_fields
+from marl.core.types import Clock, EnvSpec, EpisodeBatch, core_fields
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import ValueLearner
 from marl.learn.mixers import Mixer
@@ -42,6 +42,13 @@ def make_agent(spec: EnvSpec, **changes: Any) -> RecurrentAgent:
 
 def make_learner(spec: EnvSpec, mixer: Mixer, hooks: list[Any] | None = None, **changes: Any) -> ValueLearner:
     return ValueLearner(spec, make_agent(spec), mixer, hooks or [], **{**LEARNER, **changes})
+
+
+def clock_after(episodes: int) -> Clock:
+    """Return the clock after one collection of ``episodes`` episodes."""
+    clock = Clock()
+    clock.count(episodes, 0)
+    return clock
 
 
 def random_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
@@ -88,8 +95,8 @@ def compose_train(runs_dir: Path, *overrides: str, config: str = "train") -> Dic
 TINY = (
     "env=toy/corridor", "train.total_steps=400", "train.n_envs=8", "eval.every=200", "eval.episodes=8",
     "eval.final_episodes=8", "eval.n_envs=8", "log.every=100", "checkpoint.every=200", "replay.capacity=64",
-    "algo.batch_size=8", "algo.warmup_episodes=8", "algo.updates_per_collect=2", "algo.epsilon.steps=300",
-    "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "algo.learner.target_every=5", "algo.learner.tau=null",
+    "algo.batch_size=8", "algo.warmup_episodes=4", "algo.episodes_per_update=4", "algo.epsilon.steps=300",
+    "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "algo.learner.target_every=20", "algo.learner.tau=null",
     "log.tensorboard=false",
 )  # fmt: skip
 

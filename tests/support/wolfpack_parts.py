@@ -19,7 +19,7 @@ from tests.support.helpers import make_spec
 
 FORESIGHT: dict[str, Any] = {
     "window": 6, "dim": 8, "ff_dim": 16, "dropout": 0.1, "heads": "own", "planner_lr": 0.001, "qdiff_lr": 0.001,
-    "batch_size": 4, "label_steps": 6, "updates_per_collect": 1,
+    "batch_size": 4, "label_steps": 6, "episodes_per_update": 8,
 }  # fmt: skip
 OPTIONS: dict[str, Any] = {
     "budget": 8, "budget_unit": "step", "count": "changed", "pack_size": 2, "duration": 3, "followup": "kl",

@@ -27,7 +27,7 @@ def build(kind: Any, learner: Any, spec: EnvSpec, mixer: Any, epsilon: float, **
     return kind(
         spec, "cpu", torch.Generator().manual_seed(0), agent=partial(RecurrentAgent, **AGENT), mixer=mixer,
         learner=learner, hooks={}, epsilon=LinearSchedule(epsilon, epsilon, 1), batch_size=4, warmup_episodes=4,
-        updates_per_collect=1, **own,
+        episodes_per_update=1, **own,
     )  # fmt: skip
 
 

@@ -14,10 +14,10 @@ from algos.sbc.policies import NoisyPolicy, draw_epsilon
 from algos.sbc.population import BestResponse
 from algos.sbc.rewards import Fading, HiddenReward
 from algos.sbc.roles import RoleLearner
-from marl.core.types import Clock, ConfigError, EpisodeBatch
+from marl.core.types import ConfigError, EpisodeBatch
 from marl.learn.mixers import VDN
 from marl.learn.policy import LinearSchedule
-from tests.support.helpers import LEARNER, make_agent, make_spec
+from tests.support.helpers import LEARNER, clock_after, make_agent, make_spec
 from tests.support.sbc_parts import blocking_spec, role_batch
 
 SPEC = blocking_spec()
@@ -71,7 +71,7 @@ def diverse(alpha: float = 2.0, **changes: Any) -> Diverse:
     algo = Diverse(
         SPEC, "cpu", torch.Generator(), members=2, alpha=alpha, temperature=0.5, agent=make_agent, mixer=VDN,
         learner=lambda *a, device: RoleLearner(*a, device=device, **LEARNER), hooks={},
-        epsilon=LinearSchedule(1.0, 0.1, 10), batch_size=4, warmup_episodes=4, updates_per_collect=1,
+        epsilon=LinearSchedule(1.0, 0.1, 10), batch_size=4, warmup_episodes=4, episodes_per_update=4,
     )  # fmt: skip
     for k, team in enumerate(algo.teams):  # values of the five actions, whatever is seen
         torch.nn.init.zeros_(team.agent.fc_out.weight)
@@ -106,7 +106,7 @@ def test_members_learn_from_their_own_episodes_only() -> None:
             return batch
 
     before = [[p.clone() for p in team.agent.parameters()] for team in algo.teams]
-    algo.update(Stored(), batch, Clock())  # type: ignore[arg-type]
+    algo.update(Stored(), batch, clock_after(6))  # type: ignore[arg-type]
     moved = [
         any(not torch.equal(p, q) for p, q in zip(old, team.agent.parameters(), strict=True))
         for old, team in zip(before, algo.teams, strict=True)

@@ -19,7 +19,7 @@ from marl.learn.mixers import NoMixer, QMix, QPlex
 from marl.learn.policy import EpsilonGreedy
 from marl.learn.replay import EpisodeReplay
 from marl.run.collect import collect
-from tests.support.helpers import differences, rows, train
+from tests.support.helpers import clock_after, differences, rows, train
 from tests.support.wolfpack_parts import SPEC, Episode, Table, decided_victim, make_attack, random_obs, rows_of
 
 LANES = 8
@@ -251,7 +251,7 @@ def test_the_victim_stays_as_it_is(mixer: str) -> None:
     batch = play(attack, victim)
     replay = EpisodeReplay(16, env.spec.episode_limit, core_fields(env.spec) | attack.fields())
     replay.add(batch)
-    metrics = attack.update(replay, batch, victim, Clock())
+    metrics = attack.update(replay, batch, victim, clock_after(8))
     assert {"loss/planner", "loss/foresight"} <= metrics.keys() and all(m.isfinite() for m in metrics.values())
     after = [(p, p.requires_grad) for net in nets for p in net.parameters()]
     assert all(torch.equal(a, b) and x == y for (a, x), (b, y) in zip(before, after, strict=True))
@@ -264,12 +264,12 @@ def test_a_saved_attack_goes_on_as_it_would_have() -> None:
 
     def go_on(attack: Any) -> tuple[EpisodeBatch, dict[str, Any]]:
         batch = play(attack, victim, seed=1)
-        attack.update(replay, batch, victim, Clock())
+        attack.update(replay, batch, victim, clock_after(8))
         return play(attack, victim, seed=2), attack.state_dict()
 
     first, second = (make_attack(env.spec, start="planner") for _ in range(2))
     replay.add(play(first, victim))
-    first.update(replay, play(first, victim), victim, Clock())
+    first.update(replay, play(first, victim), victim, clock_after(8))
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     (one, state), (other, same) = go_on(first), go_on(second)
     assert differences(one.data, other.data) == [] and differences(state, same) == []

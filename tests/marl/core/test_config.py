@@ -16,7 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from conf.shared import LOADER
-from marl.core.config import LONGEST_VARIANT, config_hash, resolved
+from marl.core.config import config_hash, resolved
+from marl.core.resolvers import LONGEST_VARIANT
 from marl.core.types import ConfigError
 from marl.measure.entrants import entries
 from marl.measure.robustness import read_suite

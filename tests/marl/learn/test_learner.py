@@ -179,7 +179,7 @@ def test_a_hook_of_zeros_changes_no_bit_and_one_of_ones_does() -> None:
         ({"optimizer": "sgd"}, "optimizer=sgd is not known; choose one of adam, rmsprop"),
         ({"gamma": 1.5}, "gamma=1.5"),
         ({"tau": 0.1}, "exactly one"),
-        ({"target_every": 0}, "target_every=0 must be at least 1, or null"),
+        ({"target_every": 0}, "target_every=0 must be above 0, or null"),
         ({"act_on": "both"}, "act_on=both is not known; choose one of executed, intended"),
         ({"grad_clip": -1.0}, "grad_clip"),
     ],

@@ -20,7 +20,7 @@ WALKER = "+policy@algo.policies.west=walkers"
 GOES_WEST = (WALKER, "algo.policies.west.goals=[[0,2],[0,2]]")
 LEARNS = ("env=mds_mini", "env.episode_limit=5", "train.total_steps=4000", "train.n_envs=16", "eval.every=4000",
           "log.every=1000", "checkpoint.every=4000", "algo.epsilon.steps=3000", "algo.epsilon.end=0.0",
-          "algo.updates_per_collect=8", "algo.learner.lr=0.005", "replay.capacity=300")  # fmt: skip
+          "algo.episodes_per_update=2", "algo.learner.lr=0.005", "replay.capacity=300")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

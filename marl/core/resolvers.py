@@ -1,0 +1,59 @@
+"""What ``${...}`` in configurations can compute: parts of a run's path, and values that depend on the map."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+# keys that may differ between a checkpoint and the run that continues it
+FREE_ON_RESUME = (
+    "name",
+    "device",
+    "threads",
+    "resume",
+    "runs_dir",
+    "run_path",
+    "eval",
+    "checkpoint",
+    "log",
+    "train.total_steps",
+)
+
+LONGEST_VARIANT = 160  # file systems take 255 bytes; longer variants end in a digest
+
+# groups and keys that the rest of the run's path already names
+IN_PATH = ("name", "algo", "env", "attack", "seed", "launch", "experiment")
+
+
+def is_free(key: str) -> bool:
+    """Return whether a continued run may change ``key``."""
+    return any(key == free or key.startswith(free + ".") for free in FREE_ON_RESUME)
+
+
+def _variant(overrides: list[str]) -> str:
+    """Return a folder prefix made of the overrides that the rest of the path does not name, so that a sweep over a
+    learning rate makes one folder per value."""
+    kept = []
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        if key not in IN_PATH and not is_free(key) and not key.startswith("hydra"):
+            kept.append(f"{key}={value}".replace("/", "-"))
+    text = ",".join(sorted(kept))
+    if len(text) > LONGEST_VARIANT:
+        text = f"{text[: LONGEST_VARIANT - 13]}~{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{text}-" if text else ""
+
+
+def _by_map(default: Any, *exceptions: Any, _root_: DictConfig) -> Any:
+    """Return the value that the environment's map has among ``exceptions`` (map, value, map, value, ...), or
+    ``default``."""
+    return dict(zip(exceptions[::2], exceptions[1::2], strict=True)).get(_root_.env.get("map"), default)
+
+
+def register() -> None:
+    """Make the resolvers known to OmegaConf; safe to call twice."""
+    OmegaConf.register_new_resolver("variant", lambda overrides: _variant(list(overrides)), replace=True)
+    OmegaConf.register_new_resolver("flat", lambda text: str(text).replace("/", "-"), replace=True)
+    OmegaConf.register_new_resolver("by_map", _by_map, replace=True)
