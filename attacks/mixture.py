@@ -16,7 +16,8 @@ from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Me
 
 class Mixture(LaneAttack):
     """``attacks``: factories called with the EnvSpec and the device; ``weights``: how often each is drawn, not
-    necessarily adding up to one. An attack sees the lanes of others as not attacked; budgets are those of its parts.
+    necessarily adding up to one. An attack sees the lanes of others as not attacked, both when it plays and when it
+    learns; budgets are those of the parts. A mixture may be a part of another.
 
     ``attack_id`` int8, per episode: which of them it was, in the order of the configuration.
     """
@@ -36,12 +37,17 @@ class Mixture(LaneAttack):
         if not (share >= 0).all() or share.sum() <= 0:
             raise ConfigError(f"attack.weights={dict(weights)} must be at least 0, and one of them above")
         self.up_to = (share / share.sum()).cumsum(0).to(self.device)
-        self.parts = {name: make(spec, device) for name, make in attacks.items()}
+        self.attacks = {name: make(spec, device) for name, make in attacks.items()}
+        self.can_play = {name: bool(weight > 0) for name, weight in zip(attacks, share, strict=True)}
+
+    def parts(self) -> dict[str, Attack]:
+        """Return the attacks that may be drawn."""
+        return {name: part for name, part in self.attacks.items() if self.can_play[name]}
 
     def fields(self) -> dict[str, Field]:
         """Declare ``hit``, ``attack_id`` and the fields of the parts; raise ConfigError if two parts disagree."""
         fields = super().fields() | {"attack_id": Field((), torch.int8, "episode")}
-        for name, part in self.parts.items():
+        for name, part in self.attacks.items():
             for key, field in part.fields().items():
                 if fields.setdefault(key, field) != field:
                     raise ConfigError(
@@ -52,48 +58,49 @@ class Mixture(LaneAttack):
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
         drawn = (self.uniform()[:, None] >= self.up_to).sum(-1)  # [B]
-        self.chosen = drawn.clamp(max=len(self.parts) - 1)  # the last bound may round to less than 1
-        for part in self.parts.values():
+        self.chosen = drawn.clamp(max=len(self.attacks) - 1)  # the last bound may round to less than 1
+        for part in self.attacks.values():
             part.begin(n_envs, victim, gen)
 
     def views(self, view: View) -> dict[str, View]:
         """Return the view of each part: only its own lanes are active."""
-        return {name: replace(view, active=view.active & (self.chosen == k)) for k, name in enumerate(self.parts)}
+        return {name: replace(view, active=view.active & (self.chosen == k)) for k, name in enumerate(self.attacks)}
 
     def perturb_obs(self, view: View) -> Tensor:
         seen = view.obs.obs
         for k, (name, own) in enumerate(self.views(view).items()):
-            seen = torch.where((self.chosen == k)[:, None, None], self.parts[name].perturb_obs(own), seen)
+            seen = torch.where((self.chosen == k)[:, None, None], self.attacks[name].perturb_obs(own), seen)
         return seen
 
     def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         executed, stored = intended, {"attack_id": self.chosen.to(torch.int8)}
         for k, (name, own) in enumerate(self.views(view).items()):
             mine = self.chosen == k  # [B]
-            actions, extras = self.parts[name].perturb_actions(own, intended)
+            actions, extras = self.attacks[name].perturb_actions(own, intended)
             executed = torch.where(mine[:, None], actions, executed)
             for key, value in extras.items():
+                if key == "attack_id":  # of a mixture in this one
+                    continue
                 lanes = mine.view(-1, *[1] * (value.dim() - 1))
                 stored[key] = torch.where(lanes, value, stored.get(key, torch.zeros_like(value)))
         return executed, stored
 
     def after_step(self, view: View, executed: Tensor, step: Step) -> None:
         for name, own in self.views(view).items():
-            self.parts[name].after_step(own, executed, step)
+            self.attacks[name].after_step(own, executed, step)
 
     def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
-        """Let every part learn from the fresh episodes that it attacked."""
+        """Let every part learn from the newest collection, in which it has attacked its own lanes only."""
         metrics: Metrics = {}
-        for k, (name, part) in enumerate(self.parts.items()):
-            own = fresh.attacked & (fresh["attack_id"] == k)
-            if own.any():
-                found = part.update(replay, fresh.lanes(own), victim, clock)
-                metrics |= {f"{key}_{name}": value for key, value in found.items()}
+        for k, (name, part) in enumerate(self.attacks.items()):
+            own = fresh.attacked & (self.chosen == k).to(fresh.attacked.device)
+            found = part.update(replay, EpisodeBatch({**fresh.data, "attacked": own}, fresh.fields), victim, clock)
+            metrics |= {f"{key}_{name}": value for key, value in found.items()}
         return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: part.state_dict() for name, part in self.parts.items()}
+        return {name: part.state_dict() for name, part in self.attacks.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, part in self.parts.items():
+        for name, part in self.attacks.items():
             part.load_state_dict(state[name])

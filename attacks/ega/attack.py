@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
@@ -17,13 +17,14 @@ from torch import Generator, Tensor
 from attacks.base import ActionAttack, as_victim
 from attacks.ega.learner import SoftLearner, attacker_inputs
 from attacks.ega.population import Archive, choice_policy, draw, pick_rows
-from marl.core.checks import require_at_least, require_share
+from marl.core.checks import require_at_least, require_choice, require_share
 from marl.core.distributed import world
 from marl.core.protocols import Policy, Replay, View
 from marl.core.seeding import derive, restore
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 
-Turn = Literal["attackers", "team", "review"]
+Turn = Literal["attackers", "team", "review", "nobody"]
+AfterFreeze = Literal["own_turns", "every_turn"]
 
 
 class EGA(ActionAttack):
@@ -36,7 +37,8 @@ class EGA(ActionAttack):
     selected from it; without an archive there is no review and the population goes on as it is. In the attackers' turns
     a share ``masked`` of the episodes has a third of its steps, or a beginning, without attacks.
 
-    After ``freeze_after`` generations (null: never) no attacker changes any more and all turns are the team's.
+    After ``freeze_after`` generations (null: never) no attacker changes any more. ``after_freeze``: own_turns, the team
+    goes on learning in its own turns only, so that it makes as many updates per step as before; every_turn.
     ``generations`` ends the schedules of the archive, and fitting: against a victim that does not learn there are no
     turns of the team. ``behaviour_rows``: states that the archive keeps of each attacker, to compare them.
 
@@ -59,6 +61,7 @@ class EGA(ActionAttack):
         masked: float,
         generations: int,
         freeze_after: int | None,
+        after_freeze: AfterFreeze,
         behaviour_rows: int,
     ) -> None:
         super().__init__(spec, device, budget=budget, budget_unit=budget_unit)
@@ -66,10 +69,12 @@ class EGA(ActionAttack):
         require_at_least("attack", 1, generations=generations, behaviour_rows=behaviour_rows)
         require_at_least("attack", 0, team_turns=team_turns, review_turns=review_turns)
         require_share("attack", masked=masked)
+        require_choice("attack", get_args(AfterFreeze), after_freeze=after_freeze)
         if world()[1] > 1:
             raise ConfigError("learned attackers do not run under torchrun: one process trains them")
         self.updates, self.masked = updates, masked
         self.generations, self.freeze_after, self.behaviour_rows = generations, freeze_after, behaviour_rows
+        self.after_freeze = after_freeze
         self.dice = Generator().manual_seed(derive(torch.initial_seed(), "ega"))
         self.learner: SoftLearner = learner(spec, device, self.dice)
         self.archive: Archive = archive(self.learner.nets)
@@ -89,7 +94,10 @@ class EGA(ActionAttack):
     @property
     def turn(self) -> Turn:
         """Return who learns from the next collection of training."""
-        return "team" if self.frozen and not self.is_fitting else self.round[self.collections]
+        turn = self.round[self.collections]
+        if not self.frozen or self.is_fitting:
+            return turn
+        return "team" if turn == "team" or self.after_freeze == "every_turn" else "nobody"
 
     @property
     def round(self) -> list[Turn]:
@@ -180,8 +188,11 @@ class EGA(ActionAttack):
     # learning
 
     def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
-        """Learn from the attacked episodes of a collection of training; other collections change nothing."""
-        if not self.training or not bool(fresh.attacked.any()):
+        """Learn from the attacked episodes of a collection of training; other collections change nothing.
+
+        Beside other attacks in a mixture there may be none: the turn passes all the same, so that all keep step.
+        """
+        if not self.training:
             return {}
         turn, fresh = self.turn, fresh.to(self.device)
         episodes = self.with_budget(fresh).lanes(fresh.attacked)
@@ -190,7 +201,7 @@ class EGA(ActionAttack):
         if turn == "review" and self.round[self.collections - 1] != "review":
             self.returns.zero_()  # what counts is how good they have become
         self.note_returns(episodes.lanes(~spared))
-        if not self.frozen and turn != "review":
+        if not self.frozen and turn != "review" and len(episodes):
             self.learner.remember(episodes)
         if turn == "attackers":
             for _ in range(self.updates):
@@ -221,7 +232,7 @@ class EGA(ActionAttack):
 
     def finish_generation(self, episodes: EpisodeBatch) -> None:
         """Offer the attackers to the archive and select the next population; ``episodes`` show how they behave."""
-        if self.archive.size and not self.frozen:
+        if self.archive.size and not self.frozen and len(episodes):
             rows = attacker_inputs(episodes)[episodes.filled]
             wanted = (episodes.ega_choice < self.spec.n_agents)[episodes.filled]
             member = (episodes.ega_member.long() - len(self.archive))[:, None].expand_as(episodes.filled)[

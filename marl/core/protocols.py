@@ -6,7 +6,7 @@ No-op bases exist where most methods are usually empty: ``NoHook`` and ``NoAttac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -296,6 +296,21 @@ class Alternating(Protocol):
         """Return whether the team learns from the next collection. Called before each collection of training, never
         before an evaluation."""
         ...
+
+
+@runtime_checkable
+class Composite(Protocol):
+    """An attack made of others. What they are beyond ``Attack`` is asked of each of them (``attacks_within``)."""
+
+    def parts(self) -> Mapping[str, Attack]: ...  # those that may play, by name
+
+
+def attacks_within(attack: Attack, name: str = "") -> Iterator[tuple[str, Attack]]:
+    """Yield the attack and all those that it is made of, at any depth, with their paths (the outermost: "")."""
+    yield name, attack
+    if isinstance(attack, Composite):
+        for key, part in attack.parts().items():
+            yield from attacks_within(part, f"{name}/{key}".lstrip("/"))
 
 
 class NoAttack:

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 from marl.core.checks import require_choice, require_positive
 from marl.core.config import resolved
-from marl.core.protocols import Measured, VectorEnv, View, Yardstick
+from marl.core.protocols import Measured, VectorEnv, View, Yardstick, attacks_within
 from marl.core.seeding import Streams
 from marl.learn.policy import random_available
 from marl.run.build import call, factory, make_env, use_threads
@@ -97,19 +97,20 @@ def yardstick_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
 
 def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
     """Time what the attack thinks worth timing by itself, at the first step of an episode in every lane."""
-    attack, env = run.parts.attack, run.parts.env
-    if not isinstance(attack, Measured):
-        return
-    policy = run.parts.algo.policy(run.clock)
-    attack.begin(env.n_envs, policy, run.parts.streams["attack"])
-    carry = policy.begin(env.n_envs, run.parts.streams["explore"])
-    everywhere = torch.ones(env.n_envs, dtype=torch.bool, device=run.parts.device)
-    for name, (once, unit) in attack.chores(
-        View(0, env.reset().to(run.parts.device), carry, everywhere, policy)
-    ).items():
-        once()
-        work, wall, cpu = repeat(seconds, once)
-        yield {"name": f"attack {name}", **base, "value": work / wall, "unit": unit, "per_cpu_s": work / cpu}
+    env = run.parts.env
+    for path, attack in attacks_within(run.parts.attack):
+        if not isinstance(attack, Measured):
+            continue
+        policy = run.parts.algo.policy(run.clock)
+        attack.begin(env.n_envs, policy, run.parts.streams["attack"])
+        carry = policy.begin(env.n_envs, run.parts.streams["explore"])
+        everywhere = torch.ones(env.n_envs, dtype=torch.bool, device=run.parts.device)
+        view = View(0, env.reset().to(run.parts.device), carry, everywhere, policy)
+        for name, (once, unit) in attack.chores(view).items():
+            once()
+            work, wall, cpu = repeat(seconds, once)
+            title = " ".join(("attack", path, name)).replace("  ", " ")
+            yield {"name": title, **base, "value": work / wall, "unit": unit, "per_cpu_s": work / cpu}
 
 
 def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iterator[Row]:

@@ -10,17 +10,18 @@ import os
 import uuid
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 
-from marl.core.protocols import Attack, Fitting
+from marl.core.protocols import Attack, Fitting, attacks_within
 from marl.core.types import Clock, ConfigError, Metrics
 from marl.learn.replay import EpisodeReplay
 from marl.run.collect import collect
-from marl.run.teams import open_team
+from marl.run.teams import Team, open_team
 
 Tell = Callable[[float], None]  # how much is done, 0 to 1
 
@@ -28,32 +29,51 @@ Tell = Callable[[float], None]  # how much is done, 0 to 1
 def fit_attack(team_config: dict[str, Any], n_envs: int, capacity: int, tell: Tell) -> dict[str, Any]:
     """Fit the attack of ``team_config`` (as for ``open_team``) to its team, until the attack says that it is enough.
 
-    It updates itself after every round of ``n_envs`` episodes, from a replay of ``capacity`` episodes. Returns what
-    ``save_fit`` keeps: the attack's state, the last metrics, the count of steps and episodes. ConfigError where there
-    is nothing to fit, or where the attack cannot deal with the team.
+    It updates itself after every round of ``n_envs`` episodes, from a replay of ``capacity`` episodes. The parts of a
+    mixture are fitted one after another, each as if it were alone. Returns what ``save_fit`` keeps: the attack's state,
+    the last metrics, the count of steps and episodes. ConfigError where there is nothing to fit, or where the attack
+    cannot deal with the team.
     """
     team = open_team(OmegaConf.create(team_config), n_envs)
     with closing(team.env):
-        attack = team.attack
-        if not isinstance(attack, Fitting):
-            raise ConfigError(f"{type(attack).__name__} has nothing to fit: its column must not have fit")
-        clock, metrics = Clock(), Metrics()
+        to_fit = [(name, one) for name, one in attacks_within(team.attack) if isinstance(one, Fitting)]
+        if not to_fit:
+            raise ConfigError(f"{type(team.attack).__name__} has nothing to fit: its column must not have fit")
+        total, metrics = Clock(), Metrics()
         # dropout, and networks that are made late, draw from torch's own stream
-        with attack.fitting(), team.streams.initializing():
-            fields = team.fields | attack.fields()
-            replay = EpisodeReplay(capacity, team.env.spec.episode_limit, fields)
-            everyone = torch.ones(n_envs, dtype=torch.bool)
-            while attack.needs_fit:
-                fresh = collect(
-                    team.env, team.policy, attack, fields, explore=False, attacked=everyone,
-                    policy_gen=team.streams["eval"], attack_gen=team.streams["attack"], device=team.device,
-                )  # fmt: skip
-                clock.count(len(fresh), int(fresh.length.sum()))
-                replay.add(fresh)
-                metrics |= attack.update(replay, fresh, team.policy, clock)
-                tell(attack.fitted)
+        with team.streams.initializing():
+            for k, (name, attack) in enumerate(to_fit):
+                part = partial(_tell_part, tell, k, len(to_fit))
+                clock, found = fit_alone(team, attack, n_envs, capacity, part)
+                total.count(clock.episodes, clock.env_steps)
+                metrics |= {f"{key}_{name}" if name else key: value for key, value in found.items()}
         scalars = {name: value.item() for name, value in metrics.items()}
-        return {"attack": attack.state_dict(), "metrics": scalars, "clock": clock.state_dict()}
+        return {"attack": team.attack.state_dict(), "metrics": scalars, "clock": total.state_dict()}
+
+
+def _tell_part(tell: Tell, k: int, count: int, done: float) -> None:
+    tell((k + done) / count)
+
+
+def fit_alone(team: Team, attack: Attack, n_envs: int, capacity: int, tell: Tell) -> tuple[Clock, Metrics]:
+    """Let ``attack``, which is ``Fitting``, play alone against the team and learn; return the clock and the last
+    metrics."""
+    assert isinstance(attack, Fitting)
+    clock, metrics = Clock(), Metrics()
+    with attack.fitting():
+        fields = team.fields | attack.fields()
+        replay = EpisodeReplay(capacity, team.env.spec.episode_limit, fields)
+        everyone = torch.ones(n_envs, dtype=torch.bool)
+        while attack.needs_fit:
+            fresh = collect(
+                team.env, team.policy, attack, fields, explore=False, attacked=everyone,
+                policy_gen=team.streams["eval"], attack_gen=team.streams["attack"], device=team.device,
+            )  # fmt: skip
+            clock.count(len(fresh), int(fresh.length.sum()))
+            replay.add(fresh)
+            metrics |= attack.update(replay, fresh, team.policy, clock)
+            tell(attack.fitted)
+    return clock, metrics
 
 
 def save_fit(path: Path, fitted: dict[str, Any]) -> None:

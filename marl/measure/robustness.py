@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from marl.core.checks import require_at_least, require_choice
 from marl.core.config import plain, resolved
-from marl.core.protocols import Fitting
+from marl.core.protocols import Fitting, attacks_within
 from marl.core.seeding import derive
 from marl.core.types import ConfigError
 from marl.measure import matrix
@@ -116,8 +116,10 @@ class Cell:
         with closing(team.env):
             if self.fit is not None:
                 load_fit(self.fit.path, team.attack)
-            if isinstance(team.attack, Fitting) and team.attack.needs_fit:
-                raise ConfigError(f"{type(team.attack).__name__} must be fitted first: its column needs fit=victim")
+            for name, attack in attacks_within(team.attack):
+                if isinstance(attack, Fitting) and attack.needs_fit:
+                    which = type(attack).__name__ + (f" ({name})" if name else "")
+                    raise ConfigError(f"{which} must be fitted first: its column needs fit=victim")
             results = evaluate(
                 team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
                 attack_gen=team.streams["eval_attack"], device=team.device,

@@ -49,6 +49,9 @@ TARGETS = {  # module of a ``_target_`` then -> now; the class keeps its name
     "marl.scripted": "marl.learn.scripted",
 }
 ADDED = {"replay": {"sampler": {"_target_": "marl.learn.replay.Uniform"}}}  # keys that older runs lack
+OPTIONS = {  # options that a class has got since, with the values that mean what it did before
+    "attacks.ega.EGA": {"after_freeze": "every_turn"},
+}
 
 
 def current(config: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +88,8 @@ def _whole(number: float) -> float:
 
 def _rename(tree: Any) -> Any:
     if isinstance(tree, dict):
-        return {key: _target(value) if key == "_target_" else _rename(value) for key, value in tree.items()}
+        named = {key: _target(value) if key == "_target_" else _rename(value) for key, value in tree.items()}
+        return OPTIONS.get(str(named.get("_target_")), {}) | named
     return [_rename(value) for value in tree] if isinstance(tree, list) else tree
 
 

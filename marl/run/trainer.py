@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from marl.core import distributed
 from marl.core.config import pick_device, resolved
 from marl.core.intervals import Interval
-from marl.core.protocols import Alternating, Moving, NoAttack, Reporting, VectorEnv
+from marl.core.protocols import Alternating, Moving, NoAttack, Reporting, VectorEnv, attacks_within
 from marl.core.seeding import globals_kept, globals_state, restore_globals, seed_globals
 from marl.core.types import Clock, EpisodeBatch, Metrics
 from marl.core.validation import validate
@@ -60,15 +60,16 @@ class Run:
         """Collect one exploring episode per lane."""
         p, attacked = self.parts, self.attacked_lanes()
         self.team_learns = True
-        if isinstance(p.attack, Alternating) and bool(attacked.any()):
-            self.team_learns = p.attack.take_turn()
+        if bool(attacked.any()):
+            turns = [one.take_turn() for _, one in attacks_within(p.attack) if isinstance(one, Alternating)]
+            self.team_learns = all(turns)
         return collect(
             p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=attacked,
             policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
         )  # fmt: skip
 
     def learn(self, fresh: EpisodeBatch) -> Metrics:
-        """Store the episodes and update the algorithm and the attack, in turns if the attack alternates. Raise
+        """Store the episodes and update the attack, and the algorithm if it is the team's turn. Raise
         NonFiniteError."""
         p = self.parts
         p.algo.annotate(fresh)
@@ -76,9 +77,9 @@ class Run:
         metrics = p.algo.update(self.replay, fresh, self.clock) if self.team_learns else {}
         metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
         require_finite(metrics, p.algo, self.clock)
-        for part in (p.algo, p.attack):
+        for name, part in (("", p.algo), *attacks_within(p.attack)):
             if isinstance(part, Reporting) and distributed.world()[0] == 0:
-                part.report(self.dir / "reports")
+                part.report(self.dir / "reports" / name)
         return metrics
 
     def evaluate(self, episodes: int) -> dict[str, Interval]:

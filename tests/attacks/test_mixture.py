@@ -73,8 +73,8 @@ class Counting(LaneAttack):
         self.told = 0
 
     def update(self, replay: Any, fresh: Any, victim: Any, clock: Any) -> dict[str, Tensor]:
-        self.told = len(fresh)
-        return {"loss/attack": torch.tensor(float(len(fresh)))}
+        self.told = int(fresh.attacked.sum())
+        return {"loss/attack": torch.tensor(float(self.told))}
 
     def state_dict(self) -> dict[str, Any]:
         return {"told": self.told}
@@ -88,8 +88,7 @@ def test_parts_of_a_mixture_learn_from_their_own_episodes_and_are_saved() -> Non
     attack = Mixture(spec, "cpu", attacks={"a": Counting, "b": Counting}, weights={"a": 1, "b": 1})
     fresh = random_batch(spec, 6)
     fresh.data["attacked"] = torch.tensor([True] * 5 + [False])
-    fresh.data["attack_id"] = torch.tensor([0, 1, 1, 0, 1, 1], dtype=torch.int8)
-    fresh.fields["attack_id"] = Field((), torch.int8, "episode")
+    attack.chosen = torch.tensor([0, 1, 1, 0, 1, 1])
     metrics = attack.update(
         EpisodeReplay(8, spec.episode_limit, fresh.fields, "cpu", False),
         fresh,
@@ -99,7 +98,7 @@ def test_parts_of_a_mixture_learn_from_their_own_episodes_and_are_saved() -> Non
     assert {key: value.item() for key, value in metrics.items()} == {"loss/attack_a": 2.0, "loss/attack_b": 3.0}
     other = Mixture(spec, "cpu", attacks={"a": Counting, "b": Counting}, weights={"a": 1, "b": 1})
     other.load_state_dict(attack.state_dict())
-    assert [part.told for part in other.parts.values()] == [2, 3]  # type: ignore[attr-defined]
+    assert [part.told for part in other.parts().values()] == [2, 3]  # type: ignore[attr-defined]
 
 
 class OtherHit(NoAttack):

@@ -25,27 +25,46 @@ def open_small(tmp_path: Path, *overrides: str) -> Run:
     return open_run(compose_train(tmp_path, *TINY, *overrides), tmp_path / "run", {}, None)
 
 
-def test_turns_go_round_and_the_team_learns_only_in_its_own(tmp_path: Path) -> None:
-    run = open_small(tmp_path, *CYCLE, "attack.freeze_after=3")
+@pytest.mark.parametrize(
+    ("after", "then"),
+    [("every_turn", ["team"] * 4), ("own_turns", ["nobody", "nobody", "team", "nobody"])],
+)
+def test_turns_go_round_and_the_team_learns_only_in_its_own(after: str, then: list[str], tmp_path: Path) -> None:
+    run = open_small(tmp_path, *CYCLE, "attack.freeze_after=3", f"attack.after_freeze={after}")
     attack = run.parts.attack
     assert isinstance(attack, EGA) and isinstance(attack, Alternating)
     seen = []
     for _ in range(16):
         turn, before, weights = attack.turn, run.clock.updates, attack.learner.weights
-        then = weights.detach().clone()
+        old = weights.detach().clone()
         fresh = run.collect()
         run.count(fresh)
         run.learn(fresh)
-        moved = attack.learner.weights is weights and not torch.equal(then, weights)
+        moved = attack.learner.weights is weights and not torch.equal(old, weights)
         seen.append((turn, run.clock.updates - before, moved))
     run.close()
-    # after three generations attackers are frozen and all turns are the team's
+    # after three generations attackers are frozen; then all turns are the team's, or only those that always were
     assert [turn for turn, _, _ in seen] == [
-        *("attackers", "attackers", "team", "review") * 3, *("team",) * 4,
+        *("attackers", "attackers", "team", "review") * 3, *then,
     ]  # fmt: skip
     assert all((updates > 0) == (turn == "team") for turn, updates, _ in seen)
     assert all(moved == (turn == "attackers") for turn, _, moved in seen if turn != "review")
     assert attack.generation == 4 and attack.frozen and attack.learner.replay is None
+
+
+def test_a_frozen_romance_makes_as_many_updates_as_a_plain_run(tmp_path: Path) -> None:
+    """Half of the turns are the team's, which makes twice the updates in each: 4 in a collection, on average 2."""
+    task = (*CYCLE, "attack.team_turns=3", "attack.freeze_after=2", "algo.updates_per_collect=4")
+    made = {}
+    for after in ("own_turns", "every_turn"):
+        run = open_small(tmp_path, *task, f"attack.after_freeze={after}")
+        run.learn(run.collect())  # fills the replay
+        before = run.clock.updates
+        for _ in range(24):  # one generation and five sixths beside the first turn, then two frozen ones
+            run.learn(run.collect())
+        made[after] = run.clock.updates - before
+        run.close()
+    assert made == {"own_turns": 24 * 2, "every_turn": 12 // 2 * 4 + 13 * 4}
 
 
 def test_attacks_that_begin_later_let_the_team_learn_until_then(tmp_path: Path) -> None:

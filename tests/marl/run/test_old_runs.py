@@ -6,14 +6,16 @@ from __future__ import annotations
 import json
 import pkgutil
 import shutil
+from inspect import signature
 from pathlib import Path
 
 import pytest
+from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from marl.core.types import ConfigError
 from marl.run.folders import read_config
-from marl.run.renames import TARGETS, current
+from marl.run.renames import OPTIONS, TARGETS, current
 from marl.run.teams import evaluate_team, load_trained, open_team
 from marl.run.trainer import fit
 from tests.support.helpers import compose_train, rows
@@ -83,3 +85,12 @@ def test_names_are_replaced_at_any_depth_and_nothing_else() -> None:
     assert "sampler" not in old["replay"]
     own = {"replay": {"sampler": {"_target_": "mine.Recent"}}}
     assert current(own) == own
+
+
+def test_options_that_a_class_has_got_since_mean_what_it_did_before() -> None:
+    """At any depth; what the run's own configuration says stays."""
+    for path, options in OPTIONS.items():
+        old, new = {"_target_": path, "scale": 1}, {"_target_": path, **dict.fromkeys(options, "given")}
+        found = current({"algo": {"hooks": {"it": old}}, "attack": new})
+        assert found == {"algo": {"hooks": {"it": {**options, **old}}}, "attack": new}
+        assert set(options) <= set(signature(get_object(path)).parameters)
