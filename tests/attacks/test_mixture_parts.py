@@ -18,6 +18,7 @@ from marl.measure.robustness import Cell
 from marl.run.compose import choices
 from marl.run.teams import evaluate_team, open_team
 from marl.run.trainer import Run, open_run
+from tests.attacks.ega.test_ega_turns import go_on
 from tests.marl.run.test_run import assert_same_run, at_collection, raise_signal
 from tests.support.helpers import TINY, compose_train, differences, train
 from tests.support.robustness_parts import column, entrant, fake, measured, setting
@@ -78,11 +79,10 @@ def learns(folder: Path, options: list[str]) -> tuple[bool, bool]:
     """Train for some collections; return whether parameters of the attack moved, and whether the team learnt."""
     run: Run = open_run(compose_train(folder, *TINY, *options), folder / "run", {}, None)
     try:
-        run.learn(run.collect())
+        go_on(run, 1)
         attack = part(run.parts.attack)
         before = floats(attack.state_dict())
-        for _ in range(8):
-            run.learn(run.collect())
+        go_on(run, 8)
         return differences(before, floats(attack.state_dict())) != [], run.clock.updates > 0
     finally:
         run.close()

@@ -25,6 +25,13 @@ def open_small(tmp_path: Path, *overrides: str) -> Run:
     return open_run(compose_train(tmp_path, *TINY, *overrides), tmp_path / "run", {}, None)
 
 
+def go_on(run: Run, collections: int) -> None:
+    for _ in range(collections):
+        fresh = run.collect()
+        run.count(fresh)
+        run.learn(fresh)
+
+
 @pytest.mark.parametrize(
     ("after", "then"),
     [("every_turn", ["team"] * 4), ("own_turns", ["nobody", "nobody", "team", "nobody"])],
@@ -54,14 +61,13 @@ def test_turns_go_round_and_the_team_learns_only_in_its_own(after: str, then: li
 
 def test_a_frozen_romance_makes_as_many_updates_as_a_plain_run(tmp_path: Path) -> None:
     """Half of the turns are the team's, which makes twice the updates in each: 4 in a collection, on average 2."""
-    task = (*CYCLE, "attack.team_turns=3", "attack.freeze_after=2", "algo.updates_per_collect=4")
+    task = (*CYCLE, "attack.team_turns=3", "attack.freeze_after=2", "algo.episodes_per_update=2")
     made = {}
     for after in ("own_turns", "every_turn"):
         run = open_small(tmp_path, *task, f"attack.after_freeze={after}")
-        run.learn(run.collect())  # fills the replay
+        go_on(run, 1)  # fills the replay
         before = run.clock.updates
-        for _ in range(24):  # one generation and five sixths beside the first turn, then two frozen ones
-            run.learn(run.collect())
+        go_on(run, 24)  # two generations but for the first turn, then frozen
         made[after] = run.clock.updates - before
         run.close()
     assert made == {"own_turns": 24 * 2, "every_turn": 12 // 2 * 4 + 13 * 4}
@@ -69,9 +75,7 @@ def test_a_frozen_romance_makes_as_many_updates_as_a_plain_run(tmp_path: Path) -
 
 def test_attacks_that_begin_later_let_the_team_learn_until_then(tmp_path: Path) -> None:
     run = open_small(tmp_path, *CYCLE, "train.attack_start=100000")
-    for _ in range(3):
-        fresh = run.collect()
-        run.learn(fresh)
+    go_on(run, 3)
     run.close()
     assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.collections == 0
 
