@@ -16,7 +16,7 @@ from rich.table import Table
 
 from marl.core.validation import validate
 from marl.measure.bench import rows
-from marl.run.checkpoint import write_atomic
+from marl.run.files import write_atomic
 from scripts.main import run
 
 
@@ -60,7 +60,6 @@ def main(cfg: DictConfig) -> None:
     for note in notes:
         print(note)
     if cfg.out is not None:
-        Path(cfg.out).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(cfg.out), json.dumps(done, indent=1))
         print(f"written to {cfg.out}")
 

@@ -9,16 +9,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from marl.measure import crossplay
+from marl.run.lock import held
 from marl.show.crossplay_report import publish, show, write
 from scripts.main import run
 
 
 def main(cfg: DictConfig) -> None:
-    matrix = crossplay.run(cfg, HydraConfig.get().runtime.choices.get("env"))
-    show(matrix)
-    print(f"written to {write(matrix, Path(cfg.out))}")
-    if cfg.results is not None:
-        print(f"written to {publish(matrix, Path(cfg.results))}")
+    with held(Path(cfg.out), "out"):
+        matrix = crossplay.run(cfg, HydraConfig.get().runtime.choices.get("env"))
+        show(matrix)
+        print(f"written to {write(matrix, Path(cfg.out))}")
+        if cfg.results is not None:
+            print(f"written to {publish(matrix, Path(cfg.results))}")
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from marl.core.intervals import mean_interval
-from marl.run.checkpoint import write_atomic
 from marl.run.evaluate import summarise
+from marl.run.files import write_atomic
 from marl.run.progress import EpisodeProgress
 from marl.run.report import final_lines
 from marl.run.teams import evaluate_team, open_team
@@ -31,7 +31,6 @@ def main(cfg: DictConfig) -> None:
     if cfg.out is not None:
         episodes = {name: values.tolist() for name, values in results.items()}
         document = {**team.source, "seed": cfg.seed, "n": cfg.episodes, **summary}
-        Path(cfg.out).parent.mkdir(parents=True, exist_ok=True)
         write_atomic(Path(cfg.out), json.dumps({**document, "episodes": episodes}, indent=1))
         print(f"written to {cfg.out}")
 

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from marl.core.checks import require_choice
 from marl.measure.fidelity import check_team, find_teams
-from marl.run.checkpoint import write_atomic
+from marl.run.files import write_atomic
 from scripts.main import CONF, positive, run
 
 COLUMNS = {"win_rates": ("win_rate", "return", "length"), "values": ("expected", "real", "residual", "residual_rms")}

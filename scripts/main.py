@@ -29,6 +29,7 @@ from marl.core.processes import follow_starter
 from marl.core.types import ConfigError, GameError
 from marl.run.checkpoint import CheckpointError
 from marl.run.compose import one_line, refuse_bases, register_configs, tree_folder
+from marl.run.files import WriteError
 from marl.run.metrics import NonFiniteError
 from marl.run.report import short
 from marl.run.signals import StopRequest
@@ -58,7 +59,7 @@ class UnfinishedError(RuntimeError):
 
 
 BAD_INPUT = (ConfigError, HydraException, OmegaConfBaseException)
-BROKEN = (CheckpointError, GameError, NonFiniteError, UnfinishedError, WorkerError)  # for a reason that has a name
+BROKEN = (CheckpointError, GameError, NonFiniteError, UnfinishedError, WorkerError, WriteError)  # for a named reason
 
 
 def fail(line: str, code: int) -> NoReturn:

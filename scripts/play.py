@@ -14,7 +14,7 @@ from marl.core.config import pick_device, plain
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError
 from marl.run.build import make_env, use_threads
-from marl.run.checkpoint import write_atomic
+from marl.run.files import write_atomic
 from marl.run.teams import load_policy, read_config, with_options
 from marl.show.play import Chooser, Keyboard, Screen, legend, play, seats_of
 from scripts.main import positive, run

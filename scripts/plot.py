@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from marl.core.checks import require_writable
 from marl.core.types import ConfigError
-from marl.run.checkpoint import write_atomic
+from marl.run.files import write_atomic
 from marl.run.resume import command_line
 from marl.show.gather import Tasks, gather
 from marl.show.plot import learning_curves, provenance, summary
@@ -51,7 +51,6 @@ def draw(tasks: Tasks, paths: dict[str, Path], metrics: Sequence[str] | None) ->
 
 def publish(path: Path, tasks: Tasks, source: dict[str, Any], document: list[dict[str, Any]], cfg: DictConfig) -> None:
     """Write what ``results=FILE.json`` asks for: a table that says how it came about, and its curves beside it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = {"name": path.stem, **source, "table": command_line(), "tests_averaged": cfg.last, "groups": document}
     write_atomic(path, json.dumps(table, indent=1) + "\n")
     pictures = {task: path.with_name(f"{path.stem}{f'_{task}' if len(tasks) > 1 else ''}.png") for task in tasks}

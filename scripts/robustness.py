@@ -10,17 +10,19 @@ from omegaconf import DictConfig
 
 from marl.measure import robustness
 from marl.run.compose import option
+from marl.run.lock import held
 from marl.show.robustness_report import publish, show, write
 from scripts.main import run
 
 
 def main(cfg: DictConfig) -> None:
     choices = HydraConfig.get().runtime.choices
-    matrix = robustness.run(cfg, choices["suite"], choices.get("env"), option)
-    show(matrix)
-    print(f"written to {write(matrix, Path(cfg.out))}")
-    if cfg.results is not None:
-        print(f"written to {publish(matrix, Path(cfg.results))}")
+    with held(Path(cfg.out), "out"):
+        matrix = robustness.run(cfg, choices["suite"], choices.get("env"), option)
+        show(matrix)
+        print(f"written to {write(matrix, Path(cfg.out))}")
+        if cfg.results is not None:
+            print(f"written to {publish(matrix, Path(cfg.results))}")
 
 
 if __name__ == "__main__":

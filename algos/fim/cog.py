@@ -18,7 +18,7 @@ from algos.shared.features import feature_names, matching
 from algos.shared.influence import CHANGED
 from marl.core.checks import require_at_least, require_choice
 from marl.core.types import ConfigError, EnvSpec
-from marl.run.checkpoint import write_atomic
+from marl.run.files import save_figure, write_atomic
 
 STILL = 1e-8  # a feature whose changes are all smaller never changes
 CUT_ROWS = 4096  # steps histogrammed at once, which bounds memory
@@ -120,7 +120,6 @@ class CenterOfGravity:
 
     def report(self, found: Findings, folder: Path) -> None:
         """Write ``fim_cog.csv`` and ``fim_cog.png`` into ``folder``."""
-        folder.mkdir(parents=True, exist_ok=True)
         columns = (found.scale, found.changed, found.entropy, self.candidates, found.selected)
         text = io.StringIO()
         table = csv.writer(text, lineterminator="\n")
@@ -153,7 +152,7 @@ class CenterOfGravity:
         axis.set_xlabel("entropy of the normalised change, nats")
         still = len(self.names) - len(bars)
         axis.set_title(f"{len(chosen)} of {len(self.names)} state features chosen; {still} never vary", fontsize=8)
-        figure.savefig(path, dpi=120)
+        save_figure(figure, path, 120)
 
 
 def entropies(change: Tensor, scale: Tensor, bins: int) -> Tensor:

@@ -272,7 +272,6 @@ class IBAL(LaneDraws):
         if self.estimators.rounds // self.report_every == self.reported:
             return
         self.reported = self.estimators.rounds // self.report_every
-        folder.mkdir(parents=True, exist_ok=True)
         n, scores = self.spec.n_agents, self.estimators.scores.value()
         alone = self.masks(torch.eye(n, dtype=torch.bool, device=self.device))  # [actor, observer, O]
         hidden = alone.transpose(0, 1) & ~torch.eye(n, dtype=torch.bool, device=self.device)[..., None]

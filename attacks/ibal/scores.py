@@ -5,6 +5,7 @@ and which features a split of the team therefore hides.
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from marl.core.types import EnvSpec
+from marl.run.files import save_figure, write_atomic
 
 PANELS = 8  # observers in the picture; the table has them all
 
@@ -126,10 +128,11 @@ def table(scores: Tensor, floored: Tensor, masked: Tensor, spec: EnvSpec) -> lis
 
 
 def write_table(rows: Sequence[Sequence[Any]], path: Path) -> None:
-    with path.open("w", encoding="utf8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["observer", "feature", "describes", "actor", "nats", "above_floor", "hidden"])
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["observer", "feature", "describes", "actor", "nats", "above_floor", "hidden"])
+    writer.writerows(rows)
+    write_atomic(path, text.getvalue())
 
 
 def row_names(spec: EnvSpec, observer: int) -> list[str]:
@@ -168,4 +171,4 @@ def draw(scores: Tensor, masked: Tensor, spec: EnvSpec, path: Path) -> None:
     figure.colorbar(image, ax=panels, label="nats", fraction=0.04, pad=0.02)
     legend = "what each feature tells about whose action; framed: hidden while that agent alone is the other side"
     figure.supxlabel(legend, fontsize=8)
-    figure.savefig(path, dpi=110)
+    save_figure(figure, path, 110)

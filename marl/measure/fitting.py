@@ -6,8 +6,6 @@ is kept in a file, so that it can be put before any team that plays the same gam
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
@@ -30,7 +28,7 @@ def fit_attack(team_config: dict[str, Any], n_envs: int, capacity: int, tell: Te
     """Fit the attack of ``team_config`` (as for ``open_team``) to its team, until the attack says that it is enough.
 
     It updates itself after every round of ``n_envs`` episodes, from a replay of ``capacity`` episodes. The parts of a
-    mixture are fitted one after another, each as if it were alone. Returns what ``save_fit`` keeps: the attack's state,
+    mixture are fitted one after another, each as if it were alone. Returns what ``load_fit`` reads: the attack's state,
     the last metrics, the count of steps and episodes. ConfigError where there is nothing to fit, or where the attack
     cannot deal with the team.
     """
@@ -74,20 +72,6 @@ def fit_alone(team: Team, attack: Attack, n_envs: int, capacity: int, tell: Tell
             metrics |= attack.update(replay, fresh, team.policy, clock)
             tell(attack.fitted)
     return clock, metrics
-
-
-def save_fit(path: Path, fitted: dict[str, Any]) -> None:
-    """Write tensors and builtins so that readers see a whole file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with beside.open("wb") as file:
-            torch.save(fitted, file)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def load_fit(path: Path, attack: Attack) -> None:

@@ -23,7 +23,7 @@ from marl.core.checks import require_at_least, require_choice
 from marl.core.config import pick_device
 from marl.core.types import ConfigError
 from marl.run.build import use_threads
-from marl.run.checkpoint import write_atomic
+from marl.run.files import write_atomic
 from marl.run.jobs import Stopped, run_jobs
 from marl.run.progress import JobProgress
 from marl.run.resume import command_line, git_commit
@@ -166,7 +166,6 @@ def _measure_cell(cell: Cell, tell: Tell) -> str | None:
         "title": cell.title, **cell.about(), "commit": git_commit(), "seconds": time.perf_counter() - started,
         "episodes": episodes,
     }  # fmt: skip
-    cell.path.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(cell.path, json.dumps(document))
     return None
 

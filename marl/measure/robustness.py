@@ -24,12 +24,12 @@ from marl.core.seeding import derive
 from marl.core.types import ConfigError
 from marl.measure import matrix
 from marl.measure.entrants import Entrant, Tree, from_runs, imported, same_game
-from marl.measure.fitting import fit_attack, load_fit, save_fit
+from marl.measure.fitting import fit_attack, load_fit
 from marl.measure.matrix import Episodes, Tell
 from marl.measure.robustness_scores import Matrix, add_leads, check_versus, score_rows
 from marl.run.build import check_call, factory
-from marl.run.checkpoint import write_atomic
 from marl.run.evaluate import evaluate
+from marl.run.files import save_tensors, write_atomic
 from marl.run.resume import git_commit
 from marl.run.teams import open_team, with_options
 
@@ -80,7 +80,7 @@ class Fit:
             fitted = fit_attack(self.team, self.setting.fit_envs, self.setting.fit_replay, tell)
         except ConfigError as error:
             return str(error)
-        save_fit(self.path, fitted)
+        save_tensors(fitted, self.path)
         about = {
             "title": self.title, "team": self.team, **fitted["clock"], "metrics": fitted["metrics"],
             "commit": git_commit(), "seconds": time.perf_counter() - started,

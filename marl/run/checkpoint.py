@@ -10,16 +10,23 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
+import pickle
+import re
 import shutil
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from marl.core.types import ConfigError
+from marl.run.files import naming, save_tensors, sync_folder, write_atomic
+
 log = logging.getLogger(__name__)
 MILESTONE = "MILESTONE"  # marker file: this checkpoint is never deleted
+OURS = re.compile(r"step_\d+")  # folders of other names are somebody else's: neither read nor deleted
 
 
 class CheckpointError(RuntimeError):
@@ -35,37 +42,9 @@ def digest(path: Path) -> str:
     return sha.hexdigest()
 
 
-def write_atomic(path: Path, text: str) -> None:
-    """Replace ``path`` in one step: readers see the old text or the new, never a part."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    try:
-        with temporary.open("w", encoding="utf8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _save_tensor_file(value: dict[str, Any], path: Path) -> str:
-    with path.open("wb") as file:
-        torch.save(value, file)
-        file.flush()
-        os.fsync(file.fileno())
+def _save_digested(value: dict[str, Any], path: Path) -> str:
+    save_tensors(value, path)
     return digest(path)
-
-
-def _sync_folder(path: Path) -> None:
-    """Flush a folder's entries to the disk, where the system can open folders (Windows cannot)."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except PermissionError:
-        return
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def save(
@@ -80,27 +59,27 @@ def save(
 ) -> Path:
     """Write ``root/step_...`` and delete all checkpoints but the newest ``keep`` and those saved as a ``milestone``.
 
-    Raises OSError if the disk is full; earlier checkpoints are then left intact.
+    Raises WriteError if the disk is full; earlier checkpoints are then left intact.
     """
-    root.mkdir(parents=True, exist_ok=True)
     final = root / f"step_{step:012d}"
     hidden = root / f".{final.name}.{uuid.uuid4().hex[:8]}"
-    try:
-        hidden.mkdir()
-        digests = {"state.pt": _save_tensor_file(state, hidden / "state.pt")}
-        if replay is not None:
-            digests["replay.pt"] = _save_tensor_file(replay, hidden / "replay.pt")
-        if milestone or (final / MILESTONE).exists():  # saving a step again does not unmark it
-            (hidden / MILESTONE).touch()
-        write_atomic(hidden / "meta.json", json.dumps({**meta, "step": step, "digests": digests}, indent=1))
-        _sync_folder(hidden)
-        if final.exists():  # a resumed run saves the same step again; the new folder is complete by now
-            final.rename(root / f".old.{uuid.uuid4().hex[:8]}")
-        hidden.rename(final)
-        _sync_folder(root)
-        write_atomic(root / "latest", final.name)
-    finally:
-        shutil.rmtree(hidden, ignore_errors=True)
+    with naming(final):
+        try:
+            hidden.mkdir(parents=True)
+            digests = {"state.pt": _save_digested(state, hidden / "state.pt")}
+            if replay is not None:
+                digests["replay.pt"] = _save_digested(replay, hidden / "replay.pt")
+            if milestone or (final / MILESTONE).exists():  # saving a step again does not unmark it
+                (hidden / MILESTONE).touch()
+            write_atomic(hidden / "meta.json", json.dumps({**meta, "step": step, "digests": digests}, indent=1))
+            sync_folder(hidden)
+            if final.exists():  # a resumed run saves the same step again; the new folder is complete by now
+                final.rename(root / f".old.{uuid.uuid4().hex[:8]}")
+            hidden.rename(final)
+            sync_folder(root)
+            write_atomic(root / "latest", final.name)
+        finally:
+            shutil.rmtree(hidden, ignore_errors=True)
     _rotate(root, final, keep)
     return final
 
@@ -116,8 +95,8 @@ def _rotate(root: Path, saved: Path, keep: int) -> None:
 
 
 def folders(root: Path) -> list[Path]:
-    """Return the checkpoint folders, newest first."""
-    return sorted(root.glob("step_*"), reverse=True)
+    """Return the checkpoint folders, newest first; a copy that somebody keeps under another name is none."""
+    return sorted((folder for folder in root.glob("step_*") if OURS.fullmatch(folder.name)), reverse=True)
 
 
 def verify(folder: Path) -> dict[str, Any]:
@@ -127,7 +106,7 @@ def verify(folder: Path) -> dict[str, Any]:
         for name, expected in meta["digests"].items():
             if digest(folder / name) != expected:
                 raise CheckpointError(f"{folder / name} is damaged (its digest differs)")
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{folder} is damaged: {error}") from error
     return meta
 
@@ -142,13 +121,36 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
+@contextmanager
+def that_fits(folder: Path) -> Iterator[None]:
+    """Turn what is raised where the state of ``folder`` belongs to other classes into a ConfigError."""
+    try:
+        yield
+    except (ConfigError, CheckpointError):
+        raise
+    except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        lines = str(error).strip().splitlines() or [""]  # torch's message lists every tensor
+        why = f"it has no {lines[0]}" if isinstance(error, KeyError) else lines[-1].strip()
+        raise ConfigError(f"{folder} does not fit this configuration: {why}") from error
+
+
 def load_state(folder: Path) -> dict[str, Any]:
     """Load everything but the replay of a verified checkpoint, on the CPU: networks and optimizers copy what they are
     given to their own device, environments and generators have none."""
-    return torch.load(folder / "state.pt", map_location="cpu", weights_only=True)
+    return _load(folder / "state.pt")
 
 
 def load_replay(folder: Path) -> dict[str, Any] | None:
     """Load the replay of a verified checkpoint, on the CPU; None if it was not saved."""
     path = folder / "replay.pt"
-    return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+    return _load(path) if path.exists() else None
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # of the right digest, but made by something else
+        raise CheckpointError(f"{path} is no checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(loaded, dict):
+        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(loaded).__name__}")
+    return loaded

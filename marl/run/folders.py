@@ -48,7 +48,9 @@ def read_config(run_dir: Path, key: str = "run") -> DictConfig:
     path = run_dir / "config.json"
     if not path.exists():
         raise ConfigError(f"{key}={run_dir} is not a run folder: it has no config.json")
-    return OmegaConf.create(current(json.loads(path.read_text(encoding="utf8"))))
+    found = OmegaConf.create(current(_read(path)))
+    assert isinstance(found, DictConfig)
+    return found
 
 
 def read_meta(run_dir: Path) -> dict[str, Any]:
@@ -56,8 +58,18 @@ def read_meta(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "meta.json"
     if not path.exists():
         raise ConfigError(f"{run_dir} does not say where it comes from: it has no meta.json")
-    meta: dict[str, Any] = json.loads(path.read_text(encoding="utf8"))
-    return meta
+    return _read(path)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a file that holds a JSON object. Raise ConfigError naming the file where it does not."""
+    try:
+        found = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} is damaged: {error}") from error
+    if not isinstance(found, dict):
+        raise ConfigError(f"{path} is damaged: it holds no options")
+    return found
 
 
 def identify(config: dict[str, Any]) -> tuple[str, str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from marl.core.distributed import world
 from marl.core.intervals import Interval
 from marl.core.protocols import Algorithm
 from marl.core.types import Clock, EpisodeBatch, Metrics
-from marl.run.checkpoint import write_atomic
 from marl.run.evaluate import attack_facts
+from marl.run.events import EventFile
+from marl.run.files import append, expendable, write_atomic
 
 
 class NonFiniteError(RuntimeError):
@@ -86,46 +88,36 @@ def require_finite(metrics: Metrics, algo: Algorithm, clock: Clock) -> None:
 
 
 class Writer:
-    """Appends rows to the run folder, on rank 0 only (``active``). On resume it drops rows later than the checkpoint,
-    since they will be written again."""
+    """Appends rows to the run folder, on rank 0 only (``active``), as far as the disk takes them. On resume it drops
+    rows later than the checkpoint, since they will be written again."""
 
     def __init__(self, run_dir: Path, clock: Clock, tensorboard: bool) -> None:
         self.run_dir, self.active = run_dir, world()[0] == 0
-        self._tb: Any = None
+        self._tb: EventFile | None = None
         if not self.active:
             return
         for name in ("metrics.jsonl", "eval.jsonl"):
             self._drop_after(run_dir / name, clock.env_steps)
         if tensorboard:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self._tb = SummaryWriter(str(run_dir / "tb"), purge_step=clock.env_steps + 1 if clock.env_steps else None)
+            self._tb = EventFile(run_dir / "tb", clock.env_steps + 1 if clock.env_steps else None)
 
     @staticmethod
     def _drop_after(path: Path, env_steps: int) -> None:
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue  # the last line of a crashed run may be cut
-            if row["env_steps"] <= env_steps:
-                kept.append(line)
-        write_atomic(path, "".join(line + "\n" for line in kept))
+        if path.exists():
+            kept = [line for line, row in _lines(path) if row.get("env_steps", 0) <= env_steps]
+            write_atomic(path, "".join(line + "\n" for line in kept))
 
     def write(self, file: str, scalars: dict[str, float], clock: Clock, **extra: Any) -> None:
         """Write one row to ``file`` ("metrics" or "eval"), and the scalars to TensorBoard."""
         if not self.active:
             return
         row = {**clock.state_dict(), **extra, **{k: v if math.isfinite(v) else None for k, v in scalars.items()}}
-        with (self.run_dir / f"{file}.jsonl").open("a", encoding="utf8") as out:
-            out.write(json.dumps(row) + "\n")
+        path = self.run_dir / f"{file}.jsonl"
+        with expendable(path):
+            append(path, f"{json.dumps(row)}\n".encode())
         if self._tb is not None:
-            for key, value in scalars.items():
-                self._tb.add_scalar(key, value, clock.env_steps)
-            self._tb.flush()
+            with expendable(self._tb.path):
+                self._tb.write(scalars, clock.env_steps)
 
     def intervals(self, prefix: str, results: dict[str, Interval], clock: Clock, **extra: Any) -> dict[str, float]:
         """Write test results, with their bounds in ``eval.jsonl``; return the means by scalar name."""
@@ -136,21 +128,18 @@ class Writer:
         self.write("eval", means, clock, test_episodes=episodes, **finite, **extra)
         return means
 
-    def __enter__(self) -> Writer:
-        return self
 
-    def __exit__(self, *_: Any) -> None:
-        if self._tb is not None:
-            self._tb.close()
+def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the lines of a ``.jsonl`` file with what they hold; those that a crash has cut are left out."""
+    for line in path.read_text(encoding="utf8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("env_steps", 0), int):
+            yield line, row
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a ``.jsonl`` file; ignore lines that are not whole."""
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                continue
-    return rows
+    """Read the rows of a ``.jsonl`` file; ignore lines that are not whole, and notes that are no row of a run."""
+    return [row for _, row in _lines(path) if "env_steps" in row] if path.exists() else []

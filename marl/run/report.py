@@ -17,7 +17,7 @@ from marl.core.types import Clock, Metrics
 from marl.learn.replay import EpisodeReplay
 from marl.learn.rhythm import Rhythm
 from marl.run.build import Parts
-from marl.run.checkpoint import write_atomic
+from marl.run.files import expendable, write_atomic
 from marl.run.metrics import Window
 
 log = logging.getLogger(__name__)
@@ -111,8 +111,11 @@ def final_lines(final: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def finished(run_dir: Path, final: dict[str, Interval], clock: Clock, draw: Draw | None) -> None:
-    """Draw the curve if ``draw`` is given, write the DONE file and log the summary."""
-    curve = draw(run_dir) if draw is not None else None
+    """Draw the curve if ``draw`` is given, write the DONE file and log the summary. Raise WriteError without DONE."""
+    curve = None
+    if draw is not None:
+        with expendable(run_dir / "learning_curve.png"):
+            curve = draw(run_dir)
     results = {name: interval.as_dict() for name, interval in final.items()}
     write_atomic(run_dir / "DONE", json.dumps({**clock.state_dict(), "final": results}, indent=1))
     say_summary(run_dir, results, clock.env_steps, curve)
@@ -132,14 +135,22 @@ def say_summary(run_dir: Path, final: dict[str, dict[str, Any]], env_steps: int,
 
 
 def read_done(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
-    """Return, and log, the final results of a run that has already made ``total_steps``; None if it has not."""
+    """Return the DONE file of a run that has already made ``total_steps``; None if it has not. A damaged file counts as
+    none, with a warning."""
     path = run_dir / "DONE"
     if not path.exists():
         return None
-    done = json.loads(path.read_text(encoding="utf8"))
-    if done["env_steps"] < total_steps:
+    try:
+        done = json.loads(path.read_text(encoding="utf8"))
+        final_lines(done["final"])
+        return done if done["env_steps"] >= total_steps else None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        log.warning("%s is damaged: the run continues from its last checkpoint", path)
         return None
+
+
+def say_done(run_dir: Path, done: dict[str, Any]) -> None:
+    """Log the final results of a finished run."""
     log.info("%s is finished already (resume=never starts anew)", short(run_dir))
     curve = run_dir / "learning_curve.png"
     say_summary(run_dir, done["final"], done["env_steps"], curve if curve.exists() else None)
-    return done["final"]

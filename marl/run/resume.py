@@ -118,24 +118,36 @@ def set_aside(run_dir: Path) -> None:
 
 
 def find(run_dir: Path, config: dict[str, Any], resume: ResumeMode) -> Path | None:
-    """Return the checkpoint to continue from, or None for a fresh start.
+    """Return the checkpoint to continue from, or None for a fresh start, before which the folder must be cleared
+    (``set_aside``). Nothing is written.
 
     Raises ConfigError if ``resume=must`` finds none, or if the folder belongs to another configuration.
     """
     if resume == "never":
-        set_aside(run_dir)
         return None
     found = checkpoint.newest(run_dir / "checkpoints")
     if found is None:
         if resume == "must":
             raise ConfigError(f"resume=must, but {run_dir / 'checkpoints'} holds no usable checkpoint")
-        set_aside(run_dir)
         return None
-    if (run_dir / "config.json").exists():
-        changed = differing_keys(resolved(read_config(run_dir)), config)
-        if changed:
-            raise ConfigError(
-                f"{run_dir} was trained with another configuration ({'; '.join(changed)}); "
-                "give the run another name=..., or start anew with resume=never"
-            )
+    changed = _changes(run_dir, config, found[1])
+    if changed:
+        raise ConfigError(
+            f"{run_dir} was trained with another configuration ({'; '.join(changed)}); "
+            "give the run another name=..., or start anew with resume=never"
+        )
     return found[0]
+
+
+def _changes(run_dir: Path, config: dict[str, Any], meta: dict[str, Any]) -> list[str]:
+    """Return how ``config`` differs from the configuration that a run folder was trained with. Where its config.json is
+    damaged, the digest in the checkpoint's ``meta`` says whether it does."""
+    if not (run_dir / "config.json").exists():
+        return []
+    try:
+        return differing_keys(resolved(read_config(run_dir)), config)
+    except ConfigError as error:
+        if meta.get("config_hash") != config_hash(config):
+            raise ConfigError(f"{error}, and the checkpoint is of another configuration") from error
+        log.warning("%s; it is written again: the checkpoint is of this configuration", error)
+        return []

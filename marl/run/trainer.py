@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from marl.run import checkpoint, report
 from marl.run.build import Parts, build, make_env, make_sampler
 from marl.run.collect import collect
 from marl.run.evaluate import evaluate, summarise
+from marl.run.files import WriteError, expendable, logged_to, write_atomic
+from marl.run.lock import held, tidied
 from marl.run.metrics import Window, Writer, require_finite
 from marl.run.progress import TrainProgress
-from marl.run.resume import find, run_meta
+from marl.run.resume import find, run_meta, set_aside
 from marl.run.signals import StopRequest
 from marl.run.transfer import adopt
 
@@ -79,7 +81,8 @@ class Run:
         require_finite(metrics, p.algo, self.clock)
         for name, part in (("", p.algo), *attacks_within(p.attack)):
             if isinstance(part, Reporting) and distributed.world()[0] == 0:
-                part.report(self.dir / "reports" / name)
+                with expendable(self.dir / "reports"):
+                    part.report(self.dir / "reports" / name)
         return metrics
 
     def evaluate(self, episodes: int) -> dict[str, Interval]:
@@ -129,14 +132,21 @@ class Run:
                 self.replay.state_dict() if with_replay else None, meta,
                 keep=self.cfg.checkpoint.keep, milestone=milestone,
             )  # fmt: skip
-        except OSError as error:
-            log.error("checkpoint at step %d not written: %s; earlier ones are intact", self.clock.env_steps, error)
+        except WriteError as error:
+            why, step = error.strerror, self.clock.env_steps
+            log.error("checkpoint at step %d not written: %s; earlier ones are intact", step, why)
             return False
         return True
 
     def load(self, folder: Path) -> None:
-        """Continue from a checkpoint folder."""
+        """Continue from a checkpoint folder. Raise ConfigError where it is of something else, CheckpointError."""
         state, replay = checkpoint.load_state(folder), checkpoint.load_replay(folder)
+        with checkpoint.that_fits(folder):
+            self._restore(state, replay)
+        if replay is None:
+            log.warning("the checkpoint has no replay: learning waits until it is warm again, and resume is not exact")
+
+    def _restore(self, state: dict[str, Any], replay: dict[str, Any] | None) -> None:
         p, rank = self.parts, distributed.world()[0]
         p.algo.load_state_dict(state["algo"])
         p.attack.load_state_dict(state["attack"])
@@ -154,8 +164,6 @@ class Run:
             seed_globals(p.streams.global_seed(now))
         if replay is not None:
             self.replay.load_state_dict(replay)
-        else:
-            log.warning("the checkpoint has no replay: learning waits until it is warm again, and resume is not exact")
 
     def close(self) -> None:
         self.parts.env.close()
@@ -170,7 +178,8 @@ def origin_of(cfg: DictConfig, config: dict[str, Any], parts: Parts, found: Path
 
 
 def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path | None) -> Run:
-    """Build a run; continue from the checkpoint ``found`` if there is one."""
+    """Build a run; continue from the checkpoint ``found`` if there is one. Nothing is written before all is built and
+    loaded. Raise ConfigError, WriteError."""
     rank, ranks = distributed.world()
     parts = build(cfg, max(1, cfg.train.n_envs // ranks))
     try:
@@ -185,15 +194,26 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
         parts.env.close()
         raise
     run = Run(cfg, run_dir, parts, eval_env, replay, config, origin)
-    if rank == 0:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        checkpoint.write_atomic(run_dir / "config.json", json.dumps(config, indent=1))
-        checkpoint.write_atomic(run_dir / "meta.json", json.dumps(run.meta(), indent=1))
-        report.header(run_dir, parts, replay, cfg.train.n_envs)
-    if found is not None:
-        run.load(found)
-        log.info("continuing at step %s from %s", f"{run.clock.env_steps:,}", found)
+    try:
+        if found is not None:
+            run.load(found)
+        if rank == 0:
+            if found is None:
+                set_aside(run_dir)
+            write_atomic(run_dir / "config.json", json.dumps(config, indent=1))
+            write_atomic(run_dir / "meta.json", json.dumps(run.meta(), indent=1))
+    except BaseException:
+        run.close()
+        raise
     return run
+
+
+def say_start(run: Run, found: Path | None) -> None:
+    """Log what is trained, and where it continues."""
+    if distributed.world()[0] == 0:
+        report.header(run.dir, run.parts, run.replay, run.cfg.train.n_envs)
+    if found is not None:
+        log.info("continuing at step %s from %s", f"{run.clock.env_steps:,}", found)
 
 
 def crossed(before: int, after: int, every: int | None) -> bool:
@@ -204,19 +224,29 @@ def crossed(before: int, after: int, every: int | None) -> bool:
 def fit(cfg: DictConfig, run_dir: Path, draw: report.Draw | None = None) -> dict[str, Any]:
     """Train as ``cfg`` says, in ``run_dir``; return the final test results ({} if a signal stopped it). ``draw`` draws
     the learning curve at the end."""
-    validate(cfg)
-    distributed.start(pick_device(cfg.device))
-    config = resolved(cfg)
-    found = find(run_dir, config, cfg.resume)
-    if found is not None and (done := report.read_done(run_dir, cfg.train.total_steps)):
-        return done
-    total = cfg.train.total_steps
+    with tidied(run_dir, Path(cfg.runs_dir)):
+        validate(cfg)
+        config = resolved(cfg)
+        done = None if cfg.resume == "never" else report.read_done(run_dir, cfg.train.total_steps)
+        if done is not None and find(run_dir, config, cfg.resume) is not None:  # which needs no lock
+            report.say_done(run_dir, done)
+            return done["final"]
+        with held(run_dir) if distributed.world()[0] == 0 else nullcontext():
+            distributed.start(pick_device(cfg.device))
+            found = find(run_dir, config, cfg.resume)
+            with closing(open_run(cfg, run_dir, config, found)) as run:
+                return train(run, found, draw)
+
+
+def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, Any]:
+    """Train an open run, continued from ``found``, to its end or until a signal; see ``fit``."""
+    cfg, total, writer = run.cfg, run.cfg.train.total_steps, Writer(run.dir, run.clock, run.cfg.log.tensorboard)
     with (
-        closing(open_run(cfg, run_dir, config, found)) as run,
+        logged_to(run.dir / "train.log") if writer.active else nullcontext(),
         StopRequest() as stop,
-        Writer(run_dir, run.clock, cfg.log.tensorboard) as writer,
         TrainProgress(cfg.log.progress if writer.active else "off", total, run.clock.env_steps) as progress,
     ):
+        say_start(run, found)
         clock, timer = run.clock, report.Timer()
         scalars: dict[str, float] = {}
         if clock.env_steps == 0:
@@ -246,7 +276,7 @@ def finish(
 ) -> dict[str, Any]:
     """Save; after the last step also evaluate, draw the learning curve and log the results."""
     if writer.active and not run.save():
-        raise checkpoint.CheckpointError(f"the last checkpoint of {run.dir} could not be written")
+        raise checkpoint.CheckpointError(f"the networks of {run.dir} could not be saved; the same command tries again")
     progress.close()
     if stop:
         log.info("stopped by %s at step %s; the same command continues", stop.name, f"{run.clock.env_steps:,}")
@@ -255,4 +285,7 @@ def finish(
     if writer.active:
         writer.intervals("eval", final, run.clock, final=True)
         report.finished(run.dir, final, run.clock, draw)
+        if run.clock.updates == 0 and "batch_size" in run.cfg.algo:
+            log.warning("no update was made: %s episodes were collected, which is less than algo.warmup_episodes or "
+                        "algo.batch_size asks for", f"{run.clock.episodes:,}")  # fmt: skip
     return {name: interval.as_dict() for name, interval in final.items()}

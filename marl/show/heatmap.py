@@ -8,6 +8,8 @@ from textwrap import fill
 
 import numpy as np
 
+from marl.run.files import save_figure
+
 GREY = "#c8c8c8"
 DENSE = 30  # rows or columns beyond which cells are small squares without numbers
 
@@ -53,6 +55,5 @@ def draw(
         axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axis.set_yticks(range(len(rows)), rows, fontsize=7 if dense else 8)
     figure.colorbar(image, ax=axis, label=label)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, 120)
     return path

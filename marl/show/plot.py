@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from marl.core.intervals import bootstrap_bounds, bootstrap_interval, limits
+from marl.run.files import save_figure
 from marl.run.metrics import read_rows
 from marl.show.gather import LeftOut, Rows, Tasks
 
@@ -75,8 +76,7 @@ def learning_curves(
             axis.set_ylim(-0.02, 1.02)
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    save_figure(figure, path, 120)
     return path
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 
 from marl.run.collect import Moment, collect
 from marl.run.evaluate import episode_results
+from marl.run.files import replacing
 from marl.run.teams import Team
 from marl.show.overlay import mark
 from marl.show.window import Window
@@ -64,5 +65,7 @@ def save_gif(films: list[list[np.ndarray]], path: Path, fps: float) -> None:
     for frames in films:
         end += len(frames)
         durations[end] = max(step_ms, LAST_FRAME_MS)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
+    with replacing(path) as file:
+        images[0].save(
+            file, "GIF", save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True
+        )  # fmt: skip

@@ -14,7 +14,8 @@ import numpy as np
 from rich.console import Console
 
 from marl.core.intervals import Interval, limits
-from marl.run.checkpoint import write_atomic
+from marl.run.events import EventFile
+from marl.run.files import write_atomic
 
 
 def interval_lines(interval: Interval) -> list[str]:
@@ -46,18 +47,13 @@ def colour_ends(values: np.ndarray, metric: str) -> tuple[float, float]:
 
 def write_scalars(folder: Path, runs: dict[str, tuple[int, dict[str, float]]]) -> None:
     """Write TensorBoard scalars, in place of those that were there: step and values by the name of a run."""
-    from torch.utils.tensorboard import SummaryWriter
-
     shutil.rmtree(folder, ignore_errors=True)
     for name, (step, scalars) in runs.items():
-        with SummaryWriter(str(folder / name.replace("/", "-"))) as writer:
-            for key, value in scalars.items():
-                writer.add_scalar(key, value, step)
+        EventFile(folder / name.replace("/", "-")).write(scalars, step)
 
 
 def write_files(folder: Path, texts: dict[str, str]) -> None:
     """Write text files by name into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
         write_atomic(folder / name, text)
 

@@ -45,7 +45,7 @@ def test_train_leaves_a_run_folder(runs: Path) -> None:
     for folder in folders(runs):
         assert folder.parent.relative_to(runs).as_posix() == "study/toy-corridor/qmix-none"
         left = {path.name for path in folder.iterdir()}
-        assert left >= {".hydra", "train.log", "metrics.jsonl", "eval.jsonl", "checkpoints", "meta.json",
+        assert left >= {"train.log", "metrics.jsonl", "eval.jsonl", "checkpoints", "meta.json",
                         "config.json", "DONE", "learning_curve.png"}  # fmt: skip
         meta, done = (json.loads((folder / name).read_text()) for name in ("meta.json", "DONE"))
         assert meta["commit"] and meta["packages"]["torch"] and done["env_steps"] >= 400

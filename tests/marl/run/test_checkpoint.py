@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from marl.core.seeding import globals_state, restore_globals
-from marl.run import checkpoint
+from marl.run import checkpoint, files
 from tests.support.helpers import differences, train
 
 STATE = {"weights": torch.arange(6.0), "clock": {"env_steps": 1}}
@@ -213,11 +213,11 @@ def test_global_generators_return_to_where_they_were() -> None:
 
 def test_write_atomic_replaces_or_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "meta.json"
-    checkpoint.write_atomic(path, "old")
+    files.write_atomic(path, "old")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", fails_after(0, os.fsync, OSError(errno.ENOSPC, "No space left on device")))
         with pytest.raises(OSError, match="No space left"):
-            checkpoint.write_atomic(path, "new, but the disk is full")
+            files.write_atomic(path, "new, but the disk is full")
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["meta.json"]
-    checkpoint.write_atomic(path, "new")
+    files.write_atomic(path, "new")
     assert path.read_text() == "new" and os.listdir(tmp_path) == ["meta.json"]

@@ -17,6 +17,7 @@ import torch
 
 from marl.core.types import ConfigError, EpisodeBatch, Metrics
 from marl.run import checkpoint
+from marl.run.files import WriteError
 from marl.run.metrics import NonFiniteError
 from marl.run.trainer import Run, crossed
 from tests.support.helpers import differences, newest_state, rows, train
@@ -280,21 +281,21 @@ def test_a_full_disk_at_a_scheduled_save_does_not_stop_the_run(
 
     def full_at_first(*args: Any, **kwargs: Any) -> Path:
         if next(calls) == 0:
-            raise OSError(errno.ENOSPC, "No space left on device")
+            raise WriteError(errno.ENOSPC, "No space left on device", "state.pt")
         return save(*args, **kwargs)
 
     monkeypatch.setattr(checkpoint, "save", full_at_first)
     train(tmp_path / "run")
-    assert "not written: [Errno 28] No space left on device; earlier ones are intact" in caplog.text
+    assert "not written: No space left on device; earlier ones are intact" in caplog.text
     assert (tmp_path / "run" / "DONE").exists()
     assert newest_state(tmp_path / "run")[0]["clock"]["env_steps"] >= 400
 
 
 def test_a_full_disk_at_the_last_save_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: Any, **kwargs: Any) -> Path:
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise WriteError(errno.ENOSPC, "No space left on device", "state.pt")
 
     monkeypatch.setattr(checkpoint, "save", full)
-    with pytest.raises(checkpoint.CheckpointError, match="could not be written"):
+    with pytest.raises(checkpoint.CheckpointError, match="could not be saved"):
         train(tmp_path / "run")
     assert not (tmp_path / "run" / "DONE").exists()
