@@ -26,6 +26,7 @@ from marl.core.config import SCHEMAS, plain
 from marl.core.processes import started_with
 from marl.core.types import ConfigError
 from marl.run.jobs import Stopped, run_jobs
+from marl.run.lock import held
 from marl.run.progress import JobProgress
 from marl.run.signals import StopRequest
 from scripts.main import UnfinishedError, positive, run
@@ -143,7 +144,8 @@ def main(cfg: DictConfig) -> None:
         for command in [*itertools.chain(*sweeps), *measured]:
             print(shlex.join(["python", *command.argv[1:]]))
         return
-    with StopRequest("stopping once the runs in hand have saved; again to stop at once") as stop:
+    answer = "stopping once the runs in hand have saved; again to stop at once"
+    with held(Path(cfg.results), "results"), StopRequest(answer) as stop:
         try:
             train_all(sweeps, cfg.jobs, stop)
             code = measure_all(measured, stop)

@@ -104,8 +104,9 @@ class Writer:
     @staticmethod
     def _drop_after(path: Path, env_steps: int) -> None:
         if path.exists():
-            kept = [line for line, row in _lines(path) if row.get("env_steps", 0) <= env_steps]
-            write_atomic(path, "".join(line + "\n" for line in kept))
+            kept = "".join(line + "\n" for line, row in _lines(path) if row.get("env_steps", 0) <= env_steps)
+            if kept.encode() != path.read_bytes():
+                write_atomic(path, kept)
 
     def write(self, file: str, scalars: dict[str, float], clock: Clock, **extra: Any) -> None:
         """Write one row to ``file`` ("metrics" or "eval"), and the scalars to TensorBoard."""
