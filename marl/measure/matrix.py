@@ -21,6 +21,7 @@ from omegaconf import DictConfig
 
 from marl.core.checks import require_at_least, require_choice
 from marl.core.config import pick_device
+from marl.core.seeding import globals_kept
 from marl.core.types import ConfigError
 from marl.run.build import use_threads
 from marl.run.files import write_atomic
@@ -131,6 +132,7 @@ class Outcome:
     complete: bool
 
 
+@globals_kept()
 def measure(cells: Iterable[C], processes: int) -> Outcome:
     """Prepare and measure whatever is not there yet, in ``processes``. A signal stops the pass after the round in hand;
     finished cells stay."""
