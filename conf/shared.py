@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every script reads these files; the one in C is fast
 FOLDER = Path(__file__).resolve().parent / "options"
@@ -31,7 +32,12 @@ def _with_defaults(group: str, name: str, options: dict[str, Any]) -> dict[str, 
 
 @functools.cache
 def register() -> None:
-    """Make these options known to Hydra; only the first call reads the files."""
+    """Make these options known to Hydra; only the first call reads the files.
+
+    A section with ``open_keys`` in its defaults (``/open_keys@kwargs``) accepts keys that it does not have: arguments
+    of somebody else's constructor.
+    """
+    ConfigStore.instance().store(name="open_keys", node=OmegaConf.create({}, flags={"struct": False}), provider="conf")
     for path in sorted(FOLDER.rglob("*.yaml")):
         group = path.relative_to(FOLDER).with_suffix("").as_posix()
         text = path.read_text(encoding="utf8")

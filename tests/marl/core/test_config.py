@@ -257,6 +257,15 @@ def test_unknown_keys_and_wrong_types_do_not_compose(override: str, tmp_path: Pa
         compose_train(tmp_path, override)
 
 
+def test_arguments_of_somebody_elses_game_are_new_keys(tmp_path: Path) -> None:
+    for env in ("pettingzoo", "gym"):
+        given = (f"env={env}", "env.env=package", "env.episode_limit=5", "env.kwargs.some_argument=1")
+        cfg = compose_train(tmp_path, *given, "env.kwargs.other={a: [2]}", "+env.kwargs.third=x")
+        assert cfg.env.kwargs == {"some_argument": 1, "other": {"a": [2]}, "third": "x"}
+        with pytest.raises(HydraException):
+            compose_train(tmp_path, *given, "env.some_argument=1")
+
+
 # where a run lives
 
 
