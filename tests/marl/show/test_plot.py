@@ -23,7 +23,7 @@ def make_run(runs: Path, path: str = QMIX, seed: int = 0, win_rate: float = 0.5,
     """Make a run of 1,000 steps that has come to step ``steps``; its return is ten times its win rate."""
     folder = runs / path / f"seed{seed}"
     folder.mkdir(parents=True)
-    config = {"seed": seed, "run_path": f"{path}/seed{seed}", "train": {"total_steps": 1000}}
+    config = {"seed": seed, "run_path": f"{path}/seed{seed}", "train": {"total_steps": 1000, "n_envs": 8}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "meta.json").write_text(json.dumps({"commit": "c0ffee", "command": f"train seed={seed}"}))
     for step in {steps // 2, steps}:
