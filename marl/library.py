@@ -27,7 +27,7 @@ from marl.measure.robustness_scores import Matrix
 from marl.run import build, teams
 from marl.run.compose import compose_with_choices, option
 from marl.run.evaluate import summarise
-from marl.run.folders import pick_checkpoint
+from marl.run.folders import pick_checkpoint, read_config
 from marl.run.resume import called_as
 from marl.run.trainer import fit
 from marl.show.plot import run_curve
@@ -119,7 +119,7 @@ class Team:
     ) -> None:  # fmt: skip
         self.dir, self.checkpoint = dir, checkpoint
         self._env, self._device, self._threads, self._options = env, device, threads, dict(env_options)
-        teams.read_config(dir)
+        read_config(dir)
         pick_checkpoint(dir, checkpoint)
         self._player: teams.Team | None = None
         self._carry: Carry | None = None

@@ -30,7 +30,9 @@ from marl.core.types import ConfigError, GameError
 from marl.run.checkpoint import CheckpointError
 from marl.run.compose import one_line, refuse_bases, register_configs, tree_folder
 from marl.run.files import WriteError
+from marl.run.lock import tidied
 from marl.run.metrics import NonFiniteError
+from marl.run.quoting import repaired
 from marl.run.report import short
 from marl.run.signals import StopRequest
 from marl.run.sweep import Entry, Here, Sweep, failures
@@ -150,6 +152,7 @@ def run(task: Task, config_name: str) -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     register_configs()
     begun: list[bool] = []
+    sys.argv[1:] = repaired(sys.argv[1:])
     with exit_codes():
         words = check_words(sys.argv[1:])
     if words.help:
@@ -165,7 +168,8 @@ def run(task: Task, config_name: str) -> None:
 
     def job(cfg: DictConfig) -> object:
         begun.append(True)
-        with event.install_listener("numba:compile", CompileNotice()):
+        folder, top = Path(HydraConfig.get().runtime.output_dir), Path(cfg.get("runs_dir", "."))
+        with tidied(folder, top), event.install_listener("numba:compile", CompileNotice()):
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return _run_of_sweep(sweep, checked, cfg)
             with exit_codes():

@@ -15,7 +15,8 @@ from marl.core.seeding import Streams
 from marl.core.types import ConfigError
 from marl.run.build import make_env, use_threads
 from marl.run.files import write_atomic
-from marl.run.teams import load_policy, read_config, with_options
+from marl.run.folders import read_config
+from marl.run.teams import load_policy, with_options
 from marl.show.play import Chooser, Keyboard, Screen, legend, play, seats_of
 from scripts.main import positive, run
 

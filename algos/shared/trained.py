@@ -10,7 +10,7 @@ from torch import Generator
 from marl.core.protocols import Algorithm
 from marl.core.types import Clock, EnvSpec
 from marl.run.build import call, factory
-from marl.run.folders import pick_checkpoint, read_config
+from marl.run.folders import pick_checkpoint, read_team
 from marl.run.teams import restore
 
 
@@ -20,5 +20,5 @@ def load_team(
     """Return the algorithm of the run folder ``run`` as it was at ``step`` (None: its newest checkpoint), and the clock
     of that checkpoint. Raise ConfigError, which calls the folder ``key``, where there is no such run or checkpoint, and
     where the team does not fit ``spec``."""
-    team: Algorithm = call(factory(read_config(run, key).algo, "algo"), "algo", spec, device, gen)
+    team: Algorithm = call(factory(read_team(run, key).algo, "algo"), "algo", spec, device, gen)
     return team, restore(team, run, pick_checkpoint(run, step, key))

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from marl.measure.importers import mixer_beside
 from marl.run import checkpoint
 from marl.run.folders import identify, names, pick_checkpoint, read_config, refuse_equal_seeds, trained_runs
 
+log = logging.getLogger(__name__)
 Tree = dict[str, Any]  # plain, resolved configuration
 
 
@@ -61,27 +63,40 @@ def from_run(
     """Return the team of a run's newest checkpoint (or of the one at ``step``), in ``env`` or else in the game that it
     was trained in."""
     config = resolved(read_config(folder))
-    task, label, seed = identify(config)
-    meta = checkpoint.verify(picked := pick_checkpoint(folder, step))
-    step = int(picked.name.removeprefix("step_"))
-    return Entrant(
-        env_name or task, name or label, seed, {"run": str(folder), "env_steps": step},
-        {"run": str(folder), "policy": None, "checkpoint": step},
-        {"state": meta["digests"]["state.pt"], "algo": config["algo"]}, env or config["env"],
-    )  # fmt: skip
+    try:
+        task, label, seed = identify(config)
+        meta = checkpoint.verify(picked := pick_checkpoint(folder, step))
+        step = int(picked.name.removeprefix("step_"))
+        return Entrant(
+            env_name or task, name or label, seed, {"run": str(folder), "env_steps": step},
+            {"run": str(folder), "policy": None, "checkpoint": step},
+            {"state": meta["digests"]["state.pt"], "algo": config["algo"]}, env or config["env"],
+        )  # fmt: skip
+    except KeyError as error:
+        raise ConfigError(f"{folder} is damaged: it does not say its {error}") from error
 
 
 def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "runs") -> list[Entrant]:
     """Return every run that ``given`` names, each once, with seeds in order within their method. Methods with equal
-    names that lie in different folders are told apart by the folder. Raise ConfigError for two runs of a method with
-    one seed."""
+    names that lie in different folders are told apart by the folder. Damaged runs are left out, and named. Raise
+    ConfigError where none is left, and for two runs of a method with one seed."""
     found: dict[Path, tuple[Path, str | None]] = {}
     for name, pattern in entries(given):
         for folder in trained_runs(pattern, key):
             found.setdefault(folder.resolve(), (folder, name))
-    unnamed = [(folder, resolved(read_config(folder))) for folder, name in found.values() if name is None]
-    labels = {folder: label for (folder, _), (_, label, _) in zip(unnamed, names(unnamed), strict=True)}
-    entrants = {folder: from_run(folder, name or labels[folder], env, env_name) for folder, name in found.values()}
+    entrants: dict[Path, Entrant] = {}
+    why: list[ConfigError | checkpoint.CheckpointError] = []
+    for folder, name in found.values():
+        try:
+            entrants[folder] = from_run(folder, name, env, env_name)
+        except (ConfigError, checkpoint.CheckpointError) as error:
+            log.warning("left out: %s: %s", folder, error)
+            why.append(error)
+    if not entrants and why:
+        raise ConfigError(f"{key}: no run can be used: {why[0]}") from why[0]
+    unnamed = [(one, resolved(read_config(one))) for one, name in found.values() if name is None and one in entrants]
+    for (folder, _), (_, label, _) in zip(unnamed, names(unnamed), strict=True):
+        entrants[folder] = replace(entrants[folder], label=label)
     refuse_equal_seeds([(folder, one.task, one.label, one.seed) for folder, one in entrants.items()], key)
     return _by_method(entrants.values())
 

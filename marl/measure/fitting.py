@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 from marl.core.protocols import Attack, Fitting, attacks_within
 from marl.core.types import Clock, ConfigError, Metrics
 from marl.learn.replay import EpisodeReplay
+from marl.run import checkpoint
 from marl.run.collect import collect
 from marl.run.teams import Team, open_team
 
@@ -76,4 +77,4 @@ def fit_alone(team: Team, attack: Attack, n_envs: int, capacity: int, tell: Tell
 
 def load_fit(path: Path, attack: Attack) -> None:
     """Give ``attack`` what was learnt."""
-    attack.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["attack"])
+    attack.load_state_dict(checkpoint.load_tensors(path)["attack"])

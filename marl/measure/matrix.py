@@ -24,6 +24,7 @@ from marl.core.config import pick_device
 from marl.core.seeding import globals_kept
 from marl.core.types import ConfigError
 from marl.run.build import use_threads
+from marl.run.checkpoint import CheckpointError
 from marl.run.files import write_atomic
 from marl.run.jobs import Stopped, run_jobs
 from marl.run.progress import JobProgress
@@ -121,7 +122,23 @@ def content_key(document: dict[str, Any]) -> str:
 
 def missing(jobs: Iterable[J]) -> list[J]:
     """Return the jobs whose result is not there yet, each key once."""
-    return list({job.key: job for job in jobs if not job.path.exists()}.values())
+    return list({job.key: job for job in jobs if not _is_kept(job)}.values())
+
+
+def _is_kept(job: Job) -> bool:
+    return kept(job) is not None if job.path.suffix == ".json" else job.path.exists()
+
+
+def kept(job: Job) -> dict[str, Any] | None:
+    """Return what is kept of a measured cell; None where there is nothing, or where its file is damaged."""
+    try:
+        document = json.loads(job.path.read_text(encoding="utf8"))
+        return document if document["episodes"] and document["commit"] else None
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError):
+        log.warning("%s is damaged; it is measured again", job.path)
+        return None
 
 
 @dataclass
@@ -162,7 +179,7 @@ def _measure_cell(cell: Cell, tell: Tell) -> str | None:
     started = time.perf_counter()
     try:
         episodes = cell.play(tell)
-    except ConfigError as error:
+    except (ConfigError, CheckpointError) as error:
         return str(error)
     document = {
         "title": cell.title, **cell.about(), "commit": git_commit(), "seconds": time.perf_counter() - started,
@@ -194,17 +211,17 @@ def _one_pass(total: int, processes: int) -> Iterator[tuple[Outcome, Callable[..
 
 def read_cell(cell: Job, outcome: Outcome) -> Results | str:
     """Return the per-episode values of a measured cell, or why there are none."""
-    if not cell.path.exists():
+    document = kept(cell)
+    if document is None:
         why = outcome.impossible.get(cell.key)
         return "not measured yet" if why is None else f"not possible: {why}"
-    document = json.loads(cell.path.read_text(encoding="utf8"))
     return {name: np.asarray(values) for name, values in document["episodes"].items()}
 
 
 def provenance(cells: Iterable[Job], setting: Setting) -> dict[str, Any]:
     """Return how a matrix came about: commits of this pass and of the cells, the command, lanes and seed."""
-    kept = [json.loads(cell.path.read_text(encoding="utf8"))["commit"] for cell in cells if cell.path.exists()]
+    commits = {document["commit"] for cell in cells if (document := kept(cell)) is not None}
     return {
-        "commit": git_commit(), "commits": sorted(set(kept)), "command": command_line(), "seed": setting.seed,
+        "commit": git_commit(), "commits": sorted(commits), "command": command_line(), "seed": setting.seed,
         "n_envs": setting.lanes,
     }  # fmt: skip

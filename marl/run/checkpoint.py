@@ -122,8 +122,8 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 @contextmanager
-def that_fits(folder: Path) -> Iterator[None]:
-    """Turn what is raised where the state of ``folder`` belongs to other classes into a ConfigError."""
+def that_fits(otherwise: str) -> Iterator[None]:
+    """Turn what is raised where a state belongs to other classes into a ConfigError that begins with ``otherwise``."""
     try:
         yield
     except (ConfigError, CheckpointError):
@@ -131,26 +131,27 @@ def that_fits(folder: Path) -> Iterator[None]:
     except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         lines = str(error).strip().splitlines() or [""]  # torch's message lists every tensor
         why = f"it has no {lines[0]}" if isinstance(error, KeyError) else lines[-1].strip()
-        raise ConfigError(f"{folder} does not fit this configuration: {why}") from error
+        raise ConfigError(f"{otherwise}: {why}") from error
 
 
 def load_state(folder: Path) -> dict[str, Any]:
     """Load everything but the replay of a verified checkpoint, on the CPU: networks and optimizers copy what they are
     given to their own device, environments and generators have none."""
-    return _load(folder / "state.pt")
+    return load_tensors(folder / "state.pt")
 
 
 def load_replay(folder: Path) -> dict[str, Any] | None:
     """Load the replay of a verified checkpoint, on the CPU; None if it was not saved."""
     path = folder / "replay.pt"
-    return _load(path) if path.exists() else None
+    return load_tensors(path) if path.exists() else None
 
 
-def _load(path: Path) -> dict[str, Any]:
+def load_tensors(path: Path) -> dict[str, Any]:
+    """Load a file of tensors and builtins, on the CPU. Raise CheckpointError where it is none."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # of the right digest, but made by something else
-        raise CheckpointError(f"{path} is no checkpoint: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
     if not isinstance(loaded, dict):
-        raise CheckpointError(f"{path} is no checkpoint: it holds a {type(loaded).__name__}")
+        raise CheckpointError(f"{path} is damaged: it holds a {type(loaded).__name__}")
     return loaded

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from glob import glob
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from marl.core.types import ConfigError
 from marl.run import checkpoint
@@ -51,6 +51,37 @@ def read_config(run_dir: Path, key: str = "run") -> DictConfig:
     found = OmegaConf.create(current(_read(path)))
     assert isinstance(found, DictConfig)
     return found
+
+
+def read_team(run_dir: Path, key: str = "run") -> DictConfig:
+    """Return ``read_config`` of a run that is about to be built. Runs that its algorithm plays with (``algo.run``,
+    ``algo.runs``) are found also where they are not below this working directory, but that of the training."""
+    config = read_config(run_dir, key)
+    for name in ("run", "runs"):
+        given = config.algo.get(name) if "algo" in config else None
+        if isinstance(given, str):
+            config.algo[name] = _from_there(given, run_dir, config)
+        elif isinstance(given, ListConfig):
+            config.algo[name] = [_from_there(one, run_dir, config) if isinstance(one, str) else one for one in given]
+    return config
+
+
+def _from_there(pattern: str, run_dir: Path, config: DictConfig) -> str:
+    """Return a relative path of a run's configuration so that it is found from here; unchanged if it is nowhere."""
+    places = [Path(), *_working_directories(run_dir, config)]
+    found = (place / pattern for place in places if (place / pattern).exists() or glob(str(place / pattern)))
+    return str(next(found, pattern))
+
+
+def _working_directories(run_dir: Path, config: DictConfig) -> Iterator[Path]:
+    """Yield where a run may have been trained: above its ``runs_dir``, also once that was moved, or where it says."""
+    place = home(run_dir, {"run_path": str(config.get("run_path", ""))})
+    parts = Path(str(config.get("runs_dir", ""))).parts
+    if place.parts[len(place.parts) - len(parts) :] == parts:
+        yield Path(*place.parts[: len(place.parts) - len(parts)])
+    meta = run_dir / "meta.json"
+    if meta.exists() and isinstance(folder := _read(meta).get("folder"), str):
+        yield Path(folder)
 
 
 def read_meta(run_dir: Path) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def _prune(folder: Path, top: Path | None) -> None:
     roots = [Path.cwd(), *([top.absolute()] if top is not None else [])]
     folder = folder.absolute()
     for place in (folder, *folder.parents):
-        if place in roots or (place != folder and not any(root in place.parents for root in roots)):
+        if place == Path.cwd() or (place != folder and not any(root in place.parents for root in roots)):
             return
         try:
             place.rmdir()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ from marl.learn.rhythm import Rhythm
 from marl.run.build import Parts
 from marl.run.files import expendable, write_atomic
 from marl.run.metrics import Window
+from marl.run.quoting import override
 
 log = logging.getLogger(__name__)
 Draw = Callable[[Path], Path | None]  # draws the curve of a run folder; returns None if there is nothing to draw
@@ -129,9 +131,9 @@ def say_summary(run_dir: Path, final: dict[str, dict[str, Any]], env_steps: int,
     log.info("checkpoints %s/checkpoints", folder)
     if curve is not None:
         log.info("curve       %s", short(curve))
-    log.info("try next    python -m scripts.evaluate run='%s' episodes=200", folder)
-    log.info("            python -m scripts.record run='%s'", folder)
-    log.info("            tensorboard --logdir '%s'", folder)
+    log.info("try next    python -m scripts.evaluate %s episodes=200", override("run", folder))
+    log.info("            python -m scripts.record %s", override("run", folder))
+    log.info("            tensorboard --logdir %s", shlex.quote(folder))
 
 
 def read_done(run_dir: Path, total_steps: int) -> dict[str, Any] | None:

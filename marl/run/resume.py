@@ -31,6 +31,7 @@ OURS = (
     "DONE",
     "learning_curve.png",
     "reports",
+    "train.log",
 )
 SOURCE = Path(__file__).resolve().parent
 # patterns of git: plug-ins anywhere in the repository, but not the configurations that Hydra writes beside results
@@ -51,6 +52,7 @@ def run_meta(config: dict[str, Any]) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": packages,
         "command": command_line(),
+        "folder": str(Path.cwd()),
     }
 
 

@@ -18,7 +18,7 @@ from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields
 from marl.run import checkpoint
 from marl.run.build import Parts, build, call, factory, make_env, use_threads
 from marl.run.evaluate import evaluate
-from marl.run.folders import pick_checkpoint, read_config
+from marl.run.folders import pick_checkpoint, read_team
 
 
 @dataclass
@@ -98,7 +98,7 @@ def load_trained(
     ``overrides`` replaces top-level keys of the stored configuration: seed, device, threads, env, attack.
     ``env_options`` changes single options of the environment, for example ``ally_health: 0.85``.
     """
-    cfg = read_config(run_dir)
+    cfg = read_team(run_dir)
     folder = pick_checkpoint(run_dir, step)
     for key, value in overrides.items():
         if value is not None:
@@ -114,15 +114,10 @@ def load_trained(
 
 def restore(algo: Algorithm, run_dir: Path, folder: Path) -> Clock:
     """Load the weights of the checkpoint ``folder`` of a run into ``algo``; return the checkpoint's clock."""
-    state = checkpoint.load_state(folder)
-    try:
+    state, clock = checkpoint.load_state(folder), Clock()
+    with checkpoint.that_fits(f"the team of {run_dir} does not fit this environment"):
         algo.load_state_dict(state["algo"])
-    except RuntimeError as error:  # torch's message lists every tensor
-        raise ConfigError(
-            f"the team of {run_dir} does not fit this environment: {str(error).splitlines()[-1].strip()}"
-        ) from error
-    clock = Clock()
-    clock.load_state_dict(state["clock"])
+        clock.load_state_dict(state["clock"])
     return clock
 
 
@@ -134,7 +129,7 @@ def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, s
         with streams.initializing():
             return call(factory(OmegaConf.create(opens["policy"]), "policy"), "policy", spec, device)
     run_dir = Path(opens["run"])
-    make_algo = factory(read_config(run_dir).algo, "algo")
+    make_algo = factory(read_team(run_dir).algo, "algo")
     with streams.initializing():
         algo = call(make_algo, "algo", spec, device, streams["replay"])
     clock = restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]))

@@ -141,7 +141,7 @@ class Run:
     def load(self, folder: Path) -> None:
         """Continue from a checkpoint folder. Raise ConfigError where it is of something else, CheckpointError."""
         state, replay = checkpoint.load_state(folder), checkpoint.load_replay(folder)
-        with checkpoint.that_fits(folder):
+        with checkpoint.that_fits(f"{folder} does not fit this configuration"):
             self._restore(state, replay)
         if replay is None:
             log.warning("the checkpoint has no replay: learning waits until it is warm again, and resume is not exact")

@@ -31,18 +31,15 @@ def adopt(algo: Algorithm, config: State, source: str) -> State:
     theirs = resolved(read_config(run, "init_from"))
     folder = pick_checkpoint(run, None, "init_from")
     state, meta = checkpoint.load_state(folder), checkpoint.verify(folder)
-    own, saved = algo.state_dict(), state["algo"]
-    nets = set(algo.networks())
-    _check_shapes(own, saved, nets, source)
-    fresh: list[str] = []
-    if _classes(theirs["algo"]) != _classes(config["algo"]):
-        if not _named(saved, nets):
-            raise ConfigError(f"init_from={source} has no network that is named {' or '.join(sorted(nets))}")
-        saved = _graft(own, saved, nets, fresh)
-    try:
+    nets, fresh = set(algo.networks()), list[str]()
+    with checkpoint.that_fits(f"init_from={source} does not fit"):
+        own, saved = algo.state_dict(), state["algo"]
+        _check_shapes(own, saved, nets, source)
+        if _classes(theirs["algo"]) != _classes(config["algo"]):
+            if not _named(saved, nets):
+                raise ConfigError(f"init_from={source} has no network that is named {' or '.join(sorted(nets))}")
+            saved = _graft(own, saved, nets, fresh)
         algo.load_state_dict(_own_settings(own, saved, fresh))
-    except (RuntimeError, ValueError) as error:  # torch's message lists every tensor
-        raise ConfigError(f"init_from={source} does not fit: {str(error).splitlines()[-1].strip()}") from error
     left = f"; left fresh: {', '.join(fresh)}" if fresh else ""
     log.info("starting from %s, trained for %s steps%s", source, f"{state['clock']['env_steps']:,}", left)
     facts = {key: meta.get(key) for key in ("config_hash", "commit")}

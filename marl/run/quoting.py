@@ -1,0 +1,75 @@
+"""Paths on command lines. Names of run folders hold ``=``, ``,`` and brackets, which Hydra's grammar reads; these
+functions quote them, in commands that are printed and in those that a person has typed."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Sequence
+from glob import glob
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+WORDS = ("null", "true", "false", "inf", "nan")  # values of other types
+# options that are folders, files or patterns
+PATHS = ("run", "runs", "runs_dir", "init_from", "fit_on", "out", "results", "dir", "algo.run", "algo.runs",
+         "policy.path", "policy.mixer", "hydra.run.dir")  # fmt: skip
+
+
+def quoted(value: str) -> str:
+    """Return a text as a value in Hydra's grammar: as it is, or in quotes where it would mean something else."""
+    if re.fullmatch(r"[\w./-]*[A-Za-z_/][\w./-]*", value, re.ASCII) and value.lower() not in WORDS:
+        return value
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # backslashes count before a quote only
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
+def override(key: str, path: Path | str) -> str:
+    """Return ``key=path`` as one types it in a shell."""
+    word = f"{key}={quoted(str(path))}"
+    if shlex.quote(word) == word:
+        return word
+    return '"' + re.sub(r'([\\"$`])', r"\\\1", word) + '"'
+
+
+def repaired(words: Sequence[str]) -> list[str]:
+    """Return the words of a command line with paths in quotes where Hydra could not read them as they are typed."""
+    return [_repaired(word, sweep="-m" in words or "--multirun" in words) for word in words]
+
+
+def _repaired(word: str, sweep: bool) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or key.lstrip("+") not in PATHS or _plain(word, sweep):
+        return word
+    if value.startswith("[") and value.endswith("]") and not Path(value).exists():
+        return f"{key}=[{','.join(map(_element, _split(value[1:-1])))}]"
+    return f"{key}={quoted(value)}"
+
+
+def _plain(word: str, sweep: bool = False) -> bool:
+    """Return whether Hydra reads ``key=value`` as one value (or, in a sweep, as several)."""
+    try:
+        read = OverridesParser.create().parse_override(word)
+        return sweep or not read.is_sweep_override()
+    except HydraException:
+        return False
+
+
+def _element(text: str) -> str:
+    return text if _plain(f"key={text}") else quoted(text)
+
+
+def _split(text: str) -> list[str]:
+    """Return the paths of a list; where a comma belongs to a name, the path with it exists."""
+    pieces, found = text.split(","), list[str]()
+    while pieces:
+        count = next((n for n in range(len(pieces), 0, -1) if _exists(",".join(pieces[:n]))), 1)
+        found.append(",".join(pieces[:count]).strip())
+        pieces = pieces[count:]
+    return found
+
+
+def _exists(pattern: str) -> bool:
+    return Path(pattern).exists() or bool(glob(pattern, recursive=True))

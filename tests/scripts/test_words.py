@@ -1,0 +1,110 @@
+"""Paths on command lines: printed commands work as printed, and typed ones where names hold what Hydra's grammar reads.
+A refused command leaves every file and folder as it was."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from marl.run.quoting import override, quoted, repaired
+from tests.support.helpers import TINY, command
+
+NAMES = (
+    "runs/a", "runs/lr=0.1,goals=[[0,1]]-seed0", "runs/{x: 1}", "/home/josé/läufe", "it's", r"a\'b", "a b", "1", "null",
+    "True", "x:y", "back\\", "${seed}", "~/r", "runs/**", "50%", "a#b", "a&b;c", 'q"q', "a$b", "a`b", "a(b)",
+)  # fmt: skip
+ROOT = Path(__file__).parents[2]
+
+
+def read(word: str) -> object:
+    value = OverridesParser.create().parse_override(word).value()
+    return getattr(value, "text", value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_printed_option_passes_the_shell_and_hydra(name: str) -> None:
+    assert read(f"run={quoted(name)}") == name
+    said = subprocess.run(["bash", "-c", f"printf %s {override('run', name)}"], capture_output=True, check=True)
+    assert read(said.stdout.decode()) == name
+
+
+def test_what_a_person_types_is_repaired_where_hydra_could_not_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "lr=0.1,goals=[[0,1]]-seed0"
+    (tmp_path / "runs" / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    plain = ["seed=range(3)", "run=runs/a", "run='a b'", "runs=['runs/**']", "algo.lr=a=b", "-m", "runs", "out=null"]
+    assert repaired(plain) == plain
+    assert repaired([f"run=runs/{name}", "init_from=a,b", "out=/tmp/é"]) == [
+        f"run='runs/{name}'", "init_from='a,b'", "out='/tmp/é'",
+    ]  # fmt: skip
+    assert repaired([f"runs=[runs/{name},runs/**,x=1]"]) == [f"runs=['runs/{name}',runs/**,'x=1']"]
+    assert repaired(["-m", "init_from=a,b"]) == ["-m", "init_from=a,b"], "a sweep over two"
+
+
+def test_the_command_that_training_prints_works_in_a_shell(tmp_path: Path) -> None:
+    """Beyond the name of the folder, also the path to it holds what Hydra does not read."""
+    place = tmp_path / "ö [1] it's"
+    place.mkdir()
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    words = [sys.executable, "-m", "scripts.train", *TINY, "train.total_steps=64", f"runs_dir={place}"]
+    said = subprocess.run(words, capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
+    assert said.returncode == 0, said.stderr
+    (line,) = [line for line in said.stderr.splitlines() if "scripts.evaluate" in line]
+    printed = line.partition("try next")[2].replace("episodes=200", "episodes=4")
+    again = subprocess.run(["bash", "-c", printed], capture_output=True, text=True, env=env, cwd=tmp_path, check=False)
+    assert again.returncode == 0 and "over 4 episodes" in again.stdout, again.stderr
+
+
+def tree(folder: Path) -> dict[str, tuple[int, bytes | None]]:
+    """Return every path below a folder with its time of change and its bytes."""
+    return {
+        str(path): (path.stat().st_mtime_ns if path.is_file() else 0, path.read_bytes() if path.is_file() else None)
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+REFUSED = (
+    ("env.length=1",),  # by the game
+    ("seed=-1",),  # by the configuration
+    ("algo.learner.optimizer=sgd",),  # by the learner
+    ("replay.capacity=1",),
+    ("init_from=nowhere",),
+    ("resume=must",),
+    ("device=cuda:99",),
+    ("resume=never", "env.length=1"),
+    ("resume=never", "init_from=nowhere"),
+    ("+algo.nothing=1",),
+)
+
+
+@pytest.mark.parametrize("named", [False, True], ids=["by runs_dir", "by hydra.run.dir"])
+def test_a_refused_command_leaves_everything_as_it_was(
+    named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    where = ("hydra.run.dir=runs/here",) if named else ()
+
+    def refuse(*more: str) -> None:
+        before = tree(tmp_path)
+        with pytest.raises(SystemExit) as left:
+            command("train", *TINY, "train.total_steps=128", *where, *more)
+        assert left.value.code == 2 and capsys.readouterr().err.startswith("error: ")
+        assert tree(tmp_path) == before, more
+
+    for more in REFUSED:
+        refuse(*more)
+    assert list(tmp_path.iterdir()) == []
+    command("train", *TINY, "train.total_steps=64", "hydra.run.dir=runs/here")
+    capsys.readouterr()
+    if named:  # and so is a run that is there
+        for more in REFUSED:
+            if more != ("resume=must",):
+                refuse(*more)
+        refuse("train.n_envs=4")  # of another configuration
