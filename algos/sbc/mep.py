@@ -32,16 +32,16 @@ class DiversityBonus(NoHook):
 class Diverse(ValueAlgorithm):
     """Trains ``members`` teams, each in its own episodes and there in every seat. They are fitted to the reward plus
     ``alpha`` times the mean over agents of ``-log p(a)``, where p is the members' mean policy, softmax(Q /
-    ``temperature``) over available actions. Tests draw a member for every episode; ``member(k)`` is team k.
+    ``temperature``) over available actions. ``relative``: the temperature is in units of how far a member's best and
+    worst available values lie apart, on the mean over the batch; otherwise in units of return. Tests draw a member for
+    every episode; ``member(k)`` is team k.
     """
 
-    published = None  # PPO's rhythm is no value learner's
-
-    def __init__(self, *args: Any, members: int, alpha: float, temperature: float, **base: Any) -> None:
+    def __init__(self, *args: Any, members: int, alpha: float, temperature: float, relative: bool, **base: Any) -> None:
         require_at_least("algo", 2, members=members)
         require_at_least("algo", 0, alpha=alpha)
         require_positive("algo", temperature=temperature)
-        self.members, self.alpha, self.temperature = members, alpha, temperature
+        self.members, self.alpha, self.temperature, self.relative = members, alpha, temperature, relative
         super().__init__(*args, **base)
 
     def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
@@ -80,7 +80,8 @@ class Diverse(ValueAlgorithm):
         logs = []
         for team in self.teams:
             q = team.agent.unroll(x, slots)[0].masked_fill(~batch.avail, -torch.inf)
-            logs.append(gather_actions((q / self.temperature).log_softmax(-1), self.learner.acted(batch, "intended")))
+            scale = self.temperature * (spread(q, batch) if self.relative else 1.0)
+            logs.append(gather_actions((q / scale).log_softmax(-1), self.learner.acted(batch, "intended")))
         mean = torch.stack(logs).logsumexp(0) - math.log(self.members)  # [M, T+1, n]
         return torch.where(batch.filled, -self.alpha * mean.mean(2), 0.0)
 
@@ -109,3 +110,11 @@ class Diverse(ValueAlgorithm):
             raise ConfigError(f"saved with {len(saved)} members; algo.members is {len(self.teams)}")
         for team, own in zip(self.teams, saved, strict=True):
             team.load_state_dict(own)
+
+
+def spread(q: Tensor, batch: EpisodeBatch) -> Tensor:
+    """Return the mean gap, over the living at steps that happened, between the best and the worst available value, 0-d;
+    q [M, T+1, n, A] is -inf where an action is not available."""
+    gap = q.amax(-1) - q.masked_fill(~batch.avail, torch.inf).amin(-1)  # [M, T+1, n]
+    counted = batch.filled[..., None] & (batch.avail.sum(-1) > 1)
+    return (torch.where(counted, gap, 0.0).sum() / counted.sum().clamp(min=1)).clamp(min=1e-6)

@@ -23,12 +23,13 @@ from marl.core.checks import require_at_least, require_share
 from marl.core.protocols import MultiPolicy, Policy, Replay
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics
 from marl.learn.policy import EpsilonGreedy
+from marl.learn.scripted import RandomPlay
 from marl.run.build import call
 from marl.run.folders import nearest_steps, trained_runs
 
 
 def load_members(
-    folder: Path, step: int, members: Sequence[str] | None, spec: EnvSpec, device: torch.device, gen: Generator
+    folder: Path, step: int, members: Sequence[str | int] | None, spec: EnvSpec, device: torch.device, gen: Generator
 ) -> list[Policy]:
     """Return the team of a run at ``step``, or the policies of its algorithm that ``members`` names."""
     team, clock = load_team(folder, "algo.runs", spec, device, gen, step)
@@ -48,12 +49,14 @@ class BestResponse(EgoAlgorithm):
     policies of their algorithm (None: its team). ``alone``: the ego has only one seat beside partners. ``priority``:
     team k is drawn with probability ~ rank_k ** priority, where rank 1 is the team with which the ego has earned most
     lately, as in MEP; 0 draws uniformly. ``memory``: the weight of the old mean return with a team beside a new one.
+    ``random_partner``: one more team, which always acts at random.
     """
 
     def __init__(
         self, spec: EnvSpec, device: torch.device | str, gen: Generator, *, runs: Sequence[str],
-        checkpoints: Sequence[float], members: Sequence[str] | None, policies: Mapping[str, Callable[..., Policy]],
-        alone: bool, partner_epsilon: Sequence[float], priority: float, memory: float, **base: Any,
+        checkpoints: Sequence[float], members: Sequence[str | int] | None,
+        policies: Mapping[str, Callable[..., Policy]], random_partner: bool, alone: bool,
+        partner_epsilon: Sequence[float], priority: float, memory: float, **base: Any,
     ) -> None:  # fmt: skip
         require_shares("algo", partner_epsilon=partner_epsilon, checkpoints=checkpoints)
         require_share("algo", memory=memory)
@@ -68,6 +71,7 @@ class BestResponse(EgoAlgorithm):
             for step in nearest_steps(folder, checkpoints, "algo.runs")
             for team in load_members(folder, step, members, spec, self.device, gen)
         ]
+        teams += [RandomPlay(spec, self.device)] if random_partner else []
         teams += [call(make, f"algo.policies.{name}", spec, self.device) for name, make in policies.items()]
         if not teams:
             raise ConfigError("algo.runs and algo.policies are both empty; name at least one partner")

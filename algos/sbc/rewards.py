@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
+from algos.sbc.roles import PARTNER
 from algos.shared.features import require_info
-from marl.core.checks import require_at_least
+from marl.core.checks import require_at_least, require_choice
 from marl.core.protocols import NoHook
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 
@@ -46,24 +47,30 @@ class Fading(NoHook):
         self.seen = int(state["seen"])
 
 
+Paid = Literal["own", "all"]
+
+
 class HiddenReward(NoHook):
-    """HSP's hidden preferences (Yu et al. 2023): the team is paid ``team_weight`` times the reward plus a weight for
-    each event of an agent. ``info`` names the events in ``Step.info``: flags bool [n, ``size``], or with ``numbered`` a
-    number long [n] in 0..``size``-1 (-1: none). ``wishes`` maps events to values, one of which is drawn as their weight
-    when a run is made; other events weigh nothing.
+    """HSP's hidden preferences (Yu et al. 2023): ``team_weight`` times the reward plus a weight for each event of an
+    agent. ``info`` names the events in ``Step.info``: flags bool [n, ``size``], or with ``numbered`` a number long [n]
+    in 0..``size``-1 (-1: none). ``wishes`` maps events to values, one of which is drawn as their weight when a run is
+    made; other events weigh nothing. ``paid_for``: own, the events of the seats that the wishing policy plays
+    (``algos.sbc.wishing.Wishing``); all, those of every agent, summed, paid to one team.
     """
 
     def __init__(
         self, spec: EnvSpec, *, info: str, size: int, numbered: bool, wishes: Mapping[int, Sequence[float]],
-        team_weight: Sequence[float],
+        team_weight: Sequence[float], paid_for: Paid,
     ) -> None:  # fmt: skip
         require_info(spec, "hooks", info)
         for index, values in wishes.items():
             if not 0 <= int(index) < size or len(values) == 0:
                 raise ConfigError(f"hooks: wishes.{index} must be an index in 0..{size - 1} with at least one value")
+        require_choice("hooks", get_args(Paid), paid_for=paid_for)
         if len(team_weight) == 0:
             raise ConfigError("hooks: team_weight must have at least one value")
         self.info, self.size, self.numbered, self.n_agents = info, size, numbered, spec.n_agents
+        self.paid_for = paid_for
         self.weight = torch.zeros(size)
         for index, values in wishes.items():
             self.weight[int(index)] = draw_one(values)
@@ -80,6 +87,8 @@ class HiddenReward(NoHook):
             wished = torch.where(done >= 0, weight[done.clamp(min=0)], 0.0)  # [M, T, n]
         else:
             wished = done.float() @ weight
+        if self.paid_for == "own":
+            wished = wished * (batch.assign == PARTNER)[:, None]
         # hooks add to the reward, so the part that is not paid is subtracted
         return wished.sum(2, keepdim=True) + (self.team_weight - 1.0) * batch.reward[:, :-1, None]
 

@@ -49,6 +49,7 @@ class CheckpointSection:
     replay: bool = True  # save the replay too: resume is then exact
     keep: int = 2  # number of newest checkpoints to keep
     milestone: int | None = None  # environment steps between checkpoints that are never deleted
+    at_start: bool = False  # keep one of step 0 for good, before anything is learnt
 
 
 @dataclass

@@ -48,8 +48,18 @@ TARGETS = {  # module of a ``_target_`` then -> now; the class keeps its name
     "marl.policy": "marl.learn.policy",
     "marl.scripted": "marl.learn.scripted",
 }
-ADDED = {"replay": {"sampler": {"_target_": "marl.learn.replay.Uniform"}}}  # keys that older runs lack
-OPTIONS = {  # options that a class has got since, with the values that mean what it did before
+ADDED = {
+    "replay": {"sampler": {"_target_": "marl.learn.replay.Uniform"}},
+    "checkpoint": {"at_start": False},
+}  # keys that older runs lack
+BEST_RESPONSE = "algos.sbc.population.BestResponse"
+OPTIONS: dict[
+    str, dict[str, Any]
+] = {  # options that a class has got since, with the values that mean what it did before
+    "algos.laies.LAIES": {"clip_on": "influence"},
+    "algos.sbc.mep.Diverse": {"relative": False},
+    BEST_RESPONSE: {"random_partner": False},
+    "algos.sbc.rewards.HiddenReward": {"paid_for": "all"},
     "attacks.ega.EGA": {"after_freeze": "every_turn"},
 }
 
@@ -89,7 +99,12 @@ def _whole(number: float) -> float:
 def _rename(tree: Any) -> Any:
     if isinstance(tree, dict):
         named = {key: _target(value) if key == "_target_" else _rename(value) for key, value in tree.items()}
-        return OPTIONS.get(str(named.get("_target_")), {}) | named
+        target = str(named.get("_target_"))
+        if target == BEST_RESPONSE and "random_partner" not in named and "checkpoints" in named:
+            named["checkpoints"] = [
+                share or 1e-9 for share in named["checkpoints"]
+            ]  # 0 meant the earliest that was kept
+        return {**OPTIONS.get(target, {}), **named}
     return [_rename(value) for value in tree] if isinstance(tree, list) else tree
 
 

@@ -249,6 +249,8 @@ def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, A
         say_start(run, found)
         clock, timer = run.clock, report.Timer()
         scalars: dict[str, float] = {}
+        if clock.env_steps == 0 and found is None and cfg.checkpoint.at_start and writer.active:
+            run.save(milestone=True)
         if clock.env_steps == 0:
             scalars |= writer.intervals("eval", run.evaluate(cfg.eval.episodes), clock)
         while clock.env_steps < total and not distributed.broadcast(bool(stop)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,12 +17,12 @@ from algos.shared.influence import Dynamics
 from marl.core.types import ConfigError, EpisodeBatch
 from marl.learn.mixers import VDN
 from tests.support.fim_parts import MODEL, additive, button_batch
-from tests.support.helpers import differences, make_learner, make_spec
+from tests.support.helpers import compose_train, differences, make_learner, make_spec
 
 SPEC = replace(make_spec(n=2, A=3, O=4, S=5, limit=8), state_names=("button", "clock", "wall", "x", "y"))
 OPTIONS: dict[str, Any] = {
     "external": ["button"], "influence_scale": 2.0, "agent_clip": 0.5, "total_clip": 1.2, "change_scale": 10.0,
-    "change_clip": 0.15, "anneal_steps": None,
+    "change_clip": 0.15, "anneal_steps": None, "clip_on": "influence",
 }  # fmt: skip
 LAIES_MODEL = {**MODEL, "inputs": "state", "predict": "state", "batch_size": None, "event_frac": 0.0, "slow_every": 2}
 
@@ -63,6 +64,25 @@ def test_reward_by_hand() -> None:
     assert found[0, :3, 0].tolist() == pytest.approx(expected, rel=1e-4) and not found[0, 3:].any()
     batch.data["alive"][0, 0, 0] = False
     assert rewarded(hook, batch)[0, 0, 0].item() == pytest.approx(2 * 0.0625 + 0.001, rel=1e-4)
+
+
+def test_the_published_reward_by_hand() -> None:
+    """The clip is on the sum: 1.125 + 0.001, 0.905 + 0, 1.5 (with 0.015 more), at most 1.2; then at most 0.9."""
+    for clip, expected in ((1.2, [1.126, 0.905, 1.2]), (0.91, [0.91, 0.905, 0.91]), (2.0, [1.126, 0.905, 1.515])):
+        hook, batch = hand_made(clip_on="sum", total_clip=clip)
+        found = rewarded(hook, batch)
+        assert found[0, :3, 0].tolist() == pytest.approx(expected, rel=1e-4) and not found[0, 3:].any()
+    hook, batch = hand_made(clip_on="sum", total_clip=9.0, change_clip=50.0, change_scale=10.0)
+    batch.data["state"][0, 3, 0] = 4.1  # moves 4, squared 16, of which a hundredth is above the cap of 0.06
+    assert rewarded(hook, batch)[0, 2, 0].item() == pytest.approx(1.5 + 10 * 0.06, rel=1e-4)
+
+
+def test_the_published_numbers_are_the_defaults() -> None:
+    hook = compose_train(Path("runs"), "algo=laies").algo.hooks.laies
+    assert (hook.influence_scale, hook.change_scale, hook.total_clip, hook.clip_on) == (100.0, 0.1, 1.0, "sum")
+    assert hook.anneal_steps == 2_000_000 and (hook.agent_clip, hook.change_clip) == (0.002, 0.15)
+    old = compose_train(Path("runs"), "experiment=sparse_battle_small/laies").algo.hooks.laies
+    assert (old.change_scale, old.total_clip, old.clip_on, old.anneal_steps) == (1.0, 0.4, "influence", None)
 
 
 def test_only_external_features_pay() -> None:
@@ -122,6 +142,7 @@ def test_a_checkpoint_continues_exactly() -> None:
         ({"external": ["enemy"]}, "laies.external='enemy' names no state feature; there are button"),
         ({"external": []}, "laies.external is empty"),
         ({"agent_clip": 0.0}, "laies.agent_clip=0.0 must be above 0"),
+        ({"clip_on": "total"}, "laies.clip_on=total is not known; choose one of sum, influence"),
         ({"influence_scale": -1.0}, "laies.influence_scale=-1.0 must be at least 0"),
     ],
 )

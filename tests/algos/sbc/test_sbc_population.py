@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from algos.sbc.policies import NoisyPolicy, draw_epsilon
 from algos.sbc.population import BestResponse
 from algos.sbc.rewards import Fading, HiddenReward
 from algos.sbc.roles import RoleLearner
+from algos.sbc.wishing import Wishing
 from marl.core.types import ConfigError, EpisodeBatch
 from marl.learn.mixers import VDN
 from marl.learn.policy import LinearSchedule
@@ -21,6 +23,7 @@ from tests.support.helpers import LEARNER, clock_after, make_agent, make_spec
 from tests.support.sbc_parts import blocking_spec, role_batch
 
 SPEC = blocking_spec()
+CELL: dict[str, Any] = {"info": "cell", "size": 4, "numbered": True, "paid_for": "own"}
 
 
 def best_response(teams: int, priority: float) -> BestResponse:
@@ -66,10 +69,11 @@ def test_epsilons_are_drawn_for_every_lane() -> None:
 # MEP
 
 
-def diverse(alpha: float = 2.0, **changes: Any) -> Diverse:
+def diverse(alpha: float = 2.0, temperature: float = 0.5, relative: bool = False) -> Diverse:
     torch.manual_seed(0)
     algo = Diverse(
-        SPEC, "cpu", torch.Generator(), members=2, alpha=alpha, temperature=0.5, agent=make_agent, mixer=VDN,
+        SPEC, "cpu", torch.Generator(), members=2, alpha=alpha, temperature=temperature, relative=relative,
+        agent=make_agent, mixer=VDN,
         learner=lambda *a, device: RoleLearner(*a, device=device, **LEARNER), hooks={},
         epsilon=LinearSchedule(1.0, 0.1, 10), batch_size=4, warmup_episodes=4, episodes_per_update=4,
     )  # fmt: skip
@@ -92,6 +96,26 @@ def test_the_bonus_is_minus_the_log_of_the_populations_probability() -> None:
     assert torch.allclose(bonus[batch.filled], torch.tensor(expected))
     assert (bonus[~batch.filled] == 0).all()
     assert (diverse(alpha=0.0).bonus(batch) == 0).all()
+
+
+def test_a_relative_temperature_is_in_units_of_the_gap_between_values() -> None:
+    """The members' values are 1, 0, ... and 0, 2, 0, ...: gaps 1 and 2, so that 0.5 means 0.5 and 1.0; a scale of all
+    values changes nothing."""
+    batch = role_batch(SPEC, 4)
+    batch.data["avail"] = torch.zeros_like(batch.avail)
+    batch.data["avail"][..., :2] = True
+    batch.data["intended"] = torch.zeros_like(batch.intended)
+    p = (1 / (1 + math.exp(-1 / 0.5)) + 1 / (1 + math.exp(2 / 1.0))) / 2  # of action 0
+    for scale in (1.0, 0.01):
+        algo = diverse(relative=True)
+        for team in algo.teams:
+            team.agent.fc_out.bias.data *= scale
+        bonus = algo.bonus(batch)
+        assert torch.allclose(bonus[batch.filled], torch.tensor(-2.0 * math.log(p))), scale
+    flat = diverse()
+    for team in flat.teams:
+        team.agent.fc_out.bias.data *= 0.01
+    assert torch.allclose(flat.bonus(batch)[batch.filled], torch.tensor(2.0 * math.log(2)), atol=0.02), "uniform"
 
 
 def test_members_learn_from_their_own_episodes_only() -> None:
@@ -127,15 +151,77 @@ def test_hidden_wishes_are_paid_per_agent_and_replace_the_reward_in_part() -> No
     spec, batch = replace(SPEC, info_names=("cell", "events")), role_batch(SPEC, 3)
     batch.data["cell"][:, 0] = torch.tensor([3, -1, 1])
     batch.data["reward"][:, 0] = 4.0
-    numbered = HiddenReward(spec, info="cell", size=4, numbered=True, wishes={"3": [5.0], 1: [-2.0]}, team_weight=[0.1])  # type: ignore[dict-item]
+    numbered = HiddenReward(
+        spec, info="cell", size=4, numbered=True, wishes={"3": [5.0], 1: [-2.0]}, team_weight=[0.1], paid_for="all"
+    )  # type: ignore[dict-item]
     assert numbered.reward(batch, None)[:, 0, 0].tolist() == pytest.approx([5.0 - 2.0 - 0.9 * 4.0] * 3)  # type: ignore[arg-type]
     events = torch.zeros(3, batch.horizon + 1, 3, 2, dtype=torch.bool)
     events[:, 0, 0] = True
     events[:, 0, 2, 1] = True
-    flags = HiddenReward(spec, info="events", size=2, numbered=False, wishes={0: [1.0], 1: [10.0]}, team_weight=[1.0])
+    flags = HiddenReward(
+        spec, info="events", size=2, numbered=False, wishes={0: [1.0], 1: [10.0]}, team_weight=[1.0], paid_for="all"
+    )
     given = EpisodeBatch(batch.data | {"events": events}, batch.fields)
     assert flags.reward(given, None)[:, 0, 0].tolist() == [21.0] * 3  # type: ignore[arg-type]
     assert flags.fields()["events"].shape == (3, 2) and numbered.fields()["cell"].shape == (3,)
+
+
+def test_hidden_wishes_are_paid_for_the_wishing_seat_alone() -> None:
+    """Agent 0 is in cell 3 and agent 2 in cell 1; the seat that wishes is agent 0, agent 2, nobody."""
+    spec, batch = replace(SPEC, info_names=("cell",)), role_batch(SPEC, 3)
+    batch.data["cell"][:, 0] = torch.tensor([3, -1, 1])
+    batch.data["reward"][:, 0] = 4.0
+    batch.data["assign"] = torch.tensor([[1, 0, 0], [0, 0, 1], [0, 0, 0]])
+    hook = HiddenReward(
+        spec, info="cell", size=4, numbered=True, wishes={3: [5.0], 1: [-2.0]}, team_weight=[0.1], paid_for="own"
+    )
+    found = hook.reward(batch, None)[:, 0, 0].tolist()  # type: ignore[arg-type]
+    assert found == pytest.approx([5.0 - 0.9 * 4.0, -2.0 - 0.9 * 4.0, -0.9 * 4.0])
+
+
+def wishing(wish: float) -> Wishing:
+    torch.manual_seed(0)
+    hidden = partial(
+        HiddenReward, info="cell", size=4, numbered=True, wishes={k: [wish] for k in range(4)}, team_weight=[1.0],
+        paid_for="own",
+    )  # fmt: skip
+    return Wishing(
+        SPEC, "cpu", torch.Generator(), agent=make_agent, mixer=VDN, hooks={"hidden": hidden},
+        learner=lambda *a, device: RoleLearner(*a, device=device, **LEARNER), epsilon=LinearSchedule(1.0, 0.1, 10),
+        batch_size=4, warmup_episodes=4, episodes_per_update=1,
+    )  # fmt: skip
+
+
+def test_one_seat_wishes_and_its_helper_learns_from_the_true_reward() -> None:
+    batch, seats = role_batch(SPEC, 6), wishing(0.0).assign(3000, torch.Generator().manual_seed(0))
+    assert (seats.sum(1) == 1).all() and (seats.float().mean(0) - 1 / 3).abs().max() < 0.03, "one seat, any of them"
+    batch.data["assign"] = seats[:6]
+    batch.data["cell"][:] = 1
+    learnt = {}
+    for wish in (0.0, 5.0):
+        algo = wishing(wish)
+        metrics = algo.learn(batch)
+        assert {"loss/td", "wishes/loss/td"} <= metrics.keys()
+        nets = algo.networks()
+        learnt[wish] = {
+            name: [p.detach().clone() for p in nets[name].parameters()] for name in ("agent", "wishes_agent")
+        }
+    assert all(map(torch.equal, learnt[0.0]["agent"], learnt[5.0]["agent"])), "wishes are not the helper's"
+    assert not all(map(torch.equal, learnt[0.0]["wishes_agent"], learnt[5.0]["wishes_agent"]))
+
+
+def test_the_two_policies_of_hsp_can_be_played_and_saved() -> None:
+    first, second = wishing(1.0), wishing(1.0)
+    batch = role_batch(SPEC, 6)
+    batch.data["assign"] = first.assign(6, torch.Generator().manual_seed(0))
+    batch.data["cell"][:] = 1
+    first.learn(batch)
+    second.load_state_dict(first.state_dict())
+    for name in ("wishes", "helper"):
+        mine, other = (algo.member(name).agent.parameters() for algo in (first, second))  # type: ignore[attr-defined]
+        assert all(map(torch.equal, mine, other))
+    with pytest.raises(ConfigError, match="member 'team' is not known; there are wishes, helper"):
+        first.member("team")
 
 
 def test_wishes_are_drawn_once_and_kept() -> None:
@@ -143,7 +229,7 @@ def test_wishes_are_drawn_once_and_kept() -> None:
         torch.manual_seed(seed)
         return HiddenReward(
             SPEC, info="cell", size=4, numbered=True, wishes={k: [-20.0, 0.0, 10.0] for k in range(4)},
-            team_weight=[0.1, 1.0],
+            team_weight=[0.1, 1.0], paid_for="own",
         )  # fmt: skip
 
     assert torch.equal(made(1).weight, made(1).weight)
@@ -169,9 +255,10 @@ def test_bonuses_fade_and_stored_ones_keep_their_share() -> None:
     [
         (lambda: Fading(make_spec(), info="shaped", steps=5), "'shaped' is not told by .*; it tells nothing"),
         (lambda: Fading(SPEC, info="cell", steps=0), "steps=0"),
-        (lambda: HiddenReward(SPEC, info="cell", size=4, numbered=True, wishes={4: [1.0]}, team_weight=[1.0]),
+        (lambda: HiddenReward(SPEC, wishes={4: [1.0]}, team_weight=[1.0], **CELL),
          r"wishes\.4 must be an index in 0\.\.3"),
-        (lambda: HiddenReward(SPEC, info="cell", size=4, numbered=True, wishes={}, team_weight=[]), "team_weight"),
+        (lambda: HiddenReward(SPEC, wishes={}, team_weight=[], **CELL), "team_weight"),
+        (lambda: HiddenReward(SPEC, wishes={}, team_weight=[1.0], **{**CELL, "paid_for": "one"}), "one of own, all"),
     ],
 )  # fmt: skip
 def test_bad_options_of_rewards_are_refused(make: Any, message: str) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from algos.sbc.algorithm import SBC, Penalty
 from marl.core.types import ConfigError
+from marl.run.folders import nearest_steps
 from marl.run.teams import load_trained
-from tests.support.helpers import differences, newest_state, rows, train
+from tests.support.helpers import compose_train, differences, newest_state, rows, train
 
 MINI = ("env=mds_mini", "env.episode_limit=5", "train.total_steps=240", "eval.every=120", "checkpoint.every=40",
         "checkpoint.milestone=40", "log.every=40", "algo.epsilon.steps=200")  # fmt: skip
@@ -113,11 +114,11 @@ def test_populations_are_answered(tmp_path: Path) -> None:
     """FCP responds to checkpoints of self-play, HSP to hidden rewards, MEP to the members of a run; all stay fixed."""
     wishes = ("algo.hooks.hidden.info=cell", "algo.hooks.hidden.size=25", "algo.hooks.hidden.numbered=true")
     for seed in (0, 1):
-        trained(tmp_path / f"vdn{seed}", "algo=vdn", f"seed={seed}")
+        trained(tmp_path / f"vdn{seed}", "algo=vdn", f"seed={seed}", "checkpoint.at_start=true")
         trained(tmp_path / f"hidden{seed}", "algo=hsp_partners", *wishes, f"seed={seed}")
     trained(tmp_path / "mep", "algo=mep_partners", "algo.members=2", "algo.alpha=0.1")
     for algo, runs, teams in (
-        ("fcp", "vdn*", 2 * 3), ("hsp", "hidden*", 2), ("mep", "mep", 3 * 2)
+        ("fcp", "vdn*", 2 * 3 + 1), ("hsp", "hidden*", 2), ("mep", "mep", 3 * 2)
     ):  # fmt: skip
         options = (f"algo={algo}", f"algo.runs=[{tmp_path}/{runs}]")
         options += ("algo.members=[0,'1']",) if algo == "mep" else ()
@@ -160,3 +161,26 @@ def test_what_cannot_be_is_refused_before_work_starts(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             train(tmp_path / "run", *overrides)
+
+
+def test_a_checkpoint_of_step_0_is_kept_and_holds_what_was_not_learnt(tmp_path: Path) -> None:
+    """With it a run is the same, bit for bit; without it FCP refuses a share of 0 instead of taking one of 10%."""
+    plain = trained(tmp_path / "plain", "algo=vdn")
+    asked = trained(tmp_path / "asked", "algo=vdn", "checkpoint.at_start=true", "checkpoint.keep=1")
+    assert differences(plain, asked) == [] and rows(tmp_path / "plain", "eval") == rows(tmp_path / "asked", "eval")
+    assert nearest_steps(tmp_path / "asked", [0.0, 1.0], "algo.runs") == [0, 240]
+    first, clock = load_trained(tmp_path / "asked", {}, 2, step=0)
+    first.env.close()
+    assert clock.env_steps == 0 and clock.updates == 0
+    with pytest.raises(ConfigError, match=r"has no checkpoint of step 0, only from 40 on; .*checkpoint.at_start=true"):
+        trained(tmp_path / "fcp", "algo=fcp", f"algo.runs=[{tmp_path}/plain]")
+    trained(tmp_path / "fcp", "algo=fcp", f"algo.runs=[{tmp_path}/asked]")
+
+
+def test_published_methods_have_no_share_of_self_play() -> None:
+    for name in ("e3t", "fcp", "hsp", "mep"):
+        assert (
+            compose_train(Path("runs"), f"algo={name}", *(() if name == "e3t" else ("algo.runs=[x]",))).algo.p_self == 0
+        )
+        old = compose_train(Path("runs"), f"experiment=overcooked_small/{name}")
+        assert old.algo.p_self == 0.25, "as in the published table"

@@ -93,4 +93,10 @@ def test_options_that_a_class_has_got_since_mean_what_it_did_before() -> None:
         old, new = {"_target_": path, "scale": 1}, {"_target_": path, **dict.fromkeys(options, "given")}
         found = current({"algo": {"hooks": {"it": old}}, "attack": new})
         assert found == {"algo": {"hooks": {"it": {**options, **old}}}, "attack": new}
-        assert set(options) <= set(signature(get_object(path)).parameters)
+        assert options.keys() <= set(signature(get_object(path)).parameters)
+
+
+def test_a_share_of_0_meant_the_earliest_checkpoint_that_was_kept() -> None:
+    fcp = {"_target_": "algos.sbc_population.BestResponse", "checkpoints": [0.0, 0.5, 1.0]}
+    assert current({"algo": fcp})["algo"]["checkpoints"] == [1e-9, 0.5, 1.0]
+    assert current({"algo": fcp | {"random_partner": True}})["algo"]["checkpoints"] == [0.0, 0.5, 1.0]
