@@ -48,10 +48,12 @@ def Gym(
     """
     from envs.adapters.pool import (  # not above: workers import this module and must not pay for torch
         Pool,
+        require_gymnasium,
         require_package,
     )
 
     if isinstance(env, str) and ":" in env:
+        require_gymnasium(env)
         require_package(env.split(":")[0])
     call = _MakeGym(env, dict(kwargs), reward, episode_limit, noop_action)
     return Pool(call, n_envs=n_envs, seed=seed, workers=workers, rebuild=rebuild)

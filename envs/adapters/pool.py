@@ -36,6 +36,7 @@ from envs.streams import LaneStreams
 from marl.core.processes import SENT_TO_ALL, spawning
 from marl.core.types import ConfigError, EnvSpec, Obs, Step
 
+OLD_GYM = ("gfootball",)  # packages whose games env=gym cannot drive
 INSTALL = {  # package -> what to type; everything else is installed under its own name
     "mpe2": "pip install -e .[mpe]",
     "smacv2": "pip install -e .[smacv2]",
@@ -60,6 +61,15 @@ def require_package(package: str) -> None:
     if importlib.util.find_spec(root) is None:
         how = INSTALL.get(root, f"pip install {root}")
         raise ConfigError(f"the environment needs the package '{root}', which is not installed: {how}")
+
+
+def require_gymnasium(env: str) -> None:
+    """Raise ConfigError if the package of ``env`` is known to have the interface of Gym before Gymnasium."""
+    if env.partition(":")[0].partition(".")[0] in OLD_GYM:
+        raise ConfigError(
+            f"env.env={env} has the old Gym interface (reset without a seed, four values from step), for which an "
+            "adapter is missing; env=gym takes games with Gymnasium's interface"
+        )
 
 
 @dataclass

@@ -12,7 +12,7 @@ from numba import njit
 from numba.core import event
 
 from scripts.main import CompileNotice, exit_codes
-from tests.support.helpers import command, train
+from tests.support.helpers import command, compose_train, train
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -167,3 +167,16 @@ def test_an_interrupt_is_one_word_and_not_a_traceback(capsys: pytest.CaptureFixt
     with pytest.raises(SystemExit) as ended, exit_codes():
         raise KeyboardInterrupt
     assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
+
+
+@pytest.mark.parametrize("name", ["fim_football", "fox_football", "s2q_football"])
+def test_football_is_refused_in_one_line_until_it_has_an_adapter(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whether or not the package is installed, and before anything is written."""
+    with pytest.raises(SystemExit) as stopped:
+        command("train", f"experiment={name}", f"runs_dir={tmp_path / 'runs'}")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and list(tmp_path.rglob("*")) in ([], [tmp_path / "runs"])
+    assert line.startswith("error: env.env=gfootball.env:create_environment has the old Gym interface")
+    assert compose_train(tmp_path, f"experiment={name}").env.reward == "sum"
