@@ -134,3 +134,6 @@ def test_a_read_only_disk_is_one_line_and_a_finished_run_on_it_is_read(tiny_disk
     done = limited(1 << 40, tiny_disk, "resume=never", f"hydra.run.dir={tiny_disk / 'run'}")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ") and "Read-only file system" in done.stderr
+    fresh = limited(1 << 40, tiny_disk / "runs")
+    assert fresh.returncode == 2 and "Traceback" not in fresh.stderr, fresh.stderr
+    assert "Read-only file system" in fresh.stderr.splitlines()[-1]
