@@ -23,7 +23,6 @@ from numba.core import event
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from envs.adapters.pool import WorkerError
 from marl.core.checks import refuse_strange, require_at_least
 from marl.core.processes import follow_starter
 from marl.core.types import ConfigError, GameError
@@ -61,7 +60,7 @@ class UnfinishedError(RuntimeError):
 
 
 BAD_INPUT = (ConfigError, HydraException, OmegaConfBaseException)
-BROKEN = (CheckpointError, GameError, NonFiniteError, UnfinishedError, WorkerError, WriteError)  # for a named reason
+BROKEN = (CheckpointError, GameError, NonFiniteError, UnfinishedError, WriteError)  # for a reason that has a name
 
 
 def fail(line: str, code: int) -> NoReturn:
@@ -150,10 +149,10 @@ def run(task: Task, config_name: str) -> None:
     that failed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
-    register_configs()
     begun: list[bool] = []
     sys.argv[1:] = repaired(sys.argv[1:])
     with exit_codes():
+        register_configs()
         words = check_words(sys.argv[1:])
     if words.help:
         print(help_text(config_name, task.__globals__["__doc__"], words.overrides))

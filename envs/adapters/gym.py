@@ -32,6 +32,7 @@ def Gym(
     noop_action: int | None,
     rebuild: bool,
     workers: int | None,
+    timeout: float | None = 300.0,
     *,
     n_envs: int,
     seed: int = 0,
@@ -43,8 +44,9 @@ def Gym(
     truncated at ``episode_limit``. If a game reports time-outs as terminations, give it a later limit of its own (in
     its class: for a registered name, ``max_episode_steps`` goes to Gymnasium's wrapper). The state is the padded
     observations side by side. ``info["action_mask"]``, one row per agent, masks actions. ``rebuild`` builds the game
-    anew for every episode, for games whose ``reset(seed)`` does not forget the episode before. Raises ConfigError for a
-    missing package or a game that does not fit.
+    anew for every episode, for games whose ``reset(seed)`` does not forget the episode before. A worker process that is
+    silent for ``timeout`` seconds counts as dead; None waits for ever. Raises ConfigError for a missing package or a
+    game that does not fit.
     """
     from envs.adapters.pool import (  # not above: workers import this module and must not pay for torch
         Pool,
@@ -56,7 +58,7 @@ def Gym(
         require_gymnasium(env)
         require_package(env.split(":")[0])
     call = _MakeGym(env, dict(kwargs), reward, episode_limit, noop_action)
-    return Pool(call, n_envs=n_envs, seed=seed, workers=workers, rebuild=rebuild)
+    return Pool(call, n_envs=n_envs, seed=seed, workers=workers, rebuild=rebuild, timeout=timeout)
 
 
 @dataclass

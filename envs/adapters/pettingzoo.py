@@ -31,6 +31,7 @@ def PettingZoo(
     noop_action: int | None,
     rebuild: bool,
     workers: int | None,
+    timeout: float | None = 300.0,
     *,
     n_envs: int,
     seed: int = 0,
@@ -42,7 +43,8 @@ def PettingZoo(
     padded observations side by side. Episodes are truncated at ``episode_limit``; give the game a later limit of its
     own if it reports time-outs as terminations. ``noop_action`` is the game's action for doing nothing, if it has one.
     ``rebuild`` builds the game anew for every episode, for games whose ``reset(seed)`` does not forget the one before.
-    Raises ConfigError for a missing package or a game that does not fit.
+    A worker process that is silent for ``timeout`` seconds counts as dead; None waits for ever. Raises ConfigError for
+    a missing package or a game that does not fit.
     """
     from envs.adapters.pool import (  # not above: workers import this module and must not pay for torch
         Pool,
@@ -52,7 +54,7 @@ def PettingZoo(
     if isinstance(env, str):
         require_package(env.partition(":")[0])
     make = _MakeParallel(env, dict(kwargs), reward, state, episode_limit, noop_action)
-    return Pool(make, n_envs=n_envs, seed=seed, workers=workers, rebuild=rebuild)
+    return Pool(make, n_envs=n_envs, seed=seed, workers=workers, rebuild=rebuild, timeout=timeout)
 
 
 @dataclass

@@ -1,28 +1,19 @@
 """Play the lanes of any game that implements ``envs.adapters.worker.Game`` in worker processes, over shared memory.
 
 The parent sends a few bytes per worker and step; observations never travel through a pipe. The shared memory has no
-name, so there is nothing to leak, and workers leave when their parent does. A failed worker is a ``WorkerError``.
+name, so there is nothing to leak, and workers leave when their parent does.
 """
 
 from __future__ import annotations
 
 import atexit
-import contextlib
 import importlib.util
+import logging
 import os
 import pickle
-import signal
-import sys
 import tempfile
-import time
-import types
 import weakref
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing import get_context
-from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
-from multiprocessing.reduction import send_handle
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,12 +21,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from envs.adapters.worker import Game, GameSpec, serve, share
+from envs.adapters.crew import Handle, WorkerError, quiet_start, shut_down, stop
+from envs.adapters.worker import Game, GameSpec, share
 from envs.base import refuse_unavailable
 from envs.streams import LaneStreams
-from marl.core.processes import SENT_TO_ALL, spawning
+from marl.core.checks import require_positive
 from marl.core.types import ConfigError, EnvSpec, Obs, Step
 
+log = logging.getLogger(__name__)
+DEATHS = 5  # of a worker, one after the other without an episode that ends between them; then the pool gives up
 OLD_GYM = ("gfootball",)  # packages whose games env=gym cannot drive
 INSTALL = {  # package -> what to type; everything else is installed under its own name
     "mpe2": "pip install -e .[mpe]",
@@ -44,15 +38,6 @@ INSTALL = {  # package -> what to type; everything else is installed under its o
     "overcooked_ai_py": "pip install -e .[overcooked]",
     "gfootball": "pip install -e .[football]",
 }
-
-
-class WorkerError(RuntimeError):
-    """A worker process failed. ``lanes``: those it played; ``report``: the traceback, or how the process ended."""
-
-    def __init__(self, lanes: Sequence[int], headline: str, report: str) -> None:
-        where = f"lane {lanes[0]}" if len(lanes) == 1 else f"lanes {lanes[0]}-{lanes[-1]}"
-        super().__init__(f"environment worker ({where}) failed: {headline}\n{report}".rstrip())
-        self.lanes, self.headline, self.report = list(lanes), headline, report
 
 
 def require_package(package: str) -> None:
@@ -72,22 +57,19 @@ def require_gymnasium(env: str) -> None:
         )
 
 
-@dataclass
-class _Handle:
-    process: BaseProcess
-    connection: Connection
-    lanes: list[int]
-
-
 class Pool:
     """``VectorEnv`` over processes; see the contract in ``marl.core.protocols.VectorEnv``.
 
     ``make_game`` is called once per lane, in its worker, and must be picklable. ``workers`` processes (None: one per
-    usable CPU, at most one per lane) play equal shares of the lanes. A worker silent for ``timeout`` seconds counts as
-    failed. Raises ConfigError if a game cannot be built, WorkerError if one fails later; either closes the pool. Every
-    episode starts from its own seed, drawn from (seed, lane, episode); with ``resumable`` nothing else is saved. That
-    is enough for games whose ``reset(seed)`` forgets the episode before; ``rebuild`` builds any other game anew for
-    every episode.
+    usable CPU, at most one per lane) play equal shares of the lanes. A worker silent for ``timeout`` seconds (None: for
+    ever) counts as dead. Every episode starts from its own seed, drawn from (seed, lane, episode); with ``resumable``
+    nothing else is saved. That is enough for games whose ``reset(seed)`` forgets the episode before; ``rebuild`` builds
+    any other game anew for every episode.
+
+    Raises ConfigError if a game cannot be built. Where one fails later, or its worker dies, the episodes in hand of the
+    worker's lanes are lost: ``info["lost"]`` bool [B] says so, they count as truncated, and the next reset starts the
+    worker anew. WorkerError, which closes the pool, is raised by what would only happen again: a game that breaks a
+    promise of its interface, and a worker that dies ``DEATHS`` times without finishing an episode in between.
     """
 
     device = torch.device("cpu")
@@ -101,22 +83,24 @@ class Pool:
         workers: int | None = None,
         resumable: bool = True,
         rebuild: bool = False,
-        timeout: float = 300.0,
+        timeout: float | None = 300.0,
     ) -> None:
         if n_envs < 1 or (workers is not None and workers < 1):
             raise ConfigError(f"n_envs and workers must be at least 1, got {n_envs} and {workers}")
+        require_positive("env", or_null=True, timeout=timeout)
         self.n_envs, self.resumable, self.timeout = n_envs, resumable, timeout
         self.streams = LaneStreams(n_envs, seed)
         try:
-            pickled = pickle.dumps(make_game)
+            self._pickled = pickle.dumps(make_game)
         except Exception as error:
             raise ConfigError(f"the game cannot be sent to a worker process: {error}") from error
-        self._handles: list[_Handle] = []
-        self._finalizer = weakref.finalize(self, _shut_down, self._handles)
-        atexit.register(self._finalizer)  # registered after multiprocessing's own handler, so that it runs before it
+        self._rebuild = rebuild
+        self._memory: list[int] = []  # the descriptor of what is shared, for workers that start later
         shares = np.array_split(np.arange(n_envs), min(workers or _usable_cpus(), n_envs))
-        with _quiet_start():
-            self._handles += [_start(pickled, lanes.tolist(), n_envs, rebuild) for lanes in shares]
+        self._handles = [Handle(lanes.tolist()) for lanes in shares]
+        self._finalizer = weakref.finalize(self, shut_down, self._handles, self._memory)
+        atexit.register(self._finalizer)  # registered after multiprocessing's own handler, so that it runs before it
+        self._start(self._handles)
         try:
             specs: list[GameSpec] = self._ask("build", self._seeds().tolist())
         except WorkerError as error:
@@ -127,31 +111,45 @@ class Pool:
         self.spec = _in_torch(specs[0])
         self._arrays = self._share_memory(specs[0])
         self._tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
+        self._lost = torch.zeros(n_envs, dtype=torch.bool)
+        self._untold = np.zeros(n_envs, bool)  # lost in a reset; the next step says so
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
         due = np.ones(self.n_envs, bool) if mask is None else mask.cpu().numpy()
         self.streams.restart(due, seed)
         self._arrays["due"][:] = due
         self._arrays["seed"][:] = self._seeds()
-        self._ask("reset", handles=[handle for handle in self._handles if due[handle.lanes].any()])
+        self._lost[torch.from_numpy(due)] = False
+        played = due | self._arrays["running"]
+        concerned = [handle for handle in self._open_handles() if due[handle.lanes].any()]
+        self._revive([handle for handle in concerned if handle.process is None])
+        self._play("reset", concerned)
+        self._untold = self._lost.numpy() & played
         return self._observe()
 
     def step(self, actions: Tensor) -> Step:
         shared, out = self._arrays, self._tensors
         refuse_unavailable(actions, out["avail"], out["running"], self.spec.action_names)
-        finished = ~shared["running"]
+        running = shared["running"].copy()
         for name in ("reward", "terminated", "truncated", "won", "alive"):
-            shared[name][finished] = 0
+            shared[name][~running] = 0
         if self.spec.noop_action is not None:
-            shared["avail"][finished, :, self.spec.noop_action] = True
+            shared["avail"][~running, :, self.spec.noop_action] = True
         out["actions"].copy_(actions)
-        self._ask("step", handles=[handle for handle in self._handles if not finished[handle.lanes].all()])
-        return Step(self._observe(), out["reward"], out["terminated"], out["truncated"], {"won": out["won"]})
+        self._play("step", [handle for handle in self._open_handles() if running[handle.lanes].any()])
+        shared["truncated"][self._untold] = True
+        self._untold[:] = False
+        ended = running & ~shared["running"] & ~self._lost.numpy()
+        if ended.any():
+            for handle in self._handles:
+                handle.deaths = 0 if ended[handle.lanes].any() else handle.deaths
+        info = {"won": out["won"], "lost": self._lost}
+        return Step(self._observe(), out["reward"], out["terminated"], out["truncated"], info)
 
     def render(self, lane: int = 0) -> np.ndarray:
         """Return the game's own picture, or the lane's observations in grey (one row per agent) if it draws none."""
         handle = next(handle for handle in self._handles if lane in handle.lanes)
-        picture = self._ask("render", lane, handles=[handle])[0]
+        picture = self._ask("render", lane, handles=[handle])[0] if handle.process is not None else None
         if picture is not None:
             return np.asarray(picture, np.uint8)[..., :3]
         values = self._arrays["obs"][lane]
@@ -183,51 +181,94 @@ class Pool:
     def _share_memory(self, spec: GameSpec) -> dict[str, np.ndarray]:
         """Allocate memory without a name and send its descriptor to every worker."""
         _, size = share(-1, spec, self.n_envs)
-        with contextlib.ExitStack() as stack:
-            if hasattr(os, "memfd_create"):
-                descriptor = os.memfd_create("lanes")
-                stack.callback(os.close, descriptor)
-            else:
-                descriptor = stack.enter_context(tempfile.TemporaryFile()).fileno()
-            os.ftruncate(descriptor, size)
-            for handle in self._handles:
-                with contextlib.suppress(OSError):  # a dead worker is reported when its reply is missing
-                    handle.connection.send(("attach",))
-                    send_handle(handle.connection, descriptor, handle.process.pid)
-            self._collect(self._handles)
-            arrays, _ = share(descriptor, spec, self.n_envs)
-        return arrays
+        if hasattr(os, "memfd_create"):
+            self._memory.append(os.memfd_create("lanes"))
+        else:
+            with tempfile.TemporaryFile() as file:
+                self._memory.append(os.dup(file.fileno()))
+        os.ftruncate(self._memory[0], size)
+        self._attach(self._handles)
+        return share(self._memory[0], spec, self.n_envs)[0]
 
-    def _ask(self, *command: Any, handles: list[_Handle] | None = None) -> list[Any]:
-        """Send a command to the given workers (default: all), wait for all replies; a failure closes the pool."""
-        if not self._handles:
-            raise RuntimeError("the environment is closed")
-        handles = self._handles if handles is None else handles
+    def _start(self, handles: list[Handle]) -> None:
+        with quiet_start():
+            for handle in handles:
+                handle.start(self._pickled, self.n_envs, self._rebuild)
+
+    def _attach(self, handles: list[Handle]) -> None:
         for handle in handles:
-            with contextlib.suppress(OSError):  # as above
-                handle.connection.send(command)
-        return self._collect(handles)
+            handle.send("attach", memory=self._memory[0])
+        self._collect(handles)
 
-    def _collect(self, handles: list[_Handle]) -> list[Any]:
+    def _revive(self, handles: list[Handle]) -> None:
+        """Start dead workers anew; one that dies again stays dead."""
+        if not handles:
+            return
+        self._start(handles)
+        self._play("build", handles, self._seeds().tolist())
+        again = [handle for handle in handles if handle.process is not None]
+        for handle in again:
+            handle.send("attach", memory=self._memory[0])
+        self._receive(again)
+
+    def _play(self, name: str, handles: list[Handle], *arguments: Any) -> None:
+        """Let workers do something, and bury those that die of it."""
+        alive = [handle for handle in handles if handle.process is not None]
+        for handle in alive:
+            handle.send(name, *arguments)
+        self._receive(alive)
+
+    def _receive(self, handles: list[Handle]) -> None:
         try:
-            return [self._receive(handle) for handle in handles]
+            for handle in handles:
+                try:
+                    handle.receive(self.timeout)
+                except WorkerError as error:
+                    self._bury(handle, error)
         except BaseException:  # KeyboardInterrupt too: late replies would be taken for later ones
             self.close()
             raise
 
-    def _receive(self, handle: _Handle) -> Any:
+    def _bury(self, handle: Handle, error: WorkerError) -> None:
+        """Lose the episodes of a dead worker's lanes. Raise WorkerError if it would only die again."""
+        handle.deaths += 1
+        if error.ours:
+            raise error
+        if handle.deaths >= DEATHS:
+            raise WorkerError(
+                error.lanes, f"{DEATHS} times without finishing an episode, the last time by: {error.headline}",
+                error.report,
+            )  # fmt: skip
+        if error.headline != handle.said:
+            log.warning("%s; its episodes in hand are dropped and its game is started anew\n%s", error, error.report)
+        else:
+            log.warning("%s; again", error)
+        handle.said = error.headline
+        stop([handle])
+        shared, lanes = self._arrays, handle.lanes
+        for name in ("obs", "state", "reward", "terminated", "won", "alive", "running"):
+            shared[name][lanes] = 0
+        shared["avail"][lanes] = shared["truncated"][lanes] = True
+        self._lost[lanes] = True
+
+    def _open_handles(self) -> list[Handle]:
+        if not self._handles:
+            raise RuntimeError("the environment is closed")
+        return self._handles
+
+    def _ask(self, *command: Any, handles: list[Handle] | None = None) -> list[Any]:
+        """Send a command to the given workers (default: all), wait for all replies; a failure closes the pool."""
+        handles = self._open_handles() if handles is None else handles
+        for handle in handles:
+            handle.send(*command)
+        return self._collect(handles)
+
+    def _collect(self, handles: list[Handle]) -> list[Any]:
         try:
-            if not handle.connection.poll(self.timeout):
-                handle.process.kill()  # it would not answer a request to end either
-                raise WorkerError(handle.lanes, f"no answer within {self.timeout:g} s", "")
-            kind, *rest = handle.connection.recv()
-        except (EOFError, OSError) as error:
-            handle.process.join(5)
-            raise WorkerError(handle.lanes, _describe_end(handle.process.exitcode), "") from error
-        if kind == "error":
-            lane, headline, report = rest
-            raise WorkerError([lane], headline, report)
-        return rest[0]
+            return [handle.receive(self.timeout) for handle in handles]
+        except BaseException:
+            self.close()
+            raise
 
 
 def _in_torch(spec: GameSpec) -> EnvSpec:
@@ -239,56 +280,3 @@ def _in_torch(spec: GameSpec) -> EnvSpec:
 
 def _usable_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _describe_end(exitcode: int | None) -> str:
-    if exitcode is None:
-        return "the process stopped answering"
-    if exitcode >= 0:
-        return f"the process exited with code {exitcode}"
-    name = signal.Signals(-exitcode).name
-    return f"the process was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-
-
-def _start(pickled: bytes, lanes: list[int], n_envs: int, rebuild: bool) -> _Handle:
-    context = get_context("spawn")  # not fork: torch, OpenMP and numba have threads
-    ours, theirs = context.Pipe()
-    process = context.Process(target=serve, args=(theirs, pickled, lanes, n_envs, rebuild), name=f"lanes-{lanes[0]}")
-    process.start()
-    theirs.close()  # or its end would stay open when the worker dies
-    return _Handle(process, ours, lanes)
-
-
-@contextlib.contextmanager
-def _quiet_start() -> Iterator[None]:
-    """While workers start, hide ``__main__``, allow one thread each, and block the signals that they will ignore."""
-    main, threads = sys.modules["__main__"], os.environ.get("OMP_NUM_THREADS")
-    sys.modules["__main__"] = types.ModuleType("__main__")  # spawn would run the training script's imports: torch
-    os.environ["OMP_NUM_THREADS"] = "1"
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SENT_TO_ALL) if hasattr(signal, "pthread_sigmask") else None
-    try:
-        with spawning():
-            yield
-    finally:
-        if mask is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        os.environ.pop("OMP_NUM_THREADS")
-        if threads is not None:
-            os.environ["OMP_NUM_THREADS"] = threads
-        sys.modules["__main__"] = main
-
-
-def _shut_down(handles: list[_Handle]) -> None:
-    """Ask every worker to leave, kill those that do not, and reap them all."""
-    for handle in handles:
-        with contextlib.suppress(OSError):
-            handle.connection.send(("close",))
-    deadline = time.monotonic() + 5
-    for handle in handles:
-        handle.process.join(max(0.0, deadline - time.monotonic()))
-        if handle.process.exitcode is None:
-            handle.process.kill()
-            handle.process.join()
-        handle.connection.close()
-        handle.process.close()
-    handles.clear()

@@ -29,6 +29,7 @@ def SMACv2(
     options: dict[str, Any],
     timeout_is_terminal: bool,
     workers: int | None,
+    timeout: float | None = 300.0,
     *,
     n_envs: int,
     seed: int = 0,
@@ -38,13 +39,14 @@ def SMACv2(
     ``capability_config`` (team and position samplers) and ``options`` go to the package's
     ``StarCraftCapabilityEnvWrapper`` as they are, except ``seed`` (per lane) and ``continuing_episode`` (how the
     package marks time-outs). A time-out is ``truncated`` unless ``timeout_is_terminal``, the published setting.
+    A game that is silent for ``timeout`` seconds counts as dead; None waits for ever.
     Observations are within [-1, 1] unless ``options.fully_observable``. Raises ConfigError when something is missing.
     """
     from envs.adapters.pool import Pool  # not above: workers import this module and must not pay for torch
 
     require_starcraft()
     make = _MakeSMACv2(map_name, dict(capability_config), dict(options), timeout_is_terminal)
-    return Pool(make, n_envs=n_envs, seed=seed, workers=workers or n_envs, resumable=False)
+    return Pool(make, n_envs=n_envs, seed=seed, workers=workers or n_envs, resumable=False, timeout=timeout)
 
 
 def require_starcraft() -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -199,10 +200,17 @@ class Worker:
             raise ValueError("the game left an agent without an available action")
 
 
+def _raised_here(error: BaseException) -> bool:
+    """Return whether an adapter raised the error, because of what a game had returned, and not the game itself."""
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = bool(frames) and Path(frames[-1].filename).parent == Path(__file__).parent
+    return ours and not isinstance(error, OSError)
+
+
 def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: int, rebuild: bool) -> None:
     """Run a worker process, which ends with its parent.
 
-    Every command is answered with ("done", result) or ("error", lane, last line, traceback).
+    Every command is answered with ("done", result) or ("error", lane, last line, traceback, whether the error is ours).
     """
     ignore_signals()
     if hasattr(signal, "pthread_sigmask"):
@@ -227,6 +235,6 @@ def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: 
                 line = traceback.format_exception_only(error)[-1].strip()
                 if name == "step":
                     line += f" (in step {worker.steps[worker.at] + 1} of the episode)"
-                reply = ("error", worker.at, line, traceback.format_exc())
+                reply = ("error", worker.at, line, traceback.format_exc(), _raised_here(error))
             connection.send(reply)
     worker.close()

@@ -19,6 +19,7 @@ FREE_ON_RESUME = (
     "checkpoint",
     "log",
     "train.total_steps",
+    "env.timeout",
 )
 
 LONGEST_VARIANT = 160  # file systems take 255 bytes; longer variants end in a digest

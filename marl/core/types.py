@@ -25,8 +25,8 @@ class ConfigError(ValueError):
 
 
 class GameError(RuntimeError):
-    """A game returned something that breaks the contract of environments; one line names it. Scripts exit with code
-    1."""
+    """A game returned something that breaks the contract of environments, or cannot be kept alive; one line names it.
+    Scripts exit with code 1; a training saves first."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ class Step:
     reward: Tensor  # f32  [B] team reward
     terminated: Tensor  # bool [B]; the task ended: nothing to bootstrap from
     truncated: Tensor  # bool [B]; the time limit ended the episode; never True together with terminated
-    info: dict[str, Tensor] = field(default_factory=dict)  # each [B, ...]; "won" bool [B] is always there
+    info: dict[str, Tensor] = field(default_factory=dict)  # each [B, ...]; "won" bool [B] is always there; "lost" bool
+    # [B] marks lanes whose game has died since their reset: their episode is no episode
 
 
 @dataclass(frozen=True)

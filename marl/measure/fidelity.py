@@ -20,7 +20,7 @@ from marl.core.types import ConfigError, EpisodeBatch
 from marl.learn.learner import best_available, gather_actions, previous_actions
 from marl.learn.policy import EpsilonGreedy
 from marl.measure.importers import mixer_beside
-from marl.run.collect import collect
+from marl.run.collect import collect_whole
 from marl.run.evaluate import summarise
 from marl.run.teams import Team, evaluate_team, open_imported
 
@@ -65,7 +65,7 @@ def joint_values(policy: EpsilonGreedy, batch: EpisodeBatch) -> Tensor:
 def value_row(team: Team) -> dict[str, Any]:
     """Return the expected and real discounted return, and the mean residual per step, over one episode per lane."""
     assert isinstance(team.policy, EpsilonGreedy)
-    batch = collect(
+    batch = collect_whole(
         team.env, team.policy, team.attack, team.fields, explore=False,
         attacked=torch.zeros(team.env.n_envs, dtype=torch.bool), policy_gen=team.streams["eval"],
         attack_gen=team.streams["eval_attack"], device=team.device,

@@ -19,7 +19,7 @@ from marl.core.protocols import Attack, Fitting, attacks_within
 from marl.core.types import Clock, ConfigError, Metrics
 from marl.learn.replay import EpisodeReplay
 from marl.run import checkpoint
-from marl.run.collect import collect
+from marl.run.collect import collect_whole
 from marl.run.teams import Team, open_team
 
 Tell = Callable[[float], None]  # how much is done, 0 to 1
@@ -64,7 +64,7 @@ def fit_alone(team: Team, attack: Attack, n_envs: int, capacity: int, tell: Tell
         replay = EpisodeReplay(capacity, team.env.spec.episode_limit, fields)
         everyone = torch.ones(n_envs, dtype=torch.bool)
         while attack.needs_fit:
-            fresh = collect(
+            fresh = collect_whole(
                 team.env, team.policy, attack, fields, explore=False, attacked=everyone,
                 policy_gen=team.streams["eval"], attack_gen=team.streams["attack"], device=team.device,
             )  # fmt: skip

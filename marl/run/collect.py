@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from marl.core.protocols import Attack, Policy, VectorEnv, View
-from marl.core.types import EpisodeBatch, Field, Obs
+from marl.core.types import EpisodeBatch, Field, GameError, Obs, Step
 from marl.run.incoming import Incoming
+
+ATTEMPTS = 5  # to play a round of episodes in which no game dies
 
 
 @dataclass
@@ -76,7 +79,8 @@ def collect(
     ``policy.act``, ``attack.perturb_actions`` and the environment's ``info_names`` give under these names. ``attacked``
     bool [B] marks the lanes that the attack may touch. The attack also perturbs the observation after a lane's last
     step, from which values are bootstrapped. ``device`` is the policy's device. ``watch`` is called before every step.
-    A ``seed`` restarts the lanes' random streams. Raises GameError where the game breaks its contract.
+    A ``seed`` restarts the lanes' random streams. Episodes that the environment has lost (``info["lost"]``) are left
+    out: the batch may be small, or empty. Raises GameError where the game breaks its contract.
     """
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)
@@ -124,4 +128,19 @@ def collect(
     batch.terminated.logical_and_(batch.filled)
     if "hit" in fields:
         batch["hit"][~batch.filled] = False
-    return batch.trim(t + 1)
+    return _whole_episodes(batch.trim(t + 1), step)
+
+
+def _whole_episodes(batch: EpisodeBatch, last: Step) -> EpisodeBatch:
+    """Return the episodes that no game's death has cut, by the last step of a collection."""
+    lost = last.info.get("lost")
+    return batch if lost is None or not lost.any() else batch.lanes(~lost)
+
+
+def collect_whole(env: VectorEnv, *args: Any, **kwargs: Any) -> EpisodeBatch:
+    """Collect like ``collect``, and again where a game has died. Raise GameError after ``ATTEMPTS`` rounds."""
+    for _ in range(ATTEMPTS):
+        batch = collect(env, *args, **kwargs)
+        if len(batch) == env.n_envs:
+            return batch
+    raise GameError(f"games have died in {ATTEMPTS} rounds of episodes one after the other")

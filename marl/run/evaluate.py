@@ -14,7 +14,7 @@ from marl.core.intervals import Interval, mean_interval, rate_interval
 from marl.core.protocols import Attack, Policy, VectorEnv
 from marl.core.seeding import derive
 from marl.core.types import EpisodeBatch, Field
-from marl.run.collect import Watcher, collect
+from marl.run.collect import Watcher, collect_whole
 
 
 def evaluate(
@@ -42,7 +42,7 @@ def evaluate(
     rounds: list[dict[str, Tensor]] = []
     everyone = torch.ones(env.n_envs, dtype=torch.bool)
     for i in range(math.ceil(episodes / env.n_envs)):
-        batch = collect(
+        batch = collect_whole(
             env,
             policy,
             attack,

@@ -53,14 +53,13 @@ ADDED = {
     "checkpoint": {"at_start": False},
 }  # keys that older runs lack
 BEST_RESPONSE = "algos.sbc.population.BestResponse"
-OPTIONS: dict[
-    str, dict[str, Any]
-] = {  # options that a class has got since, with the values that mean what it did before
+OPTIONS: dict[str, dict[str, Any]] = {  # that a class has got since, with the values that mean what it did before
     "algos.laies.LAIES": {"clip_on": "influence"},
     "algos.sbc.mep.Diverse": {"relative": False},
     BEST_RESPONSE: {"random_partner": False},
     "algos.sbc.rewards.HiddenReward": {"paid_for": "all"},
     "attacks.ega.EGA": {"after_freeze": "every_turn"},
+    **{f"envs.adapters.{path}": {"timeout": 300} for path in ("gym.Gym", "pettingzoo.PettingZoo", "smacv2.SMACv2")},
 }
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from marl.core.config import pick_device, resolved
 from marl.core.intervals import Interval
 from marl.core.protocols import Alternating, Moving, NoAttack, Reporting, VectorEnv, attacks_within
 from marl.core.seeding import globals_kept, globals_state, restore_globals, seed_globals
-from marl.core.types import Clock, EpisodeBatch, Metrics
+from marl.core.types import Clock, EpisodeBatch, GameError, Metrics
 from marl.core.validation import validate
 from marl.learn.replay import EpisodeReplay
 from marl.run import checkpoint, report
@@ -59,16 +60,21 @@ class Run:
         return lanes < round(share * len(lanes))
 
     def collect(self) -> EpisodeBatch:
-        """Collect one exploring episode per lane."""
+        """Collect one exploring episode per lane, fewer where games die. Where all do, save before they are started
+        anew."""
         p, attacked = self.parts, self.attacked_lanes()
         self.team_learns = True
         if bool(attacked.any()):
             turns = [one.take_turn() for _, one in attacks_within(p.attack) if isinstance(one, Alternating)]
             self.team_learns = all(turns)
-        return collect(
-            p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=attacked,
-            policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
-        )  # fmt: skip
+        while True:
+            fresh = collect(
+                p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=attacked,
+                policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
+            )  # fmt: skip
+            if len(fresh):
+                return fresh
+            self.save_progress()
 
     def learn(self, fresh: EpisodeBatch) -> Metrics:
         """Store the episodes and update the attack, and the algorithm if it is the team's turn. Raise
@@ -137,6 +143,11 @@ class Run:
             log.error("checkpoint at step %d not written: %s; earlier ones are intact", step, why)
             return False
         return True
+
+    def save_progress(self) -> None:
+        """Write a checkpoint if there is something to lose, where this process is the one that saves."""
+        if self.clock.env_steps > 0 and distributed.world()[0] == 0:
+            self.save()
 
     def load(self, folder: Path) -> None:
         """Continue from a checkpoint folder. Raise ConfigError where it is of something else, CheckpointError."""
@@ -216,6 +227,16 @@ def say_start(run: Run, found: Path | None) -> None:
         log.info("continuing at step %s from %s", f"{run.clock.env_steps:,}", found)
 
 
+@contextmanager
+def saved_if_games_fail(run: Run) -> Iterator[None]:
+    """Save before a GameError ends the run."""
+    try:
+        yield
+    except GameError:
+        run.save_progress()
+        raise
+
+
 def crossed(before: int, after: int, every: int | None) -> bool:
     """Return whether a multiple of ``every`` lies in (before, after]; stateless, so a resume keeps the schedule."""
     return every is not None and before // every != after // every
@@ -245,6 +266,7 @@ def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, A
         logged_to(run.dir / "train.log") if writer.active else nullcontext(),
         StopRequest() as stop,
         TrainProgress(cfg.log.progress if writer.active else "off", total, run.clock.env_steps) as progress,
+        saved_if_games_fail(run),
     ):
         say_start(run, found)
         clock, timer = run.clock, report.Timer()
@@ -269,6 +291,8 @@ def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, A
                 scalars |= writer.intervals("eval", run.evaluate(cfg.eval.episodes), clock)
             if crossed(before, clock.env_steps, cfg.checkpoint.every) and writer.active:
                 run.save(milestone=crossed(before, clock.env_steps, cfg.checkpoint.milestone))
+            elif len(fresh) < run.parts.env.n_envs:  # a game has died; the next reset starts it anew
+                run.save_progress()
             progress.show(clock.env_steps, scalars)
         return finish(run, stop, writer, progress, draw)
 

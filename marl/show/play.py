@@ -19,7 +19,7 @@ from marl.core.protocols import NoAttack, Policy, VectorEnv, View
 from marl.core.seeding import Streams
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs, Step, core_fields
 from marl.learn.lineup import Lineup
-from marl.run.collect import collect
+from marl.run.collect import collect_whole
 from marl.run.evaluate import episode_results
 
 Ask = Callable[[list[int]], int]  # the person's choice among available actions
@@ -210,7 +210,7 @@ def play(
     team = Lineup([partners, Person(seat, ask)], seats_of(seat, env.spec.n_agents))
     for _ in range(episodes):
         try:
-            batch = collect(
+            batch = collect_whole(
                 env, team, board, core_fields(env.spec), explore=False, attacked=torch.zeros(1, dtype=torch.bool),
                 policy_gen=streams["eval"], attack_gen=streams["eval_attack"], device=env.device,
             )  # fmt: skip

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from marl.run.collect import Moment, collect
+from marl.run.collect import Moment, collect_whole
 from marl.run.evaluate import episode_results
 from marl.run.files import replacing
 from marl.run.teams import Team
@@ -38,12 +38,14 @@ def film(
         frames: list[np.ndarray] = []
 
         def keep(moment: Moment, frames: list[np.ndarray] = frames) -> None:
+            if moment.t == 0:
+                frames.clear()  # of an episode in which the game died
             if moment.running[0]:
                 frames.append(frame(team, moment))
                 if window is not None:
                     window.show(frames[-1])
 
-        batch = collect(
+        batch = collect_whole(
             team.env, team.policy, team.attack, team.fields, explore=False,
             attacked=torch.ones(team.env.n_envs, dtype=torch.bool), policy_gen=team.streams["eval"],
             attack_gen=team.streams["eval_attack"], device=team.device, watch=keep,

@@ -146,7 +146,7 @@ def test_every_kind_of_game_is_trained_by_every_launcher(launcher: str, tmp_path
         "train", "--config-dir", str(games.parent), "-m", *LAUNCHERS[launcher], f"runs_dir={tmp_path / 'runs'}",
         *TINY[1:],
         f"env={','.join(GAMES)}", "train.total_steps=8", "train.n_envs=2", "eval.n_envs=2", "eval.episodes=2",
-        "eval.final_episodes=2", "algo.batch_size=2", "algo.warmup_episodes=2", "algo.updates_per_collect=1",
+        "eval.final_episodes=2", "algo.batch_size=2", "algo.warmup_episodes=2", "algo.episodes_per_update=2",
     )  # fmt: skip
     output = output_of(process)
     assert process.returncode == 0, output

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import gymnasium
@@ -132,6 +134,30 @@ class Pair(gymnasium.Env):
 gymnasium.register("TestPair-v0", entry_point=Pair, max_episode_steps=4)
 
 
+class Mortal(Pair):
+    """A pair whose simulator goes away after ``after`` steps of its process (a new one has a new simulator), and
+    from then on for ever if there is a file ``grave`` to be made."""
+
+    lived = 0
+
+    def __init__(self, after: int, grave: str | None = None) -> None:
+        super().__init__()
+        self.after, self.grave = after, None if grave is None else Path(grave)
+
+    def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[Any, dict]:
+        if self.grave is not None and self.grave.exists():
+            raise ConnectionError("there is no simulator")
+        return super().reset(seed=seed, options=options)
+
+    def step(self, actions: Any) -> tuple[Any, Any, bool, bool, dict]:
+        Mortal.lived += 1
+        if Mortal.lived == self.after:
+            if self.grave is not None:
+                self.grave.touch()
+            raise ConnectionError("the simulator went away")
+        return super().step(actions)
+
+
 @dataclass
 class Bomb:
     """A pool game of one agent that fails on command, by default at step ``fuse``.
@@ -144,11 +170,14 @@ class Bomb:
     where: str = "step"
     fuse: int = 2
     lane_file: str = ""  # only the game that creates this file first fails
+    only: int | None = None  # only the process with this lane fails
+    second_reset: bool = False  # where it is "reset": in the second one
 
     def __post_init__(self) -> None:
         bound = np.ones(1, np.float32)
         self.spec = GameSpec(1, 2, 1, 1, 10, 0 * bound, 10 * bound)
-        self.armed = True
+        self.armed = self.only is None or multiprocessing.current_process().name == f"lanes-{self.only}"
+        self.resets = 0
         if self.lane_file:
             try:
                 os.close(os.open(self.lane_file, os.O_CREAT | os.O_EXCL))
@@ -174,7 +203,9 @@ class Bomb:
 
     def reset(self, seed: int, view: View) -> None:
         self.t = 0
-        self.maybe("reset")
+        self.resets += 1
+        if not self.second_reset or self.resets == 2:
+            self.maybe("reset")
         self.write(view)
 
     def step(self, actions: np.ndarray, view: View) -> Outcome:
@@ -191,14 +222,28 @@ class Bomb:
         return None
 
 
+class Doomed(Bomb):
+    """A bomb that ends its episode at step 2 if the seed is even, and raises at step 3 if it is odd."""
+
+    def reset(self, seed: int, view: View) -> None:
+        self.way, self.fuse, self.even = "raise", 3, seed % 2 == 0
+        super().reset(seed, view)
+
+    def step(self, actions: np.ndarray, view: View) -> Outcome:
+        super().step(actions, view)
+        return Outcome(1.0, self.even and self.t == 2, False, False)
+
+
 @dataclass
 class MakeBomb:
     way: str = ""
     where: str = "step"
     lane_file: str = ""
+    only: int | None = None
+    second_reset: bool = False
 
     def __call__(self) -> Bomb:
-        return Bomb(self.way, self.where, lane_file=self.lane_file)
+        return Bomb(self.way, self.where, lane_file=self.lane_file, only=self.only, second_reset=self.second_reset)
 
 
 class Dice:

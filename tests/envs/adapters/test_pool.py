@@ -71,46 +71,119 @@ def test_forgotten_pool_is_collected():
     assert all(map(gone, workers)) and not shared_memory()
 
 
-@pytest.mark.parametrize(
-    ("way", "headline"),
-    [
-        ("raise", "ZeroDivisionError: the bomb went off"),
-        ("kill", "killed by SIGKILL"),
-        ("exit", "SystemExit: 3"),
-        ("mute", "left an agent without an available action"),
-    ],
-)
-def test_death_in_a_step(way, headline, tmp_path):
-    pool = bombs(workers=3, way=way, lane_file=str(tmp_path / "first"))
+DEATHS_OF_GAMES = {
+    "raise": "ZeroDivisionError: the bomb went off (in step 2 of the episode)",
+    "kill": "the process was killed by SIGKILL (out of memory?)",
+    "exit": "SystemExit: 3 (in step 2 of the episode)",
+}
+
+
+@pytest.mark.parametrize("way", DEATHS_OF_GAMES)
+def test_a_game_that_dies_loses_its_worker_s_episodes_and_is_built_anew(way, tmp_path, caplog):
+    pool = bombs(workers=2, way=way, lane_file=str(tmp_path / "first"))
+    assert sorted(len(handle.lanes) for handle in pool._handles) == [1, 2]
     workers = pids(pool)
     pool.reset()
-    pool.step(STEP)
-    with pytest.raises(WorkerError, match=headline) as death:
-        pool.step(STEP)
-    assert len(death.value.lanes) == 1 and f"lane {death.value.lanes[0]}" in str(death.value)
+    assert not pool.step(STEP).info["lost"].any()
+    step = pool.step(STEP)
+    lost = step.info["lost"].clone()
+    (dead,) = [k for k, handle in enumerate(pool._handles) if lost[handle.lanes].all()]
+    assert lost.nonzero().flatten().tolist() == pool._handles[dead].lanes, "and no other lane"
+    assert torch.equal(step.truncated, lost) and not step.terminated.any() and torch.equal(step.reward > 0, ~lost)
+    assert torch.equal(step.next.alive.all(1), ~lost) and step.next.avail.any(-1).all()
+    (warning,) = [record.message for record in caplog.records]
+    assert DEATHS_OF_GAMES[way] in warning and "lane" in warning and gone(workers[dead])
     if way == "raise":
-        assert "tests/support/games.py" in death.value.report and "Traceback" in death.value.report
+        assert "tests/support/games.py" in warning and "Traceback" in warning
+    step = pool.step(STEP)
+    assert torch.equal(step.info["lost"], lost) and not step.truncated.any()  # it is said until the next reset
+    obs = pool.reset()
+    assert obs.alive.all() and obs.obs.flatten().tolist() == [0, 0, 0]
+    for t in range(1, 11):
+        step = pool.step(STEP)
+        assert step.next.obs.flatten().tolist() == [t, t, t] and not step.info["lost"].any()
+    assert step.truncated.all() and len(caplog.records) == 1
+    workers = pids(pool)
+    pool.close()
     assert all(map(gone, workers))
+
+
+@pytest.mark.parametrize("where", ["reset", "step"])
+def test_a_game_that_dies_again_and_again_ends_the_pool(where, caplog):
+    """Lane 1 plays on; what counts is whether the dead worker's lanes finish an episode."""
+    pool = Pool(MakeBomb(way="raise", where=where, only=1), n_envs=2, workers=2)
+    with pytest.raises(WorkerError, match=r"lane 1.* 5 times without finishing an episode.*the bomb went off") as death:
+        for _ in range(5):
+            pool.reset()
+            for _ in range(10):
+                step = pool.step(STEP[:2])
+            assert step.info["lost"].tolist() == [False, True]
+    assert len(str(death.value).splitlines()) == 1 and "games.py" in death.value.report
+    assert len(caplog.records) == 4 and sum("Traceback" in record.message for record in caplog.records) == 1
     with pytest.raises(RuntimeError, match="closed"):
         pool.reset()
 
 
-def test_lanes_of_a_killed_worker_are_named():
+def test_deaths_are_counted_from_the_last_episode_that_ended():
+    pool = bombs(n_envs=1, workers=1)
+    for _ in range(7):
+        pool.reset()
+        os.kill(pids(pool)[0], signal.SIGKILL)
+        assert pool.step(STEP[:1]).info["lost"].all()
+        pool.reset()
+        for _ in range(10):
+            step = pool.step(STEP[:1])
+        assert step.truncated.all() and not step.info["lost"].any()
+    pool.close()
+
+
+def test_a_death_in_a_reset_is_told_by_the_next_step(tmp_path):
+    """In a reset of some lanes, the others of the dead worker are lost too."""
+    pool = bombs(n_envs=2, workers=1, way="kill", where="reset", second_reset=True)
+    pool.reset()
+    pool.step(STEP[:2])
+    obs = pool.reset(mask=torch.tensor([True, False]))
+    assert obs.avail.any(-1).all() and not obs.alive.any()
+    step = pool.step(STEP[:2])
+    assert step.info["lost"].all() and step.truncated.all() and not step.reward.any()
+    pool.close()
+
+
+def test_a_broken_promise_ends_the_pool_at_once(tmp_path, caplog):
+    pool = bombs(workers=3, way="mute", lane_file=str(tmp_path / "first"))
+    workers = pids(pool)
+    pool.reset()
+    pool.step(STEP)
+    with pytest.raises(WorkerError, match="left an agent without an available action") as death:
+        pool.step(STEP)
+    assert len(death.value.lanes) == 1 and f"lane {death.value.lanes[0]}" in str(death.value)
+    assert all(map(gone, workers)) and not caplog.records
+
+
+def test_lanes_of_a_killed_worker_are_named(caplog):
     pool = bombs(n_envs=5, workers=2)
     pool.reset()
     os.kill(pids(pool)[1], signal.SIGKILL)
-    with pytest.raises(WorkerError, match=r"lanes 3-4.*killed by SIGKILL") as death:
-        pool.step(torch.zeros(5, 1, dtype=torch.long))
-    assert death.value.lanes == [3, 4]
+    step = pool.step(torch.zeros(5, 1, dtype=torch.long))
+    assert step.info["lost"].tolist() == [False, False, False, True, True]
+    assert "lanes 3-4" in caplog.text and "killed by SIGKILL" in caplog.text
+    pool.close()
 
 
-def test_silent_worker_counts_as_failed():
-    pool = bombs(n_envs=1, workers=1, way="hang", where="reset")
+def test_a_silent_worker_counts_as_dead(caplog):
+    pool = bombs(n_envs=1, workers=1, way="hang", where="reset", timeout=None)
     pool.timeout = 1.0  # only now: starting the worker may take as long as it likes
     worker = pids(pool)[0]
-    with pytest.raises(WorkerError, match="no answer within 1 s"):
-        pool.reset()
-    assert gone(worker)
+    pool.reset()
+    assert pool.step(STEP[:1]).info["lost"].all()
+    assert "no answer within 1 s (env.timeout)" in caplog.text and gone(worker)
+    pool.close()
+
+
+@pytest.mark.parametrize("timeout", [0, -1.0])
+def test_the_time_limit_is_checked(timeout):
+    with pytest.raises(ConfigError, match=rf"env.timeout={timeout} must be above 0, or null"):
+        bombs(timeout=timeout)
 
 
 def test_failure_to_build_is_a_config_error():

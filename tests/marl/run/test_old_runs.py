@@ -14,6 +14,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from marl.core.types import ConfigError
+from marl.run.compose import option
 from marl.run.folders import read_config
 from marl.run.renames import OPTIONS, TARGETS, current
 from marl.run.teams import evaluate_team, load_trained, open_team
@@ -100,3 +101,10 @@ def test_a_share_of_0_meant_the_earliest_checkpoint_that_was_kept() -> None:
     fcp = {"_target_": "algos.sbc_population.BestResponse", "checkpoints": [0.0, 0.5, 1.0]}
     assert current({"algo": fcp})["algo"]["checkpoints"] == [1e-9, 0.5, 1.0]
     assert current({"algo": fcp | {"random_partner": True}})["algo"]["checkpoints"] == [0.0, 0.5, 1.0]
+
+
+def test_a_game_of_the_pool_is_the_same_one_as_before_it_had_a_time_limit() -> None:
+    old = {"env": {"_target_": "envs.wrappers.Wrapped", "env": {"_target_": "envs.gym.Gym", "workers": None}}}
+    new = {"_target_": "envs.adapters.gym.Gym", "workers": None, "timeout": 300}
+    assert current(old)["env"]["env"] == new and current({"env": {**new, "timeout": None}})["env"]["timeout"] is None
+    assert {option("env", name).timeout for name in ("lbf", "mpe/spread")} == {300}
