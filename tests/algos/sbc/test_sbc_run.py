@@ -42,7 +42,7 @@ def test_both_roles_learn_with_every_mixer(mixer: str, tmp_path: Path) -> None:
     written = rows(tmp_path / "run", "metrics")
     assert all(math.isfinite(value) for row in written for value in row.values())
     assert {"loss/td", "partner/loss/td", "sbc/return_free", "sbc/return_blocked", "sbc/pen_rate"} <= written[-1].keys()
-    untrained = trained(tmp_path / "short", "algo=sbc", *GOALS, f"mixer@algo.mixer={mixer}", "algo.warmup_episodes=99")
+    untrained = trained(tmp_path / "short", "algo=sbc", *GOALS, f"mixer@algo.mixer={mixer}", "algo.warmup_episodes=64")
     for role, weights in agents(state).items():
         assert differences(weights, agents(untrained)[role]), role
     assert state["algo"]["sets"]["weight"][:, [WEST, EAST]].min() > 0
@@ -78,7 +78,7 @@ def test_in_two_stages_partners_come_first_and_then_stay(tmp_path: Path) -> None
     options = ("algo=sbc_two_stage", *GOALS, "algo.partner_steps=120", "algo.epsilon.steps=100", "checkpoint.keep=9")
     first = trained(tmp_path / "run", *options, "train.total_steps=120")
     assert newest_state(tmp_path / "run")[1]["data"]["assign"].min() == 1, "nobody but partners"
-    fresh = trained(tmp_path / "fresh", *options, "algo.warmup_episodes=99")
+    fresh = trained(tmp_path / "fresh", *options, "algo.warmup_episodes=64")
     assert differences(agents(first)["learner"], agents(fresh)["learner"]) == []
     assert differences(agents(first)["partner"], agents(fresh)["partner"])
     second = trained(tmp_path / "run", *options)
