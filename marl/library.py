@@ -15,7 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from marl.core.checks import require_at_least
+from marl.core.checks import require_at_least, require_within, require_writable
 from marl.core.intervals import Interval, mean_interval
 from marl.core.protocols import VectorEnv
 from marl.core.seeding import globals_kept
@@ -31,7 +31,7 @@ from marl.run.folders import pick_checkpoint, read_config
 from marl.run.resume import called_as
 from marl.run.trainer import fit
 from marl.show.plot import run_curve
-from marl.show.record import film, save_gif
+from marl.show.record import MOST_FPS, film, save_gif
 
 __all__ = ["Run", "Team", "crossplay", "load", "make_env", "robustness", "train"]
 
@@ -83,6 +83,7 @@ def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> Vecto
         ConfigError: for a name or an option that does not exist, and for values out of range.
     """
     require_at_least("", 1, n_envs=n_envs)
+    require_at_least("", 0, seed=seed)
     cfg, _ = compose_with_choices([f"env={name}"], "evaluate")
     cfg.env = teams.with_options(cfg.env, options)
     return build.make_env(cfg, n_envs, seed)
@@ -172,7 +173,9 @@ class Team:
         path = Path(path)
         if path.suffix.lower() != ".gif":
             raise ConfigError(f"path={path} must end in .gif")
-        require_at_least("", 1, episodes=episodes, fps=fps)
+        require_at_least("", 1, episodes=episodes)
+        require_within("", 1, MOST_FPS, fps=fps)
+        require_writable("", files=True, path=path)
         team = self._open(1, seed, None)
         with closing(team.env):
             frames, _ = film(team, episodes)

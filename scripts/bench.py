@@ -15,9 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from marl.core.validation import validate
-from marl.measure.bench import rows
+from marl.measure.bench import check_rows, rows
 from marl.run.files import write_atomic
-from scripts.main import run
+from scripts.main import run, writable_file
 
 
 @contextmanager
@@ -34,6 +34,8 @@ def quiet(name: str) -> Iterator[None]:
 
 def main(cfg: DictConfig) -> None:
     validate(cfg)
+    check_rows(cfg)
+    writable_file(cfg)
     choices = HydraConfig.get().runtime.choices
     table = Table(title=f"{choices['env']}, {choices['algo']}")
     for column in ("row", "lanes", "threads", "value", "unit", "more"):

@@ -14,11 +14,12 @@ from marl.run.files import write_atomic
 from marl.run.progress import EpisodeProgress
 from marl.run.report import final_lines
 from marl.run.teams import evaluate_team, open_team
-from scripts.main import positive, run
+from scripts.main import positive, run, writable_file
 
 
 def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes", "n_envs")
+    writable_file(cfg)
     team = open_team(cfg, min(cfg.n_envs, cfg.episodes))
     with closing(team.env), EpisodeProgress(cfg.episodes) as progress:
         results = evaluate_team(team, cfg.episodes, progress.show)

@@ -10,10 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from marl.core.checks import require_choice
+from marl.core.checks import require_at_least, require_choice, require_threads
 from marl.measure.fidelity import check_team, find_teams
 from marl.run.files import write_atomic
-from scripts.main import CONF, positive, run
+from scripts.main import CONF, positive, run, writable_file
 
 COLUMNS = {"win_rates": ("win_rate", "return", "length"), "values": ("expected", "real", "residual", "residual_rms")}
 
@@ -28,6 +28,9 @@ def show(value: Any) -> str:
 def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes", "n_envs")
     require_choice("", COLUMNS, check=cfg.check)
+    require_at_least("", 0, seed=cfg.seed)
+    require_threads(cfg.threads)
+    writable_file(cfg)
     rows = []
     for name, agent in find_teams(Path(cfg.dir)):
         env = DictConfig(OmegaConf.merge(OmegaConf.load(CONF / "env/skirmish/base.yaml"), {"map": name}))

@@ -23,9 +23,10 @@ from numba.core import event
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from marl.core.checks import refuse_strange, require_at_least
+from marl.core.checks import refuse_strange, require_at_least, require_name, require_writable
 from marl.core.processes import follow_starter
 from marl.core.types import ConfigError, GameError
+from marl.core.validation import refuse_early
 from marl.run.checkpoint import CheckpointError
 from marl.run.compose import one_line, refuse_bases, register_configs, tree_folder
 from marl.run.files import WriteError
@@ -93,12 +94,16 @@ class Sweeps:
 
 
 class FollowSweep(Callback):
-    """Refuses to start what Slurm would not get. Around a sweep in other processes it lets a signal to this one reach
-    all runs, and this one wait until they have saved."""
+    """Refuses, before any folder is made, names that lead elsewhere, numbers that are none and what Slurm would not
+    get. Around a sweep in other processes it lets a signal to this one reach all runs, and this one wait until they
+    have saved."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if _launcher(config) == "SlurmLauncher":
             fail("launch=slurm needs -m; without it the run would be trained on this machine", 2)
+        with exit_codes():
+            refuse_early(config)
+            refuse_bases(config.hydra.runtime.choices)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if _launcher(config) == "SlurmLauncher" and shutil.which("srun") is None:
@@ -140,6 +145,13 @@ CONF = tree_folder()
 def positive(cfg: DictConfig, *keys: str) -> None:
     """Refuse values below one."""
     require_at_least("", 1, **{key: cfg[key] for key in keys})
+
+
+def writable_file(cfg: DictConfig) -> None:
+    """Refuse ``out=FILE`` where no such file can be written, before the work that it is for."""
+    require_name(out=cfg.out)
+    if cfg.out is not None:
+        require_writable("", files=True, out=Path(cfg.out))
 
 
 def run(task: Task, config_name: str) -> None:

@@ -18,11 +18,12 @@ from marl.run.files import write_atomic
 from marl.run.folders import read_config
 from marl.run.teams import load_policy, with_options
 from marl.show.play import Chooser, Keyboard, Screen, legend, play, seats_of
-from scripts.main import positive, run
+from scripts.main import positive, run, writable_file
 
 
 def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes")
+    writable_file(cfg)
     require_positive("", pace=cfg.pace, or_null=True)
     if (cfg.run is None) == (cfg.policy is None):
         raise ConfigError("give the partners, either as run=DIR (a run folder) or as policy=NAME with env=NAME")

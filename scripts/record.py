@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from marl.core.checks import require_within, require_writable
 from marl.core.types import ConfigError
-from marl.run.teams import open_team
-from marl.show.record import film, save_gif
+from marl.run.teams import open_team, require_fitted
+from marl.show.record import MOST_FPS, film, save_gif
 from marl.show.window import Window, WindowClosed
 from scripts.main import positive, run
 
@@ -38,13 +39,16 @@ def show(cfg: DictConfig) -> None:
 
 
 def main(cfg: DictConfig) -> None:
-    positive(cfg, "episodes", "fps")
+    positive(cfg, "episodes")
+    require_within("", 1, MOST_FPS, fps=cfg.fps)
     if cfg.show:
         return show(cfg)
     out = Path(cfg.out or Path(cfg.run or ".") / "episode.gif")
     if out.suffix.lower() != ".gif":
         raise ConfigError(f"out={cfg.out} must end in .gif")
+    require_writable("", files=True, out=out)
     team = open_team(cfg, 1)
+    require_fitted(team.attack)
     with closing(team.env):
         frames, results = film(team, cfg.episodes)
     save_gif(frames, out, cfg.fps)

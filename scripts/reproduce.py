@@ -18,13 +18,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO
 
-import hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
+from marl.core.checks import require_below, require_name, require_writable
 from marl.core.config import SCHEMAS, plain
 from marl.core.processes import started_with
 from marl.core.types import ConfigError
+from marl.core.validation import validate
+from marl.run.compose import compose
 from marl.run.jobs import Stopped, run_jobs
 from marl.run.lock import held
 from marl.run.progress import JobProgress
@@ -51,9 +53,20 @@ class Command:
         return [sys.executable, "-m", f"scripts.{self.script}", *self.words]
 
 
+def words_of(line: str, key: str) -> list[str]:
+    """Return the words of a command line. Raise ConfigError, naming ``key``, where it has none or a quote is open."""
+    try:
+        words = shlex.split(line)
+    except ValueError as error:
+        raise ConfigError(f"{key}: '{line}' is no command line: {error}") from error
+    if not words:
+        raise ConfigError(f"{key} has an empty line; it must be a script's options")
+    return words
+
+
 def runs_of(sweep: str, more: list[str]) -> list[Command]:
     """Return the single runs of a sweep, in Hydra's grammar and order: ``algo=vdn,qmix seed=range(3)`` is six."""
-    overrides = OverridesParser.create().parse_overrides([*shlex.split(sweep), *more])
+    overrides = OverridesParser.create().parse_overrides([*words_of(sweep, "table.train"), *more])
     values = [
         [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
         if one.is_sweep_override()
@@ -65,7 +78,8 @@ def runs_of(sweep: str, more: list[str]) -> list[Command]:
 
 def measurement(name: str, line: str, folder: Path, jobs: int) -> Command:
     """Return ``line``, a script and its options, changed to leave ``folder/name.json`` and its picture."""
-    script, *words = shlex.split(line)
+    script, *words = words_of(line, f"table.measure.{name}")
+    require_below("results", **{f"table.measure.{name}": name})
     options = {key: {field.name for field in fields(schema)} for key, schema in SCHEMAS.items()}
     able = sorted(key for key in options if "results" in options[key] and key != "reproduce")
     if script not in able:
@@ -132,11 +146,17 @@ def measure_all(commands: list[Command], stop: StopRequest) -> int:
 def check(commands: list[Command]) -> None:
     """Compose each command before anything starts."""
     for command in commands:
-        hydra.compose(command.script, overrides=list(command.words))
+        cfg = compose(*command.words, config=command.script)
+        if command.script == "train":
+            validate(cfg)
 
 
 def main(cfg: DictConfig) -> None:
     positive(cfg, "jobs")
+    require_name(results=cfg.results)
+    require_writable("", results=Path(cfg.results))
+    if not cfg.table.train and not cfg.table.measure:
+        raise ConfigError("table has neither runs to train nor anything to measure")
     sweeps = [runs_of(sweep, plain(cfg.overrides)) for sweep in cfg.table.train]
     measured = [measurement(name, line, Path(cfg.results), cfg.jobs) for name, line in cfg.table.measure.items()]
     check([sweep[0] for sweep in sweeps] + measured)

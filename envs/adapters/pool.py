@@ -44,8 +44,9 @@ def require_package(package: str) -> None:
     """Raise ConfigError that says what to type if ``package`` (its first dotted part) is not installed."""
     root = package.split(".")[0]
     if importlib.util.find_spec(root) is None:
-        how = INSTALL.get(root, f"pip install {root}")
-        raise ConfigError(f"the environment needs the package '{root}', which is not installed: {how}")
+        if root in INSTALL:
+            raise ConfigError(f"the environment needs the package '{root}', which is not installed: {INSTALL[root]}")
+        raise ConfigError(f"no module of the name '{root}' is found; check the spelling, or install the game's package")
 
 
 def require_gymnasium(env: str) -> None:

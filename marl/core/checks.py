@@ -112,7 +112,9 @@ def refuse_strange(cfg: DictConfig, section: str = "") -> None:
     known = [field.name for field in fields(schema)] if is_dataclass(schema) else None
     for name, value in cfg.items_ex(resolve=False):
         key = f"{section}.{name!s}" if section else str(name)
-        if known is not None and name not in known and key != "hydra":
+        if key == "hydra":  # what Hydra keeps for itself
+            continue
+        if known is not None and name not in known:
             raise ConfigError(f"{key} is not an option; there are {', '.join(known)}")
         if isinstance(value, DictConfig) and not (value._is_none() or value._is_missing()):
             refuse_strange(value, key)

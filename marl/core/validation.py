@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import get_args
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from marl.core.checks import (
     refuse_strange,
@@ -19,11 +19,20 @@ from marl.core.config import ProgressMode, ResumeMode
 from marl.core.types import ConfigError
 
 
-def validate(cfg: DictConfig) -> None:
-    """Refuse top-level options that are out of range. Raise ConfigError."""
+def refuse_early(cfg: DictConfig) -> None:
+    """Refuse what can be refused before the folder of a run exists: strange keys and numbers, and names that lead out
+    of ``runs_dir``. Raise ConfigError."""
     refuse_strange(cfg)
     require_name(runs_dir=cfg.runs_dir)
-    require_below("runs_dir", name=cfg.name, run_path=cfg.run_path)
+    require_below("runs_dir", name=cfg.name)
+    path = OmegaConf.to_container(cfg, resolve=False)["run_path"]  # type: ignore[call-overload, index]
+    if "${" not in path:  # otherwise it begins with the name
+        require_below("runs_dir", run_path=path)
+
+
+def validate(cfg: DictConfig) -> None:
+    """Refuse top-level options that are out of range. Raise ConfigError."""
+    refuse_early(cfg)
     require_at_least("train", 1, **{key: cfg.train[key] for key in ("total_steps", "n_envs")})
     require_at_least("train", 0, attack_start=cfg.train.attack_start)
     require_share("train", attack_fraction=cfg.train.attack_fraction)
@@ -44,7 +53,7 @@ def _require_room(cfg: DictConfig) -> None:
     if "warmup_episodes" not in cfg.algo:  # it does not wait, or its batches are no episodes
         return
     for key in ("warmup_episodes", "batch_size"):
-        if cfg.replay.capacity < cfg.algo[key]:
+        if key in cfg.algo and cfg.replay.capacity < cfg.algo[key]:
             raise ConfigError(
                 f"replay.capacity={cfg.replay.capacity} is smaller than algo.{key}={cfg.algo[key]}: "
                 "nothing would ever be learnt"

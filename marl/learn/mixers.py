@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from marl.core.checks import require_at_least
 from marl.core.networks import stacked_mlp
-from marl.core.types import EnvSpec
+from marl.core.types import ConfigError, EnvSpec
 
 
 class Mixer(nn.Module):
@@ -92,6 +92,10 @@ class QPlex(Mixer):
     ) -> None:
         super().__init__()
         require_at_least("mixer", 1, hypernet_dim=hypernet_dim, n_kernels=n_kernels, kernel_dim=kernel_dim)
+        if spec.state_dim == 0:
+            raise ConfigError(
+                "mixer=qplex weighs advantages by the state, and this game's is empty; choose vdn or qmix"
+            )
         self.stop_advantage, self.transform = stop_advantage, transform
         n, S, self.n_actions, self.n_kernels = spec.n_agents, spec.state_dim, spec.n_actions, n_kernels
         if transform:

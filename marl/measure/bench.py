@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from marl.core.checks import require_choice, require_positive
-from marl.core.config import resolved
+from marl.core.checks import require_at_least, require_choice, require_positive
+from marl.core.config import pick_device, resolved
 from marl.core.protocols import Measured, VectorEnv, View, Yardstick, attacks_within
 from marl.core.seeding import Streams
 from marl.learn.policy import random_available
@@ -162,10 +162,19 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
                "peak_mib": peak_memory()}  # fmt: skip
 
 
-def rows(cfg: DictConfig) -> Iterator[Row]:
-    """Measure every row that ``cfg`` asks for, for one thread and for all, or for ``cfg.threads``."""
+def check_rows(cfg: DictConfig) -> None:
+    """Raise ConfigError for options that no row can be measured with."""
     require_choice("", ROWS, only=cfg.only, or_null=True)
     require_positive("", seconds=cfg.seconds)
+    require_at_least("", 0, warmup_steps=cfg.warmup_steps)
+    pick_device(cfg.device)
+    if cfg.yardstick is not None:
+        factory(cfg.yardstick, "yardstick")
+
+
+def rows(cfg: DictConfig) -> Iterator[Row]:
+    """Measure every row that ``cfg`` asks for, for one thread and for all, or for ``cfg.threads``."""
+    check_rows(cfg)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     for threads in dict.fromkeys([cfg.threads] if cfg.threads else [1, cores]):
         use_threads(threads)

@@ -19,10 +19,11 @@ from marl.core.checks import require_share
 from marl.core.config import plain
 from marl.core.protocols import NoAttack, Policy
 from marl.core.seeding import Streams, derive
-from marl.core.types import Carry, ConfigError, EnvSpec, Obs, core_fields
+from marl.core.types import Carry, ConfigError, Obs, core_fields
 from marl.learn.lineup import Lineup
 from marl.learn.policy import mix_random
 from marl.measure import matrix
+from marl.measure.beforehand import Games, check_players, game_spec
 from marl.measure.crossplay_scores import Cell, CrossMatrix, Sheet, find_limits, methods, score_pair
 from marl.measure.entrants import Entrant, Tree, from_runs, same_game
 from marl.measure.matrix import Episodes, Tell, content_key, digest
@@ -87,12 +88,6 @@ class Slipping:
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         actions, carry, extras = self.policy.act(obs, carry, explore=explore, gen=gen)
         return mix_random(actions, obs.avail, self.epsilon, gen), carry, extras
-
-
-def game_spec(env: Tree) -> EnvSpec:
-    """Return the sizes of the game, which is made once for that."""
-    with closing(make_env(OmegaConf.create({"env": env}), 1, 0)) as made:
-        return made.spec
 
 
 def seat(players: Sequence[Entrant], setting: Setting) -> Seating:
@@ -168,8 +163,12 @@ def run(cfg: DictConfig, env_name: str | None) -> CrossMatrix:
     options = matrix.read_options(cfg)
     require_share("", epsilon=cfg.epsilon)
     setting = Setting(**options, epsilon=cfg.epsilon)
-    rows = find_rows(cfg, env_name)
+    rows, games = find_rows(cfg, env_name), Games()
     partners = read_populations(plain(cfg.partners), rows[0].env, rows[0].task)
+    if cfg.env is not None:
+        check_players(rows, games, "env")
+    for partner in partners:
+        check_players([partner.entrant, *partner.responses], games, f"partners.{partner.population}")
     plan = plan_seatings(rows, partners, cfg.across, setting)
     every = plan.every()
     outcome = matrix.measure(every, cfg.jobs)

@@ -43,9 +43,9 @@ class Entrant:
         return f"{self.label} seed {self.seed}"
 
 
-def entries(given: Any) -> list[tuple[str | None, str]]:
-    """Return (name, pattern) of every entry of ``runs=``: a pattern, or a list of patterns and of ``{name: ..., path:
-    ...}``."""
+def entries(given: Any, key: str = "runs") -> list[tuple[str | None, str]]:
+    """Return (name, pattern) of every entry of the option ``key``: a pattern, or a list of patterns and of
+    ``{name: ..., path: ...}``."""
     found: list[tuple[str | None, str]] = []
     for item in given if isinstance(given, list) else [given]:
         if isinstance(item, dict) and item.keys() == {"name", "path"}:
@@ -53,7 +53,7 @@ def entries(given: Any) -> list[tuple[str | None, str]]:
         elif isinstance(item, str):
             found.append((None, item))
         else:
-            raise ConfigError(f"runs has {item}; an entry is a folder, a pattern, or {{name: ..., path: ...}}")
+            raise ConfigError(f"{key} has {item}; an entry is a folder, a pattern, or {{name: ..., path: ...}}")
     return found
 
 
@@ -81,7 +81,7 @@ def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "ru
     names that lie in different folders are told apart by the folder. Damaged runs are left out, and named. Raise
     ConfigError where none is left, and for two runs of a method with one seed."""
     found: dict[Path, tuple[Path, str | None]] = {}
-    for name, pattern in entries(given):
+    for name, pattern in entries(given, key):
         for folder in trained_runs(pattern, key):
             found.setdefault(folder.resolve(), (folder, name))
     entrants: dict[Path, Entrant] = {}

@@ -43,7 +43,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a different type for every kind of damage
-        raise ConfigError(f"policy.path={path} is not a state dict of tensors: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"policy.path={path} is not a state dict of tensors") from error
     if not isinstance(weights, Mapping) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ConfigError(f"policy.path={path} is not a state dict of tensors")
     return dict(weights)

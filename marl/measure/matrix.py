@@ -19,7 +19,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from omegaconf import DictConfig
 
-from marl.core.checks import require_at_least, require_choice
+from marl.core.checks import require_at_least, require_choice, require_name, require_writable
 from marl.core.config import pick_device
 from marl.core.seeding import globals_kept
 from marl.core.types import ConfigError
@@ -100,8 +100,12 @@ def read_options(cfg: DictConfig) -> dict[str, Any]:
     require_at_least("", 0, seed=cfg.seed)
     require_choice("", METRICS, metric=cfg.metric)
     use_threads(cfg.threads)
-    if cfg.results is not None and not cfg.results.endswith(".json"):
-        raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn beside it")
+    require_name(out=cfg.out, results=cfg.results)
+    require_writable("", out=Path(cfg.out))
+    if cfg.results is not None:
+        if not cfg.results.endswith(".json"):
+            raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn beside it")
+        require_writable("", files=True, results=Path(cfg.results))
     return {
         "episodes": cfg.episodes, "n_envs": cfg.n_envs, "seed": cfg.seed, "device": str(pick_device(cfg.device)),
         "threads": cfg.threads, "out": Path(cfg.out),

@@ -45,6 +45,9 @@ def read_populations(given: Any, env: Tree, task: str) -> list[Partner]:
         for key in node:
             if key not in KNOWN:
                 raise ConfigError(f"{section}.{key} is not known; a population has {', '.join(KNOWN)}")
+        for key in ("policies", "responses"):
+            if not isinstance(node.get(key) or {}, dict):
+                raise ConfigError(f"{section}.{key}={node[key]} must be given by name: +{section}.{key}.NAME=...")
         members = _from_runs(node, section, env, task) if node.get("runs") is not None else []
         members += [scripted(name, policy, section, env, task) for name, policy in (node.get("policies") or {}).items()]
         found += _answered(population, members, node.get("responses") or {}, section, env, task)
@@ -53,7 +56,7 @@ def read_populations(given: Any, env: Tree, task: str) -> list[Partner]:
 
 def _from_runs(node: Tree, section: str, env: Tree, task: str) -> list[Entrant]:
     entrants = []
-    for name, pattern in entries(node["runs"]):
+    for name, pattern in entries(node["runs"], f"{section}.runs"):
         for folder in trained_runs(pattern, f"{section}.runs"):
             steps = [None] if node.get("checkpoints") is None else nearest(folder, node["checkpoints"], section)
             for step in steps:

@@ -18,15 +18,16 @@ from typing import Any, Literal, get_args
 from omegaconf import DictConfig, OmegaConf
 
 from marl.core.checks import require_at_least, require_choice
-from marl.core.config import plain, resolved
+from marl.core.config import flatten, plain, resolved
 from marl.core.protocols import Fitting, attacks_within
 from marl.core.seeding import derive
 from marl.core.types import ConfigError
 from marl.measure import matrix
+from marl.measure.beforehand import ANY_GAME, Games, check_players, make_attack, why_impossible
 from marl.measure.entrants import Entrant, Tree, from_runs, imported, same_game
 from marl.measure.fitting import fit_attack, load_fit
 from marl.measure.matrix import Episodes, Tell
-from marl.measure.robustness_scores import Matrix, add_leads, check_versus, score_rows
+from marl.measure.robustness_scores import Matrix, add_leads, pick_versus, score_rows
 from marl.run.build import check_call, factory
 from marl.run.evaluate import evaluate
 from marl.run.files import save_tensors, write_atomic
@@ -34,6 +35,7 @@ from marl.run.resume import git_commit
 from marl.run.teams import open_team, with_options
 
 log = logging.getLogger(__name__)
+PARTS = ("columns", "baseline", "budget", "budget_unit")  # of a suite, beside what its values refer to
 FitTo = Literal["victim", "reference"]  # what an attack is fitted to: the row itself, or one team for all rows
 
 
@@ -131,6 +133,7 @@ class Cell:
 def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Column], str | None]:
     """Return the columns of a ``suite`` configuration that ``only`` names, and the name of the one that others are
     compared with. Raise ConfigError that names what is wrong, before anything is measured."""
+    _refuse_unused(suite)
     tree = OmegaConf.to_container(suite, resolve=True)
     assert isinstance(tree, dict)
     given = tree.get("columns") or {}
@@ -149,6 +152,15 @@ def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Colu
     return columns, baseline
 
 
+def _refuse_unused(suite: DictConfig) -> None:
+    """Refuse keys of a suite that are no part of it and that no other value refers to."""
+    raw = [str(value) for value in flatten(OmegaConf.to_container(suite)).values()]
+    if any("${" in value for value in raw):  # otherwise references have been resolved, and nothing can be told
+        for key in map(str, suite):
+            if key not in PARTS and not any(f".{key}}}" in value for value in raw):
+                raise ConfigError(f"suite.{key} changes nothing; a suite has {', '.join(PARTS)}")
+
+
 def merged(tree: Tree, changes: Tree | None) -> Tree:
     """Return a configuration with some of its options changed, at any depth."""
     return resolved(DictConfig(OmegaConf.merge(tree, changes or {})))
@@ -159,6 +171,8 @@ def _column(name: str, node: Any) -> Column:
     if not isinstance(node, dict) or "attack" not in node:
         raise ConfigError(f"{section} has no attack; give +attack@{section}.attack=NAME")
     _refuse_unknown(section, node, ("attack", "env", "fit", "tasks"))
+    if not isinstance(node.get("env") or {}, dict):
+        raise ConfigError(f"{section}.env={node['env']} must be options of the game; give +{section}.env.OPTION=VALUE")
     fit = node.get("fit")
     require_choice(section, get_args(FitTo), fit=fit, or_null=True)
     tasks = node.get("tasks") or {}
@@ -232,6 +246,8 @@ def find_entrants(
     """Return the rows, and what ``fit_on`` names; all in the game of ``cfg.env`` where one is given (``env_name``).
     ``option(group, name)`` gives the configuration that ``group=name`` selects."""
     env, runs, imports, fit_on = (plain(cfg[key]) for key in ("env", "runs", "imports", "fit_on"))
+    if not isinstance(imports or [], list):
+        raise ConfigError(f"imports={imports} must be a list of {{path: FILE, env: NAME}}, and name, mixer or policy")
     task = env_name.replace("/", "-") if env is not None and env_name is not None else None
     entrants = [] if runs is None else from_runs(runs, env, task)
     for item in imports or []:
@@ -256,7 +272,8 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
     setting = Setting(**matrix.read_options(cfg), fit_envs=cfg.fit.n_envs, fit_replay=cfg.fit.replay)
     columns, baseline = read_suite(cfg.suite, cfg.only)
     entrants, references = find_entrants(cfg, env_name, option)
-    check_versus(cfg.versus, entrants)
+    versus = pick_versus(cfg.versus, entrants)
+    check_rows(entrants, columns, given_env=cfg.env is not None)
     note_absent(columns, {entrant.task for entrant in entrants})
     plan = [[plan_cell(entrant, column, setting, references) for column in columns] for entrant in entrants]
     every = [cell for cells in plan for cell in cells]
@@ -264,13 +281,38 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
     names = [column.name for column in columns]
     found = [{name: matrix.read_cell(cell, outcome) for name, cell in zip(names, cells, strict=True)} for cells in plan]
     rows = score_rows(entrants, found, baseline, cfg.metric)
-    if cfg.versus is not None:
-        rows = add_leads(rows, cfg.versus, cfg.metric)
+    if versus is not None:
+        rows = add_leads(rows, versus, cfg.metric)
     about = matrix.provenance(every, setting) | {
         "columns": {c.name: {"attack": c.attack, "fit": c.fit, "env": c.env, "tasks": c.tasks} for c in columns},
         "fits": sorted({cell.fit.title for cell in every if cell.fit is not None}),
     }
-    return Matrix(suite_name, rows, names, baseline, cfg.metric, cfg.episodes, outcome.complete, about, cfg.versus)
+    return Matrix(suite_name, rows, names, baseline, cfg.metric, cfg.episodes, outcome.complete, about, versus)
+
+
+def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: bool) -> None:
+    """Raise ConfigError for rows that do not fit their game (runs fit their own), and for columns that no row can have:
+    options out of range, and something to fit where there is nothing, or the other way round."""
+    games = Games()
+    check_players([one for one in entrants if given_env or one.opens["run"] is None], games, "env")
+    for column in columns:
+        section = f"suite.columns.{column.name}"
+        reasons = []
+        for entrant in {one.task: one for one in entrants}.values():
+            here = column.on(entrant.task)
+            reasons.append(why_impossible(here.attack, here.env, entrant.env, games))
+        if (why := reasons[0]) is not None and None not in reasons:
+            raise ConfigError(f"{section}: {why}")
+        try:
+            made = make_attack(column.attack, ANY_GAME)
+        except ConfigError:  # a game that has all that this attack asks for is not for us to imagine
+            continue
+        learning = [part for _, part in attacks_within(made) if isinstance(part, Fitting)]
+        if column.fit is not None and not learning:
+            raise ConfigError(f"{section}.fit={column.fit}: {type(made).__name__} has nothing to fit; leave it out")
+        for part in learning if column.fit is None else []:
+            if part.needs_fit:
+                raise ConfigError(f"{section}: {type(part).__name__} must be fitted first; give {section}.fit=victim")
 
 
 def note_absent(columns: list[Column], tasks: set[str]) -> None:

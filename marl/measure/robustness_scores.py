@@ -172,11 +172,17 @@ def _together(level: Literal["method", "tasks"], task: str, label: str, groups: 
     return Row(level, task, label, tuple(seeds), cells)
 
 
-def check_versus(versus: str | None, entrants: list[Entrant]) -> None:
-    """Raise ConfigError where ``versus`` is given and no method has that name."""
+def pick_versus(versus: str | None, entrants: list[Entrant]) -> str | None:
+    """Return the name of the method that ``versus`` means: the name itself, or the only one that has it as a part
+    (whole words). Raise ConfigError, listing the names, where there is none or more than one."""
     labels = list(dict.fromkeys(entrant.label for entrant in entrants))
-    if versus is not None and versus not in labels:
-        raise ConfigError(f"versus={versus} is not a row of this matrix; there are {', '.join(labels)}")
+    if versus is None or versus in labels:
+        return versus
+    meant = [label for label in labels if f" {versus.strip()} " in f" {label} "]
+    if len(meant) != 1:
+        found = "means more than one row" if meant else "is not a row of this matrix"
+        raise ConfigError(f"versus={versus} {found}; there are {', '.join(meant or labels)}")
+    return meant[0]
 
 
 def add_leads(rows: list[Row], versus: str, metric: str) -> list[Row]:

@@ -73,7 +73,7 @@ def one_line(error: BaseException) -> str:
     """Return the error's own words on one line; for a choice that does not exist, with its nearest neighbours."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).partition("/")
-        if not name:
+        if not name and not str(error.missing_cfg_file).endswith("/"):
             return f"there is no configuration {group}.yaml"
         names = choices(group)
         near = nearest(name, names)

@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from marl.core.config import pick_device, plain
-from marl.core.protocols import Algorithm, Attack, MultiPolicy, Policy, VectorEnv
+from marl.core.protocols import Algorithm, Attack, Fitting, MultiPolicy, Policy, VectorEnv, attacks_within
 from marl.core.seeding import Streams
 from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields
 from marl.run import checkpoint
@@ -71,11 +71,23 @@ def open_imported(cfg: DictConfig, n_envs: int) -> Team:
 
 
 def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
-    """Evaluate a team in greedy episodes; see ``marl.run.evaluate.evaluate``."""
+    """Evaluate a team in greedy episodes; see ``marl.run.evaluate.evaluate``. Raise ConfigError where its attack has
+    not learnt about it yet."""
+    require_fitted(team.attack)
     return evaluate(
         team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
         attack_gen=team.streams["eval_attack"], device=team.device, on_round=on_round,
     )  # fmt: skip
+
+
+def require_fitted(attack: Attack) -> None:
+    """Refuse an attack that knows nothing yet of the team that it is to attack; raise ConfigError."""
+    for _, part in attacks_within(attack):
+        if isinstance(part, Fitting) and part.needs_fit:
+            raise ConfigError(
+                f"attack: {type(part).__name__} must first be fitted to the team; scripts.robustness does that, with "
+                "fit=victim in the attack's column"
+            )
 
 
 def with_options(env: DictConfig, options: Mapping[str, Any]) -> DictConfig:

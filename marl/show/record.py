@@ -17,6 +17,7 @@ from marl.show.overlay import mark
 from marl.show.window import Window
 
 LAST_FRAME_MS = 1500  # the outcome stays on screen
+MOST_FPS = 100  # a GIF counts time in hundredths of a second
 
 
 def frame(team: Team, moment: Moment | None) -> np.ndarray:

@@ -14,7 +14,8 @@ from PIL import Image
 from marl.core.config import resolved
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError, EnvSpec
-from marl.measure.crossplay import game_spec, seat
+from marl.measure.beforehand import game_spec
+from marl.measure.crossplay import seat
 from marl.measure.crossplay_scores import CrossMatrix, methods
 from marl.measure.entrants import from_run
 from marl.measure.partners import nearest, read_populations, with_member

@@ -13,7 +13,8 @@ from torch import Generator, Tensor
 
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 from marl.learn.policy import random_available
-from marl.measure.crossplay import Seating, Setting, game_spec, pair_up
+from marl.measure.beforehand import game_spec
+from marl.measure.crossplay import Seating, Setting, pair_up
 from marl.measure.crossplay_scores import Cell, Pair, Sheet, find_limits, score_pair
 from marl.measure.entrants import Entrant
 from marl.measure.matrix import Outcome, measure, read_cell

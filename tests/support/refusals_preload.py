@@ -7,11 +7,13 @@ import matplotlib
 import torch
 
 import marl
-from marl.run.compose import register_configs
+from marl.run.compose import compose, register_configs
 
 matplotlib.use("agg")
 torch.set_num_threads(1)
 register_configs()
+compose("env=toy/corridor")  # warms Hydra's parsers
+compose("runs=team", config="robustness")
 for package in ("marl", "algos", "attacks"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):
         importlib.import_module(module.name)

@@ -22,7 +22,7 @@ from marl.core.seeding import Streams
 from marl.core.types import ConfigError
 from marl.learn.lineup import Lineup
 from marl.learn.scripted import Idle, RandomPlay
-from marl.measure.crossplay import game_spec
+from marl.measure.beforehand import game_spec
 from marl.run.teams import load_policy
 from tests.marl.learn.test_scripted import population
 from tests.support.helpers import compose_train, make_spec

@@ -1,0 +1,78 @@
+"""What can be told before anything is measured: players that do not fit their game, attacks that fit none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import closing
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from marl.core.protocols import Attack
+from marl.core.seeding import Streams
+from marl.core.types import ConfigError, EnvSpec
+from marl.measure.entrants import Entrant, Tree, same_game
+from marl.run.build import call, factory, make_env
+from marl.run.teams import load_policy, with_options
+
+CPU = torch.device("cpu")
+ANY_GAME = EnvSpec(  # a game in which an attack lacks nothing
+    8, 8, 16, 16, 20, torch.full((16,), -1.0), torch.full((16,), 1.0), noop_action=0, idle_action=1,
+    about=torch.ones(8, 8, 16, dtype=torch.bool),
+)  # fmt: skip
+
+
+def game_spec(env: Tree) -> EnvSpec:
+    """Return the sizes of the game, which is made once for that."""
+    with closing(make_env(OmegaConf.create({"env": env}), 1, 0)) as made:
+        return made.spec
+
+
+class Games:
+    """The sizes of games, each made once."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[Tree, EnvSpec]] = []
+
+    def spec(self, env: Tree) -> EnvSpec:
+        """Return the sizes of the game ``env``. Raise ConfigError where it cannot be made."""
+        for known, spec in self._known:
+            if same_game(known, env):
+                return spec
+        self._known.append((env, game_spec(env)))
+        return self._known[-1][1]
+
+
+def check_players(players: Iterable[Entrant], games: Games, key: str) -> None:
+    """Raise ConfigError for players that do not fit the game that they are to play; ``key`` is the option that named
+    them."""
+    for player in players:
+        spec = games.spec(player.env)
+        try:
+            load_policy(player.opens, spec, CPU, Streams(0, CPU))
+        except ConfigError as error:
+            raise ConfigError(f"{key}: {player.who} cannot play {player.task}: {error}") from error
+
+
+def make_attack(attack: Tree, spec: EnvSpec) -> Attack:
+    """Make an attack. Raise ConfigError where its options are out of range, or the game lacks what it needs."""
+    made: Attack = call(factory(DictConfig(attack), "attack"), "attack", spec, CPU)
+    return made
+
+
+def why_impossible(attack: Tree, changes: Tree, env: Tree, games: Games) -> str | None:
+    """Return why nobody can be measured in the game ``env`` with its options ``changes`` under ``attack``; None where
+    it is possible, or where only this game lacks what the column is about."""
+    try:
+        make_attack(attack, ANY_GAME)
+    except ConfigError as error:
+        try:
+            make_attack(attack, games.spec(env))
+        except ConfigError:
+            return str(error)
+    if changes and changes.keys() <= env.keys():
+        try:
+            game_spec(OmegaConf.to_container(with_options(DictConfig(env), changes)))  # type: ignore[arg-type]
+        except ConfigError as error:
+            return str(error)
+    return None

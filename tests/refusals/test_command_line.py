@@ -1,0 +1,95 @@
+"""Words that Hydra cannot read, flags that do not exist, sweeps without -m, and folders that cannot be made."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.words import help_text
+from tests.support.refusals import Ground, faults
+
+TRAIN = "train env=toy/corridor train.total_steps=50 "
+CASES = {
+    TRAIN + "nonsense": "'nonsense' missing EQUAL",
+    TRAIN + "env": "'env' missing EQUAL",
+    TRAIN + "=5": "'=5' has no key; give key=value",
+    TRAIN + "+train.n_envs=2": "Either remove + prefix: 'train.n_envs=2'",
+    TRAIN + "algo=[qmix": "algo=[qmix names no option of algo",
+    TRAIN + "'algo.learner.lr=[1,2'": "no viable alternative at input '[1,2'",
+    TRAIN + "'algo={a:1'": "algo={a:1 names no option of algo",
+    TRAIN + "'algo={a:1}'": "algo={a:1} names no option of algo",
+    TRAIN + "'name=\"unbalanced'": 'name="unbalanced',
+    TRAIN + "'algo.learner.lr=${nothing}'": "Interpolation key 'nothing' not found",
+    TRAIN + "'algo.learner.lr=${algo.learner.lr}'": "Recursive interpolation",
+    TRAIN + "seed=0,1": "'seed=0,1' ... To sweep over it, add --multirun",
+    TRAIN + "algo=qmix,vdn": "'algo=qmix,vdn' ... To sweep over it, add --multirun",
+    TRAIN + "'seed=range(3)'": "'seed=range(3)' requires --multirun",
+    TRAIN + "'seed=choice(1,2)'": "'seed=choice(1,2)' requires --multirun",
+    TRAIN + "'seed=foo(1,2)'": "Unknown function 'foo'",
+    "evaluate run=team,rival": "'run=team,rival' ... To sweep over it, add --multirun",
+    TRAIN + "--nonsense": "unrecognized arguments: --nonsense; flags such as -m stand before or after all of key=value",
+    TRAIN + "-x": "unrecognized arguments: -x",
+    TRAIN + "-m seed=1,2": "unrecognized arguments: seed=1,2; flags such as -m stand before or after all of key=value",
+    TRAIN + "--cfg nothing": "invalid choice: 'nothing' (choose from",
+    TRAIN + "--config-name=nope": "there is no configuration nope.yaml",
+    TRAIN + "--config-path=nope": "'scripts.nope' not found",
+    TRAIN + "--config-dir=nope": "nope' not found",
+    TRAIN + "--config-dir=file": "file' not found",
+    TRAIN + "--run --multirun": "Only one of --run, --multirun",
+    "train -m env=toy/corridor seed=": "seed= ... could not be converted to Integer",
+    "evaluate --nonsense": "unrecognized arguments: --nonsense",
+    "robustness --help=yes": "--help",
+    TRAIN + "hydra.job.chdir=maybe": "hydra.job.chdir=maybe ... is not a valid bool",
+    TRAIN + "hydra.run.dir=file": "file: File exists",
+    TRAIN + "name=a/../../b": "name=a/../../b must name a folder below runs_dir",
+    TRAIN + "name=..": "name=.. must name a folder below runs_dir",
+    TRAIN + "name=../b": "name=../b must name a folder below runs_dir",
+    TRAIN + "name=/b": "name=/b must name a folder below runs_dir",
+    TRAIN + "name=": "name= must name a folder below runs_dir",
+    TRAIN + "name=null": "name=null ... not Optional",
+    TRAIN + "name=[a]": "name=[a]",
+    TRAIN + f"name={'a' * 300}": "has a part that is longer than 255 bytes",
+    TRAIN + "run_path=../x": "run_path=../x must name a folder below runs_dir",
+    TRAIN + "run_path=/x": "run_path=/x must name a folder below runs_dir",
+    TRAIN + "run_path=": "run_path= must name a folder below runs_dir",
+    TRAIN + "runs_dir=file": "file/default/toy-corridor/qmix-none/seed0: Not a directory",
+    TRAIN + "runs_dir=file/x": "file/x/default/toy-corridor/qmix-none/seed0: Not a directory",
+    TRAIN + "runs_dir=null": "runs_dir=null ... not Optional",
+    TRAIN + "runs_dir=/proc/nothing": "/proc/nothing",
+    TRAIN + "resume=must": "resume=must, but ... holds no usable checkpoint",
+    TRAIN + "init_from=nowhere": "init_from=nowhere is not a run folder",
+    TRAIN + "init_from=empty": "init_from=empty is not a run folder",
+    TRAIN + "init_from=other agent@algo.agent=gru algo.agent.hidden_dim=16": "init_from=other does not fit",
+    TRAIN + "algo=frozen algo.run=nowhere": "nowhere is not a run folder",
+    TRAIN + "algo=frozen algo.run=other": "does not fit",
+    TRAIN + "algo=fcp 'algo.runs=[nowhere]'": "nowhere",
+}
+HELP = {
+    "train --help": (
+        "Train a team",
+        "total_steps: 300000     # environment steps",
+        "algo: bc, count",
+        "sampler: uniform",
+    ),
+    "train --help algo=fim env=mpe/spread": ("influence: abs        # abs | sq", "env: mpe2.simple_spread_v3"),
+    "reproduce --help": ("dry_run: false", "only print the commands", "table: ibal_posts"),
+    "evaluate --help": ("checkpoint: null", "null: the newest", "attack: atla"),
+    "plot -h": ("last: 1",),
+}
+
+
+@pytest.mark.parametrize("line", CASES)
+def test_refused(ground: Ground, line: str) -> None:
+    assert faults(line, CASES[line], ground.answer(line)) == []
+
+
+@pytest.mark.parametrize("line", HELP)
+def test_help_says_what_the_files_say(ground: Ground, line: str) -> None:
+    answer = ground.answer(line)
+    assert (answer.code, answer.err, answer.changed) == (0, "", [])
+    assert [words for words in HELP[line] if words not in answer.out] == []
+
+
+def test_help_of_a_choice_is_its_file_or_its_part_of_a_file() -> None:
+    shown = help_text("train", "", ["algo=hsp", "attack=random", "algo=nope"])
+    assert "hsp: {defaults: [fcp], checkpoints: [1.0]}" in shown and "mep:" not in shown.partition("algo=hsp:")[2]
+    assert "attacks.random.RandomActions" in shown and "algo=nope: no options of its own" in shown
