@@ -17,11 +17,12 @@ from torch import Generator, Tensor
 from attacks.base import ActionAttack, as_victim
 from attacks.ega.learner import SoftLearner, attacker_inputs
 from attacks.ega.population import Archive, choice_policy, draw, pick_rows
-from marl.core.checks import require_at_least, require_choice, require_share
+from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.distributed import world
 from marl.core.protocols import Policy, Replay, View
 from marl.core.seeding import derive, restore
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
+from marl.learn.rhythm import Rhythm
 
 Turn = Literal["attackers", "team", "review", "nobody"]
 AfterFreeze = Literal["own_turns", "every_turn"]
@@ -31,9 +32,10 @@ class EGA(ActionAttack):
     """Each lane's attacker, drawn for the episode, hits one agent per step or nobody; the victim does its worst action.
 
     ``learner`` and ``archive`` are factories of ``SoftLearner`` (whose attackers are the population) and ``Archive``. A
-    generation is ``attacker_turns`` collections in which the attackers learn, ``updates`` steps each, ``team_turns`` in
-    which the team does, and ``review_turns`` in which nobody does: half of the lanes play the population, half the
-    archive, to find how good they are now. Then every attacker is offered to the archive, and the next population is
+    generation is ``attacker_episodes`` in which the attackers learn, a step per ``episodes_per_update`` of them, then
+    ``team_episodes`` in which the team does, and ``review_episodes`` in which nobody does: half of the lanes play the
+    population, half the archive, to find how good they are now. A collection belongs to the turn in which it begins;
+    what it plays beyond counts for the next. Then every attacker is offered to the archive, and the next population is
     selected from it; without an archive there is no review and the population goes on as it is. In the attackers' turns
     a share ``masked`` of the episodes has a third of its steps, or a beginning, without attacks.
 
@@ -54,10 +56,10 @@ class EGA(ActionAttack):
         budget_unit: Literal["step", "agent_action"],
         learner: Callable[..., SoftLearner],
         archive: Callable[..., Archive],
-        attacker_turns: int,
-        team_turns: int,
-        review_turns: int,
-        updates: int,
+        attacker_episodes: int,
+        team_episodes: int,
+        review_episodes: int,
+        episodes_per_update: float,
         masked: float,
         generations: int,
         freeze_after: int | None,
@@ -65,23 +67,23 @@ class EGA(ActionAttack):
         behaviour_rows: int,
     ) -> None:
         super().__init__(spec, device, budget=budget, budget_unit=budget_unit)
-        require_at_least("attack", 1, attacker_turns=attacker_turns, updates=updates)
+        require_at_least("attack", 1, attacker_episodes=attacker_episodes)
         require_at_least("attack", 1, generations=generations, behaviour_rows=behaviour_rows)
-        require_at_least("attack", 0, team_turns=team_turns, review_turns=review_turns)
+        require_at_least("attack", 0, team_episodes=team_episodes, review_episodes=review_episodes)
+        require_positive("attack", episodes_per_update=episodes_per_update)
         require_share("attack", masked=masked)
         require_choice("attack", get_args(AfterFreeze), after_freeze=after_freeze)
         if world()[1] > 1:
             raise ConfigError("learned attackers do not run under torchrun: one process trains them")
-        self.updates, self.masked = updates, masked
+        self.rhythm, self.masked = Rhythm.steady(episodes_per_update), masked
         self.generations, self.freeze_after, self.behaviour_rows = generations, freeze_after, behaviour_rows
         self.after_freeze = after_freeze
         self.dice = Generator().manual_seed(derive(torch.initial_seed(), "ega"))
         self.learner: SoftLearner = learner(spec, device, self.dice)
         self.archive: Archive = archive(self.learner.nets)
-        counts: dict[Turn, int] = {"attackers": attacker_turns, "team": team_turns}
-        counts["review"] = review_turns if self.archive.size else 0
-        self.turns = [turn for turn, count in counts.items() for _ in range(count)]
-        self.generation = self.collections = 0
+        self.turns: dict[Turn, int] = {"attackers": attacker_episodes, "team": team_episodes}
+        self.turns["review"] = review_episodes if self.archive.size else 0
+        self.generation = self.played = 0  # episodes of this generation
         self.returns = torch.zeros(2, self.learner.population)  # of the team under each in this generation: sum, count
         self.announced = self.is_fitting = self.training = False
 
@@ -94,15 +96,24 @@ class EGA(ActionAttack):
     @property
     def turn(self) -> Turn:
         """Return who learns from the next collection of training."""
-        turn = self.round[self.collections]
+        turn, _ = self.place()
         if not self.frozen or self.is_fitting:
             return turn
         return "team" if turn == "team" or self.after_freeze == "every_turn" else "nobody"
 
     @property
-    def round(self) -> list[Turn]:
-        """Return the turns of a generation."""
-        return [turn for turn in self.turns if turn != "team"] if self.is_fitting else self.turns
+    def round(self) -> dict[Turn, int]:
+        """Return the episodes of each turn of a generation."""
+        return {turn: count for turn, count in self.turns.items() if not (turn == "team" and self.is_fitting)}
+
+    def place(self) -> tuple[Turn, int]:
+        """Return whose turn it would be without a freeze, and how many of its episodes have been played."""
+        left = self.played
+        for turn, count in self.round.items():
+            if left < count:
+                return turn, left
+            left -= count
+        raise AssertionError("a generation ends with its last turn")
 
     def take_turn(self) -> bool:
         """Return whether the team learns from the next collection; called before those of training, never before a
@@ -121,7 +132,7 @@ class EGA(ActionAttack):
     @contextmanager
     def fitting(self) -> Iterator[None]:
         """Let only the attackers learn while the context is open; the victim stays as it is."""
-        self.is_fitting, self.collections = True, 0
+        self.is_fitting, self.played = True, 0
         try:
             yield
         finally:
@@ -195,19 +206,20 @@ class EGA(ActionAttack):
         if not self.training:
             return {}
         turn, fresh = self.turn, fresh.to(self.device)
+        first = self.place()[1] < clock.fresh  # the first collection of its turn
         episodes = self.with_budget(fresh).lanes(fresh.attacked)
         spared = self.spared.any(1)[fresh.attacked]
         metrics: Metrics = {}
-        if turn == "review" and self.round[self.collections - 1] != "review":
+        if turn == "review" and first:
             self.returns.zero_()  # what counts is how good they have become
         self.note_returns(episodes.lanes(~spared))
         if not self.frozen and turn != "review" and len(episodes):
             self.learner.remember(episodes)
         if turn == "attackers":
-            for _ in range(self.updates):
+            for _ in range(self.rhythm.due(clock)):
                 metrics = self.learner.update()
-        self.collections += 1
-        if self.collections == len(self.round):
+        self.played += clock.fresh
+        if self.played >= sum(self.round.values()):
             self.finish_generation(episodes)
         return metrics | {
             "attack/generation": torch.tensor(float(self.generation)),
@@ -247,7 +259,8 @@ class EGA(ActionAttack):
                     policy=self.learner.policy,
                     gen=self.dice,
                 )
-        self.generation, self.collections = self.generation + 1, 0
+        passed, self.played = divmod(self.played, sum(self.round.values()))
+        self.generation += passed
         self.returns.zero_()
         if self.archive.size and len(self.archive):
             self.learner.install(self.archive.select(self.learner.population, self.generation, self.dice))
@@ -259,7 +272,7 @@ class EGA(ActionAttack):
             "learner": self.learner.state_dict(),
             "archive": self.archive.state_dict(),
             "generation": self.generation,
-            "collections": self.collections,
+            "played": self.played,
             "returns": self.returns.clone(),
             "dice": self.dice.get_state(),
         }
@@ -267,6 +280,6 @@ class EGA(ActionAttack):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.archive.load_state_dict(state["archive"])
-        self.generation, self.collections = int(state["generation"]), int(state["collections"])
+        self.generation, self.played = int(state["generation"]), int(state["played"])
         self.returns = state["returns"].cpu().clone()
         restore(self.dice, state["dice"], "ega")

@@ -72,7 +72,10 @@ def current(config: dict[str, Any]) -> dict[str, Any]:
     if "train" in renamed:
         lanes = renamed["train"]["n_envs"]
         _count_episodes(renamed.get("algo", {}), lanes)
-        _count_episodes(renamed.get("attack", {}).get("foresight", {}), lanes)
+        attack = renamed.get("attack", {})
+        for one in (attack, *attack.get("attacks", {}).values()):
+            _count_episodes(one.get("foresight", {}), lanes)
+            _turns_in_episodes(one, lanes)
     return renamed
 
 
@@ -89,6 +92,15 @@ def _count_episodes(section: dict[str, Any], lanes: int) -> None:
     learner = section.get("learner", {})
     if learner.get("target_every") is not None:
         learner["target_every"] = _whole(learner["target_every"] * each)
+
+
+def _turns_in_episodes(attack: dict[str, Any], lanes: int) -> None:
+    """Replace turns of EGA and its kin, which were collections of ``lanes`` episodes, by episodes."""
+    for whose in ("attacker", "team", "review"):
+        if f"{whose}_turns" in attack:
+            attack[f"{whose}_episodes"] = attack.pop(f"{whose}_turns") * lanes
+    if "attacker_episodes" in attack and "updates" in attack:
+        attack["episodes_per_update"] = _whole(lanes / attack.pop("updates"))
 
 
 def _whole(number: float) -> float:

@@ -26,8 +26,8 @@ from tests.support.robustness_parts import column, entrant, fake, measured, sett
 pytestmark = pytest.mark.usefixtures("no_drawing")
 
 NAMES = [name for name in choices("attack") if name not in ("none", "mixture")]
-EGA = ("learner.batch_size=2", "learner.hidden_dim=8", "budget=2", "behaviour_rows=4", "attacker_turns=1",
-       "team_turns=1", "review_turns=1", "generations=2")  # fmt: skip
+EGA = ("learner.batch_size=2", "learner.hidden_dim=8", "budget=2", "behaviour_rows=4", "attacker_episodes=8",
+       "team_episodes=8", "review_episodes=8", "generations=2")  # fmt: skip
 IBAL = ("warmup_episodes=0", "k_max=1", "estimators.hidden_dim=16", "estimators.width=8", "estimators.group_width=8",
         "estimators.samples=16", "estimators.every=1", "estimators.fit_rounds=4")  # fmt: skip
 SMALL: dict[str, tuple[str, ...]] = {
@@ -185,7 +185,7 @@ def test_an_unfitted_part_is_refused_at_any_depth(depth: int, where: str, tmp_pa
 
 
 def test_a_part_that_is_never_drawn_needs_no_fit_and_takes_no_turn(team: Path, tmp_path: Path) -> None:
-    options = [*beside_random("ega"), "attack.attacks.it.team_turns=0", "attack.weights.it=0"]
+    options = [*beside_random("ega"), "attack.attacks.it.team_episodes=0", "attack.weights.it=0"]
     assert learns(tmp_path, options) == (False, True)
     opens = opened(team, tmp_path, options)
     cell = Cell("raw", "0", tmp_path / "0", opens, None, setting(tmp_path, episodes=8))

@@ -25,8 +25,8 @@ from tests.support.helpers import command, rows
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("env=toy/corridor", "train.total_steps=400", "train.n_envs=8", "eval.every=200", "eval.episodes=8",
-         "eval.final_episodes=8", "eval.n_envs=8", "replay.capacity=64", "algo.batch_size=8", "algo.warmup_episodes=8",
-         "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "log.every=100",
+         "eval.final_episodes=8", "eval.n_envs=8", "replay.capacity=64", "algo.batch_size=8",
+         "algo.episodes_per_update=1", "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "log.every=100",
          "log.tensorboard=false", "log.progress=off")  # fmt: skip
 
 

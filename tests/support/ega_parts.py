@@ -9,11 +9,11 @@ import torch
 from torch import Generator, Tensor
 
 from attacks.ega.attack import EGA
-from marl.core.types import Carry, Clock, EnvSpec, EpisodeBatch, Metrics, Obs, Step, core_fields
+from marl.core.types import Carry, EnvSpec, EpisodeBatch, Metrics, Obs, Step, core_fields
 from marl.learn.replay import EpisodeReplay
 from marl.run.build import factory
 from marl.run.collect import collect
-from tests.support.helpers import compose_train
+from tests.support.helpers import clock_after, compose_train
 
 LANES, STEPS, AGENTS = 16, 4, 3
 WEAK_STEP, WEAK_AGENT = 2, 1
@@ -72,7 +72,12 @@ class Steadfast:
 
 
 def make(tmp_path: Path, *overrides: str, name: str = "ega", spec: EnvSpec | None = None, seed: int = 0) -> EGA:
-    cfg = compose_train(tmp_path, f"attack={name}", *overrides)
+    turns = (
+        f"attack.{whose}_episodes={3 * LANES}" for whose in (["attacker"] if name == "ega" else ["attacker", "team"])
+    )
+    review = f"attack.review_episodes={LANES if name == 'ega' else 3 * LANES}"
+    pace = f"attack.episodes_per_update={LANES / (8 if name == 'ega' else 1)}"
+    cfg = compose_train(tmp_path, f"attack={name}", *turns, review, pace, *overrides)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         attack = factory(cfg.attack, "attack")(spec or WeakSpot().spec, "cpu")
@@ -90,7 +95,7 @@ def play(attack: EGA, seed: int = 0, victim: Any = None, attacked: Tensor | None
 
 
 def learn(attack: EGA, fresh: EpisodeBatch) -> Metrics:
-    return attack.update(EpisodeReplay(4, STEPS, fresh.fields), fresh, Steadfast(), Clock())
+    return attack.update(EpisodeReplay(4, STEPS, fresh.fields), fresh, Steadfast(), clock_after(len(fresh)))
 
 
 def fit(attack: EGA) -> int:

@@ -181,8 +181,8 @@ def test_a_spared_step_is_not_attacked(ega: Callable[..., EGA]) -> None:
 
 QUICK = (
     "attack.budget=1", "attack.learner.floor=0", "attack.learner.lr=0.005", "attack.learner.optimizer=adam",
-    "attack.learner.tau=0.05", "attack.learner.delta=0.3", "attack.updates=6", "attack.generations=12",
-    "attack.learner.batch_size=8", "attack.learner.hidden_dim=32",
+    "attack.learner.tau=0.05", "attack.learner.delta=0.3", "attack.generations=12",
+    f"attack.episodes_per_update={LANES / 6}", "attack.learner.batch_size=8", "attack.learner.hidden_dim=32",
 )  # fmt: skip
 
 
@@ -232,7 +232,7 @@ def test_the_archive_is_what_tests_play_against(ega: Callable[..., EGA]) -> None
 
 
 def test_quality_is_minus_the_teams_return_in_the_review(ega: Callable[..., EGA]) -> None:
-    attack = ega("attack.generations=1", "attack.review_turns=2")
+    attack = ega("attack.generations=1", f"attack.review_episodes={2 * LANES}")
     attack.archive.nearness = (1.0, 1.0)  # everybody is added
     with attack.fitting():
         for seed in range(3):
@@ -266,7 +266,7 @@ def test_a_victim_without_values_is_refused(ega: Callable[..., EGA]) -> None:
         ("attack.learner.delta=0.0", r"attack.learner.delta=0.0 must be within \(0, 1\)"),
         ("attack.learner.replay_capacity=39", "replay_capacity=39 is too small; a step takes 40 episodes"),
         ("attack.masked=1.5", r"attack.masked=1.5 must be within \[0, 1\]"),
-        ("attack.team_turns=-1", "attack.team_turns=-1 must be at least 0"),
+        ("attack.team_episodes=-1", "attack.team_episodes=-1 must be at least 0"),
         ("attack.generations=0", "attack.generations=0 must be at least 1"),
     ],
 )

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("no_drawing")
 
 SMALL = ("env=toy/corridor", "attack.learner.batch_size=2", "attack.learner.hidden_dim=8", "attack.budget=2",
          "attack.behaviour_rows=4")  # fmt: skip
-CYCLE = ("attack=romance", "attack.attacker_turns=2", "attack.team_turns=1", "attack.review_turns=1", *SMALL)
+CYCLE = ("attack=romance", "attack.attacker_episodes=16", "attack.team_episodes=8", "attack.review_episodes=8", *SMALL)
 
 
 def open_small(tmp_path: Path, *overrides: str) -> Run:
@@ -61,7 +61,7 @@ def test_turns_go_round_and_the_team_learns_only_in_its_own(after: str, then: li
 
 def test_a_frozen_romance_makes_as_many_updates_as_a_plain_run(tmp_path: Path) -> None:
     """Half of the turns are the team's, which makes twice the updates in each: 4 in a collection, on average 2."""
-    task = (*CYCLE, "attack.team_turns=3", "attack.freeze_after=2", "algo.episodes_per_update=2")
+    task = (*CYCLE, "attack.team_episodes=24", "attack.freeze_after=2", "algo.episodes_per_update=2")
     made = {}
     for after in ("own_turns", "every_turn"):
         run = open_small(tmp_path, *task, f"attack.after_freeze={after}")
@@ -77,7 +77,7 @@ def test_attacks_that_begin_later_let_the_team_learn_until_then(tmp_path: Path) 
     run = open_small(tmp_path, *CYCLE, "train.attack_start=100000")
     go_on(run, 3)
     run.close()
-    assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.collections == 0
+    assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.played == 0
 
 
 def test_a_review_plays_both_and_renews_the_archives_qualities(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_review_plays_both_and_renews_the_archives_qualities(tmp_path: Path) -
     attack = run.parts.attack
     assert isinstance(attack, EGA)
     while attack.generation < 1 or attack.turn != "review":
-        run.learn(run.collect())
+        go_on(run, 1)
     old = len(attack.archive)
     attack.archive.quality += 50.0
     before, stored = attack.archive.quality.clone(), attack.archive.weights.clone()
@@ -104,7 +104,7 @@ def test_a_review_plays_both_and_renews_the_archives_qualities(tmp_path: Path) -
 def test_training_under_attack_runs_and_resumes_exactly(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    task = (f"attack={name}", *SMALL, "attack.attacker_turns=1", "attack.team_turns=1", "attack.review_turns=1")
+    task = (f"attack={name}", *SMALL, *(f"attack.{whose}_episodes=8" for whose in ("attacker", "team", "review")))
     done = train(tmp_path / "whole", *task)
     with monkeypatch.context() as patch:
         at_collection(patch, 3, raise_signal(15))
@@ -121,13 +121,27 @@ def test_a_frozen_team_trains_its_attackers(tmp_path: Path) -> None:
     overrides = [o for o in TINY if not o.startswith(("algo.", "agent@"))]
     cfg = compose_train(
         tmp_path, *overrides, "algo=frozen", f"algo.run={tmp_path / 'team'}", "attack=ega", *SMALL,
-        "attack.attacker_turns=1", "attack.updates=2", "attack.review_turns=0",
+        "attack.attacker_episodes=8", "attack.review_episodes=0",
     )  # fmt: skip
     run = open_run(cfg, tmp_path / "run", {}, None)
     before = run.parts.algo.state_dict()
-    for _ in range(4):
-        run.learn(run.collect())
+    go_on(run, 4)
     run.close()
     assert isinstance(run.parts.attack, EGA) and run.parts.attack.generation == 4
     assert differences(before, run.parts.algo.state_dict()) == []
     assert differences(before, newest_state(tmp_path / "team")[0]["algo"]) == []
+
+
+@pytest.mark.parametrize("lanes", [2, 8, 32])
+def test_turns_share_the_episodes_alike_with_any_number_of_lanes(lanes: int, tmp_path: Path) -> None:
+    """Of 28 episodes 12 are the attackers', 12 the team's and 4 the review's: no multiples of 8 or 32."""
+    given = ("attack.attacker_episodes=12", "attack.team_episodes=12", "attack.review_episodes=4")
+    run = open_small(tmp_path, "attack=romance", *SMALL, *given, f"train.n_envs={lanes}")
+    attack, played = run.parts.attack, dict.fromkeys(("attackers", "team", "review"), 0)
+    assert isinstance(attack, EGA)
+    for _ in range(2 * 28 * 8 // lanes):  # sixteen generations
+        played[attack.turn] += lanes
+        go_on(run, 1)
+    run.close()
+    assert played == {"attackers": 16 * 12, "team": 16 * 12, "review": 16 * 4}
+    assert attack.generation == 16 and attack.played == 0

@@ -170,3 +170,9 @@ def test_older_runs_keep_their_rhythm(lanes: int, each: int, warm: int, batch: i
     assert now["algo"]["learner"]["target_every"] == pytest.approx(25 * lanes / each)
     assert now["attack"]["foresight"] == {"episodes_per_update": lanes / 2}
     assert "updates_per_collect" in stored["algo"], "what was read is not changed"
+
+
+def test_older_turns_are_counted_in_episodes() -> None:
+    turns = {"attacker_turns": 3, "team_turns": 2, "review_turns": 1, "updates": 8}
+    now = current({"train": {"n_envs": 32}, "attack": {"attacks": {"it": turns}}})["attack"]["attacks"]["it"]
+    assert now == {"attacker_episodes": 96, "team_episodes": 64, "review_episodes": 32, "episodes_per_update": 4}
