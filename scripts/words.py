@@ -101,5 +101,5 @@ def _option_text(group: str, name: str) -> str:
     shared = Path(folder, "options", group, above).with_suffix(".yaml")
     if not shared.is_file():
         return ""
-    found = re.search(rf"^{re.escape(key)}:.*(?:\n(?:[ #].*)?)*", shared.read_text(encoding="utf8"), re.MULTILINE)
+    found = re.search(rf"^{re.escape(key)}:.*(?:\n .*)*", shared.read_text(encoding="utf8"), re.MULTILINE)
     return found[0].rstrip() if found else ""
