@@ -9,12 +9,14 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from marl.measure import crossplay
+from marl.measure.matrix import check_outputs
 from marl.run.lock import held
 from marl.show.crossplay_report import publish, show, write
 from scripts.main import run
 
 
 def main(cfg: DictConfig) -> None:
+    check_outputs(cfg)
     with held(Path(cfg.out), "out"):
         matrix = crossplay.run(cfg, HydraConfig.get().runtime.choices.get("env"))
         show(matrix)

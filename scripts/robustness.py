@@ -9,6 +9,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from marl.measure import robustness
+from marl.measure.matrix import check_outputs
 from marl.run.compose import option
 from marl.run.lock import held
 from marl.show.robustness_report import publish, show, write
@@ -17,6 +18,7 @@ from scripts.main import run
 
 def main(cfg: DictConfig) -> None:
     choices = HydraConfig.get().runtime.choices
+    check_outputs(cfg)
     with held(Path(cfg.out), "out"):
         matrix = robustness.run(cfg, choices["suite"], choices.get("env"), option)
         show(matrix)

@@ -94,18 +94,23 @@ J = TypeVar("J", bound=Job)
 C = TypeVar("C", bound=Cell)
 
 
-def read_options(cfg: DictConfig) -> dict[str, Any]:
-    """Return the fields of ``Setting`` from a script's options. Raise ConfigError for what no matrix can have."""
-    require_at_least("", 1, episodes=cfg.episodes, n_envs=cfg.n_envs, jobs=cfg.jobs)
-    require_at_least("", 0, seed=cfg.seed)
-    require_choice("", METRICS, metric=cfg.metric)
-    use_threads(cfg.threads)
+def check_outputs(cfg: DictConfig) -> None:
+    """Raise ConfigError where the files of a matrix could not be written."""
     require_name(out=cfg.out, results=cfg.results)
     require_writable("", out=Path(cfg.out))
     if cfg.results is not None:
         if not cfg.results.endswith(".json"):
             raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn beside it")
         require_writable("", files=True, results=Path(cfg.results))
+
+
+def read_options(cfg: DictConfig) -> dict[str, Any]:
+    """Return the fields of ``Setting`` from a script's options. Raise ConfigError for what no matrix can have."""
+    require_at_least("", 1, episodes=cfg.episodes, n_envs=cfg.n_envs, jobs=cfg.jobs)
+    require_at_least("", 0, seed=cfg.seed)
+    require_choice("", METRICS, metric=cfg.metric)
+    use_threads(cfg.threads)
+    check_outputs(cfg)
     return {
         "episodes": cfg.episodes, "n_envs": cfg.n_envs, "seed": cfg.seed, "device": str(pick_device(cfg.device)),
         "threads": cfg.threads, "out": Path(cfg.out),

@@ -25,7 +25,7 @@ CASES = {
     TRAIN + "'seed=range(3)'": "'seed=range(3)' requires --multirun",
     TRAIN + "'seed=choice(1,2)'": "'seed=choice(1,2)' requires --multirun",
     TRAIN + "'seed=foo(1,2)'": "Unknown function 'foo'",
-    "evaluate run=team,rival": "'run=team,rival' ... To sweep over it, add --multirun",
+    "evaluate run=team,rival": "run=team,rival is not a run folder",
     TRAIN + "--nonsense": "unrecognized arguments: --nonsense; flags such as -m stand before or after all of key=value",
     TRAIN + "-x": "unrecognized arguments: -x",
     TRAIN + "-m seed=1,2": "unrecognized arguments: seed=1,2; flags such as -m stand before or after all of key=value",
