@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.utils._pytree import tree_map
 
-from marl.core.types import EpisodeBatch
+from marl.core.types import ConfigError, EpisodeBatch
 from marl.run import checkpoint
 from marl.run.evaluate import evaluate
 from marl.run.teams import load_trained
@@ -175,7 +175,7 @@ def test_a_mixture_of_devices_is_found(tmp_path: Path, monkeypatch: pytest.Monke
         with monkeypatch.context() as patch:
             load = checkpoint.load_state
             patch.setattr(checkpoint, "load_state", lambda folder: tree_map(to_gpu, load(folder)))
-            with pytest.raises(TypeError, match="convert cuda:0 device type tensor to numpy"):
+            with pytest.raises(ConfigError, match="convert cuda:0 device type tensor to numpy"):
                 on_gpu(tmp_path / "run", "algo=vdn", "train.total_steps=120")
         with monkeypatch.context() as patch:
             patch.setattr(EpisodeBatch, "to", lambda self, device: self)

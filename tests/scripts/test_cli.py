@@ -108,7 +108,7 @@ def test_train_refuses(argument: str, tmp_path: Path, capsys: pytest.CaptureFixt
         ("evaluate", ["run=nowhere", "n_envs=-2"], ("n_envs=-2", "at least 1")),
         ("evaluate", ["run=nowhere", "episode=5"], ("episode", "episodes")),
         ("record", ["run=nowhere"], ("run=nowhere", "config.json")),
-        ("record", ["run=nowhere", "fps=0"], ("fps=0", "at least 1")),
+        ("record", ["run=nowhere", "fps=0"], ("fps=0", "within [1, 100]")),
         ("plot", ["runs=nowhere/**"], ("runs=nowhere/**", "no run folder")),
         ("bench", ["only=speed"], ("only=speed", "env_random, rollout, attack, update, train, memory")),
         ("bench", ["seconds=0"], ("seconds=0", "above 0")),
