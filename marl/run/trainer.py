@@ -77,13 +77,15 @@ class Run:
             self.save_progress()
 
     def learn(self, fresh: EpisodeBatch) -> Metrics:
-        """Store the episodes and update the attack, and the algorithm if it is the team's turn. Raise
+        """Store the episodes and update the attack, and the algorithm if it is the team's turn. Where games have died
+        the attack, which knows the collection by its lanes, does not learn from what is left of it. Raise
         NonFiniteError."""
         p = self.parts
         p.algo.annotate(fresh)
         self.replay.add(fresh)
         metrics = p.algo.update(self.replay, fresh, self.clock) if self.team_learns else {}
-        metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
+        if len(fresh) == p.env.n_envs:
+            metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
         require_finite(metrics, p.algo, self.clock)
         for name, part in (("", p.algo), *attacks_within(p.attack)):
             if isinstance(part, Reporting) and distributed.world()[0] == 0:

@@ -47,6 +47,20 @@ def test_training_goes_on_and_counts_whole_episodes_only(
     assert rows(tmp_path / "run", "metrics")[-1]["env_steps"] <= clock["env_steps"]
 
 
+@pytest.mark.parametrize("attack", ["romance", "mixture"])
+def test_attacks_that_remember_their_lanes_survive_deaths(
+    attack: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    romance = ("learner.batch_size=2", "learner.hidden_dim=8", "budget=2", "behaviour_rows=4")
+    part = "attack." if attack == "romance" else "attack.attacks.it."
+    mixture = ("attack.weights.fgsm=0", "+attack@attack.attacks.it=romance", "+attack.weights.it=1")
+    words = (*(() if attack == "romance" else mixture), *(f"{part}{option}" for option in romance))
+    assert train(tmp_path / "run", *MORTAL, "+env.kwargs.after=60", *SELDOM, f"attack={attack}", *words)
+    assert len([record for record in caplog.records if "the simulator went away" in record.message]) >= 3
+    last = rows(tmp_path / "run", "metrics")[-1]
+    assert any(name.startswith("attack/generation") for name in last), "it learns from collections without deaths"
+
+
 def test_what_was_learnt_is_saved_when_no_game_can_be_kept_alive(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
