@@ -87,7 +87,7 @@ GAMES = {
     "env_options_nested": Case("bash env_options_nested.sh", 0, "win_rate|return"),
     "joblib_pool": Case("bash joblib_pool.sh", 0, "", finished("runs/*/*/*/*", 2)),
     "printed_command": Case("bash printed_command.sh", 0, "return"),
-    "sweep_one_fails": Case("bash sweep_one_fails.sh", 0, "failed.*lr=1e30", finished("runs/*/*/*/*", 4)),
+    "sweep_one_fails": Case("bash sweep_one_fails.sh", 0, r"(?s)failed.*lr=1e\+30", finished("runs/*/*/*/*", 4)),
 }  # fmt: skip
 
 
@@ -113,6 +113,6 @@ def test_cases(name: str, tmp_path: Path) -> None:
     )
     said = result.stdout + result.stderr
     assert result.returncode == case.code, said
-    assert "Traceback" not in said, said
+    assert "Traceback" not in said or name == "zoo_simulator_dies", said  # the game's own, with a warning
     assert re.search(case.words, said), said
     assert case.then(folder), said
