@@ -40,6 +40,18 @@ def load_members(
     return [team.member(str(name)) for name in members]  # 0 on a command line is a number
 
 
+def stages(folder: Path, shares: Sequence[float]) -> list[int]:
+    """Return the steps of the checkpoints nearest to ``shares`` of a run's training. Raise ConfigError where a share of
+    0, a team that has learnt nothing, would be one that has."""
+    steps = nearest_steps(folder, shares, "algo.runs")
+    if 0 in shares and steps[0] != 0:
+        raise ConfigError(
+            f"algo.runs: {folder} has no checkpoint of step 0, only from {steps[0]:,} on; train it with "
+            f"checkpoint.at_start=true, or ask for a share of {steps[0] / steps[-1]:.2g} instead of 0"
+        )
+    return steps
+
+
 class BestResponse(EgoAlgorithm):
     """The ego learns to play with the teams of other runs and with ``policies`` (factories by name), none of which
     learns. They play greedily, except for random actions with a probability that each episode draws from
@@ -68,7 +80,7 @@ class BestResponse(EgoAlgorithm):
         teams = [
             team
             for folder in folders
-            for step in nearest_steps(folder, checkpoints, "algo.runs")
+            for step in stages(folder, checkpoints)
             for team in load_members(folder, step, members, spec, self.device, gen)
         ]
         teams += [RandomPlay(spec, self.device)] if random_partner else []

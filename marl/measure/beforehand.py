@@ -12,6 +12,7 @@ from marl.core.protocols import Attack
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError, EnvSpec
 from marl.measure.entrants import Entrant, Tree, same_game
+from marl.measure.partners import Partner
 from marl.run.build import call, factory, make_env
 from marl.run.teams import load_policy, with_options
 
@@ -43,15 +44,33 @@ class Games:
         return self._known[-1][1]
 
 
+def why_not(player: Entrant, games: Games) -> str | None:
+    """Return why a player cannot play its game; None where it can."""
+    try:
+        load_policy(player.opens, games.spec(player.env), CPU, Streams(0, CPU))
+    except ConfigError as error:
+        return f"{player.who} cannot play {player.task}: {error}"
+    return None
+
+
 def check_players(players: Iterable[Entrant], games: Games, key: str) -> None:
     """Raise ConfigError for players that do not fit the game that they are to play; ``key`` is the option that named
     them."""
     for player in players:
-        spec = games.spec(player.env)
-        try:
-            load_policy(player.opens, spec, CPU, Streams(0, CPU))
-        except ConfigError as error:
-            raise ConfigError(f"{key}: {player.who} cannot play {player.task}: {error}") from error
+        if (reason := why_not(player, games)) is not None:
+            raise ConfigError(f"{key}: {reason}")
+
+
+def check_partners(partners: Iterable[Partner], games: Games) -> None:
+    """Raise ConfigError for a population in which nobody can play the game. Where some can, the others' cells say why
+    they cannot: ``partners=simple`` is for any game, and some games have no action that does nothing."""
+    reasons: dict[str, list[str | None]] = {}
+    for partner in partners:
+        reasons.setdefault(partner.population, []).append(why_not(partner.entrant, games))
+        check_players(partner.responses, games, f"partners.{partner.population}.responses")
+    for population, found in reasons.items():
+        if found[0] is not None and None not in found:
+            raise ConfigError(f"partners.{population}: {found[0]}")
 
 
 def make_attack(attack: Tree, spec: EnvSpec) -> Attack:

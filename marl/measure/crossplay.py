@@ -23,7 +23,7 @@ from marl.core.types import Carry, ConfigError, Obs, core_fields
 from marl.learn.lineup import Lineup
 from marl.learn.policy import mix_random
 from marl.measure import matrix
-from marl.measure.beforehand import Games, check_players, game_spec
+from marl.measure.beforehand import Games, check_partners, check_players, game_spec
 from marl.measure.crossplay_scores import Cell, CrossMatrix, Sheet, find_limits, methods, score_pair
 from marl.measure.entrants import Entrant, Tree, from_runs, same_game
 from marl.measure.matrix import Episodes, Tell, content_key, digest
@@ -167,8 +167,7 @@ def run(cfg: DictConfig, env_name: str | None) -> CrossMatrix:
     partners = read_populations(plain(cfg.partners), rows[0].env, rows[0].task)
     if cfg.env is not None:
         check_players(rows, games, "env")
-    for partner in partners:
-        check_players([partner.entrant, *partner.responses], games, f"partners.{partner.population}")
+    check_partners(partners, games)
     plan = plan_seatings(rows, partners, cfg.across, setting)
     every = plan.every()
     outcome = matrix.measure(every, cfg.jobs)

@@ -155,15 +155,10 @@ def saved_steps(run_dir: Path) -> list[int]:
 
 def nearest_steps(run_dir: Path, shares: Sequence[float], key: str) -> list[int]:
     """Return the steps of the checkpoints nearest to ``shares`` (0 to 1) of the newest one's step, each once, in order.
-    Raise ConfigError where there is no checkpoint, or none of step 0 for a share of 0."""
+    Raise ConfigError where there is no checkpoint."""
     steps = saved_steps(run_dir)
     if not steps:
         raise ConfigError(f"{key}: {run_dir} has no usable checkpoint")
-    if 0 in shares and steps[0] != 0:
-        raise ConfigError(
-            f"{key}: {run_dir} has no checkpoint of step 0, only from {steps[0]:,} on; train it with "
-            f"checkpoint.at_start=true, or ask for a share of {steps[0] / steps[-1]:.2g} instead of 0"
-        )
     return sorted({min(steps, key=lambda step: abs(step - share * steps[-1])) for share in shares})
 
 

@@ -69,7 +69,6 @@ def test_partners_of_a_run_are_a_population_with_their_own_responses(runs: Path,
     assert len(lines) == 5 and f'"sbc 2,{WEST} seed 0"' in lines[3]
 
 
-@pytest.mark.xfail(reason="partners are refused earlier; to be revised", strict=False)
 def test_a_member_that_there_is_not_leaves_a_reason(runs: Path, tmp_path: Path) -> None:
     found = crossplay(runs, tmp_path, f"+partners.blocked={{runs: '{runs}/sbc', members: ['25', none]}}")
     assert "member '25' is not known" in found["matrix"][0][1]["why"] and "mean" in found["matrix"][0][2]

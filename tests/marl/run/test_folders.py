@@ -81,7 +81,6 @@ def test_the_newest_checkpoint_or_the_one_that_is_asked_for(tmp_path: Path) -> N
         folders.pick_checkpoint(make_run(tmp_path / "fresh"), None, "algo.run")
 
 
-@pytest.mark.xfail(reason="partners are refused earlier; to be revised", strict=False)
 def test_checkpoints_nearest_to_shares_of_the_training(tmp_path: Path) -> None:
     """Of 1,000 steps, 0.5 means 500: 400 is nearer than 700; 0.9 means 900: 1,000 is nearer than 700."""
     run = make_run(tmp_path / "run", 100, 400, 700, 1000)
