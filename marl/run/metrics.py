@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +97,27 @@ class Writer:
         if not self.active:
             return
         for name in ("metrics.jsonl", "eval.jsonl"):
-            self._drop_after(run_dir / name, clock.env_steps)
+            self._keep(run_dir / name, lambda row: row.get("env_steps", 0) <= clock.env_steps)
         if tensorboard:
             self._tb = EventFile(run_dir / "tb", clock.env_steps + 1 if clock.env_steps else None)
 
     @staticmethod
-    def _drop_after(path: Path, env_steps: int) -> None:
+    def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
         if path.exists():
-            kept = "".join(line + "\n" for line, row in _lines(path) if row.get("env_steps", 0) <= env_steps)
+            kept = "".join(line + "\n" for line, row in _lines(path) if wanted(row))
             if kept.encode() != path.read_bytes():
                 write_atomic(path, kept)
+
+    def _drop_final(self, env_steps: int) -> None:
+        """Drop the final row that a run of so many steps has left if it was killed before it wrote DONE."""
+        path = self.run_dir / "eval.jsonl"
+
+        def again(row: dict[str, Any]) -> bool:
+            return bool(row.get("final")) and row.get("env_steps") == env_steps
+
+        if any(again(row) for row in read_rows(path)):
+            with expendable(path):
+                self._keep(path, lambda row: not again(row))
 
     def write(self, file: str, scalars: dict[str, float], clock: Clock, **extra: Any) -> None:
         """Write one row to ``file`` ("metrics" or "eval"), and the scalars to TensorBoard."""
@@ -120,13 +131,18 @@ class Writer:
             with expendable(self._tb.path):
                 self._tb.write(scalars, clock.env_steps)
 
-    def intervals(self, prefix: str, results: dict[str, Interval], clock: Clock, **extra: Any) -> dict[str, float]:
-        """Write test results, with their bounds in ``eval.jsonl``; return the means by scalar name."""
+    def intervals(
+        self, prefix: str, results: dict[str, Interval], clock: Clock, *, final: bool = False
+    ) -> dict[str, float]:
+        """Write test results, with their bounds in ``eval.jsonl``; return the means by scalar name. The ``final`` ones
+        of a step are written once."""
         means = {f"{prefix}/{name}": interval.mean for name, interval in results.items()}
         bounds = {f"{prefix}/{k}_{end}": getattr(i, end) for k, i in results.items() for end in ("low", "high")}
         finite = {key: value if math.isfinite(value) else None for key, value in bounds.items()}
         episodes = next(iter(results.values())).n
-        self.write("eval", means, clock, test_episodes=episodes, **finite, **extra)
+        if final and self.active:
+            self._drop_final(clock.env_steps)
+        self.write("eval", means, clock, test_episodes=episodes, **finite, **({"final": True} if final else {}))
         return means
 
 

@@ -273,10 +273,10 @@ def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, A
         say_start(run, found)
         clock, timer = run.clock, report.Timer()
         scalars: dict[str, float] = {}
-        if clock.env_steps == 0 and found is None and cfg.checkpoint.at_start and writer.active:
-            run.save(milestone=True)
-        if clock.env_steps == 0:
+        if found is None:  # a checkpoint of step 0 comes after its row
             scalars |= writer.intervals("eval", run.evaluate(cfg.eval.episodes), clock)
+            if cfg.checkpoint.at_start and writer.active:
+                run.save(milestone=True)
         while clock.env_steps < total and not distributed.broadcast(bool(stop)):
             before = clock.env_steps
             with timer("collect_s"):

@@ -124,6 +124,33 @@ def test_more_steps_continue_a_finished_run(straight: Path, tmp_path: Path) -> N
     assert len(final) == 2 and json.loads((longer / "DONE").read_text())["env_steps"] == final[1]
 
 
+def test_a_run_that_was_killed_just_before_done_has_its_last_row_once(straight: Path, tmp_path: Path) -> None:
+    killed = Path(shutil.copytree(straight, tmp_path / "killed"))
+    (killed / "DONE").unlink()
+    train(killed)
+    assert rows(killed, "eval") == rows(straight, "eval")
+
+
+@pytest.mark.parametrize("options", [(), ("checkpoint.at_start=true",)])
+def test_a_run_that_stopped_before_its_first_step_has_its_first_row_once(
+    options: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, broken, evaluate = tmp_path / "whole", tmp_path / "broken", Run.evaluate
+
+    def interrupted(self: Run, episodes: int) -> Any:
+        raise_signal(signal.SIGTERM)()
+        return evaluate(self, episodes)
+
+    train(whole, *options)
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "evaluate", interrupted)
+        assert train(broken, *options) == {}
+    assert newest_state(broken)[0]["clock"]["env_steps"] == 0
+    train(broken, *options)
+    assert_same_run(whole, broken)
+    assert rows(whole, "eval") == rows(broken, "eval")
+
+
 def test_a_finished_run_is_not_run_again(straight: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = {path: path.stat().st_mtime_ns for path in straight.rglob("*")}
     monkeypatch.setattr("marl.run.trainer.open_run", lambda *_: pytest.fail("built again"))
