@@ -31,7 +31,7 @@ def hints_of(function: Callable[..., Any], names: Mapping[str, Any] | None = Non
         try:
             hint = parameter.annotation
             found[name] = eval(hint, dict(known)) if isinstance(hint, str) else hint
-        except Exception:  # imported for type checkers only
+        except (NameError, AttributeError):  # a name that is imported for type checkers only
             continue
     return found
 

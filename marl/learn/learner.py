@@ -222,11 +222,9 @@ class ValueLearner:
                 for online, target in pairs:
                     for p, t in zip(online.parameters(), target.parameters(), strict=True):
                         t.lerp_(p, self.tau)
-        elif self.target_every is not None:
-            each = self.episodes_per_update
-            if crossed((self.updates - 1) * each, self.updates * each, self.target_every):
-                for online, target in pairs:
-                    target.load_state_dict(online.state_dict())
+        elif crossed((self.updates - 1) * (each := self.episodes_per_update), self.updates * each, self.target_every):
+            for online, target in pairs:
+                target.load_state_dict(online.state_dict())
 
     def networks(self) -> dict[str, nn.Module]:
         """Return every network by the name that messages and checkpoints use."""

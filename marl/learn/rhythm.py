@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from marl.core.checks import require_at_least, require_positive
 from marl.core.types import Clock
 
-ROUNDING = 1e-9  # counts of episodes are sums and products of floats, such as 0.1 * 30
+ROUNDING = 1e-12  # relative: counts of episodes are products of floats, such as 0.1 * 30
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Rhythm:
         """Return the number of updates of a run that has collected ``episodes``."""
         if episodes < self.start:
             return 0
-        return 1 + math.floor((episodes - self.warmup_episodes) / self.episodes_per_update + ROUNDING)
+        return 1 + multiples(episodes - self.warmup_episodes, self.episodes_per_update)
 
     def due(self, clock: Clock) -> int:
         """Return the number of updates to make after the newest collection."""
@@ -73,9 +73,15 @@ class Rhythm:
         )
 
 
-def crossed(before: float, after: float, every: float) -> bool:
-    """Return whether a multiple of ``every`` lies in (before, after]."""
-    return math.floor(before / every + ROUNDING) != math.floor(after / every + ROUNDING)
+def multiples(count: float, every: float) -> int:
+    """Return how many multiples of ``every`` lie in (0, count]."""
+    return math.floor(count / every * (1 + ROUNDING))
+
+
+def crossed(before: float, after: float, every: float | None) -> bool:
+    """Return whether a multiple of ``every`` (None: never) lies in (before, after]; stateless, so a resume keeps the
+    schedule."""
+    return every is not None and multiples(before, every) != multiples(after, every)
 
 
 def _far(a: float | None, b: float | None) -> bool:

@@ -21,6 +21,7 @@ from marl.core.seeding import globals_kept, globals_state, restore_globals, seed
 from marl.core.types import Clock, EpisodeBatch, GameError, Metrics
 from marl.core.validation import validate
 from marl.learn.replay import EpisodeReplay
+from marl.learn.rhythm import crossed
 from marl.run import checkpoint, report
 from marl.run.build import Parts, build, make_env, make_sampler
 from marl.run.collect import collect
@@ -237,11 +238,6 @@ def saved_if_games_fail(run: Run) -> Iterator[None]:
     except GameError:
         run.save_progress()
         raise
-
-
-def crossed(before: int, after: int, every: int | None) -> bool:
-    """Return whether a multiple of ``every`` lies in (before, after]; stateless, so a resume keeps the schedule."""
-    return every is not None and before // every != after // every
 
 
 def fit(cfg: DictConfig, run_dir: Path, draw: report.Draw | None = None) -> dict[str, Any]:

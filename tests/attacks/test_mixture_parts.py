@@ -19,7 +19,7 @@ from marl.run.compose import choices
 from marl.run.teams import evaluate_team, open_team
 from marl.run.trainer import Run, open_run
 from tests.attacks.ega.test_ega_turns import go_on
-from tests.marl.run.test_run import assert_same_run, at_collection, raise_signal
+from tests.marl.run.test_run import assert_resumes_exactly
 from tests.support.helpers import TINY, compose_train, differences, train
 from tests.support.robustness_parts import column, entrant, fake, measured, setting
 
@@ -98,13 +98,7 @@ def test_a_part_learns_in_a_mixture_what_learns_alone(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_training_under_a_mixture_resumes_exactly(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = (*beside_random(name), "train.total_steps=200")
-    done = train(tmp_path / "whole", *task)
-    with monkeypatch.context() as patch:
-        at_collection(patch, 3, raise_signal(15))
-        assert train(tmp_path / "broken", *task) == {}
-    assert train(tmp_path / "broken", *task) == done
-    assert_same_run(tmp_path / "whole", tmp_path / "broken")
+    assert_resumes_exactly(tmp_path, monkeypatch, *beside_random(name), "train.total_steps=200")
 
 
 def test_parts_that_write_reports_write_them_under_their_name(tmp_path: Path) -> None:

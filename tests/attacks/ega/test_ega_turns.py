@@ -10,7 +10,7 @@ import torch
 from attacks.ega.attack import EGA
 from marl.core.protocols import Alternating
 from marl.run.trainer import Run, open_run
-from tests.marl.run.test_run import assert_same_run, at_collection, raise_signal
+from tests.marl.run.test_run import assert_resumes_exactly
 from tests.support.helpers import TINY, compose_train, differences, newest_state, rows, train
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
@@ -105,13 +105,7 @@ def test_training_under_attack_runs_and_resumes_exactly(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = (f"attack={name}", *SMALL, *(f"attack.{whose}_episodes=8" for whose in ("attacker", "team", "review")))
-    done = train(tmp_path / "whole", *task)
-    with monkeypatch.context() as patch:
-        at_collection(patch, 3, raise_signal(15))
-        assert train(tmp_path / "broken", *task) == {}
-    assert train(tmp_path / "broken", *task) == done
-    assert_same_run(tmp_path / "whole", tmp_path / "broken")
-    last = rows(tmp_path / "whole", "metrics")[-1]
+    last = rows(assert_resumes_exactly(tmp_path, monkeypatch, *task), "metrics")[-1]
     assert last["attack/generation"] >= 1 and last["loss/attackers"] > 0 and last["updates"] > 0
     assert (last["attack/archive"] > 0) == (name in ("romance", "ega"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -71,8 +72,13 @@ def test_states_of_more_gpus_than_are_here_begin_anew(
 
 
 def test_states_of_gpus_are_left_alone_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    touched: list[Any] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    restore_globals(globals_state() | {"cuda": [FROM_A_GPU]})
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", touched.append)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", touched.append)
+    saved, expected = globals_state() | {"cuda": [FROM_A_GPU]}, torch.rand(3)
+    restore_globals(saved)
+    assert touched == [] and torch.equal(torch.rand(3), expected), "the CPU's generator is restored all the same"
 
 
 def test_every_generator_is_restored_by_one_function() -> None:

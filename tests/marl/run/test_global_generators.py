@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from marl.core.types import EnvSpec, EpisodeBatch, Forward, Step
 from marl.run import checkpoint
 from marl.run.build import build
 from marl.run.trainer import open_run
-from tests.marl.run.test_run import assert_same_run, at_collection, raise_signal
+from tests.marl.run.test_run import assert_resumes_exactly, assert_same_run
 from tests.support.helpers import TINY, compose_train, differences, newest_state, train
 
 GENERATORS = (random.random, np.random.rand, lambda: torch.rand(()).item())
@@ -84,14 +83,7 @@ def test_each_of_the_three_is_seeded() -> None:
 
 
 def test_a_resumed_run_draws_what_it_would_have_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done = train(whole, *HOOK, *NOISY)
-    with monkeypatch.context() as patch:
-        at_collection(patch, 3, raise_signal(signal.SIGTERM))
-        assert train(broken, *HOOK, *NOISY) == {}
-    disturb()
-    assert train(broken, *HOOK, *NOISY) == done
-    assert_same_run(whole, broken)
+    assert_resumes_exactly(tmp_path, monkeypatch, *HOOK, *NOISY, meanwhile=disturb)
 
 
 def test_evaluation_draws_apart_from_training(tmp_path: Path) -> None:

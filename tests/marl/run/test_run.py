@@ -16,10 +16,11 @@ import pytest
 import torch
 
 from marl.core.types import ConfigError, EpisodeBatch, Metrics
+from marl.learn.rhythm import crossed
 from marl.run import checkpoint
 from marl.run.files import WriteError
 from marl.run.metrics import NonFiniteError
-from marl.run.trainer import Run, crossed
+from marl.run.trainer import Run
 from tests.support.helpers import differences, newest_state, rows, train
 
 BATTLE = ("env=skirmish/3m", "train.n_envs=4", "eval.n_envs=4", "eval.episodes=4", "eval.final_episodes=4",
@@ -70,6 +71,28 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert rows(one, "eval") == rows(other, "eval")
 
 
+def assert_resumes_exactly(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *task: str,
+    number: int = signal.SIGTERM,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> Path:
+    """Train twice below ``folder``, the second time stopped by a signal after three collections and continued after
+    ``meanwhile``; compare both. Return the run that was not stopped."""
+    whole, broken = folder / "whole", folder / "broken"
+    done = train(whole, *task)
+    with monkeypatch.context() as patch:
+        at_collection(patch, 3, raise_signal(number))
+        assert train(broken, *task) == {}
+    assert not (broken / "DONE").exists()
+    assert 0 < newest_state(broken)[0]["clock"]["env_steps"] < newest_state(whole)[0]["clock"]["env_steps"]
+    meanwhile()
+    assert train(broken, *task) == done
+    assert_same_run(whole, broken)
+    return whole
+
+
 # resume
 
 
@@ -85,17 +108,11 @@ def assert_same_run(one: Path, other: Path) -> None:
 def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     task: tuple[str, ...], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    done = train(whole, *task)
-    with monkeypatch.context() as patch:
-        at_collection(patch, 3, raise_signal(getattr(signal, name)))
-        assert train(broken, *task) == {}
-    assert not (broken / "DONE").exists()
-    stopped = newest_state(broken)[0]["clock"]
-    assert 0 < stopped["env_steps"] < newest_state(whole)[0]["clock"]["env_steps"] and stopped["updates"] > 0
-    torch.manual_seed(99)  # what the process did meanwhile must not matter
-    assert train(broken, *task) == done
-    assert_same_run(whole, broken)
+    def meanwhile() -> None:  # what the process does then must not matter
+        assert newest_state(tmp_path / "broken")[0]["clock"]["updates"] > 0
+        torch.manual_seed(99)
+
+    assert_resumes_exactly(tmp_path, monkeypatch, *task, number=getattr(signal, name), meanwhile=meanwhile)
 
 
 def test_a_crashed_run_continues_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
