@@ -86,11 +86,32 @@ def exit_codes() -> Iterator[None]:
         sys.exit(130)
 
 
+class Kept:
+    """A file as it was: Hydra writes its own before it looks at the runs of a sweep."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before = (path.read_bytes(), path.stat()) if path.is_file() else None
+
+    def put_back(self) -> None:
+        """Make the file and its folder what they were."""
+        if not self.path.is_file():
+            return
+        if self.before is None:
+            with tidied(self.path.parent):
+                self.path.unlink()
+        elif self.path.read_bytes() != self.before[0] or self.path.stat().st_mtime_ns != self.before[1].st_mtime_ns:
+            content, stat = self.before
+            self.path.write_bytes(content)
+            os.utime(self.path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
 class Sweeps:
     """The sweep of this command, for the callback below, which Hydra makes."""
 
     current = Sweep()
     around = contextlib.ExitStack()
+    written: Kept | None = None
 
 
 class FollowSweep(Callback):
@@ -108,6 +129,7 @@ class FollowSweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if _launcher(config) == "SlurmLauncher" and shutil.which("srun") is None:
             fail("launch=slurm needs Slurm, but there is no srun on this machine; try launch=joblib", 2)
+        Sweeps.written = Kept(Path(config.hydra.sweep.dir) / "multirun.yaml")
         if _launcher(config) != "BasicLauncher":
             Sweeps.current.share(Path(config.hydra.sweep.dir))
             answer = "stopping once the runs in hand have saved; again to stop at once"
@@ -193,5 +215,7 @@ def run(task: Task, config_name: str) -> None:
         finally:
             Sweeps.around.close()
             entries = sweep.close()
+            if Sweeps.written is not None and all(entry.outcome == "failed" for entry in entries):
+                Sweeps.written.put_back()
         if (line := failures(entries)) is not None:
             raise UnfinishedError(line)

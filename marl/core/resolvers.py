@@ -53,8 +53,18 @@ def _by_map(default: Any, *exceptions: Any, _root_: DictConfig) -> Any:
     return dict(zip(exceptions[::2], exceptions[1::2], strict=True)).get(_root_.env.get("map"), default)
 
 
+def _updates_in(episodes: int, _root_: DictConfig) -> int:
+    """Return how many updates ``algo.episodes_per_update`` makes in so many episodes, at least one. A rhythm that is no
+    positive number is refused elsewhere."""
+    each = _root_.algo.get("episodes_per_update")
+    if isinstance(each, bool) or not isinstance(each, int | float) or each <= 0:
+        return episodes
+    return max(1, round(episodes / each))
+
+
 def register() -> None:
     """Make the resolvers known to OmegaConf; safe to call twice."""
     OmegaConf.register_new_resolver("variant", lambda overrides: _variant(list(overrides)), replace=True)
     OmegaConf.register_new_resolver("flat", lambda text: str(text).replace("/", "-"), replace=True)
     OmegaConf.register_new_resolver("by_map", _by_map, replace=True)
+    OmegaConf.register_new_resolver("updates_in", _updates_in, replace=True)

@@ -98,7 +98,7 @@ class Ground:
         (folder / "file").write_text("not what you are looking for\n")
         (folder / "empty").mkdir()
         (folder / "runs").mkdir()
-        (folder / "runs" / "kept").touch()  # an empty folder would be tidied away
+        (folder / "runs" / "multirun.yaml").write_text("# of a sweep before\n")
         code, _, err = in_a_child(prepare, cwd=folder)
         assert code == 0, err
 

@@ -62,3 +62,13 @@ def test_exceptions_by_map(tmp_path: Path) -> None:
     for battle, (budget, lr) in {"2s3z": (8, 0.0004), "3m": (4, 0.0004), "8m": (5, 0.0002), "MMM": (8, 0.0002)}.items():
         cfg = compose_train(tmp_path, "experiment=romance_smac", f"env=skirmish/{battle}", "init_from=x")
         assert (cfg.attack.budget, cfg.algo.learner.lr) == (budget, lr)
+
+
+def test_the_slow_model_of_laies_is_copied_every_200_episodes_at_any_rhythm(tmp_path: Path) -> None:
+    every = []
+    for given in ((), ("algo.episodes_per_update=8",), ("algo.episodes_per_update=300",)):
+        model = compose_train(tmp_path, "algo=laies", *given).algo.hooks.laies.model
+        every.append(model.slow_every)
+    assert every == [50, 25, 1]
+    table = compose_train(tmp_path, "experiment=sparse_battle_small/laies").algo.hooks.laies.model
+    assert table.slow_every == 25  # as it was made
