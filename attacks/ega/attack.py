@@ -34,8 +34,9 @@ class EGA(ActionAttack):
     ``learner`` and ``archive`` are factories of ``SoftLearner`` (whose attackers are the population) and ``Archive``. A
     generation is ``attacker_episodes`` in which the attackers learn, a step per ``episodes_per_update`` of them, then
     ``team_episodes`` in which the team does, and ``review_episodes`` in which nobody does: half of the lanes play the
-    population, half the archive, to find how good they are now. A collection belongs to the turn in which it begins;
-    what it plays beyond counts for the next. Then every attacker is offered to the archive, and the next population is
+    population, half the archive, to find how good they are now. A collection belongs to one turn; what it plays beyond
+    the turn's length is taken off the same turn of the next generations, so that shares are the same for any number of
+    lanes. Then every attacker is offered to the archive, and the next population is
     selected from it; without an archive there is no review and the population goes on as it is. In the attackers' turns
     a share ``masked`` of the episodes has a third of its steps, or a beginning, without attacks.
 
@@ -83,7 +84,8 @@ class EGA(ActionAttack):
         self.archive: Archive = archive(self.learner.nets)
         self.turns: dict[Turn, int] = {"attackers": attacker_episodes, "team": team_episodes}
         self.turns["review"] = review_episodes if self.archive.size else 0
-        self.generation = self.played = 0  # episodes of this generation
+        self.owed = dict(self.turns)  # episodes that each turn still has in this generation; below 0: played ahead
+        self.generation = 0
         self.returns = torch.zeros(2, self.learner.population)  # of the team under each in this generation: sum, count
         self.announced = self.is_fitting = self.training = False
 
@@ -96,7 +98,7 @@ class EGA(ActionAttack):
     @property
     def turn(self) -> Turn:
         """Return who learns from the next collection of training."""
-        turn, _ = self.place()
+        turn = self.nominal
         if not self.frozen or self.is_fitting:
             return turn
         return "team" if turn == "team" or self.after_freeze == "every_turn" else "nobody"
@@ -106,14 +108,10 @@ class EGA(ActionAttack):
         """Return the episodes of each turn of a generation."""
         return {turn: count for turn, count in self.turns.items() if not (turn == "team" and self.is_fitting)}
 
-    def place(self) -> tuple[Turn, int]:
-        """Return whose turn it would be without a freeze, and how many of its episodes have been played."""
-        left = self.played
-        for turn, count in self.round.items():
-            if left < count:
-                return turn, left
-            left -= count
-        raise AssertionError("a generation ends with its last turn")
+    @property
+    def nominal(self) -> Turn:
+        """Return whose turn it would be without a freeze: the first that is owed episodes."""
+        return next(turn for turn in self.round if self.owed[turn] > 0)
 
     def take_turn(self) -> bool:
         """Return whether the team learns from the next collection; called before those of training, never before a
@@ -132,7 +130,7 @@ class EGA(ActionAttack):
     @contextmanager
     def fitting(self) -> Iterator[None]:
         """Let only the attackers learn while the context is open; the victim stays as it is."""
-        self.is_fitting, self.played = True, 0
+        self.is_fitting, self.owed = True, dict(self.turns)
         try:
             yield
         finally:
@@ -206,7 +204,8 @@ class EGA(ActionAttack):
         if not self.training:
             return {}
         turn, fresh = self.turn, fresh.to(self.device)
-        first = self.place()[1] < clock.fresh  # the first collection of its turn
+        nominal = self.nominal
+        first = self.owed[nominal] > self.turns[nominal] - clock.fresh  # the first collection of its turn
         episodes = self.with_budget(fresh).lanes(fresh.attacked)
         spared = self.spared.any(1)[fresh.attacked]
         metrics: Metrics = {}
@@ -218,8 +217,8 @@ class EGA(ActionAttack):
         if turn == "attackers":
             for _ in range(self.rhythm.due(clock)):
                 metrics = self.learner.update()
-        self.played += clock.fresh
-        if self.played >= sum(self.round.values()):
+        self.owed[nominal] -= clock.fresh
+        if all(self.owed[turn] <= 0 for turn in self.round):
             self.finish_generation(episodes)
         return metrics | {
             "attack/generation": torch.tensor(float(self.generation)),
@@ -259,8 +258,10 @@ class EGA(ActionAttack):
                     policy=self.learner.policy,
                     gen=self.dice,
                 )
-        passed, self.played = divmod(self.played, sum(self.round.values()))
-        self.generation += passed
+        while all(self.owed[turn] <= 0 for turn in self.round):  # what was played ahead may fill several generations
+            self.generation += 1
+            for turn, count in self.round.items():
+                self.owed[turn] += count
         self.returns.zero_()
         if self.archive.size and len(self.archive):
             self.learner.install(self.archive.select(self.learner.population, self.generation, self.dice))
@@ -272,7 +273,7 @@ class EGA(ActionAttack):
             "learner": self.learner.state_dict(),
             "archive": self.archive.state_dict(),
             "generation": self.generation,
-            "played": self.played,
+            "owed": dict(self.owed),
             "returns": self.returns.clone(),
             "dice": self.dice.get_state(),
         }
@@ -280,6 +281,7 @@ class EGA(ActionAttack):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.archive.load_state_dict(state["archive"])
-        self.generation, self.played = int(state["generation"]), int(state["played"])
+        self.generation = int(state["generation"])
+        self.owed = dict(state.get("owed", self.turns))  # earlier versions counted otherwise: a generation begins anew
         self.returns = state["returns"].cpu().clone()
         restore(self.dice, state["dice"], "ega")

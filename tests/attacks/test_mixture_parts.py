@@ -98,7 +98,7 @@ def test_a_part_learns_in_a_mixture_what_learns_alone(name: str, tmp_path: Path)
 
 @pytest.mark.parametrize("name", NAMES)
 def test_training_under_a_mixture_resumes_exactly(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert_resumes_exactly(tmp_path, monkeypatch, *beside_random(name), "train.total_steps=200")
+    assert_resumes_exactly(tmp_path, monkeypatch, *beside_random(name), "train.total_steps=400")
 
 
 def test_parts_that_write_reports_write_them_under_their_name(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_attacks_that_begin_later_let_the_team_learn_until_then(tmp_path: Path) 
     run = open_small(tmp_path, *CYCLE, "train.attack_start=100000")
     go_on(run, 3)
     run.close()
-    assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.played == 0
+    assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.owed == run.parts.attack.turns
 
 
 def test_a_review_plays_both_and_renews_the_archives_qualities(tmp_path: Path) -> None:
@@ -127,15 +127,36 @@ def test_a_frozen_team_trains_its_attackers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("lanes", [2, 8, 32])
-def test_turns_share_the_episodes_alike_with_any_number_of_lanes(lanes: int, tmp_path: Path) -> None:
-    """Of 28 episodes 12 are the attackers', 12 the team's and 4 the review's: no multiples of 8 or 32."""
-    given = ("attack.attacker_episodes=12", "attack.team_episodes=12", "attack.review_episodes=4")
+@pytest.mark.parametrize("lengths", [(12, 12, 4), (16, 8, 8)], ids=["ragged", "a_generation_is_32"])
+def test_turns_share_the_episodes_alike_with_any_number_of_lanes(
+    lengths: tuple[int, int, int], lanes: int, tmp_path: Path
+) -> None:
+    """Also with turns that are no multiples of the lanes, and with a generation that is one collection."""
+    turns = dict(zip(("attackers", "team", "review"), lengths, strict=True))
+    given = (f"attack.{turn.removesuffix('s')}_episodes={count}" for turn, count in turns.items())
     run = open_small(tmp_path, "attack=romance", *SMALL, *given, f"train.n_envs={lanes}")
-    attack, played = run.parts.attack, dict.fromkeys(("attackers", "team", "review"), 0)
+    attack, played = run.parts.attack, dict.fromkeys(turns, 0)
     assert isinstance(attack, EGA)
-    for _ in range(2 * 28 * 8 // lanes):  # sixteen generations
+    for _ in range(sum(lengths) * 16 // lanes):  # sixteen generations
         played[attack.turn] += lanes
         go_on(run, 1)
     run.close()
-    assert played == {"attackers": 16 * 12, "team": 16 * 12, "review": 16 * 4}
-    assert attack.generation == 16 and attack.played == 0
+    assert played == {turn: 16 * count for turn, count in turns.items()}
+    assert attack.generation == 16 and attack.owed == attack.turns
+
+
+def test_what_a_collection_plays_ahead_is_taken_off_the_same_turn(tmp_path: Path) -> None:
+    """A generation of 16, 8 and 8 episodes and collections of 32: three collections fill three generations, the
+    attackers' share is half."""
+    run = open_small(tmp_path, *CYCLE, "train.n_envs=32")
+    attack, seen = run.parts.attack, []
+    assert isinstance(attack, EGA)
+    for _ in range(8):
+        seen.append((attack.turn, attack.generation))
+        go_on(run, 1)
+    run.close()
+    assert seen == [
+        ("attackers", 0), ("team", 0), ("review", 0),  # owed -16, -24, -24; then 0, -16, -16; then 16, -8, -8
+        ("attackers", 2),  # -16, -8, -8; then 0, 0, 0; then 16, 8, 8
+        ("attackers", 4), ("team", 4), ("review", 4), ("attackers", 6),
+    ]  # fmt: skip
