@@ -77,7 +77,8 @@ def test_attacks_that_begin_later_let_the_team_learn_until_then(tmp_path: Path) 
     run = open_small(tmp_path, *CYCLE, "train.attack_start=100000")
     go_on(run, 3)
     run.close()
-    assert run.clock.updates == 6 and isinstance(run.parts.attack, EGA) and run.parts.attack.owed == run.parts.attack.turns
+    attack = run.parts.attack
+    assert run.clock.updates == 6 and isinstance(attack, EGA) and attack.owed == attack.turns
 
 
 def test_a_review_plays_both_and_renews_the_archives_qualities(tmp_path: Path) -> None:
