@@ -14,6 +14,7 @@ from PIL import Image
 
 from marl.measure.robustness_scores import add_leads
 from marl.show.robustness_report import table, write
+from tests.marl.run.test_lock import holder, tree
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
 from tests.support.robustness_parts import NATURAL, TRIP, column, entrant, fake, matrix, measured, setting
@@ -88,6 +89,18 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def robustness(runs: Path, out: Path, *arguments: str) -> dict[str, Any]:
     command("robustness", f"runs=['{runs}/**']", f"out={out}", "episodes=10", "n_envs=4", *arguments)
     return json.loads((out / "matrix.json").read_text())
+
+
+@pytest.mark.parametrize("script", ["robustness", "crossplay"])
+def test_a_second_measurement_in_the_same_folder_is_refused(
+    script: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with holder(tmp_path / "out") as first:
+        before = tree(tmp_path)
+        line = refused(capsys, script, f"runs='{runs}/**'", f"out={tmp_path / 'out'}")
+        assert f"out={tmp_path / 'out'} is in use by process {first.pid}" in line
+        assert tree(tmp_path) == before
+        first.communicate("end\n")
 
 
 TRIPPED = ("suite.columns.random.attack.p=0.5", "suite.budget=3")

@@ -115,6 +115,15 @@ def test_a_stopped_and_resumed_run_equals_an_uninterrupted_one(
     assert_resumes_exactly(tmp_path, monkeypatch, *task, number=getattr(signal, name), meanwhile=meanwhile)
 
 
+def test_a_run_that_is_too_short_to_learn_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(tmp_path / "short", "algo.warmup_episodes=64", "algo.batch_size=64", "train.total_steps=100")
+    assert newest_state(tmp_path / "short")[0]["clock"]["updates"] == 0
+    assert "no update was made: 16 episodes were collected" in caplog.text
+    caplog.clear()
+    train(tmp_path / "long")
+    assert "no update was made" not in caplog.text
+
+
 def test_a_crashed_run_continues_from_its_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rows written after the checkpoint, and a truncated line, are dropped and written again."""
     often = ("log.every=1", "train.total_steps=600")
