@@ -21,9 +21,10 @@ SENT_TO_ALL = tuple(
 
 
 def ignore_signals() -> None:
-    """Leave it to the parent to decide when this process stops."""
+    """Leave it to the parent to decide when this process stops. A handler that does nothing, other than SIG_IGN, is not
+    inherited by the programs that this process starts: they would miss what asks them to stop before they listen."""
     for number in SENT_TO_ALL:
-        signal.signal(number, signal.SIG_IGN)
+        signal.signal(number, lambda *_: None)
 
 
 def parent_lost(parent: int) -> bool:

@@ -82,4 +82,5 @@ def _work(work: Work[J, R], job: J) -> R:
         if _halt.is_set():
             raise Stopped
 
+    tell(0.0)  # the pool hands out more jobs than it has workers
     return work(job, tell)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,3 +38,35 @@ def add_up(job: Sum, tell: Callable[[float], None]) -> tuple[int, int]:
             os.kill(os.getppid(), signal.SIGINT)
         tell((k + 1) / job.n)
     return total, os.getpid()
+
+
+ASK = "import signal; print(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)"
+
+
+def start_program(job: Sum, tell: Callable[[float], None]) -> tuple[bool, str]:
+    """Return whether this process survives SIGTERM, and whether a program that it starts would not."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return True, subprocess.run([sys.executable, "-c", ASK], capture_output=True, text=True, check=True).stdout.strip()
+
+
+@dataclass(frozen=True)
+class Note:
+    """Leaves a file in ``folder`` once it has begun; number 0 then interrupts the parent and goes on until it is told
+    to stop."""
+
+    number: int
+    folder: str
+
+    @property
+    def title(self) -> str:
+        return f"note {self.number}"
+
+
+def leave_note(job: Note, tell: Callable[[float], None]) -> None:
+    with open(f"{job.folder}/{job.number}", "w"):
+        pass
+    if job.number == 0:
+        os.kill(os.getppid(), signal.SIGINT)
+    while True:
+        tell(0.0)
+        time.sleep(0.01)

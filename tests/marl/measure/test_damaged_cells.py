@@ -9,7 +9,6 @@ import pytest
 
 from tests.support.robustness_parts import CALLS, NATURAL, TRIP, entrant, measured, setting
 
-
 LEFT = {
     "empty": b"", "zeros": b"\x00" * 64, "no_text": b"\xff\xfe", "cut": b'{"episodes": {', "null": b"null",
     "list": b"[]", "number": b"3", "text": b'"x"', "nothing_in_it": b"{}",

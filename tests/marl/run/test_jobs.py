@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import time
+from pathlib import Path
 
 import pytest
 
 from marl.run.jobs import Stopped, run_jobs
 from marl.run.progress import JobProgress
 from marl.run.signals import StopRequest
-from tests.support.jobs_parts import Sum, add_up
+from tests.support.jobs_parts import Note, Sum, add_up, leave_note, start_program
 
 
 def finished(jobs: list[Sum], processes: int, found: dict[int, tuple[int, int]]) -> None:
@@ -51,3 +52,17 @@ def test_an_interrupt_in_a_worker_alone_is_not_a_stop() -> None:
     found: dict[int, tuple[int, int]] = {}
     finished([Sum(3, then="interrupt"), Sum(2)], 2, found)
     assert found[3][0] == 3
+
+
+def test_programs_that_workers_start_can_be_asked_to_stop_before_they_listen() -> None:
+    """A program inherits signals that are ignored: it would miss the one that asks it to stop, and go on for ever."""
+    with StopRequest() as stop, JobProgress(2) as progress:
+        results = [found for _, found in run_jobs(start_program, [Sum(1), Sum(2)], 2, stop, progress)]
+    assert results == [(True, "True")] * 2
+
+
+def test_a_job_that_waited_is_not_begun_after_a_stop(tmp_path: Path) -> None:
+    """The pool has handed out one job more than it has workers by then."""
+    with StopRequest() as stop, JobProgress(6) as progress, pytest.raises(Stopped):
+        list(run_jobs(leave_note, [Note(n, str(tmp_path)) for n in range(6)], 2, stop, progress))
+    assert {path.name for path in tmp_path.iterdir()} <= {"0", "1"} and (tmp_path / "0").exists()
