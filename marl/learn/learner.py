@@ -76,6 +76,7 @@ def frozen_copy(net: NetT) -> NetT:
 def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
     """Build Adam, or RMSprop with the smoothing 0.99 of PyMARL and its successors."""
     require_positive("", lr=lr)
+    require_at_least("", 0, optimizer_eps=eps)
     require_choice("", get_args(OptimizerName), optimizer=name)
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)

@@ -77,6 +77,7 @@ CASES = {
     "algo.learner.tau=0.1 algo.learner.target_every=5": "learner.target_every=5 and learner.tau=0.1: set exactly one",
     "algo.learner.grad_clip=0": "learner.grad_clip=0 must be above 0",
     "algo.learner.optimizer_eps=-1": "learner.optimizer_eps=-1 must be at least 0",
+    "attack=ega attack.learner.optimizer_eps=-1": "optimizer_eps=-1 must be at least 0",
     "algo.agent=null": "algo.agent=None has the wrong type; it must be a configuration with a _target_",
     "algo.agent.hidden_dim=0": "hidden_dim=0 must be at least 1",
     "algo.agent.hidden_dim=2.5": "algo.agent.hidden_dim=2.5 has the wrong type; it must be int",
