@@ -51,6 +51,7 @@ class Awareness:
         grad_clip: float,
     ) -> None:
         require_at_least("fox.aware", 1, samples=samples, minibatch=minibatch, interval=interval)
+        require_at_least("fox.aware", 1, encoder_dim=encoder_dim)
         require_choice("fox.aware", get_args(FormTarget), form_target=form_target, or_null=True)
         require_at_least("fox.aware", 0, flip=flip, kl_weight=kl_weight)
         require_positive("fox.aware", grad_clip=grad_clip)

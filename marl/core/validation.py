@@ -53,8 +53,9 @@ def _require_room(cfg: DictConfig) -> None:
     if "warmup_episodes" not in cfg.algo:  # it does not wait, or its batches are no episodes
         return
     for key in ("warmup_episodes", "batch_size"):
-        if key in cfg.algo and cfg.replay.capacity < cfg.algo[key]:
+        needed = cfg.algo.get(key)
+        if isinstance(needed, int | float) and cfg.replay.capacity < needed:  # other types are refused elsewhere
             raise ConfigError(
-                f"replay.capacity={cfg.replay.capacity} is smaller than algo.{key}={cfg.algo[key]}: "
+                f"replay.capacity={cfg.replay.capacity} is smaller than algo.{key}={needed}: "
                 "nothing would ever be learnt"
             )

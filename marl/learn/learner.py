@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, get_args
 import torch
 from torch import Tensor, nn
 
-from marl.core.checks import require_at_least, require_choice, require_positive, require_share, require_within
+from marl.core.checks import require_choice, require_positive, require_share, require_within
 from marl.core.distributed import all_reduce_gradients, global_count
 from marl.core.protocols import LearnerHook
 from marl.core.types import ActedOn, ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
@@ -75,8 +75,7 @@ def frozen_copy(net: NetT) -> NetT:
 
 def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
     """Build Adam, or RMSprop with the smoothing 0.99 of PyMARL and its successors."""
-    require_positive("", lr=lr)
-    require_at_least("", 0, optimizer_eps=eps)
+    require_positive("", lr=lr, optimizer_eps=eps)  # without it a weight that never had a gradient becomes nan
     require_choice("", get_args(OptimizerName), optimizer=name)
     if name == "adam":
         return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
@@ -120,8 +119,7 @@ class ValueLearner:
             )
         require_positive("learner", or_null=True, target_every=target_every)
         require_share("learner", gamma=gamma, td_lambda=td_lambda)
-        require_positive("learner", lr=lr, grad_clip=grad_clip)
-        require_at_least("learner", 0, optimizer_eps=optimizer_eps)
+        require_positive("learner", lr=lr, grad_clip=grad_clip, optimizer_eps=optimizer_eps)
         require_within("learner", 0, 1, ends="(]", or_null=True, tau=tau)
         require_choice("learner", get_args(ActedOn), act_on=act_on, last_action=last_action)
         self.spec, self.hooks, self.device = spec, list(hooks), torch.device(device)
