@@ -53,7 +53,9 @@ def Gym(
         require_gymnasium,
         require_package,
     )
+    from marl.core.checks import require_at_least
 
+    require_at_least("", 1, episode_limit=episode_limit)
     if isinstance(env, str) and ":" in env:
         require_gymnasium(env)
         require_package(env.split(":")[0])

@@ -50,7 +50,9 @@ def PettingZoo(
         Pool,
         require_package,
     )
+    from marl.core.checks import require_at_least
 
+    require_at_least("", 1, episode_limit=episode_limit)
     if isinstance(env, str):
         require_package(env.partition(":")[0])
     make = _MakeParallel(env, dict(kwargs), reward, state, episode_limit, noop_action)

@@ -17,7 +17,7 @@ import torch
 from omegaconf import DictConfig
 
 from marl.core.annotations import hints_of, require_type
-from marl.core.checks import require_threads
+from marl.core.checks import require_at_least, require_threads
 from marl.core.config import pick_device, plain
 from marl.core.distributed import world
 from marl.core.memory import enough_memory, require_room
@@ -145,6 +145,12 @@ def make_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
         env = call(factory(cfg.env, "env"), "env", n_envs=n_envs, seed=seed)
     if not (hasattr(env, "spec") and hasattr(env, "step")):
         raise ConfigError(f"env._target_={cfg.env.get('_target_')} makes no environment, but a {type(env).__name__}")
+    sizes = {name: getattr(env.spec, name) for name in ("n_agents", "n_actions", "episode_limit")}
+    try:
+        require_at_least("env", 1, **sizes)
+    except ConfigError:
+        env.close()
+        raise
     return env
 
 

@@ -118,6 +118,8 @@ CASES = {
     TRAIN + "replay.sampler._target_=nosuch.S": "replay.sampler: no module of the name 'nosuch' is found",
     TRAIN + "replay.sampler._target_=json.dumps": "replay.sampler: dumps() missing 1 required positional argument",
     TRAIN + "replay.sampler._target_=builtins.dict": "replay.sampler=builtins.dict has no method draw",
+    "train env=mpe/spread env.episode_limit=0": "episode_limit=0 must be at least 1",
+    "train env=lbf env.episode_limit=-1": "episode_limit=-1 must be at least 1",
     "train env=gym env.env=nosuch:Game env.episode_limit=5": "no module of the name 'nosuch' is found; check the",
     "train env=pettingzoo env.env=nosuch.game env.episode_limit=5": "no module of the name 'nosuch' is found",
 }  # fmt: skip

@@ -9,13 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from envs.skirmish import Skirmish
 from envs.toys.games import Corridor
 from marl.core.protocols import NoAttack
-from marl.core.types import GameError, Obs, Step, core_fields
+from marl.core.types import ConfigError, GameError, Obs, Step, core_fields
 from marl.learn.scripted import RandomPlay
+from marl.run.build import make_env
 from marl.run.collect import collect
 from tests.support.helpers import command
 
@@ -91,6 +93,29 @@ def test_a_sound_game_is_played_and_a_vouched_one_is_left_alone() -> None:
     vouched.vouched = True  # type: ignore[attr-defined]
     assert play(vouched).obs.isnan().any()
     assert Skirmish.vouched
+
+
+class Empty(Corridor):
+    """A game of other sizes than it says."""
+
+    def __init__(self, part: str, *, n_envs: int, seed: int) -> None:
+        super().__init__(n_agents=2, length=9, spread=3, fatal=False, episode_limit=6, n_envs=n_envs, seed=seed)
+        self.spec, self.closed = replace(self.spec, **{part: 0}), CLOSED.append
+
+    def close(self) -> None:
+        self.closed(self.spec)
+
+
+CLOSED: list[Any] = []
+
+
+@pytest.mark.parametrize("part", ["n_agents", "n_actions", "episode_limit"])
+def test_a_game_without_agents_actions_or_steps_is_refused_and_closed(part: str) -> None:
+    CLOSED.clear()
+    env = {"_target_": f"{__name__}.Empty", "_partial_": True, "part": part}
+    with pytest.raises(ConfigError, match=f"env.{part}=0 must be at least 1"):
+        make_env(OmegaConf.create({"env": env}), 2, 0)
+    assert len(CLOSED) == 1
 
 
 class Nan(Corridor):
