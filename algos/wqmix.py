@@ -30,11 +30,12 @@ class WQMixLearner(CentralLearner):
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
         assert isinstance(fwd, CentralForward)
-        filled, actions = batch.filled[:, :-1, None], self.acted(batch, self.act_on)[:, :-1]
-        q_total = team_value(self.mixer, fwd.q, fwd.greedy, actions, batch.state)
-        q_star = self.central_taken(batch, fwd)
-        delta, is_greedy = q_total - target, is_joint(actions, fwd.greedy[:, :-1])
-        weight = wqmix_weight(self.rule, self.w, delta.detach(), target, fwd.central_v[:, :-1], is_greedy)
+        rows = fwd.rows
+        filled, actions, target = rows["filled"][:, None], self.taken(rows), rows.of(target)
+        q_total = team_value(self.mixer, fwd.row_q, fwd.row_greedy, actions, rows["state"])
+        q_star = self.central_taken(fwd)
+        delta, is_greedy = q_total - target, is_joint(actions, fwd.row_greedy)
+        weight = wqmix_weight(self.rule, self.w, delta.detach(), target, fwd.central_v, is_greedy)
         terms = {
             "td": masked_mean(weight * delta.square(), filled),
             "central": masked_mean((q_star - target).square(), filled),

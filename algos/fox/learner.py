@@ -19,7 +19,7 @@ from marl.learn.learner import ValueLearner, best_available
 class FoXForward(Forward):
     """A forward pass with the agents' own heads."""
 
-    local: Tensor  # [M, T+1, n, A], with gradient
+    local: Tensor  # [N, n, A], with gradient
 
 
 class FoXLearner(ValueLearner):
@@ -35,17 +35,18 @@ class FoXLearner(ValueLearner):
         heads = self.agent.fc_out
         if not isinstance(heads, FoXHeads):
             return super().forward(batch)
-        x, used = self.inputs(batch)
-        q, h = self.agent.unroll(x, used)
+        rows = self.rows(batch)
+        x = self.inputs(batch, rows)
+        q, h = self.agent.along(x, rows)
         with torch.no_grad():
-            greedy = best_available(q.detach(), batch.avail)
-            target_v = self.bootstrap(batch, x, used, greedy)
-        return FoXForward(q, h.detach(), target_v, greedy, heads.local(h))
+            greedy = best_available(q.detach(), rows["avail"])
+            target_v = self.bootstrap(rows, x, greedy)
+        return FoXForward(rows, q, h.detach(), target_v, greedy, heads.local(h))
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
         terms, metrics = super().losses(batch, fwd, target)
         if isinstance(fwd, FoXForward):
-            filled = batch.filled[:, :-1, None, None]
-            size = torch.where(filled, fwd.local[:, :-1].abs(), 0.0).sum()
-            terms["local"] = self.local_weight * size / global_count(filled.sum() * fwd.local[0, 0].numel())
+            filled = fwd.rows["filled"][:, None, None]
+            size = torch.where(filled, fwd.local.abs(), 0.0).sum()
+            terms["local"] = self.local_weight * size / global_count(filled.sum() * fwd.local[0].numel())
         return terms, metrics

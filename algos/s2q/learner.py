@@ -21,7 +21,6 @@ from algos.shared.central import (
     TargetSource,
     is_joint,
     masked_mean,
-    value_where,
     wqmix_weight,
 )
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
@@ -50,9 +49,9 @@ class Structure:
 class S2QForward(CentralForward):
     """A forward pass with all heads."""
 
-    heads_q: list[Tensor]  # K+1 of [M, T+1, n, A], with gradient
-    candidates: Tensor  # long [M, T+1, C, n], greedy joint action of each head
-    values: Tensor  # [M, T+1, C] their target Q*
+    heads_q: list[Tensor]  # K+1 of [N, n, A], with gradient
+    candidates: Tensor  # long [N, C, n], greedy joint action of each head
+    values: Tensor  # [N, C] their target Q*
 
 
 class S2QLearner(CentralLearner):
@@ -140,27 +139,29 @@ class S2QLearner(CentralLearner):
         fwd = super().forward(batch)
         if not isinstance(fwd, CentralForward) or self.target_central is None:
             return fwd
-        heads_q = [fwd.q, *(head.unroll(fwd.x, fwd.slots)[0] for head in self.heads)]
-        others = [best_available(q.detach(), batch.avail) for q in heads_q[1:]]
-        candidates = torch.stack([fwd.greedy, *others], 2)  # [M, T+1, C, n]
+        rows = fwd.rows
+        heads_q = [fwd.row_q, *(head.along(fwd.x, rows)[0] for head in self.heads)]
+        others = [best_available(q.detach(), rows["avail"]) for q in heads_q[1:]]
+        candidates = torch.stack([fwd.row_greedy, *others], 1)  # [N, C, n]
         values = [fwd.central_v]
         if others:
             with torch.no_grad():
-                u = torch.stack([gather_actions(fwd.target_u, joint) for joint in others], 2)  # [M, T+1, K, n]
-                values.append(value_where(self.target_central, u, batch.state, fwd.slots).squeeze(-1))
+                u = torch.stack([gather_actions(fwd.target_u, joint) for joint in others], 1)  # [N, K, n]
+                values.append(self.target_central(u, rows["state"][:, None]).squeeze(-1))
         return S2QForward(**vars(fwd), heads_q=heads_q, candidates=candidates, values=torch.cat(values, -1))
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
         if not isinstance(fwd, S2QForward):
             return super().losses(batch, fwd, target)
-        filled, actions = batch.filled[:, :-1, None], self.acted(batch, self.act_on)[:, :-1]
-        q_star = self.central_taken(batch, fwd)
-        claimed = claimed_before(actions, fwd.candidates[:, :-1])  # bool [M, T, C]
-        amount = self.suppression(batch, fwd, q_star)
+        rows = fwd.rows
+        filled, actions, target = rows["filled"][:, None], self.taken(rows), rows.of(target)
+        q_star = self.central_taken(fwd)
+        claimed = claimed_before(actions, fwd.candidates)  # bool [N, C]
+        amount = self.suppression(fwd, q_star)
         terms = {"central": masked_mean((q_star - target).square(), filled)}
         metrics: Metrics = {}
         for m, mixer in enumerate((self.mixer, *self.mixers)):
-            chosen = team_value(mixer, fwd.heads_q[m], fwd.candidates[:, :, m], actions, batch.state)
+            chosen = team_value(mixer, fwd.heads_q[m], fwd.candidates[:, m], actions, rows["state"])
             wanted = target - claimed[..., m, None] * amount
             delta = chosen - wanted
             weight = self.weight(m, delta.detach(), wanted, fwd, q_star.detach(), actions)
@@ -175,35 +176,32 @@ class S2QLearner(CentralLearner):
             terms, metrics = terms | more, metrics | facts
         return terms, metrics
 
-    def suppression(self, batch: EpisodeBatch, fwd: S2QForward, q_star: Tensor) -> Tensor:
-        """Return how far claimed joint actions are pushed below the target, D [M, T, 1], without gradient: alpha times
+    def suppression(self, fwd: S2QForward, q_star: Tensor) -> Tensor:
+        """Return how far claimed joint actions are pushed below the target, D [N, 1], without gradient: alpha times
         Q* of the action taken, at least ``floor`` (paper eq. 2)."""
         q = q_star.detach()
         if self.suppress_source == "target" and self.target_central is not None:
-            actions = self.acted(batch, self.act_on)[:, :-1]
-            u = gather_actions(fwd.target_u[:, :-1], actions)
-            q = value_where(self.target_central, u, batch.state[:, :-1], fwd.slots)
+            q = self.target_central(gather_actions(fwd.target_u, self.taken(fwd.rows)), fwd.rows["state"])
         return suppress_amount(q, self.alpha, self.floor)
 
     def weight(self, m: int, delta: Tensor, wanted: Tensor, fwd: S2QForward, q_star: Tensor, actions: Tensor) -> Tensor:
-        """Return the weights [M, T, 1] of head m's squared errors, from tensors without gradient."""
+        """Return the weights [N, 1] of head m's squared errors, from tensors without gradient."""
         if m == 0 and self.weight0 == "s2q":
-            best = fwd.values[:, :-1].amax(-1, keepdim=True)
+            best = fwd.values.amax(-1, keepdim=True)
             return torch.where(q_star >= best, 1.0, self.w_c)
         rule = self.weight0 if m == 0 else "ow"
-        is_greedy = is_joint(actions, fwd.greedy[:, :-1])
-        return wqmix_weight(rule, self.w_c, delta, wanted, fwd.central_v[:, :-1], is_greedy)
+        return wqmix_weight(rule, self.w_c, delta, wanted, fwd.central_v, is_joint(actions, fwd.row_greedy))
 
     def decoder_losses(self, batch: EpisodeBatch, fwd: S2QForward) -> tuple[dict[str, Tensor], Metrics]:
         """Return KL(P || P^) and the mean error of the reconstructed state features; hidden states are detached."""
         assert self.decoder is not None
-        filled, values, candidates = batch.filled[:, :-1], fwd.values[:, :-1], fwd.candidates[:, :-1]
-        step = filled[..., None]
-        self.softmax.observe(values, filled)
-        p = self.softmax(values, candidates)  # [M, T, C]
-        state, log_p = self.decoder(fwd.h[:, :-1])
+        rows, values, candidates = fwd.rows, fwd.values, fwd.candidates
+        step = rows["filled"][:, None]
+        self.softmax.observe(values, rows["filled"])
+        p = self.softmax(values, candidates)  # [N, C]
+        state, log_p = self.decoder(fwd.row_h)
         kl = (torch.xlogy(p, p) - p * log_p).sum(-1, keepdim=True)
-        error = (state - batch.state[:, :-1]).square().mean(-1, keepdim=True)
+        error = (state - rows["state"]).square().mean(-1, keepdim=True)
         terms = {
             "decoder_kl": self.coef_kl * masked_mean(kl, step),
             "decoder_state": self.coef_state * masked_mean(error, step),
@@ -217,7 +215,7 @@ class S2QLearner(CentralLearner):
             metrics[f"candidates/value_{k}"] = masked_mean(values[..., k, None], step)
             metrics[f"P/head_{k}"] = masked_mean(p[..., k, None], step)
         if "s2q_greedy" in batch:  # head 0's actions when the step was played
-            switched = ~is_joint(batch.s2q_greedy[:, :-1].long(), fwd.greedy[:, :-1])
+            switched = ~is_joint(rows["s2q_greedy"].long(), fwd.row_greedy)
             metrics["candidates/head0_switch_rate"] = masked_mean(switched.float(), step)
         return terms, metrics
 

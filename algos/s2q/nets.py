@@ -52,7 +52,7 @@ class CandidateSoftmax(nn.Module):
 
     @torch.no_grad()
     def observe(self, values: Tensor, filled: Tensor, rate: float = 0.05) -> None:
-        """Move the scale towards the standard deviation of values [M, T, K+1] at the filled steps, bool [M, T]."""
+        """Move the scale towards the standard deviation of values [*, K+1] at the filled steps, bool [*]."""
         if self.relative:
             count = filled.sum() * values.shape[-1]
             kept = torch.where(filled[..., None], values, 0.0)

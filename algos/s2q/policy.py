@@ -127,7 +127,7 @@ class S2QPolicy(EpsilonGreedy):
 
     @torch.no_grad()
     def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
-        x, slots = self.learner.inputs(batch)  # with the messages
-        q, h = self.agent.unroll(x, slots)
+        rows = self.learner.rows(batch)
+        q, h = map(rows.spread, self.agent.along(self.learner.inputs(batch, rows), rows))  # with the messages
         last = previous_actions(self.learner.acted(batch, self.last_action))
         return q, {"h": torch.cat([self.agent.initial(len(batch), 1), h[:, :-1]], 1), "last": last}

@@ -76,10 +76,11 @@ class Diverse(ValueAlgorithm):
     def bonus(self, batch: EpisodeBatch) -> Tensor:
         """Return [M, T+1]: ``alpha`` times the mean over agents of -log of the members' mean probability of an
         action."""
-        x, slots = self.teams[0].inputs(batch)
+        rows = self.teams[0].rows(batch)
+        x = self.teams[0].inputs(batch, rows)
         logs = []
         for team in self.teams:
-            q = team.agent.unroll(x, slots)[0].masked_fill(~batch.avail, -torch.inf)
+            q = rows.spread(team.agent.along(x, rows)[0]).masked_fill(~batch.avail, -torch.inf)
             scale = self.temperature * (spread(q, batch) if self.relative else 1.0)
             logs.append(gather_actions((q / scale).log_softmax(-1), self.learner.acted(batch, "intended")))
         mean = torch.stack(logs).logsumexp(0) - math.log(self.members)  # [M, T+1, n]

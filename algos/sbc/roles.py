@@ -11,6 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from marl.core.distributed import global_count, total
+from marl.core.rows import Rows
 from marl.core.types import EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.learn.learner import ValueLearner, best_available, gather_actions
 from marl.learn.mixers import Mixer
@@ -54,28 +55,26 @@ class RoleLearner(ValueLearner):
             return obs
         return append_blocked_set(obs, batch.blocked[:, None].expand(-1, batch.horizon + 1, -1, -1))
 
-    def mixed(
-        self, mixer: Mixer, batch: EpisodeBatch, slots: slice, q: Tensor, actions: Tensor, q_max: Tensor
-    ) -> Tensor:
-        """Return the role's team value [M, T, m] from q, q_max [M, T, n] and actions long [M, T, n] in ``slots``."""
-        m = self.mask(batch)[:, None].to(q.dtype)  # [M, 1, n]
-        state = torch.cat([batch.state[:, slots], m.expand_as(q)], -1)
-        return mixer(q * m, state, actions=actions, q_max=q_max * m)
+    def row_mask(self, rows: Rows) -> Tensor:
+        """Return m for each row, bool [N, n]."""
+        return rows.of((rows.data["assign"] == self.plays)[:, None].expand(-1, rows.shape[1], -1))
 
-    def bootstrap(self, batch: EpisodeBatch, x: Tensor, slots: Tensor | None, greedy: Tensor) -> Tensor:
-        target_q, _ = self.target_agent.unroll(x, slots)
-        best = best_available(target_q, batch.avail)
-        chosen = greedy if self.double_q else best
-        q, q_max = gather_actions(target_q, chosen), gather_actions(target_q, best)
-        return self.mixed(self.target_mixer, batch, slice(None), q, chosen, q_max)
+    def mixed(self, mixer: Mixer, rows: Rows, q: Tensor, greedy: Tensor, actions: Tensor) -> Tensor:
+        """Return the role's team value [N, m] from q [N, n, A] and greedy and taken actions long [N, n]."""
+        m = self.row_mask(rows).to(q.dtype)
+        taken, best = gather_actions(q, actions), gather_actions(q, greedy)
+        return mixer(taken * m, torch.cat([rows["state"], m], -1), actions=actions, q_max=best * m)
+
+    def bootstrap(self, rows: Rows, x: Tensor, greedy: Tensor) -> Tensor:
+        target_q, _ = self.target_agent.along(x, rows)
+        best = best_available(target_q, rows["avail"])
+        return self.mixed(self.target_mixer, rows, target_q, best, greedy if self.double_q else best)
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
-        before = slice(0, batch.horizon)
-        actions = self.acted(batch, self.act_on)[:, before]
-        q, q_max = gather_actions(fwd.q[:, before], actions), gather_actions(fwd.q[:, before], fwd.greedy[:, before])
-        chosen = self.mixed(self.mixer, batch, before, q, actions, q_max)  # [M, T, m]
-        mask = self.mask(batch)[:, None]  # [M, 1, n]
-        counted = batch.filled[:, before, None] & (mask if self.mixer.outputs > 1 else mask.any(2, keepdim=True))
+        rows, target = fwd.rows, fwd.rows.of(target)
+        chosen = self.mixed(self.mixer, rows, fwd.row_q, fwd.row_greedy, self.taken(rows))  # [N, m]
+        mask = self.row_mask(rows)
+        counted = rows["filled"][:, None] & (mask if self.mixer.outputs > 1 else mask.any(1, keepdim=True))
         error = torch.where(counted, chosen - target, 0.0)
         with torch.no_grad():
             mean = 1.0 / counted.sum().clamp(min=1)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from marl.core.checks import require_at_least, require_choice
 from marl.core.distributed import global_count
 from marl.core.protocols import LearnerHook
+from marl.core.rows import Rows
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward
 from marl.learn.agents import RecurrentAgent
 from marl.learn.algorithm import Factories, ValueAlgorithm
@@ -51,11 +52,10 @@ class CentralValue(nn.Module):
 class CentralForward(Forward):
     """A forward pass with the unrestricted value."""
 
-    x: Tensor  # [M, T+1, n, I] input of the agents
-    slots: Tensor | None  # long [M], slots of each episode that matter; None: all
-    u: Tensor  # [M, T+1, n, A] central utilities, with gradient
-    target_u: Tensor  # [M, T+1, n, A] utilities of the target
-    central_v: Tensor  # [M, T+1, 1] target Q* at the greedy joint action
+    x: Tensor  # [N, n, I] input of the agents
+    u: Tensor  # [N, n, A] central utilities, with gradient
+    target_u: Tensor  # [N, n, A] utilities of the target
+    central_v: Tensor  # [N, 1] target Q* at the greedy joint action
 
 
 class CentralLearner(ValueLearner):
@@ -104,38 +104,29 @@ class CentralLearner(ValueLearner):
     def forward(self, batch: EpisodeBatch) -> Forward:
         if self.central is None or self.target_central is None:
             return super().forward(batch)
-        x, slots = self.inputs(batch)
-        q, h = self.agent.unroll(x, slots)
-        greedy = best_available(q.detach(), batch.avail)
-        before = previous_actions(self.acted(batch, self.last_action))
-        x_central = self.central.agent.inputs(batch.policy_obs, before)
-        u, _ = self.central.agent.unroll(x_central, slots)
+        rows = self.rows(batch)
+        x = self.inputs(batch, rows)
+        q, h = self.agent.along(x, rows)
+        greedy = best_available(q.detach(), rows["avail"])
+        x_central = self.central_inputs(batch, rows)
+        u, _ = self.central.agent.along(x_central, rows)
         with torch.no_grad():
-            target_u, _ = self.target_central.agent.unroll(x_central, slots)
-            central_v = value_where(self.target_central, gather_actions(target_u, greedy), batch.state, slots)
+            target_u, _ = self.target_central.agent.along(x_central, rows)
+            central_v = self.target_central(gather_actions(target_u, greedy), rows["state"])
             from_central = self.target_source == "qstar"
-            target_v = central_v if from_central else self.bootstrap(batch, x, slots, greedy)
-        return CentralForward(q, h.detach(), target_v, greedy, x, slots, u, target_u, central_v)
+            target_v = central_v if from_central else self.bootstrap(rows, x, greedy)
+        return CentralForward(rows, q, h.detach(), target_v, greedy, x, u, target_u, central_v)
 
-    def central_taken(self, batch: EpisodeBatch, fwd: CentralForward) -> Tensor:
-        """Return Q* of the joint actions that were taken, [M, T, 1]."""
+    def central_inputs(self, batch: EpisodeBatch, rows: Rows) -> Tensor:
+        """Return the inputs [N, n, I] of the networks of Q*."""
         assert self.central is not None
-        actions = self.acted(batch, self.act_on)[:, :-1]
-        return value_where(self.central, gather_actions(fwd.u[:, :-1], actions), batch.state[:, :-1], fwd.slots)
+        last = previous_actions(self.acted(batch, self.last_action))
+        return self.central.agent.inputs(rows.of(batch.policy_obs), rows.of(last))
 
-
-def value_where(central: CentralValue, u: Tensor, state: Tensor, slots: Tensor | None) -> Tensor:
-    """Return Q* [M, T', *, 1] of chosen utilities u [M, T', *, n] in states [M, T', S].
-
-    Where ``slots`` long [M] says how many slots of each episode matter, the others are 0 and not computed: Q*'s wide
-    layers on padding used to take a quarter of an update.
-    """
-    state = state.reshape(*state.shape[:2], *([1] * (u.dim() - 3)), -1)
-    if slots is None:
-        return central(u, state)
-    rows = torch.arange(u.shape[1]) < slots[:, None]  # [M, T']
-    values = central(u[rows], state[rows])
-    return values.new_zeros(*u.shape[:-1], 1).index_put((rows,), values)
+    def central_taken(self, fwd: CentralForward) -> Tensor:
+        """Return Q* of the joint actions that were taken, [N, 1]."""
+        assert self.central is not None
+        return self.central(gather_actions(fwd.u, self.taken(fwd.rows)), fwd.rows["state"])
 
 
 def is_joint(actions: Tensor, joint: Tensor) -> Tensor:
@@ -144,7 +135,7 @@ def is_joint(actions: Tensor, joint: Tensor) -> Tensor:
 
 
 def wqmix_weight(rule: str, w: float, delta: Tensor, target: Tensor, central_v: Tensor, is_greedy: Tensor) -> Tensor:
-    """Return the weights [M, T, 1] of squared errors ``delta`` = value - target: 1 by the rule, ``w`` elsewhere.
+    """Return the weights [*, 1] of squared errors ``delta`` = value - target: 1 by the rule, ``w`` elsewhere.
 
     ow gives 1 where the target exceeds the value (optimistic); cw where the action taken is the greedy one (bool
     ``is_greedy``), or its target exceeds Q* of the greedy one (``central_v``). Rashid et al. 2020, eq. 6 and 7.
@@ -156,8 +147,7 @@ def wqmix_weight(rule: str, w: float, delta: Tensor, target: Tensor, central_v: 
 
 
 def masked_mean(values: Tensor, filled: Tensor) -> Tensor:
-    """Return the sum of values [M, T, 1] over steps ``filled`` (bool [M, T, 1]), divided by their number on all
-    ranks."""
+    """Return the sum of values [*, 1] over steps ``filled`` (bool [*, 1]), divided by their number on all ranks."""
     return torch.where(filled, values, 0.0).sum() / global_count(filled.sum())
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from marl.learn.gru import gru_recurrence
+from marl.learn.gru import gru
 
 ROWS = 2048  # alternatives evaluated at once: their layers of 128 stay in the processor's cache
 Kind = Literal["mlp", "gru"]
@@ -56,9 +56,8 @@ class ForwardModel(nn.Module):
         assert lengths is not None, "a gru reads whole episodes"
         start = F.pad(lengths.cumsum(0), (1, 0))
         if entered.device.type == "cpu":
-            gates = F.linear(torch.relu(entered), *self.gate_weights("ih"))
-            weight, bias = self.gate_weights("hh")
-            h = gru_recurrence(gates[:, None], weight[None], bias[None], start)[:, 0]
+            (w_x, b_x), (w_h, b_h) = self.gate_weights("ih"), self.gate_weights("hh")
+            h = gru(torch.relu(entered)[:, None], w_x[None], w_h[None], b_x[None], b_h[None], start)[:, 0]
         else:
             there = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]  # [M, T]
             padded = entered.new_zeros(*there.shape, self.hidden_dim).index_put((there,), torch.relu(entered))

@@ -1,8 +1,8 @@
 """Data that passes between environments, policies, attacks and learners.
 
 Axis letters, used in every shape comment of the project: ``B`` lanes (parallel environments), ``M`` sampled episodes,
-``T`` decision steps, ``n`` agents, ``A`` actions, ``O`` observation features, ``S`` state features, ``H`` hidden units,
-``m`` mixer outputs (1, or ``n`` without a mixer).
+``T`` decision steps, ``N`` rows (slots of a batch that matter: ``marl.core.rows``), ``n`` agents, ``A`` actions, ``O``
+observation features, ``S`` state features, ``H`` hidden units, ``m`` mixer outputs (1, or ``n`` without a mixer).
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from marl.core.rows import Rows
 
 Metrics = dict[str, Tensor]  # detached 0-d tensors; only the writer calls .item()
 ActedOn = Literal["executed", "intended"]  # by the environment, or by the policy; they differ under attack
@@ -192,12 +195,34 @@ class EpisodeBatch:
 
 @dataclass
 class Forward:
-    """The results of one forward pass over a batch, for hooks to read."""
+    """The results of one forward pass over a batch, as rows. ``q``, ``h``, ``target_v`` and ``greedy``, which hooks
+    read, are the same in their slots [M, T+1, ...], 0 behind an episode's end, and made when asked for."""
 
-    q: Tensor  # [M, T+1, n, A] online values, with gradient
-    h: Tensor  # [M, T+1, n, H] hidden states, detached
-    target_v: Tensor  # [M, T+1, m] bootstrap values, no gradient
-    greedy: Tensor  # long [M, T+1, n] best available actions of the online network
+    rows: Rows
+    row_q: Tensor  # [N, n, A] online values, with gradient
+    row_h: Tensor  # [N, n, H] hidden states, detached
+    row_v: Tensor  # [N, m] bootstrap values, no gradient
+    row_greedy: Tensor  # long [N, n] best available actions of the online network
+
+    @cached_property
+    def q(self) -> Tensor:
+        """Return the online values [M, T+1, n, A], with gradient."""
+        return self.rows.spread(self.row_q)
+
+    @cached_property
+    def h(self) -> Tensor:
+        """Return the hidden states [M, T+1, n, H], detached."""
+        return self.rows.spread(self.row_h)
+
+    @cached_property
+    def target_v(self) -> Tensor:
+        """Return the bootstrap values [M, T+1, m], without gradient."""
+        return self.rows.spread(self.row_v)
+
+    @cached_property
+    def greedy(self) -> Tensor:
+        """Return the best available actions of the online network, long [M, T+1, n]."""
+        return self.rows.spread(self.row_greedy)
 
 
 @dataclass

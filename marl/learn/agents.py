@@ -1,9 +1,9 @@
 """The agents' utility networks. The recurrent one is linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018,
 app. C); the feed-forward one is for games that need no memory.
 
-One set of weights has three paths that tests keep equal. ``unroll`` runs whole sequences through ``nn.GRU`` on a GPU
-and through ``marl.learn.gru`` on the CPU. ``step`` writes the equations with matrix products, because attacks need
-``vmap`` and gradients with respect to observations, which ``nn.GRU`` does not offer.
+One set of weights has three paths that tests keep equal. ``unroll`` and ``along`` run whole sequences through
+``nn.GRU`` on a GPU and through ``marl.learn.gru`` on the CPU. ``step`` writes the equations with matrix products,
+because attacks need ``vmap`` and gradients with respect to observations, which ``nn.GRU`` does not offer.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from marl.core.checks import require_at_least
 from marl.core.networks import StackedLinear
+from marl.core.rows import Rows
 from marl.core.types import EnvSpec
-from marl.learn.gru import gru_recurrence
+from marl.learn.gru import gru
 
 
 class RecurrentAgent(nn.Module):
@@ -45,7 +46,7 @@ class RecurrentAgent(nn.Module):
 
     def make_core(self, networks: int) -> None:
         """Build the layers between ``fc_in`` and ``fc_out`` for ``networks`` networks. Agents with other cores override
-        this, ``step`` and ``unroll``."""
+        this, ``step``, ``unroll`` and ``along``."""
         self.gru = nn.ModuleList(nn.GRU(self.hidden_dim, self.hidden_dim) for _ in range(networks))
 
     def initial(self, *lead: int) -> Tensor:
@@ -86,9 +87,11 @@ class RecurrentAgent(nn.Module):
 
         ``lengths`` long [M], on the CPU, says how many slots of each sequence matter; the others may hold anything.
         """
-        if x.device.type == "cpu":
-            return self._unroll_ragged(x, lengths)
         M, T, n, _ = x.shape
+        if x.device.type == "cpu":
+            rows = Rows(M, T, torch.full((M,), T) if lengths is None else lengths)
+            q, h = self.along(rows.of(x), rows)
+            return rows.spread(q), rows.spread(h)
         z = F.relu(self.fc_in(x)).transpose(0, 1)  # [T, M, n, H]
         if self.shared:
             h, _ = self.gru[0](z.reshape(T, M * n, -1))
@@ -98,23 +101,15 @@ class RecurrentAgent(nn.Module):
         h = h.transpose(0, 1)  # [M, T, n, H]
         return self.fc_out(h), h
 
-    def _unroll_ragged(self, x: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Compute only the slots that matter, as rows [N, n, *]; return zeros elsewhere."""
-        M, T = x.shape[:2]
-        lengths = torch.full((M,), T) if lengths is None else lengths
-        rows = torch.arange(T) < lengths[:, None]  # [M, T]
-        start = F.pad(lengths.long().cumsum(0), (1, 0))
-        gates_x = self._gates(F.relu(self.fc_in(x[rows])), 0)
-        weight = torch.stack([gru.get_parameter("weight_hh_l0") for gru in self.gru])
-        bias = torch.stack([gru.get_parameter("bias_hh_l0") for gru in self.gru])
-        h = gru_recurrence(gates_x, weight, bias, start)
-        q = self.fc_out(h)
-        return self._spread(q, rows), self._spread(h, rows)
-
-    @staticmethod
-    def _spread(values: Tensor, rows: Tensor) -> Tensor:
-        """Scatter values [N, n, F] to the slots where rows bool [M, T] is true: -> [M, T, n, F], zeros elsewhere."""
-        return values.new_zeros(*rows.shape, *values.shape[1:]).index_put((rows,), values)
+    def along(self, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Do as ``unroll`` for rows only: x [N, n, I] -> q [N, n, A], h [N, n, H]."""
+        if rows.start is None:
+            q, h = self.unroll(rows.spread(x))
+            return q.flatten(0, 1), h.flatten(0, 1)
+        names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+        w_x, w_h, b_x, b_h = (torch.stack([core.get_parameter(name) for core in self.gru]) for name in names)
+        h = gru(F.relu(self.fc_in(x)), w_x, w_h, b_x, b_h, rows.start)
+        return self.fc_out(h), h
 
 
 class FeedForwardAgent(RecurrentAgent):
@@ -132,8 +127,9 @@ class FeedForwardAgent(RecurrentAgent):
         return self.fc_out(h), h
 
     def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        if lengths is None:
-            return self.step(x, self.initial(*x.shape[:2]))
-        rows = torch.arange(x.shape[1]) < lengths[:, None]
-        q, h = self.step(x[rows], self.initial(int(rows.sum())))
-        return self._spread(q, rows), self._spread(h, rows)
+        if x.device.type == "cpu" and lengths is not None:
+            return super().unroll(x, lengths)
+        return self.step(x, self.initial(*x.shape[:2]))
+
+    def along(self, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        return self.step(x, self.initial(len(x)))

@@ -1,9 +1,9 @@
-"""A GRU's recurrence over ragged sequences, forward and backward, as two compiled loops for the CPU.
+"""A GRU over ragged sequences, forward and backward, for the CPU: two compiled loops between torch's products.
 
-torch's own GRU makes a dozen small calls per time step and more in the backward pass, and computes padding too; here a
-sequence is one loop over its own steps, and sequences run in parallel. The equations are those of ``nn.GRU`` (Cho et
-al. 2014, with the reset gate after the product). Everything that is not recurrent stays in torch: callers pass the
-input's part of the gates, and the gradient of the recurrent weights is one product over all steps.
+torch's own GRU makes a dozen small calls per time step and more in the backward pass, and computes padding too. Here
+four sequences advance together, so that the recurrent weight, which does not fit the first cache, is loaded once for
+all four. Products without recurrence stay in torch; they and the loops take turns over about two thousand rows, which
+stay in the second cache. The equations are those of ``nn.GRU`` (Cho et al. 2014, reset gate after the product).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+LANES = 4  # sequences that advance together; ``_add_products`` is written out for them
+CHUNK = 2048  # rows (steps of one agent) between which products and loops take turns
 # fused multiply-add, but nothing that would reorder sums; no check for a zero divisor, which would keep loops scalar
 FAST: dict[str, Any] = {"cache": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
@@ -58,111 +60,204 @@ def _sigmoid(x: np.float32) -> np.float32:
 
 
 @njit(**FAST)
-def _add_product(out: np.ndarray, vector: np.ndarray, matrix: np.ndarray) -> None:
-    """Add vector [a] @ matrix [a, b] to out [b], four rows at a time to load and store ``out`` less often."""
-    a = len(vector)
+def _add_products(out: np.ndarray, x: np.ndarray, matrix: np.ndarray) -> None:
+    """Add x [LANES, a] @ matrix [a, b] to out [LANES, b], four rows of the matrix at a time to load and store ``out``
+    less often."""
+    a = x.shape[1]
     for k in range(0, a - a % 4, 4):
-        v0, v1, v2, v3 = vector[k], vector[k + 1], vector[k + 2], vector[k + 3]
-        for j in range(len(out)):
-            out[j] += v0 * matrix[k, j] + v1 * matrix[k + 1, j] + v2 * matrix[k + 2, j] + v3 * matrix[k + 3, j]
+        p0, p1, p2, p3 = x[0, k], x[0, k + 1], x[0, k + 2], x[0, k + 3]
+        q0, q1, q2, q3 = x[1, k], x[1, k + 1], x[1, k + 2], x[1, k + 3]
+        r0, r1, r2, r3 = x[2, k], x[2, k + 1], x[2, k + 2], x[2, k + 3]
+        s0, s1, s2, s3 = x[3, k], x[3, k + 1], x[3, k + 2], x[3, k + 3]
+        for j in range(out.shape[1]):
+            m0, m1, m2, m3 = matrix[k, j], matrix[k + 1, j], matrix[k + 2, j], matrix[k + 3, j]
+            out[0, j] += p0 * m0 + p1 * m1 + p2 * m2 + p3 * m3
+            out[1, j] += q0 * m0 + q1 * m1 + q2 * m2 + q3 * m3
+            out[2, j] += r0 * m0 + r1 * m1 + r2 * m2 + r3 * m3
+            out[3, j] += s0 * m0 + s1 * m1 + s2 * m2 + s3 * m3
     for k in range(a - a % 4, a):
-        for j in range(len(out)):
-            out[j] += vector[k] * matrix[k, j]
+        for lane in range(LANES):
+            for j in range(out.shape[1]):
+                out[lane, j] += x[lane, k] * matrix[k, j]
+
+
+@njit(**FAST)
+def _step(
+    gates: np.ndarray, inner: np.ndarray, recurrent: np.ndarray, bias: np.ndarray, h: np.ndarray, out: np.ndarray
+) -> None:
+    """Make one step of one sequence: gates [3H], the input's part, become reset, update, new; inner [H] becomes the
+    recurrent part of new, and h [H] the next state, which ``out`` [H] also gets. ``recurrent`` [3H] contains all biases
+    but that of new's input part, ``bias`` [H]."""
+    H = len(h)
+    for j in range(2 * H):
+        gates[j] = _sigmoid(gates[j] + recurrent[j])
+    for k in range(H):
+        gates[2 * H + k] = _tanh(gates[2 * H + k] + bias[k] + gates[k] * recurrent[2 * H + k])
+    for k in range(H):
+        new = gates[2 * H + k]
+        h[k] = new + gates[H + k] * (h[k] - new)
+    for k in range(H):
+        out[k] = h[k]
+    for k in range(len(inner)):
+        inner[k] = recurrent[2 * H + k]
+
+
+@njit(**FAST)
+def _step_back(
+    grad_h: np.ndarray, gates: np.ndarray, inner: np.ndarray, before: np.ndarray, carried: np.ndarray, grads: np.ndarray
+) -> None:
+    """Undo one step: grads [4H] become those of inner, reset, update, new, and carried [H] the part of the gradient of
+    the state before that does not pass through the recurrent weight."""
+    H = len(inner)
+    for k in range(H):
+        reset, update, new = gates[k], gates[H + k], gates[2 * H + k]
+        grad = grad_h[k] + carried[k]
+        grad_new = grad * (ONE - update) * (ONE - new * new)
+        grads[k] = grad_new * reset
+        grads[H + k] = grad_new * inner[k] * reset * (ONE - reset)
+        grads[2 * H + k] = grad * (before[k] - new) * update * (ONE - update)
+        grads[3 * H + k] = grad_new
+        carried[k] = grad * update
 
 
 @njit(parallel=True, **FAST)
 def _forward(
-    gates_x: np.ndarray, weight: np.ndarray, bias: np.ndarray, start: np.ndarray, h: np.ndarray, saved: np.ndarray
+    gates: np.ndarray, weight: np.ndarray, bias: np.ndarray, spans: np.ndarray, h: np.ndarray, inner: np.ndarray
 ) -> None:
-    """Run the recurrence: gates_x [N, n, 3H], weight [g, H, 3H] (transposed), bias [g, 3H], start [M + 1] -> h
-    [N, n, H], saved [N, n, 4H] (reset, update, new, recurrent part of new). Sequence m of agent i is rows start[m] to
-    start[m + 1]."""
+    """Run the recurrence: gates [R, n, 3H] (in: the input's part; out: reset, update, new), weight [g, H, 3H]
+    (transposed), bias [g, 4H] (of reset, update, the recurrent and the input's part of new), spans long [M, 2] -> h
+    [R, n, H], inner [R, n, H] (the recurrent part of new; [R, n, 0]: not kept). Sequence m of agent i is rows
+    spans[m, 0] to spans[m, 1], the longest sequence first."""
     n, H, groups = h.shape[1], h.shape[2], weight.shape[0]
-    for sequence in prange((len(start) - 1) * n):
-        m, i = sequence // n, sequence % n
-        w, gates = weight[i % groups], np.empty(3 * H, np.float32)
-        for row in range(start[m], start[m + 1]):
-            for j in range(3 * H):
-                gates[j] = bias[i % groups, j]
-            if row > start[m]:
-                _add_product(gates, h[row - 1, i], w)
-            x, keep, out = gates_x[row, i], saved[row, i], h[row, i]
-            for j in range(2 * H):
-                keep[j] = _sigmoid(x[j] + gates[j])
-            for k in range(H):
-                keep[3 * H + k] = gates[2 * H + k]
-                keep[2 * H + k] = _tanh(x[2 * H + k] + keep[k] * gates[2 * H + k])
-            for k in range(H):
-                before = h[row - 1, i, k] if row > start[m] else np.float32(0.0)
-                out[k] = keep[2 * H + k] + keep[H + k] * (before - keep[2 * H + k])
+    each = n // groups  # agents that share a weight
+    count = len(spans) * each  # sequences of a group
+    for task in prange((count + LANES - 1) // LANES * groups):
+        first, group = task // groups * LANES, task % groups
+        lanes, w = min(LANES, count - first), weight[group]
+        state, recurrent = np.zeros((LANES, H), np.float32), np.empty((LANES, 3 * H), np.float32)
+        for t in range(spans[first // each, 1] - spans[first // each, 0]):  # the first is the longest
+            for lane in range(LANES):
+                for j in range(3 * H):
+                    recurrent[lane, j] = bias[group, j]
+            if t:
+                _add_products(recurrent, state, w)
+            for lane in range(lanes):
+                m, i = (first + lane) // each, group + (first + lane) % each
+                row = spans[m, 0] + t
+                if row < spans[m, 1]:
+                    _step(gates[row, i], inner[row, i], recurrent[lane], bias[group, 3 * H :], state[lane], h[row, i])
 
 
 @njit(parallel=True, **FAST)
 def _backward(
-    grad_h: np.ndarray, h: np.ndarray, saved: np.ndarray, weight: np.ndarray, start: np.ndarray, grad_x: np.ndarray,
-    grad_inner: np.ndarray,
+    grad_h: np.ndarray, gates: np.ndarray, inner: np.ndarray, h: np.ndarray, weight: np.ndarray, spans: np.ndarray,
+    grads: np.ndarray, before: np.ndarray,
 ) -> None:  # fmt: skip
-    """Compute gradients: grad_h [N, n, H], weight [g, 3H, H] -> grad_x [N, n, 3H] (of the gates' input part) and
-    grad_inner [N, n, H] (of the recurrent part of new; the recurrent parts of the other two gates have the same
-    gradient as their input parts)."""
+    """Compute gradients: grad_h [R, n, H], what ``_forward`` left, weight [g, 3H, H] (of inner, reset, update) -> grads
+    [R, n, 4H] of inner, reset, update, new, and before [R, n, H], the states before each step."""
     n, H, groups = h.shape[1], h.shape[2], weight.shape[0]
-    for sequence in prange((len(start) - 1) * n):
-        m, i = sequence // n, sequence % n
-        w, carried, grads = weight[i % groups], np.zeros(H, np.float32), np.empty(3 * H, np.float32)
-        for row in range(start[m + 1] - 1, start[m] - 1, -1):
-            for k in range(H):
-                reset, update = saved[row, i, k], saved[row, i, H + k]
-                new, inner = saved[row, i, 2 * H + k], saved[row, i, 3 * H + k]
-                before = h[row - 1, i, k] if row > start[m] else np.float32(0.0)
-                grad = grad_h[row, i, k] + carried[k]
-                grad_new = grad * (ONE - update) * (ONE - new * new)
-                grads[k] = grad_new * inner * reset * (ONE - reset)
-                grads[H + k] = grad * (before - new) * update * (ONE - update)
-                grads[2 * H + k] = grad_new * reset
-                grad_x[row, i, 2 * H + k] = grad_new
-                carried[k] = grad * update
-                grad_x[row, i, k], grad_x[row, i, H + k] = grads[k], grads[H + k]
-                grad_inner[row, i, k] = grads[2 * H + k]
-            _add_product(carried, grads, w)
+    each = n // groups
+    count = len(spans) * each
+    for task in prange((count + LANES - 1) // LANES * groups):
+        first, group = task // groups * LANES, task % groups
+        lanes, w = min(LANES, count - first), weight[group]
+        carried, recurrent = np.zeros((LANES, H), np.float32), np.zeros((LANES, 3 * H), np.float32)
+        for t in range(spans[first // each, 1] - spans[first // each, 0] - 1, -1, -1):
+            for lane in range(lanes):
+                m, i = (first + lane) // each, group + (first + lane) % each
+                row = spans[m, 0] + t
+                if row < spans[m, 1]:
+                    old, grad, kept = before[row, i], grads[row, i], recurrent[lane]
+                    for k in range(H):
+                        old[k] = h[row - 1, i, k] if t else np.float32(0.0)
+                    _step_back(grad_h[row, i], gates[row, i], inner[row, i], old, carried[lane], grad)
+                    for k in range(3 * H):
+                        kept[k] = grad[k]
+            if t:
+                _add_products(carried, recurrent, w)
 
 
-class _Recurrence(torch.autograd.Function):
+def _product(x: Tensor, weight: Tensor, out: Tensor) -> None:
+    """Write x [R, n, a] times weight [g, a, b] into out [R, n, b], contiguous."""
+    if len(weight) == 1:
+        torch.mm(x.flatten(0, 1), weight[0], out=out.flatten(0, 1))
+    else:
+        out.copy_(torch.bmm(x.transpose(0, 1), weight).transpose(0, 1))
+
+
+def _add_outer(total: Tensor, grad: Tensor, x: Tensor) -> None:
+    """Add to total [g, a, b] the sum over rows of the products of grad [R, n, a] and x [R, n, b]."""
+    if len(total) == 1:
+        total[0].addmm_(grad.flatten(0, 1).t(), x.flatten(0, 1))
+    else:
+        total.baddbmm_(grad.permute(1, 2, 0), x.transpose(0, 1))
+
+
+def _chunks(start: Tensor, n: int) -> list[tuple[int, int, np.ndarray]]:
+    """Cut sequences into pieces of about ``CHUNK`` rows: the first and the last row of each, and its sequences' spans,
+    the longest first."""
+    rows = start.numpy()
+    cuts = np.flatnonzero(np.diff(rows[:-1] * n // CHUNK, prepend=-1))
+    found = []
+    for a, b in zip(cuts, [*cuts[1:], len(rows) - 1], strict=True):
+        order = np.argsort(rows[a:b] - rows[a + 1 : b + 1], kind="stable") + a
+        found.append((int(rows[a]), int(rows[b]), np.stack([rows[order], rows[order + 1]], 1) - rows[a]))
+    return found
+
+
+def _run(weights: tuple[Tensor, ...], x: Tensor, start: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Return h, and with ``keep`` what the backward pass needs: the gates [N, n, 3H] and inner [N, n, H]."""
+    w_x, w_h, b_x, b_h = weights
+    n, H, chunks = x.shape[1], w_h.shape[-1], _chunks(start, x.shape[1])
+    h, inner = x.new_empty(len(x), n, H), x.new_empty(len(x), n, H * keep)
+    gates = x.new_empty(len(x) if keep else max((b - a for a, b, _ in chunks), default=0), n, 3 * H)
+    bias = torch.cat([b_x[:, : 2 * H] + b_h[:, : 2 * H], b_h[:, 2 * H :], b_x[:, 2 * H :]], 1).numpy()
+    weight = w_h.transpose(1, 2).contiguous().numpy()
+    for a, b, own in chunks:
+        part = gates[a:b] if keep else gates[: b - a]
+        _product(x[a:b], w_x.transpose(1, 2), part)
+        _forward(part.numpy(), weight, bias, own, h[a:b].numpy(), inner[a:b].numpy())
+    return h, gates, inner
+
+
+class _GRU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, gates_x: Tensor, weight: Tensor, bias: Tensor, start: Tensor) -> Tensor:
-        N, n, width = gates_x.shape
-        h = torch.empty(N, n, width // 3)
-        saved = torch.empty(N, n, width // 3 * 4)
-        transposed = weight.detach().transpose(1, 2).contiguous()
-        arrays = (gates_x.detach().contiguous(), transposed, bias.detach().contiguous(), start, h, saved)
-        _forward(*(a.numpy() for a in arrays))
-        ctx.save_for_backward(h, saved, weight, start)
+    def forward(ctx: Any, x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, start: Tensor) -> Tensor:
+        h, gates, inner = _run((w_x, w_h, b_x, b_h), x, start, True)
+        ctx.save_for_backward(x, w_x, w_h, start, h, gates, inner)
         return h
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-        h, saved, weight, start = ctx.saved_tensors
-        grad_x, grad_inner = torch.empty(*h.shape[:2], 3 * h.shape[2]), torch.empty_like(h)
-        arrays = (grad_h.contiguous(), h, saved, weight.detach().contiguous(), start, grad_x, grad_inner)
-        _backward(*(a.numpy() for a in arrays))
-        H = h.shape[2]
-        recurrent = torch.cat([grad_x[..., : 2 * H], grad_inner], -1)  # [N, n, 3H]
-        before = h.roll(1, 0)
-        before[start[:-1][start[:-1] < start[1:]]] = 0.0
-        if weight.shape[0] == 1:
-            grad_weight = (recurrent.flatten(0, 1).T @ before.flatten(0, 1)).unsqueeze(0)
-            grad_bias = recurrent.sum((0, 1)).unsqueeze(0)
-        else:
-            grad_weight = torch.bmm(recurrent.permute(1, 2, 0), before.transpose(0, 1))
-            grad_bias = recurrent.sum(0)
-        return grad_x, grad_weight, grad_bias, None
+    def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None]:
+        x, w_x, w_h, start, h, gates, inner = ctx.saved_tensors
+        grad_h, H, chunks = grad_h.contiguous(), h.shape[2], _chunks(start, h.shape[1])
+        turned = torch.cat([w_h[:, 2 * H :], w_h[:, : 2 * H]], 1)  # inner, reset, update
+        grad_x, grad_wx, grad_turned = torch.empty_like(x), torch.zeros_like(w_x), torch.zeros_like(turned)
+        grad_b = h.new_zeros(len(w_h), 4 * H)
+        most = max((b - a for a, b, _ in chunks), default=0)
+        room, old = h.new_empty(most, h.shape[1], 4 * H), h.new_empty(most, h.shape[1], H)
+        for a, b, own in chunks:
+            grads, before = room[: b - a], old[: b - a]
+            arrays = (grad_h[a:b], gates[a:b], inner[a:b], h[a:b], turned)
+            _backward(*(v.numpy() for v in arrays), own, grads.numpy(), before.numpy())
+            _product(grads[..., H:], w_x, grad_x[a:b])
+            _add_outer(grad_wx, grads[..., H:], x[a:b])
+            _add_outer(grad_turned, grads[..., : 3 * H], before)
+            grad_b += grads.sum((0, 1)) if len(w_h) == 1 else grads.sum(0)
+        grad_wh = torch.cat([grad_turned[:, H:], grad_turned[:, :H]], 1)
+        grad_bh = torch.cat([grad_b[:, H : 3 * H], grad_b[:, :H]], 1)
+        return grad_x, grad_wx, grad_wh, grad_b[:, H:], grad_bh, None
 
 
-def gru_recurrence(gates_x: Tensor, weight: Tensor, bias: Tensor, start: Tensor) -> Tensor:
+def gru(x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, start: Tensor) -> Tensor:
     """Return the hidden states [N, n, H] of M sequences from a zero state, on the CPU, float32.
 
-    Sequence m holds rows ``start[m]`` to ``start[m + 1]`` (long [M + 1]) of ``gates_x`` [N, n, 3H], the input's part of
-    the gates with its bias, in torch's order reset, update, new. ``weight`` [g, 3H, H] and ``bias`` [g, 3H] are the
-    recurrent parameters, g = 1 (shared by all agents) or n (one set each).
+    Sequence m holds rows ``start[m]`` to ``start[m + 1]`` (long [M + 1]) of the inputs ``x`` [N, n, I]; it is fastest
+    where neighbours are of like length. The weights ``w_x`` [g, 3H, I], ``w_h`` [g, 3H, H] and biases ``b_x``, ``b_h``
+    [g, 3H] are in torch's order reset, update, new; g = 1 (shared by all agents) or n (one set each).
     """
-    return _Recurrence.apply(gates_x, weight, bias, start)
+    weights, x = (w_x, w_h, b_x, b_h), x.contiguous()
+    if torch.is_grad_enabled() and any(v.requires_grad for v in (x, *weights)):
+        return _GRU.apply(x, *weights, start)
+    return _run(tuple(w.detach() for w in weights), x.detach(), start, False)[0]

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from marl.core.checks import require_choice, require_positive, require_share, require_within
 from marl.core.distributed import all_reduce_gradients, global_count
+from marl.core.memory import keep_freed_memory
 from marl.core.protocols import LearnerHook
+from marl.core.rows import Rows
 from marl.core.types import ActedOn, ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.learn.agents import RecurrentAgent
 from marl.learn.mixers import Mixer
@@ -44,13 +46,13 @@ def previous_actions(actions: Tensor) -> Tensor:
 
 
 def masked_td_loss(chosen: Tensor, target: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the sum of squared errors and their number: chosen, target [M, T, m], filled bool [M, T, 1]."""
+    """Return the sum of squared errors and their number: chosen, target [*, m], filled bool [*, 1]."""
     error = torch.where(filled, chosen - target, 0.0)
     return error.square().sum(), filled.sum() * chosen.shape[-1]
 
 
 def td_metrics(chosen: Tensor, target: Tensor, filled: Tensor) -> Metrics:
-    """Return means over the filled steps: chosen, target [M, T, m], filled bool [M, T, 1]."""
+    """Return means over the filled steps: chosen, target [*, m] (0 elsewhere), filled bool [*, 1]."""
     with torch.no_grad():
         mean = 1.0 / (filled.sum() * chosen.shape[-1])
         return {
@@ -61,11 +63,9 @@ def td_metrics(chosen: Tensor, target: Tensor, filled: Tensor) -> Metrics:
 
 
 def team_value(mixer: Mixer, q: Tensor, greedy: Tensor, actions: Tensor, state: Tensor) -> Tensor:
-    """Return the team value [M, T, m] of joint actions long [M, T, n], from the agents' values q [M, T+1, n, A], their
-    best actions ``greedy`` long [M, T+1, n] and state [M, T+1, S]."""
-    q_taken = gather_actions(q[:, :-1], actions)  # [M, T, n]
-    q_max = gather_actions(q[:, :-1], greedy[:, :-1])
-    return mixer(q_taken, state[:, :-1], actions=actions, q_max=q_max)
+    """Return the team value [*, m] of joint actions long [*, n], from the agents' values q [*, n, A], their best
+    actions ``greedy`` long [*, n] and state [*, S]."""
+    return mixer(gather_actions(q, actions), state, actions=actions, q_max=gather_actions(q, greedy))
 
 
 def frozen_copy(net: NetT) -> NetT:
@@ -123,6 +123,8 @@ class ValueLearner:
         require_within("learner", 0, 1, ends="(]", or_null=True, tau=tau)
         require_choice("learner", get_args(ActedOn), act_on=act_on, last_action=last_action)
         self.spec, self.hooks, self.device = spec, list(hooks), torch.device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         self.agent, self.mixer = agent.to(device), mixer.to(device)
         self.make_targets()
         self.gamma, self.td_lambda, self.double_q, self.grad_clip = gamma, td_lambda, double_q, grad_clip
@@ -137,6 +139,15 @@ class ValueLearner:
     def acted(self, batch: EpisodeBatch, which: str) -> Tensor:
         """Return the executed or the intended actions, long [M, T+1, n]."""
         return (batch.actions if which == "executed" else batch.intended).long()
+
+    def rows(self, batch: EpisodeBatch) -> Rows:
+        """Return the slots of ``batch`` that matter: on the CPU, steps and one slot to bootstrap from."""
+        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None
+        return Rows(len(batch), batch.horizon + 1, slots, batch.data)
+
+    def taken(self, rows: Rows) -> Tensor:
+        """Return the actions at which values are fitted, long [N, n]."""
+        return rows["actions" if self.act_on == "executed" else "intended"].long()
 
     # learners of other papers override the following: networks, bootstrap values, losses
 
@@ -155,37 +166,36 @@ class ValueLearner:
             "target_mixer": (self.mixer, self.target_mixer),
         }
 
-    def inputs(self, batch: EpisodeBatch) -> tuple[Tensor, Tensor | None]:
-        """Return the networks' inputs [M, T+1, n, I] and the number of slots that matter in each episode
-        (long [M]; None: all)."""
+    def inputs(self, batch: EpisodeBatch, rows: Rows) -> Tensor:
+        """Return the networks' inputs [N, n, I]."""
         last = previous_actions(self.acted(batch, self.last_action))
-        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None  # plus one slot to bootstrap from
-        return self.agent.inputs(self.observed(batch, last), last), slots
+        return self.agent.inputs(rows.of(self.observed(batch, last)), rows.of(last))
 
     def observed(self, batch: EpisodeBatch, last: Tensor) -> Tensor:
         """Return the agents' observations [M, T+1, n, O]; ``last`` long [M, T+1, n] are their last actions."""
         return batch.policy_obs
 
     def forward(self, batch: EpisodeBatch) -> Forward:
-        """Unroll the online and the target networks once over all T+1 slots."""
-        x, slots = self.inputs(batch)
-        q, h = self.agent.unroll(x, slots)
+        """Unroll the online and the target networks once over the slots that matter."""
+        rows = self.rows(batch)
+        x = self.inputs(batch, rows)
+        q, h = self.agent.along(x, rows)
         with torch.no_grad():
-            greedy = best_available(q.detach(), batch.avail)
-            return Forward(q, h.detach(), self.bootstrap(batch, x, slots, greedy), greedy)
+            greedy = best_available(q.detach(), rows["avail"])
+            return Forward(rows, q, h.detach(), self.bootstrap(rows, x, greedy), greedy)
 
-    def bootstrap(self, batch: EpisodeBatch, x: Tensor, slots: Tensor | None, greedy: Tensor) -> Tensor:
-        """Return the target networks' values of all slots [M, T+1, m], without gradient."""
-        target_q, _ = self.target_agent.unroll(x, slots)
-        best = best_available(target_q, batch.avail)
-        chosen = greedy if self.double_q else best
-        q_max = gather_actions(target_q, best)
-        return self.target_mixer(gather_actions(target_q, chosen), batch.state, actions=chosen, q_max=q_max)
+    def bootstrap(self, rows: Rows, x: Tensor, greedy: Tensor) -> Tensor:
+        """Return the target networks' values [N, m], without gradient, from inputs [N, n, I] and the online networks'
+        best actions long [N, n]."""
+        target_q, _ = self.target_agent.along(x, rows)
+        best = best_available(target_q, rows["avail"])
+        return team_value(self.target_mixer, target_q, best, greedy if self.double_q else best, rows["state"])
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
         """Return the terms of the loss by name, and further metrics. ``target`` [M, T, m] holds the lambda-returns."""
-        filled, actions = batch.filled[:, :-1, None], self.acted(batch, self.act_on)[:, :-1]
-        q_total = team_value(self.mixer, fwd.q, fwd.greedy, actions, batch.state)
+        rows = fwd.rows
+        filled, target = rows["filled"][:, None], rows.of(target)
+        q_total = team_value(self.mixer, fwd.row_q, fwd.row_greedy, self.taken(rows), rows["state"])
         squared, count = masked_td_loss(q_total, target, filled)
         # under torchrun gradients are summed over ranks, so each rank divides by the number of errors on all ranks
         return {"td": squared / global_count(count)}, td_metrics(q_total, target, filled)
@@ -204,7 +214,7 @@ class ValueLearner:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         all_reduce_gradients(self.parameters)
-        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_clip)
+        grad_norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_clip, foreach=True)
         self.optimizer.step()
         self.updates += 1
         self._sync_targets()
@@ -218,12 +228,11 @@ class ValueLearner:
         pairs = self.targets().values()
         if self.tau is not None:
             with torch.no_grad():
-                for online, target in pairs:
-                    for p, t in zip(online.parameters(), target.parameters(), strict=True):
-                        t.lerp_(p, self.tau)
+                online, target = ([p for net in nets for p in net.parameters()] for nets in zip(*pairs, strict=True))
+                torch._foreach_lerp_(target, online, self.tau)
         elif crossed((self.updates - 1) * (each := self.episodes_per_update), self.updates * each, self.target_every):
-            for online, target in pairs:
-                target.load_state_dict(online.state_dict())
+            for net, copied in pairs:
+                copied.load_state_dict(net.state_dict())
 
     def networks(self) -> dict[str, nn.Module]:
         """Return every network by the name that messages and checkpoints use."""

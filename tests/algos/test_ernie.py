@@ -44,7 +44,7 @@ class Linear(torch.nn.Module):
     def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         return x @ self.matrix, h
 
-    def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def along(self, x: Tensor, rows: Any) -> tuple[Tensor, Tensor]:
         return x @ self.matrix, x.new_zeros(*x.shape[:-1], 1)
 
 

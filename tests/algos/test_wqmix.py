@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from algos.shared.central import CentralValue, value_where, wqmix_weight
+from algos.shared.central import CentralValue, wqmix_weight
 from envs.toys.games import PAYOFFS, MatrixGame
 from marl.core.types import ConfigError, core_fields
 from marl.learn.mixers import VDN, NoMixer, QMix
@@ -102,14 +102,11 @@ def test_the_monotonic_value_has_no_negative_slope_and_the_unrestricted_one_has(
     assert (slopes[0] >= 0).all() and (slopes[1] < 0).any() and (slopes[1] > 0).any()
 
 
-def test_padding_costs_the_unrestricted_value_nothing_and_changes_nothing() -> None:
+def test_candidates_share_a_state() -> None:
     central = CentralValue(SPEC, make_agent(SPEC), embed_dim=8)
-    u, state = torch.randn(2, 4, 3, SPEC.n_agents), torch.randn(2, 4, SPEC.state_dim)  # three candidates per slot
-    whole, ragged = (value_where(central, u, state, slots) for slots in (None, torch.tensor([1, 3])))
-    assert whole.shape == ragged.shape == (2, 4, 3, 1)
-    seen = torch.tensor([[True, False, False, False], [True, True, True, False]])
-    assert torch.allclose(whole[seen], ragged[seen], atol=1e-6) and not ragged[~seen].any()
-    assert torch.allclose(whole[1, 2, 1], central(u[1, 2, 1], state[1, 2]), atol=1e-6)
+    u, state = torch.randn(4, 3, SPEC.n_agents), torch.randn(4, SPEC.state_dim)  # three candidates per row
+    values = central(u, state[:, None])
+    assert values.shape == (4, 3, 1) and torch.allclose(values[1, 2], central(u[1, 2], state[1]), atol=1e-6)
 
 
 def argmax_after(algo: Any, updates: int) -> tuple[list[int], torch.Tensor]:
@@ -124,7 +121,7 @@ def argmax_after(algo: Any, updates: int) -> tuple[list[int], torch.Tensor]:
     for _ in range(updates):
         algo.learner.update(batch)
     fwd = algo.learner.forward(batch)
-    q_star = algo.learner.central_taken(batch, fwd) if hasattr(fwd, "u") else torch.zeros(9, 1, 1)
+    q_star = algo.learner.central_taken(fwd)[fwd.rows["filled"]] if hasattr(fwd, "u") else torch.zeros(9, 1, 1)
     return fwd.greedy[0, 0].tolist(), q_star.detach().flatten()
 
 

@@ -111,7 +111,8 @@ def test_losses_equal_those_written_out(changes: dict[str, Any]) -> None:
 
 def claim_some(learner: Any, batch: EpisodeBatch) -> None:
     """Let the team play head 0's candidate at even steps and head 1's at every third (inputs then change a little)."""
-    candidates = learner.forward(batch).candidates
+    fwd = learner.forward(batch)
+    candidates = fwd.rows.spread(fwd.candidates)
     for head, every in ((0, 2), (1, 3)):
         batch.data["actions"][:, ::every] = candidates[:, ::every, head].short()
     batch.data["actions"] *= batch.filled[..., None]
@@ -247,7 +248,8 @@ def test_any_number_of_heads_and_agents(K: int, n: int) -> None:
     metrics = learner.update(batch)
     assert all(math.isfinite(float(value)) for value in metrics.values())
     assert all(bool(torch.isfinite(p).all()) for p in learner.parameters)
-    candidates = learner.forward(batch).candidates  # [M, T+1, C, n]
+    fwd = learner.forward(batch)
+    candidates = fwd.rows.spread(fwd.candidates)  # [M, T+1, C, n]
     assert candidates.shape[2:] == (K + 1, n) and not candidates[:, 2:, :, 0].any()
     legal = batch.avail[:, :, None].expand(-1, -1, K + 1, -1, -1).gather(-1, candidates[..., None])[..., 0]
     assert legal[batch.filled].all()

@@ -150,10 +150,10 @@ def test_only_partners_see_blocked_sets() -> None:
     other = changed(batch, blocked=~batch.blocked)
     ego, partner = role_learner(SPEC), role_learner(with_blocked_set(SPEC, 4))
     partner.sees_blocked_set = True
-    assert torch.equal(ego.inputs(batch)[0], ego.inputs(other)[0])
-    seen, again = partner.inputs(batch)[0], partner.inputs(other)[0]
+    assert torch.equal(*(ego.inputs(b, ego.rows(b)) for b in (batch, other)))
+    seen, again = (partner.inputs(b, partner.rows(b)) for b in (batch, other))
     O, A, n = SPEC.obs_dim, SPEC.n_actions, SPEC.n_agents  # noqa: E741
-    assert ego.inputs(batch)[0].shape[-1] == O + A + n and seen.shape[-1] == O + 4 + A + n
+    assert ego.inputs(batch, ego.rows(batch)).shape[-1] == O + A + n and seen.shape[-1] == O + 4 + A + n
     assert (seen != again).nonzero()[:, -1].unique().tolist() == [O, O + 1, O + 2, O + 3]
 
 

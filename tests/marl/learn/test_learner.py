@@ -8,6 +8,7 @@ from torch import nn
 
 from envs.toys.games import MatrixGame
 from marl.core.protocols import NoAttack, NoHook
+from marl.core.rows import Rows
 from marl.core.types import ConfigError, EpisodeBatch, core_fields
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import ValueLearner, best_available, masked_td_loss, previous_actions
@@ -52,7 +53,7 @@ class Table(nn.Module):
     def inputs(self, obs: torch.Tensor, last: torch.Tensor) -> torch.Tensor:
         return obs
 
-    def unroll(self, x: torch.Tensor, lengths: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def along(self, x: torch.Tensor, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
         return self.values.expand(*x.shape[:-1], -1), x
 
 
@@ -106,9 +107,9 @@ def test_double_q_takes_the_online_choice_and_the_target_value() -> None:
     learner = ValueLearner(spec, Table([1.0, 4.0]), VDN(spec), [], **LEARNER)  # type: ignore[arg-type]
     with torch.no_grad():
         learner.target_agent.values.copy_(torch.tensor([10.0, 6.0]))
-    assert learner.forward(batch).target_v.unique().tolist() == [6.0]
+    assert learner.forward(batch).row_v.unique().tolist() == [6.0]
     learner.double_q = False
-    assert learner.forward(batch).target_v.unique().tolist() == [10.0]
+    assert learner.forward(batch).row_v.unique().tolist() == [10.0]
 
 
 @pytest.mark.parametrize("changes", [{"target_every": 2, "tau": None}, {"target_every": None, "tau": 0.25}])

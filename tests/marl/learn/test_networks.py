@@ -10,7 +10,7 @@ from torch.func import grad, vmap
 
 from marl.core.networks import StackedLinear
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
-from marl.learn.gru import gru_recurrence
+from marl.learn.gru import gru
 from marl.learn.mixers import VDN, Mixer, NoMixer, QMix, QPlex
 from marl.learn.policy import EpsilonGreedy
 from tests.support.helpers import AGENT, make_agent, make_spec
@@ -46,21 +46,31 @@ def test_unroll_equals_steps_in_values_and_gradients(share: bool, kind: type[Rec
         assert torch.allclose(value, stepped[name], atol=2e-5), name
 
 
-def test_the_compiled_recurrence_equals_torch_in_values_and_gradients() -> None:
+@pytest.mark.parametrize("hidden", [6, 8, 64])
+@pytest.mark.parametrize("groups", [1, 3])
+def test_the_compiled_gru_equals_torchs_in_values_and_gradients(
+    groups: int, hidden: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("marl.learn.gru.CHUNK", 16)  # several pieces
     torch.manual_seed(0)
-    gru, z = nn.GRU(8, 8), torch.randn(7, 4, 8, requires_grad=True)  # [T, rows, H]
-    weights = torch.randn(7, 4, 8)
-    (gru(z)[0] * weights).sum().backward()
-    expected = [z.grad, *(p.grad for p in gru.parameters())]
-    theirs = gru(z)[0].detach()
-    z.grad = None
-    gru.zero_grad()
-    start = torch.tensor([0, 7])
-    gates = F.linear(z, gru.weight_ih_l0, gru.bias_ih_l0)
-    ours = gru_recurrence(gates, gru.weight_hh_l0[None], gru.bias_hh_l0[None], start)
-    (ours * weights).sum().backward()
-    assert torch.allclose(ours, theirs, atol=1e-6)
-    for mine, other in zip([z.grad, *(p.grad for p in gru.parameters())], expected, strict=True):
+    n, lengths = 3, torch.tensor([7, 2, 0, 5, 5, 1, 6, 0])
+    start, theirs = F.pad(lengths.cumsum(0), (1, 0)), [nn.GRU(5, hidden) for _ in range(groups)]
+    x, weights = torch.randn(int(start[-1]), n, 5, requires_grad=True), torch.randn(int(start[-1]), n, hidden)
+
+    def gradients(h: torch.Tensor) -> list[torch.Tensor]:
+        parameters = [p for net in theirs for p in net.parameters()]
+        return list(torch.autograd.grad((h * weights).sum(), [x, *parameters]))
+
+    expected = torch.cat(
+        [torch.stack([theirs[i % groups](part[:, i])[0] for i in range(n)], 1) for part in x.split(lengths.tolist())
+         if len(part)]
+    )  # fmt: skip
+    names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
+    ours = gru(x, *(torch.stack([net.get_parameter(name) for net in theirs]) for name in names), start)
+    with torch.no_grad():
+        assert torch.equal(gru(x, *(torch.stack([net.get_parameter(v) for net in theirs]) for v in names), start), ours)
+    assert torch.allclose(ours, expected, atol=1e-6)
+    for mine, other in zip(gradients(ours), gradients(expected), strict=True):
         assert torch.allclose(mine, other, atol=1e-5)
 
 

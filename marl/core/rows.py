@@ -1,0 +1,51 @@
+"""The slots of a batch that matter, side by side: what lies behind an episode's end is not computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+class Rows:
+    """N of the slots of M episodes [M, T+1] as rows [N, ...], episode after episode.
+
+    On the CPU (``slots`` long [M] says how many slots of each episode matter) these are its steps and the slot to
+    bootstrap from, the longest episode first, so that neighbours are of like length. On a GPU (``slots`` None) they are
+    all slots in order: choosing would make it wait. Whoever sums over rows masks by ``rows["filled"]`` on both.
+    ``rows[name]`` [N, ...] are the rows of a field of ``data``, chosen once.
+    """
+
+    def __init__(
+        self, episodes: int, width: int, slots: Tensor | None, data: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.shape, self.data = (episodes, width), data or {}
+        self.index: Tensor | None = None  # long [N], numbers of slots
+        self.start: Tensor | None = None  # long [M + 1]: the m-th longest episode is rows start[m] to start[m + 1]
+        if slots is not None:
+            lengths, order = slots.long().sort(descending=True, stable=True)
+            self.start = F.pad(lengths.cumsum(0), (1, 0))
+            first = (order * width - self.start[:-1]).repeat_interleave(lengths)
+            self.index = torch.arange(len(first)) + first
+        self._chosen: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._chosen:
+            self._chosen[name] = self.of(self.data[name])
+        return self._chosen[name]
+
+    def of(self, x: Tensor) -> Tensor:
+        """Choose the rows of x [M, T+1, ...] -> [N, ...]; of x [M, T, ...] as if a slot of zeros followed."""
+        if x.shape[1] < self.shape[1]:
+            x = F.pad(x, [*[0, 0] * (x.dim() - 2), 0, 1])
+        x = x.flatten(0, 1)
+        return x if self.index is None else x.index_select(0, self.index)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Put rows [N, ...] back in their slots -> [M, T+1, ...], zeros elsewhere."""
+        if self.index is None:
+            return values.unflatten(0, self.shape)
+        slots = values.new_zeros(self.shape[0] * self.shape[1], *values.shape[1:])
+        return slots.index_copy(0, self.index, values).unflatten(0, self.shape)
