@@ -104,12 +104,12 @@ def collect(
         if watch is not None:
             hit = attack_extras.get("hit", torch.zeros_like(intended, dtype=torch.bool))
             watch(Moment(t, env, intended, executed, hit, running))
-
+        _store_step(batch, t, {"obs_seen": seen})  # which may be the game's own tensor, and the step overwrites that
         step = env.step(actions)
         incoming.step(t, step)
         stored = {name: step.info[name] for name in env.spec.info_names}
         stored |= {"actions": actions, "intended": intended, "reward": step.reward, "terminated": step.terminated}
-        stored |= {"filled": running, "obs_seen": seen, **extras, **attack_extras}
+        stored |= {"filled": running, **extras, **attack_extras}
         _store_step(batch, t, stored)
         batch["length"].add_(running)
         batch["won"].logical_or_(running & step.info["won"])

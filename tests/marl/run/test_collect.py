@@ -15,6 +15,7 @@ from marl.core.types import ConfigError, EpisodeBatch, Field, Obs, core_fields
 from marl.run.collect import collect
 from marl.run.evaluate import episode_results, evaluate
 from marl.run.metrics import Window
+from tests.support.grid_games import spread
 
 CORRIDOR: dict[str, Any] = {"n_agents": 2, "length": 4, "spread": 2, "fatal": True, "episode_limit": 12}
 
@@ -139,6 +140,16 @@ def test_the_observation_after_the_last_step_is_perturbed_too() -> None:
     assert torch.equal(batch["obs_seen"][lanes, last][:12], batch.obs[lanes, last][:12] + 1.0)
     assert torch.equal(batch["obs_seen"][lanes, last][12:], batch.obs[lanes, last][12:])
     assert torch.equal(batch["hit"].any(-1), batch.filled)
+
+
+def test_what_was_seen_is_stored_before_a_step_overwrites_it() -> None:
+    """A compiled game writes every observation into the same tensor, which no attack here replaces."""
+    env = spread(n_envs=3, seed=3)
+    fields = core_fields(env.spec) | {"obs_seen": Field((env.spec.n_agents, env.spec.obs_dim))}
+    gens = {"policy_gen": torch.Generator().manual_seed(0), "attack_gen": torch.Generator().manual_seed(0)}
+    everyone, none = torch.ones(3, dtype=torch.bool), NoAttack(env.spec, "cpu")
+    batch = collect(env, Scripted(), none, fields, explore=True, attacked=everyone, device="cpu", **gens)
+    assert torch.equal(batch["obs_seen"], batch.obs) and not torch.equal(batch.obs[:, 0], batch.obs[:, 1])
 
 
 def test_attacked_steps_and_agents_are_counted() -> None:
