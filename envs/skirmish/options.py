@@ -7,12 +7,15 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import Any
+from typing import Any, get_type_hints
 
 from envs.skirmish.maps import Map
 from envs.skirmish.records import REWARD_MODES
+from marl.core.annotations import require_type
 from marl.core.checks import require_at_least, require_choice, require_share, require_within
 from marl.core.types import ConfigError
+
+CAPABILITIES = ("attack_probability", "health_level", "enemy_mask")  # checked with what they depend on
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ def read_options(scenario: Map, given: dict[str, Any]) -> Options:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3)
             raise ConfigError(f"option '{name}' is unknown; {'did you mean ' + ', '.join(near) if near else known}?")
+    hints = {name: hint for name, hint in get_type_hints(Options).items() if name not in CAPABILITIES}
+    require_type("", hints, **{name: value for name, value in given.items() if name in hints})
     options = Options(**given)
     unset = [name for name in ("abs_reward", "obs_own_pos", "unit_ranges") if getattr(options, name) is None]
     published: dict[str, Any] = {name: scenario.published(name) for name in unset}
