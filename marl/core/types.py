@@ -206,8 +206,9 @@ class Forward:
 
     @cached_property
     def q(self) -> Tensor:
-        """Return the online values [M, T+1, n, A], with gradient."""
-        return self.rows.spread(self.row_q)
+        """Return the online values [M, T+1, n, A], with gradient whoever asks first."""
+        with torch.enable_grad():
+            return self.rows.spread(self.row_q)
 
     @cached_property
     def h(self) -> Tensor:

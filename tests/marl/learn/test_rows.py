@@ -79,3 +79,12 @@ def along_slots(agent: nn.Module, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor
     """Do as ``RecurrentAgent.along`` does on a GPU."""
     q, h = padded_unroll(agent, rows.spread(x))
     return q.flatten(0, 1), h.flatten(0, 1)
+
+
+def test_values_carry_gradients_whoever_asks_first() -> None:
+    """Bonuses are computed without gradient, before losses that need one."""
+    learner, batch = make_learner(SPEC, MIXERS["qmix"](SPEC)), random_batch(SPEC, 4)
+    fwd = learner.forward(batch)
+    with torch.no_grad():
+        assert fwd.q.shape[:2] == batch.filled.shape
+    assert fwd.q.requires_grad and not fwd.target_v.requires_grad

@@ -1,0 +1,68 @@
+"""Runs that fail: losses that are no numbers, disks that are full when it is time to save, runs too short to learn."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from marl.run import checkpoint
+from marl.run.files import WriteError
+from marl.run.metrics import NonFiniteError
+from tests.support.helpers import newest_state, rows, train
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
+
+def test_a_run_that_is_too_short_to_learn_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    train(tmp_path / "short", "algo.warmup_episodes=64", "algo.batch_size=64", "train.total_steps=100")
+    assert newest_state(tmp_path / "short")[0]["clock"]["updates"] == 0
+    assert "no update was made: 16 episodes were collected" in caplog.text
+    caplog.clear()
+    train(tmp_path / "long")
+    assert "no update was made" not in caplog.text
+
+
+def test_a_loss_that_is_not_a_number_stops_the_run_and_names_it(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    hook = "+algo.hooks.broken={_target_: tests.support.broken.NanLoss, _partial_: true, after: 8}"
+    with pytest.raises(NonFiniteError) as stopped:
+        train(folder, hook)
+    message = str(stopped.value)
+    assert "optim/grad_norm=nan" in message and "first non-finite weights: agent.fc_in.weight" in message
+    step = rows(folder, "metrics")[-1]["env_steps"]
+    named = int(message.split("env step ")[1].split(",")[0])
+    assert named >= step and "update 8" in message
+    assert newest_state(folder)[0]["clock"]["env_steps"] < named
+    values = newest_state(folder)[0]["algo"]["learner"]["agent"].values()
+    assert all(bool(torch.isfinite(value).all()) for value in values)
+
+
+def test_a_full_disk_at_a_scheduled_save_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    save, calls = checkpoint.save, iter(range(100))
+
+    def full_at_first(*args: Any, **kwargs: Any) -> Path:
+        if next(calls) == 0:
+            raise WriteError(errno.ENOSPC, "No space left on device", "state.pt")
+        return save(*args, **kwargs)
+
+    monkeypatch.setattr(checkpoint, "save", full_at_first)
+    train(tmp_path / "run")
+    assert "not written: No space left on device; earlier ones are intact" in caplog.text
+    assert (tmp_path / "run" / "DONE").exists()
+    assert newest_state(tmp_path / "run")[0]["clock"]["env_steps"] >= 400
+
+
+def test_a_full_disk_at_the_last_save_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **kwargs: Any) -> Path:
+        raise WriteError(errno.ENOSPC, "No space left on device", "state.pt")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    with pytest.raises(checkpoint.CheckpointError, match="could not be saved"):
+        train(tmp_path / "run")
+    assert not (tmp_path / "run" / "DONE").exists()
