@@ -29,7 +29,7 @@ LEARN = (
     "eval.n_envs=8", "log.every=400", "checkpoint.every=800", "replay.capacity=64", "algo.batch_size=8",
     "algo.agent.hidden_dim=16", "log.tensorboard=false", "log.progress=off", "threads=1", "device=cpu",
 )  # fmt: skip
-SHORTER = ("train.total_steps=6000",)
+SHORTER = ("train.total_steps=3000",)
 MATRIX = "robustness runs=runs suite=quick episodes=400 n_envs=8 out=out"
 GONE_S = 120  # for what remains of a killed command
 
@@ -70,7 +70,7 @@ COMMANDS = {
     "training": Kind("train", (*LEARN, "train.total_steps=20000", "hydra.run.dir=run"), runs_left),
     "robustness": Kind(
         "robustness",
-        ("runs=['runs/**']", "suite=ibal", "only=[natural,random,single,fgsm,rand_obs,dis1_idle]", "episodes=4000",
+        ("runs=['runs/**']", "suite=ibal", "only=[natural,random,single,fgsm,rand_obs,dis1_idle]", "episodes=2000",
          "n_envs=8", "jobs=2", "out=out"), matrix_left,
     ),
     "reproduce": Kind(
@@ -80,7 +80,7 @@ COMMANDS = {
     ),
     "sweep": Kind(
         "train",
-        ("-m", "launch=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2", *LEARN, "train.total_steps=8000"),
+        ("-m", "launch=joblib", "hydra.launcher.n_jobs=2", "seed=0,1,2", *LEARN, "train.total_steps=4000"),
         runs_left,
     ),
 }  # fmt: skip
