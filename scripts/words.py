@@ -32,7 +32,8 @@ def check_words(words: Sequence[str]) -> argparse.Namespace:
         group = key.partition("@")[0]
         if equals and not key:
             raise ConfigError(f"'{word}' has no key; give key=value")
-        if equals and NO_CHOICE.fullmatch(value) and (names := group_choices(group)):
+        in_place = word.startswith("+") and value.startswith("{")  # what to make instead of an option's name
+        if equals and not in_place and NO_CHOICE.fullmatch(value) and (names := group_choices(group)):
             raise ConfigError(f"{key}={value} names no option of {group}; choose one of {', '.join(names)}")
     return parsed
 

@@ -133,8 +133,8 @@ def test_a_game_in_a_terminal(tmp_path: Path) -> None:
                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)  # fmt: skip
     try:
         for _ in range(6000):
-            if not termios.tcgetattr(terminal)[3] & termios.ICANON:  # it listens to single keys
-                break
+            if child.poll() is not None or not termios.tcgetattr(terminal)[3] & termios.ICANON:
+                break  # it has ended, or listens to single keys
             time.sleep(0.1)
         os.write(boss, b"12q")
         said, _ = child.communicate(timeout=600)
