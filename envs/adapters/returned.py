@@ -8,6 +8,7 @@ lane.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,6 +36,8 @@ def unpack(result: Any, parts: Sequence[str], call: str) -> tuple[Any, ...]:
 
 def flag(value: Any, part: str) -> bool:
     """Return one flag. Raise ValueError for lists, dictionaries and numbers other than 0 and 1."""
+    if value is True or value is False:  # what most games give, at a tenth of the time
+        return value
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf" or array.item() not in (0, 1):
         raise ValueError(f"{part} must be one flag, true or false, got {shown(value)}")
@@ -43,6 +46,8 @@ def flag(value: Any, part: str) -> bool:
 
 def number(value: Any, part: str) -> float:
     """Return one finite number; an array of one element counts. Raise ValueError for anything else."""
+    if isinstance(value, float) and math.isfinite(value):  # what most games give
+        return float(value)
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf":
         raise ValueError(f"{part} must be a number, got {shown(value)}")
@@ -84,12 +89,17 @@ class Bounds:
 
     def __init__(self) -> None:
         self.said: set[tuple[int, int]] = set()
+        self.unbounded: dict[int, bool] = {}  # by agent: nothing can be outside
 
     def check(self, agent: int, row: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
         """Look at one observation, f32 [k], with its bounds [k]. Raise ValueError where a value is not finite."""
-        if not np.isfinite(row).all():
+        if not math.isfinite(row.sum()) and not np.isfinite(row).all():  # the sum alone takes a third of the time
             k = int(np.flatnonzero(~np.isfinite(row))[0])
             raise ValueError(f"the observation of agent {agent} must be finite, got {row[k]} in feature {k}")
+        if agent not in self.unbounded:
+            self.unbounded[agent] = bool(np.isneginf(low).all() and np.isposinf(high).all())
+        if self.unbounded[agent]:
+            return
         outside = (row < low) | (row > high)
         if outside.any():
             for k in np.flatnonzero(outside).tolist():
