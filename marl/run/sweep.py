@@ -63,10 +63,7 @@ class Sweep:
         started_by = multiprocessing.parent_process()
         if started_by is not None and started_by.pid is not None and self.folder is not None:
             StopRequest.asked = self.folder / "stop"
-            if not Here.is_worker:
-                Here.is_worker = True
-                ignore_signals()  # outside of ``fit``
-                follow_parent(grace=SAVING_S, busy=lambda: Here.busy)
+            begin_worker()
             if StopRequest.asked.exists() or parent_lost(started_by.pid):
                 Here.stopped = True
         Here.busy = not Here.stopped
@@ -90,6 +87,15 @@ class Sweep:
                 self.entries.append(Entry(**json.loads(path.read_text(encoding="utf8"))))
             shutil.rmtree(self.folder, ignore_errors=True)
         return sorted(self.entries, key=lambda entry: entry.run)
+
+
+def begin_worker() -> None:
+    """Let this process, one of a sweep's, leave signals to its parent and end with it. Joblib's workers call it before
+    they wait for runs, those of other launchers with their first run."""
+    if not Here.is_worker:
+        Here.is_worker = True
+        ignore_signals()  # outside of ``fit``
+        follow_parent(grace=SAVING_S, busy=lambda: Here.busy)
 
 
 def failures(entries: list[Entry]) -> str | None:
