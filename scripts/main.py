@@ -192,7 +192,8 @@ def run(task: Task, config_name: str) -> None:
         print(help_text(config_name, task.__globals__["__doc__"], words.overrides))
         return
     follow_starter()
-    sweep = Sweeps.current = Sweep()
+    sweep, Sweeps.written = Sweep(), None
+    Sweeps.current = sweep
 
     def checked(cfg: DictConfig) -> object:
         refuse_bases(HydraConfig.get().runtime.choices)

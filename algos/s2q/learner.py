@@ -7,7 +7,7 @@ Equations as implemented: docs/s2q.md. Axis letter: ``C`` = K+1 candidates, one 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 import torch
@@ -148,7 +148,8 @@ class S2QLearner(CentralLearner):
             with torch.no_grad():
                 u = torch.stack([gather_actions(fwd.target_u, joint) for joint in others], 1)  # [N, K, n]
                 values.append(self.target_central(u, rows["state"][:, None]).squeeze(-1))
-        return S2QForward(**vars(fwd), heads_q=heads_q, candidates=candidates, values=torch.cat(values, -1))
+        found = {field.name: getattr(fwd, field.name) for field in fields(fwd)}  # without what was spread into slots
+        return S2QForward(**found, heads_q=heads_q, candidates=candidates, values=torch.cat(values, -1))
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
         if not isinstance(fwd, S2QForward):

@@ -36,7 +36,7 @@ def unpack(result: Any, parts: Sequence[str], call: str) -> tuple[Any, ...]:
 
 def flag(value: Any, part: str) -> bool:
     """Return one flag. Raise ValueError for lists, dictionaries and numbers other than 0 and 1."""
-    if value is True or value is False:  # what most games give, at a tenth of the time
+    if value is True or value is False:  # what most games give, without an array
         return value
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf" or array.item() not in (0, 1):
@@ -93,7 +93,7 @@ class Bounds:
 
     def check(self, agent: int, row: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
         """Look at one observation, f32 [k], with its bounds [k]. Raise ValueError where a value is not finite."""
-        if not math.isfinite(row.sum()) and not np.isfinite(row).all():  # the sum alone takes a third of the time
+        if not np.isfinite(row).all():
             k = int(np.flatnonzero(~np.isfinite(row))[0])
             raise ValueError(f"the observation of agent {agent} must be finite, got {row[k]} in feature {k}")
         if agent not in self.unbounded:

@@ -293,3 +293,11 @@ def test_a_sweep_leaves_one_run_folder_each(tmp_path: Path) -> None:
     assert left == {(f"{algo}-none", f"seed{seed}") for algo in ("iql", "vdn") for seed in (0, 1)}
     for folder in folders(tmp_path):
         assert (folder / "DONE").exists() and newest_state(folder)[0]["clock"]["env_steps"] >= 100
+
+
+def test_a_sweeps_file_stays_when_another_command_follows_in_the_same_process(tmp_path: Path) -> None:
+    short = [o for o in TINY if not o.startswith("train.total_steps")]
+    command("train", "-m", *short, "train.total_steps=50", "seed=0,1", f"runs_dir={tmp_path}", "log.progress=off")
+    written = (tmp_path / "multirun.yaml").read_bytes()
+    command("train", *short, "train.total_steps=50", "seed=2", f"runs_dir={tmp_path}", "log.progress=off")
+    assert (tmp_path / "multirun.yaml").read_bytes() == written
