@@ -4,6 +4,7 @@ the comments of the YAML files, which Hydra leaves out."""
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import re
 import textwrap
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from marl.run.compose import choices, tree_folder
 
 NO_CHOICE = re.compile(r"null|~|-?[\d.]+|true|false|\[.*|\{.*", re.IGNORECASE)  # no name of an option of a group
 
+LAUNCHERS = {"joblib": "hydra_plugins.hydra_joblib_launcher", "slurm": "hydra_plugins.hydra_submitit_launcher"}
+
 
 def check_words(words: Sequence[str]) -> argparse.Namespace:
     """Return what Hydra's own parser makes of a command line. Raise ConfigError for flags that it does not know, words
@@ -32,10 +35,20 @@ def check_words(words: Sequence[str]) -> argparse.Namespace:
         group = key.partition("@")[0]
         if equals and not key:
             raise ConfigError(f"'{word}' has no key; give key=value")
+        if key == "launch" and not _is_installed(LAUNCHERS.get(value)):
+            raise ConfigError(f"launch={value} needs {LAUNCHERS[value]}; pip install -e .[cluster]")
         in_place = word.startswith("+") and value.startswith("{")  # what to make instead of an option's name
         if equals and not in_place and NO_CHOICE.fullmatch(value) and (names := group_choices(group)):
             raise ConfigError(f"{key}={value} names no option of {group}; choose one of {', '.join(names)}")
     return parsed
+
+
+def _is_installed(package: str | None) -> bool:
+    """Return whether a package is there; None is none."""
+    try:
+        return package is None or importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # nor the one that it is in
+        return False
 
 
 def _refuse(message: str) -> NoReturn:

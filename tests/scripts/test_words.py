@@ -12,6 +12,8 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from marl.run.quoting import override, quoted, repaired
+from scripts.words import LAUNCHERS
+from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
 
 NAMES = (
@@ -108,3 +110,13 @@ def test_a_refused_command_leaves_everything_as_it_was(
             if more != ("resume=must",):
                 refuse(*more)
         refuse("train.n_envs=4")  # of another configuration
+
+
+@pytest.mark.parametrize("name", ["joblib", "slurm"])
+@pytest.mark.parametrize("there", ["nosuch", "hydra.nosuch", "nosuch.either"])
+def test_a_launcher_that_is_not_installed_says_which_extra_to_install(
+    name: str, there: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(LAUNCHERS, name, there)
+    line = refused(capsys, "train", "-m", f"launch={name}", "seed=0,1")
+    assert line.strip() == f"error: launch={name} needs {there}; pip install -e .[cluster]"
