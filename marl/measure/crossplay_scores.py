@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from marl.core.intervals import ANY, Interval, Limits, limits, mean_interval
+from marl.core.intervals import ANY, Interval, Limits, limits, mean_interval, student
 from marl.measure.entrants import Entrant
 from marl.measure.matrix import METRICS, Results
 from marl.measure.partners import Partner
@@ -146,12 +145,14 @@ def jackknife(estimate: Callable[[np.ndarray], float], n: int, possible: Limits 
     if n < 3:
         return Interval(whole, -math.inf, math.inf, n)
     parts = n * whole - (n - 1) * np.array([estimate(np.delete(every, i)) for i in every])
-    half = float(stats.t.ppf(0.975, n - 1) * np.std(parts, ddof=1) / math.sqrt(n))
+    half = float(student(n - 1) * np.std(parts, ddof=1) / math.sqrt(n))
     return Interval(whole, whole - half, whole + half, n).within(possible)
 
 
 def interquartile(values: np.ndarray) -> float:
     """Return the mean of the middle half of the numbers among them."""
+    from scipy import stats  # see marl.core.intervals
+
     return float(stats.trim_mean(values[~np.isnan(values)], 0.25))
 
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from scipy import stats
 
-from marl.core.intervals import Interval, Limits, difference_limits, limits, mean_interval, rate_interval
+from marl.core.intervals import Interval, Limits, difference_limits, limits, mean_interval, rate_interval, student
 from marl.core.types import ConfigError
 from marl.measure.entrants import Entrant
 from marl.measure.matrix import METRICS, Results
@@ -103,7 +102,7 @@ def over_tasks(groups: list[np.ndarray]) -> Interval:
     if not parts.any():
         return Interval(mean, mean, mean, n)
     freedom = parts.sum() ** 2 / (parts**2 / np.array([len(values) - 1 for values in groups])).sum()
-    half = float(stats.t.ppf(0.975, freedom) * math.sqrt(parts.sum()) / len(groups))
+    half = float(student(freedom) * math.sqrt(parts.sum()) / len(groups))
     return Interval(mean, mean - half, mean + half, n)
 
 

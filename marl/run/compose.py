@@ -7,6 +7,7 @@ plug-ins reach the framework through configuration alone.
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -33,10 +34,29 @@ def tree_folder() -> Path:
     return Path(str(importlib.import_module(TREE).__file__)).parent
 
 
+class SharedNode(ConfigNode):
+    """A configuration in Hydra's store that copies of the store share. Hydra copies the whole store whenever it
+    composes, and whatever it loads from the store once more."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SharedNode:
+        return self
+
+
+def share(nodes: dict[str, Any]) -> None:
+    """Replace each configuration below ``nodes``, a level of Hydra's store, by one that copies share."""
+    for name, node in nodes.items():
+        if isinstance(node, dict):
+            share(node)
+        else:
+            nodes[name] = SharedNode(**vars(node))
+
+
+@functools.cache
 def register_configs() -> None:
-    """Make the schemas, and every option that has no file of its own, known to Hydra; safe to call twice."""
+    """Make the schemas, and every option that has no file of its own, known to Hydra; only the first call does."""
     register()
     importlib.import_module(TREE).register()
+    share(ConfigStore.instance().repo)
 
 
 def stored(group: str) -> Iterator[str]:

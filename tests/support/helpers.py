@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import logging
 import runpy
 import sys
@@ -78,17 +80,23 @@ def random_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
     return batch
 
 
-def compose_train(runs_dir: Path, *overrides: str, config: str = "train") -> DictConfig:
-    """Return the configuration of a command line, with its run folder below ``runs_dir``."""
+@functools.lru_cache(maxsize=64)
+def _composed(config: str, overrides: tuple[str, ...]) -> DictConfig:
     register_configs()
     with initialize_config_module("conf", version_base="1.3"):
-        arguments = [*overrides, f"runs_dir={runs_dir}", "log.progress=off"]
-        cfg = compose(config, overrides=arguments, return_hydra_config=True)
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            path = cfg.run_path
-            del cfg["hydra"]
-            cfg.run_path = path
+        return compose(config, overrides=[*overrides, "runs_dir=/nowhere"], return_hydra_config=True)
+
+
+def compose_train(runs_dir: Path, *overrides: str, config: str = "train") -> DictConfig:
+    """Return the configuration of a command line, with its run folder below ``runs_dir``. Composed once, then copied:
+    composing takes most of the time of many tests."""
+    cfg = copy.deepcopy(_composed(config, (*overrides, "log.progress=off")))
+    cfg.runs_dir = str(runs_dir)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        path = cfg.run_path
+        del cfg["hydra"]
+        cfg.run_path = path
     return cfg
 
 

@@ -1,5 +1,6 @@
 """Everything that scripts import, for processes that are forked from the one that imports this."""
 
+import gc
 import importlib
 import pkgutil
 
@@ -24,6 +25,9 @@ for name in (
     "tests.support.helpers",
     "matplotlib.pyplot",
     "marl.library",
+    "torch._dynamo",  # torch imports it for the first optimizer, which takes a second
 ):
     importlib.import_module(name)
 assert marl
+gc.collect()
+gc.freeze()  # collections in a child would touch, and so copy, every page that it shares
