@@ -1,5 +1,5 @@
 """What is measured: environment (and another simulator of the same game beside it), rollout, the attack's own work,
-update, whole training loop, memory. Each row is one dict."""
+update, whole training loop and what its time goes into, memory. Each row is one dict."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from marl.core.config import pick_device, resolved
 from marl.core.protocols import Measured, VectorEnv, View, Yardstick, attacks_within
 from marl.core.seeding import Streams
 from marl.learn.policy import random_available
+from marl.measure.shares import Shares, parts_of
 from marl.run.build import call, factory, make_env, use_threads
 from marl.run.trainer import Run, open_run
 
-ROWS = ("env_random", "rollout", "attack", "update", "train", "memory")
-LOOP = ("rollout", "attack", "update", "train")
+ROWS = ("env_random", "rollout", "attack", "update", "train", "shares", "memory")
+LOOP = ("rollout", "attack", "update", "train", "shares")
 ENV_LANES = (1, 32, 1024)
 Row = dict[str, Any]  # name, lanes, threads, value, unit, and what the row adds; or a name and a note instead of them
 
@@ -160,6 +161,20 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
         yield {"name": "train", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu,
                "updates_per_s": updates / wall, "updates_per_cpu_s": updates / cpu,
                "peak_mib": peak_memory()}  # fmt: skip
+    if only in (None, "shares"):
+        train_once()
+        before = run.clock.updates
+        shares = Shares()
+        with shares.watch(parts_of(run)):
+            repeat(2 * cfg.seconds, train_once)
+        yield from share_rows(shares, run.clock.updates - before, base)
+
+
+def share_rows(shares: Shares, updates: int, base: Row) -> Iterator[Row]:
+    total = sum(shares.seconds.values())
+    for part, seconds in ((part, seconds) for part, seconds in shares.seconds.items() if seconds):
+        more = {"ms_per_update": 1000.0 * seconds / updates} if updates else {}
+        yield {"name": f"shares: {part}", **base, "value": 100.0 * seconds / total, "unit": "% of CPU time", **more}
 
 
 def check_rows(cfg: DictConfig) -> None:

@@ -128,7 +128,7 @@ CASES = {
     "fidelity dir=empty threads=0": "threads=0 must be at least 1",
     "fidelity dir=empty out=file/x.json": "out=file/x.json cannot be written: file is a file",
     # bench
-    "bench only=speed": "only=speed is not known; choose one of env_random, rollout, attack, update, train, memory",
+    "bench only=speed": "only=speed is not known; choose one of env_random, rollout ... shares, memory",
     "bench seconds=0": "seconds=0.0 must be above 0",
     "bench seconds=-1": "seconds=-1.0 must be above 0",
     "bench seconds=inf": "seconds=inf must be a finite number",

@@ -110,7 +110,7 @@ def test_train_refuses(argument: str, tmp_path: Path, capsys: pytest.CaptureFixt
         ("record", ["run=nowhere"], ("run=nowhere", "config.json")),
         ("record", ["run=nowhere", "fps=0"], ("fps=0", "within [1, 100]")),
         ("plot", ["runs=nowhere/**"], ("runs=nowhere/**", "no run folder")),
-        ("bench", ["only=speed"], ("only=speed", "env_random, rollout, attack, update, train, memory")),
+        ("bench", ["only=speed"], ("only=speed", "env_random, rollout, attack, update, train, shares, memory")),
         ("bench", ["seconds=0"], ("seconds=0", "above 0")),
     ],
 )

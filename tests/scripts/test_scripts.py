@@ -191,7 +191,7 @@ def bench(out: Path, *arguments: str) -> list[dict[str, Any]]:
 def test_bench_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = bench(tmp_path / "bench.json", "threads=1")
     rows = [row for row in ROWS[1:] if row != "attack"]  # there is none
-    assert [row["name"] for row in measured if row["name"] != "env_random"] == rows
+    assert list(dict.fromkeys(row["name"].partition(":")[0] for row in measured if row["name"] != "env_random")) == rows
     assert [row["lanes"] for row in measured if row["name"] == "env_random"] == [1, 32, 1024]
     for row in measured:
         assert {"name", "lanes", "threads", "value", "unit"} <= row.keys()
@@ -200,6 +200,11 @@ def test_bench_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert 50 < held["train"] <= held["memory"], "MiB; torch alone takes more than 50"
     printed = capsys.readouterr().out
     assert all(name in printed for name in ("env_random", *rows))
+    shares = {
+        row["name"].removeprefix("shares: "): row["value"] for row in measured if row["name"].startswith("shares")
+    }
+    assert {"environment", "policy", "storing", "sampling", "forward", "backward", "optimizer"} <= shares.keys()
+    assert sum(shares.values()) == pytest.approx(100.0)
 
 
 @pytest.mark.parametrize("only", ["env_random", "update", "memory"])

@@ -1,0 +1,77 @@
+"""Where the CPU time of training goes, by part: calls are timed for as long as somebody watches."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+
+from marl.core.protocols import attacks_within
+from marl.run.trainer import Run
+
+Watched = tuple[str, Any, Sequence[str]]  # a part, and the methods of a class, or functions of a module, that are it
+
+
+class Shares:
+    """CPU seconds by part. What a watched call spends inside of another one counts for the inner part alone."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._inner: list[float] = []  # of each call that is under way, the seconds spent in calls within it
+
+    def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Return ``function`` with a clock around it."""
+
+        @functools.wraps(function)
+        def call(*arguments: Any, **options: Any) -> Any:
+            self._inner.append(0.0)
+            began = time.process_time()
+            try:
+                return function(*arguments, **options)
+            finally:
+                spent = time.process_time() - began
+                self.seconds[part] += spent - self._inner.pop()
+                if self._inner:
+                    self._inner[-1] += spent
+
+        return call
+
+    @contextmanager
+    def watch(self, calls: Iterable[Watched]) -> Iterator[None]:
+        """Time ``calls`` inside; afterwards classes and modules are as they were."""
+        found = [(part, owner, name, getattr(owner, name)) for part, owner, names in calls for name in names]
+        self.seconds.update({part: 0.0 for part, *_ in found})  # in their order
+        with ExitStack() as stack:
+            for part, owner, name, function in found:
+                stack.enter_context(mock.patch.object(owner, name, self.timed(part, function)))
+            yield
+
+
+def parts_of(run: Run) -> Iterator[Watched]:
+    """Yield what the time of a training is divided into. Learners of our own kind have the middle of these."""
+    p = run.parts
+    policy = type(p.algo.policy(run.clock))
+    yield "collecting, the rest", Run, ("collect", "count")
+    yield "environment", type(p.env), ("reset", "step")
+    yield "policy", policy, ("begin", "act")
+    for kind in {type(attack) for _, attack in attacks_within(p.attack)}:
+        yield "attack", kind, ("begin", "perturb_obs", "perturb_actions", "after_step", "update")
+    yield "learning, the rest", Run, ("learn",)
+    yield "storing", type(run.replay), ("add",)
+    yield "sampling", type(run.replay), ("sample",)
+    learner: Any = getattr(p.algo, "learner", None)
+    if learner is None:
+        return
+    yield "forward", type(learner), ("forward", "losses")
+    for kind in {type(hook) for hook in learner.hooks}:
+        yield "hooks", kind, ("annotate", "reward", "loss", "update")
+    yield "backward", torch.Tensor, ("backward",)
+    yield "optimizer", nn.utils, ("clip_grad_norm_",)
+    yield "optimizer", type(learner.optimizer), ("zero_grad", "step")
+    yield "optimizer", type(learner), ("_sync_targets",)
