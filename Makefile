@@ -25,8 +25,8 @@ overcooked: install  ## install what the tests of Overcooked are compared with
 train: install   ## train QMIX on the embedded battle 3m; other jobs: make train ARGS="algo=vdn env=skirmish/8m"
 	$(BIN)/python -m scripts.train $(ARGS)
 
-test: install    ## run the tests, a file on each core; one after the other: make test ARGS="-n 0"
-	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile $(ARGS)
+test: install    ## run the tests on all cores; one after the other: make test ARGS="-n 0"
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: install    ## check style and types
 	$(BIN)/ruff check .
