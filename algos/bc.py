@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from marl.core.checks import require_at_least, require_within
 from marl.core.demonstrations import Demonstrations, Source
+from marl.core.optimizers import Adam
 from marl.core.protocols import Replay
 from marl.core.types import Carry, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Obs
 from marl.learn.rhythm import Rhythm
@@ -98,7 +99,7 @@ class Clone:
         self.held_out, self.unstuck = held_out, unstuck
         self.batch_size, self.pace = batch_size, Rhythm.steady(episodes_per_update)
         self.net = CloneNet(spec, hidden).to(self.device)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=lr)
+        self.optimizer = Adam(self.net.parameters(), lr=lr)
         self.data: tuple[Demonstrations, Demonstrations] | None = None  # to learn from, held out
 
     def fields(self) -> dict[str, Field]:

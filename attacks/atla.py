@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from attacks.base import LaneDraws
 from marl.core.checks import require_at_least, require_positive, require_share
 from marl.core.distributed import world
+from marl.core.optimizers import Adam
 from marl.core.protocols import Policy, Replay, View
 from marl.core.seeding import restore
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
@@ -108,7 +109,7 @@ class ATLA(LaneDraws):
         self.period, self.share, self.fit_episodes, self.greedy = period, share, fit_episodes, greedy
         self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
         self.net = Adversary(spec, width).to(self.device)
-        self.optimizer = torch.optim.Adam(self.net.parameters(), lr=lr, fused=True)
+        self.optimizer = Adam(self.net.parameters(), lr=lr, fused=True)
         self.collections = self.learnt_from = 0
         self.exploring = False  # inside ``fitting``
         self.order = Generator().manual_seed(torch.initial_seed() % 2**63)

@@ -14,6 +14,7 @@ from torch import Generator, Tensor, nn
 from algos.shared.influence_model import ForwardModel, Kind, alternatives
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.distributed import world
+from marl.core.optimizers import Adam
 from marl.core.seeding import globals_kept, restore
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch
 
@@ -111,7 +112,7 @@ class Dynamics:
                     nn.init.xavier_uniform_(p)
         self.slow.load_state_dict(self.model.state_dict())
         self.gen = Generator().manual_seed(seed)
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr)
+        self.optimizer = Adam(self.model.parameters(), lr=lr)
         self.updates = 0
 
     def to(self, device: torch.device) -> None:

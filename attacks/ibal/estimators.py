@@ -18,6 +18,7 @@ from attacks.ibal.models import DimensionModel, GroupModel, dimension_losses, di
 from attacks.ibal.scores import Scores
 from marl.core.checks import require_at_least, require_choice, require_within
 from marl.core.distributed import world
+from marl.core.optimizers import Adam
 from marl.core.protocols import Policy, Replay, Traceable, View
 from marl.core.seeding import restore
 from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics
@@ -88,9 +89,7 @@ class Estimators:
         C = widths[context]
         self.dimensions = DimensionModel(C + A + 2 * n, spec.obs_dim, A, width).to(device)
         self.groups = GroupModel(n, C, A, group_width).to(device)
-        self.optimizers = [
-            torch.optim.Adam(model.parameters(), lr=lr, fused=True) for model in (self.dimensions, self.groups)
-        ]
+        self.optimizers = [Adam(model.parameters(), lr=lr, fused=True) for model in (self.dimensions, self.groups)]
         self.scores = Scores(n, spec.obs_dim, ema, device)
         self.rounds = 0
         self.gen = Generator().manual_seed(torch.initial_seed() % 2**63)  # on the CPU, where the replay is indexed

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
+from marl.core.optimizers import Adam
 from marl.core.protocols import Victim
 from marl.core.types import Carry
 from marl.learn.learner import gather_actions
@@ -124,7 +125,7 @@ def copy_and_step(victim: Victim, m: Moment, lr: float) -> Tensor:
     for r in range(len(m.obs)):
         one = m.rows(r, r + 1)
         copy = {name: p.detach().clone().requires_grad_() for name, p in victim.params().items()}
-        optimizer = torch.optim.Adam(copy.values(), lr=lr, eps=ADAM_EPS)
+        optimizer = Adam(copy.values(), lr=lr, eps=ADAM_EPS)
         with torch.no_grad():
             q = victim.q_values(one.obs, one.carry)
             y = plain_value(victim, gather_actions(q, one.intended), one.state, one.intended)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from marl.core.checks import require_choice, require_positive, require_share, require_within
 from marl.core.distributed import all_reduce_gradients, global_count
 from marl.core.memory import keep_freed_memory
+from marl.core.optimizers import Adam, RMSprop
 from marl.core.protocols import LearnerHook
 from marl.core.rows import Rows
 from marl.core.types import ActedOn, ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
@@ -78,8 +79,8 @@ def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: fl
     require_positive("", lr=lr, optimizer_eps=eps)  # without it a weight that never had a gradient becomes nan
     require_choice("", get_args(OptimizerName), optimizer=name)
     if name == "adam":
-        return torch.optim.Adam(parameters, lr=lr, eps=eps, fused=True)
-    return torch.optim.RMSprop(parameters, lr=lr, alpha=0.99, eps=eps)
+        return Adam(parameters, lr=lr, eps=eps, fused=True)
+    return RMSprop(parameters, lr=lr, alpha=0.99, eps=eps)
 
 
 class ValueLearner:

@@ -25,7 +25,6 @@ for name in (
     "tests.support.helpers",
     "matplotlib.pyplot",
     "marl.library",
-    "torch._dynamo",  # torch imports it for the first optimizer, which takes a second
 ):
     importlib.import_module(name)
 assert marl
