@@ -37,6 +37,10 @@ class Budget:
         self.unit = unit
         self.spent = torch.zeros(0, dtype=torch.long)
 
+    def compiled(self) -> dict[str, Any]:
+        """Return the budget as ``Harm`` has it."""
+        return {"limit": self.limit, "by_step": self.unit == "step"}
+
     def begin(self, n_envs: int, device: torch.device) -> None:
         self.spent = torch.zeros(n_envs, dtype=torch.long, device=device)
 

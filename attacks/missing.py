@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from attacks.base import LaneAttack, Unit, View, choose_k, require_agents
 from marl.core.checks import require_choice
 from marl.core.protocols import Policy
+from marl.core.rolling import MISSING, Harm
 from marl.core.types import ConfigError, EnvSpec, Field
 
 Mode = Literal["idle", "removed"]
@@ -58,6 +59,11 @@ class Missing(LaneAttack):
         """Declare ``hit``, and with mode removed ``obs_seen`` [n, O]: the observations that the policy was shown."""
         seen = {"obs_seen": Field((self.spec.n_agents, self.spec.obs_dim))} if self.mode == "removed" else {}
         return super().fields() | seen
+
+    def compiled(self) -> Harm | None:
+        if self.mode != "idle":
+            return None
+        return Harm(MISSING, count=self.agents, idle=self.idle, **self.budget.compiled())
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)

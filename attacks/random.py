@@ -9,6 +9,7 @@ from torch import Tensor
 
 from attacks.base import ActionAttack, View, pick
 from marl.core.checks import require_share
+from marl.core.rolling import RANDOM, Harm
 from marl.core.types import EnvSpec
 
 
@@ -19,6 +20,9 @@ class RandomActions(ActionAttack):
         super().__init__(spec, device, **budget)
         require_share("attack", p=p)
         self.p = p
+
+    def compiled(self) -> Harm:
+        return Harm(RANDOM, p=float(self.p), **self.budget.compiled())
 
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
         n = self.spec.n_agents

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from attacks.base import ActionAttack, View, as_victim, pick
 from marl.core.checks import require_at_least, require_share
 from marl.core.protocols import Policy
+from marl.core.rolling import SINGLE, Harm
 from marl.core.types import EnvSpec
 from marl.learn.learner import best_available
 
@@ -31,6 +32,9 @@ class SingleAgent(ActionAttack):
         require_share("attack", start_p=start_p)
         require_at_least("attack", 0, duration=duration)
         self.start_p, self.duration = start_p, duration
+
+    def compiled(self) -> Harm:
+        return Harm(SINGLE, p=float(self.start_p), count=self.duration, **self.budget.compiled())
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)

@@ -29,6 +29,7 @@ Record = Any  # one record of a numpy array; its fields read as attributes in co
 
 OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "forceinline": True}
 rule: Any = njit(**OPTIONS)
+OUTSIDE = ("marl.core.rolling", "marl.learn.acting", "marl.learn.gru")  # what kernels call that is no part of a game
 
 
 def ensure_cache() -> None:
@@ -79,7 +80,8 @@ def forget_stale(kernel: Any) -> None:
 
 
 def sources_of(name: str) -> list[Path]:
-    """Return the files of the loaded module ``name`` and of what it imports, directly or not, from its own top package.
+    """Return the files of the loaded module ``name`` and of what it imports, directly or not, from its own top package
+    and of ``OUTSIDE``.
 
     These are the files that compiled code in the module can depend on, and a few more. Imports must be absolute.
     """
@@ -97,5 +99,5 @@ def sources_of(name: str) -> list[Path]:
                 wanted = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             else:
                 continue
-            left += [target for target in wanted if target.partition(".")[0] == package]
+            left += [target for target in wanted if target.partition(".")[0] == package or target in OUTSIDE]
     return [found[module] for module in sorted(found)]

@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from envs.base import refuse_unavailable
+from envs.kernels.harm import LOT
 from envs.kernels.lanes import Kernels, find_unavailable, seed_lanes
+from envs.kernels.rollout import Book
+from marl.core.rolling import Choice, Harm
 from marl.core.types import EnvSpec, Obs, Step
 
 
@@ -61,6 +64,36 @@ class LaneGame:
             refuse_unavailable(actions.cpu(), self._obs.avail, running, self.spec.action_names)
         self._kernels.step(self._rules, self._board, self._out, given)
         return Step(self._obs, self._reward, self._terminated, self._truncated, dict(self._info))
+
+    @property
+    def rolls(self) -> bool:
+        """Return whether ``rollout`` plays as ``reset`` and ``step`` do: no subclass has changed them."""
+        return type(self).step is LaneGame.step and type(self).reset is LaneGame.reset
+
+    def rollout(
+        self, network: Any, choice: Choice, harm: Harm, attacked: Tensor, harm_seed: np.uint64, data: dict[str, Tensor]
+    ) -> None:
+        """Play one episode per lane from where ``reset`` has put them, and fill the fields ``data`` (``Rolling``)."""
+        B, n = self.n_envs, self.spec.n_agents
+        info = {name: self._info[name].numpy().reshape(B, -1) for name in ("won", *self.spec.info_names)}
+        wanted = [name for name in self.spec.info_names if name in data]
+        slots = data["filled"].shape[1]
+        notes = np.zeros((B, slots if wanted else 0, sum(array.shape[1] for array in info.values())))
+        arrays = {name: data[name].numpy() for name in Book._fields if name in data}
+        arrays.setdefault("hit", np.zeros((B, 0, n), np.bool_))
+        h = np.zeros((B, n, network.last.shape[1]), np.float32)
+        lots, actions = np.zeros((B, 2), LOT), np.zeros((B, n), np.int64)
+        self._kernels.rollout(
+            self._rules, self._board, self._out, tuple(info.values()), network, choice, harm, attacked.numpy(),
+            harm_seed, lots, actions, h, Book(**arrays, notes=notes),
+        )  # fmt: skip
+        place = 0
+        for name, array in info.items():
+            width = array.shape[1]
+            if name in wanted:
+                found = torch.from_numpy(notes[..., place : place + width])
+                data[name].copy_(found.reshape(B, slots, *self._info[name].shape[1:]))
+            place += width
 
     def state_dict(self) -> dict[str, Any]:
         """Return the lanes' random streams; at an episode's edge nothing else needs to be saved."""

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit, prange
 
+from envs.kernels import rollout
 from envs.kernels.compiled import Record, forget_stale, rule
 from envs.kernels.rng import mix, seed_lane
 from marl.core.types import EnvSpec
@@ -97,6 +98,7 @@ class Kernels(NamedTuple):
     reset: Callable[..., None]  # mask bool [B], seed uint64, reseed bool
     step: Callable[..., None]  # actions int64 [B, n], available
     observe: Callable[..., None]  # lane
+    rollout: Callable[..., None]  # see ``rollout.rollout_lanes``
 
 
 reset_lane: Any = None  # in the three loops below a game's own rules stand under these names
@@ -127,11 +129,11 @@ def lane_kernels(reset_lane: Any, step_lane: Any, observe_lane: Any, *, parallel
     caches closures under a key that holds the identity of the compiled functions in them.
     """
     game = reset_lane.py_func
-    names = {"reset_lane": reset_lane, "step_lane": step_lane, "observe_lane": observe_lane, "prange": prange}
+    names = {"reset_lane": reset_lane, "step_lane": step_lane, "observe_lane": observe_lane}
 
     def compile_loop(loop: Any, parallel: bool) -> Callable[..., None]:
         code = loop.__code__.replace(co_filename=game.__code__.co_filename)
-        moved = FunctionType(code, {**names, "__name__": game.__module__}, loop.__name__)
+        moved = FunctionType(code, {**loop.__globals__, **names, "__name__": game.__module__}, loop.__name__)
         compiled: Callable[..., None] = njit(parallel=parallel, cache=True)(moved)
         return compiled
 
@@ -139,6 +141,7 @@ def lane_kernels(reset_lane: Any, step_lane: Any, observe_lane: Any, *, parallel
         reset=compile_loop(reset_lanes, parallel_reset),
         step=compile_loop(step_lanes, True),
         observe=compile_loop(observe_only, False),
+        rollout=compile_loop(rollout.rollout_lanes, True),
     )
     forget_stale(kernels.reset)
     return kernels

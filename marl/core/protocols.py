@@ -17,6 +17,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import Parameter
 
+from marl.core.rolling import Harm
 from marl.core.types import Carry, Clock, EnvSpec, EpisodeBatch, Field, Forward, Metrics, Obs, Step
 
 
@@ -318,6 +319,9 @@ class NoAttack:
 
     def __init__(self, spec: EnvSpec, device: torch.device | str) -> None:
         self.spec, self.device = spec, torch.device(device)
+
+    def compiled(self) -> Harm | None:
+        return Harm()
 
     def fields(self) -> dict[str, Field]:
         return {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,6 +11,7 @@ from torch.func import functional_call
 
 from marl.core.checks import require_at_least, require_share
 from marl.core.types import ActedOn, Carry, EpisodeBatch, Obs
+from marl.learn.acting import Network, act, network_of
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import best_available, previous_actions
 from marl.learn.mixers import Mixer
@@ -54,14 +56,32 @@ class EpsilonGreedy:
     def __init__(self, agent: RecurrentAgent, mixer: Mixer, epsilon: float, last_action: ActedOn) -> None:
         self.agent, self.mixer, self.epsilon, self.last_action = agent, mixer, epsilon, last_action
 
+    _packed: tuple[list[Any], Network | None] | None = None
+
+    def network(self) -> Network | None:
+        """Return the agent's present weights for compiled code, None where there is none for it."""
+        versions = [(p.data_ptr(), p._version) for p in self.agent.parameters()]
+        if self._packed is None or self._packed[0] != versions:
+            self._packed = versions, network_of(self.agent)
+        return self._packed[1]
+
+    def compiled(self) -> tuple[Network, float, bool] | None:
+        """Return the network, the exploration and whether the executed action is seen, for ``marl.run.rollout``."""
+        network = network_of(self.agent)
+        return None if network is None else (network, self.epsilon, self.last_action == "executed")
+
     def begin(self, n_envs: int, gen: Generator) -> Carry:
+        self._packed = None  # an episode's weights are read once
         h = self.agent.initial(n_envs)
         return {"h": h, "last": torch.full(h.shape[:-1], -1, dtype=torch.long, device=h.device)}
 
     @torch.no_grad()
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        q, h = self.agent.step(self.agent.inputs(obs.obs, carry["last"]), carry["h"])
-        actions = best_available(q, obs.avail)
+        if (network := self.network()) is not None:
+            actions, h = act(network, obs.obs, obs.avail, carry["last"], carry["h"])
+        else:
+            q, h = self.agent.step(self.agent.inputs(obs.obs, carry["last"]), carry["h"])
+            actions = best_available(q, obs.avail)
         if explore:
             actions = self.noisy(actions, obs.avail, gen)
         return actions, {"h": h, "last": carry["last"]}, {}

@@ -22,6 +22,8 @@ from marl.core.seeding import Streams
 from marl.learn.policy import random_available
 from marl.measure.shares import Shares, parts_of
 from marl.run.build import call, factory, make_env, use_threads
+from marl.run.collect import in_lockstep
+from marl.run.rollout import compiled_form
 from marl.run.trainer import Run, open_run
 
 ROWS = ("env_random", "rollout", "attack", "update", "train", "shares", "memory")
@@ -114,6 +116,24 @@ def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
             yield {"name": title, **base, "value": work / wall, "unit": unit, "per_cpu_s": work / cpu}
 
 
+def lockstep_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
+    """Time the general loop where collections are compiled ones."""
+    p = run.parts
+    policy = p.algo.policy(run.clock)
+    if compiled_form(p.env, policy, p.attack, p.fields) is None:
+        return
+
+    def once() -> float:
+        fresh = in_lockstep(
+            p.env, policy, p.attack, p.fields, explore=True, attacked=run.attacked_lanes(), device=p.device,
+            policy_gen=p.streams["explore"], attack_gen=p.streams["attack"],
+        )  # fmt: skip
+        return float(fresh.length.sum())
+
+    steps, wall, cpu = repeat(seconds, once)
+    yield {"name": "rollout lockstep", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu}
+
+
 def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iterator[Row]:
     """Time rollout, the attack's own work, update and train on one warm run; ``train`` also reports peak memory."""
     base = {"lanes": run.parts.env.n_envs, "threads": threads}
@@ -139,6 +159,7 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
     if only in (None, "rollout"):
         steps, wall, cpu = repeat(cfg.seconds, collect_once)
         yield {"name": "rollout", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu}
+        yield from lockstep_rows(run, cfg.seconds, base)
     if only in (None, "attack"):
         yield from chore_rows(run, cfg.seconds, base)
     learner = getattr(run.parts.algo, "learner", None)

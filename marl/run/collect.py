@@ -1,4 +1,8 @@
-"""Collect whole episodes: every lane plays one, in lockstep, until all are done (as in published PyMARL settings)."""
+"""Collect whole episodes: every lane plays one, until all are done (as in published PyMARL settings).
+
+``in_lockstep`` serves every game, policy and attack. Where all three have a compiled form, ``marl.run.rollout`` plays
+the same episodes in one compiled loop.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,7 @@ from torch import Generator, Tensor
 from marl.core.protocols import Attack, Policy, VectorEnv, View
 from marl.core.types import EpisodeBatch, Field, GameError, Obs, Step
 from marl.run.incoming import Incoming
+from marl.run.rollout import compiled_form, roll
 
 ATTEMPTS = 5  # to play a round of episodes in which no game dies
 
@@ -82,6 +87,31 @@ def collect(
     A ``seed`` restarts the lanes' random streams. Episodes that the environment has lost (``info["lost"]``) are left
     out: the batch may be small, or empty. Raises GameError where the game breaks its contract.
     """
+    options: dict[str, Any] = {
+        "explore": explore, "attacked": attacked, "policy_gen": policy_gen, "attack_gen": attack_gen, "seed": seed,
+    }  # fmt: skip
+    form = compiled_form(env, policy, attack, fields) if watch is None else None
+    if form is None:
+        return in_lockstep(env, policy, attack, fields, **options, device=device, watch=watch)
+    return roll(form, env, empty_batch(fields, env.n_envs, env.spec.episode_limit, env.device), **options)
+
+
+def in_lockstep(
+    env: VectorEnv,
+    policy: Policy,
+    attack: Attack,
+    fields: dict[str, Field],
+    *,
+    explore: bool,
+    attacked: Tensor,
+    policy_gen: Generator,
+    attack_gen: Generator,
+    device: torch.device | str,
+    watch: Watcher | None = None,
+    seed: int | None = None,
+) -> EpisodeBatch:
+    """Collect by the general loop, whatever the parts are; see ``collect``. Episodes that have ended wait, and what is
+    stored of them after their end means nothing."""
     B, limit = env.n_envs, env.spec.episode_limit
     batch = empty_batch(fields, B, limit, env.device)
     running = torch.ones(B, dtype=torch.bool, device=env.device)

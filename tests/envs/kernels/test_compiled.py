@@ -77,12 +77,14 @@ def test_the_next_process_loads_what_this_one_compiled_until_an_imported_file_ch
 )
 def test_sources_are_found_by_imports(module: ModuleType, parts: tuple[str, ...]) -> None:
     found = sources_of(module.__name__)
-    names = {str(path.relative_to(ROOT / "envs").with_suffix("")) for path in found}
+    names = {str(path.relative_to(ROOT).with_suffix("")).removeprefix("envs/") for path in found}
+    assert {"marl/core/rolling", "marl/learn/acting", "marl/learn/gru"} <= names, "networks are compiled into rollouts"
     assert names >= set(parts)
     assert "skirmish/env" not in names, "what is not compiled should not drop the battle's cache"
 
 
 @pytest.mark.parametrize("module", [lanes, game])
 def test_kernels_import_no_game(module: ModuleType) -> None:
-    found = {str(path.relative_to(ROOT / "envs")) for path in sources_of(module.__name__)}
-    assert {name for name in found if not name.startswith("kernels/")} <= {"base.py"}
+    found = {str(path.relative_to(ROOT)) for path in sources_of(module.__name__)}
+    outside = {"envs/base.py", "marl/core/rolling.py", "marl/learn/acting.py", "marl/learn/gru.py"}
+    assert {name for name in found if not name.startswith("envs/kernels/")} <= outside

@@ -1,0 +1,97 @@
+"""Attacks on actions as rules about one lane, equal in distribution to the classes that declare them (``attacks/``)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from envs.kernels.compiled import Record, rule
+from envs.kernels.rng import below, uniform
+from marl.core.rolling import MISSING, NOTHING, RANDOM, SINGLE, Harm
+
+LOT = np.dtype([("rng", np.uint64), ("spent", np.int64), ("left", np.int64)])  # of an attacked lane: its random stream,
+# what it has spent of its budget, and the steps of a burst that are still to come
+
+
+@rule
+def draw_available(lot: Record, avail: np.ndarray) -> int:
+    """Draw uniformly among what is available, bool [k]; 0 where nothing is."""
+    options = 0
+    for a in range(len(avail)):
+        options += avail[a]
+    place = below(lot, options)
+    for a in range(len(avail)):
+        if avail[a]:
+            if place == 0:
+                return a
+            place -= 1
+    return 0
+
+
+@rule
+def begin_harm(harm: Harm, lot: Record, missing: np.ndarray) -> None:
+    """Draw who is missing in this episode, bool [n]: each subset of that size alike."""
+    n, wanted = len(missing), harm.count if harm.kind == MISSING else 0
+    for i in range(n):
+        missing[i] = uniform(lot) * (n - i) < wanted
+        wanted -= missing[i]
+
+
+@rule
+def pay(harm: Harm, lot: Record, actions: np.ndarray, hit: np.ndarray, forced: np.ndarray) -> None:
+    """Execute ``forced`` where ``hit`` bool [n] as far as the budget goes, and pay; agents with the highest numbers are
+    dropped first."""
+    hits = 0
+    for i in range(len(hit)):
+        hit[i] = hit[i] and lot.spent + (0 if harm.by_step else hits) < harm.limit
+        if hit[i]:
+            actions[i] = forced[i]
+            hits += 1
+    lot.spent += min(hits, 1) if harm.by_step else hits
+
+
+@rule
+def worst(q: np.ndarray, avail: np.ndarray) -> int:
+    """Return the available action of the least value, the first of equals."""
+    found = -1
+    for a in range(len(q)):
+        if avail[a] and (found < 0 or q[a] < q[found]):
+            found = a
+    return max(found, 0)
+
+
+@rule
+def choose_single(
+    harm: Harm, lot: Record, q: np.ndarray, avail: np.ndarray, alive: np.ndarray, actions: np.ndarray,
+    hit: np.ndarray, forced: np.ndarray,
+) -> None:  # fmt: skip
+    """Choose one living agent and its worst action, if a burst begins or goes on."""
+    starts, goes_on = uniform(lot) < harm.p, lot.left > 0
+    who = draw_available(lot, alive)
+    forced[who] = worst(q[who], avail[who])
+    changes = forced[who] != actions[who]
+    lot.left = harm.count if starts and not goes_on and changes else max(lot.left - 1, 0)
+    hit[who] = (starts or goes_on) and changes and alive[who]
+
+
+@rule
+def do_harm(
+    harm: Harm, lot: Record, missing: np.ndarray, q: np.ndarray, avail: np.ndarray, alive: np.ndarray,
+    actions: np.ndarray, hit: np.ndarray, forced: np.ndarray,
+) -> None:  # fmt: skip
+    """Replace the intended ``actions`` [n] of an attacked lane by what is executed, and say who was ``hit``, bool [n].
+    ``q`` [n, A] are the victim's values; ``forced`` int64 [n] is scratch."""
+    n = len(actions)
+    for i in range(n):
+        hit[i] = False
+    if harm.kind == RANDOM:
+        for i in range(n):
+            strikes, forced[i] = uniform(lot) < harm.p, draw_available(lot, avail[i])
+            hit[i] = strikes and alive[i] and forced[i] != actions[i]
+    elif harm.kind == MISSING:
+        for i in range(n):
+            forced[i] = harm.idle
+            hit[i] = missing[i] and alive[i]
+    elif harm.kind == SINGLE:
+        choose_single(harm, lot, q, avail, alive, actions, hit, forced)
+    if harm.kind != NOTHING:
+        pay(harm, lot, actions, hit, forced)

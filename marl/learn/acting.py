@@ -1,0 +1,233 @@
+"""Acting on the CPU as one compiled loop: the agents' networks, and the best available action by their values.
+
+The policy's own ``act`` and the compiled rollout (``marl.run.rollout``) call the same ``think``, so that greedy play is
+the same bit for bit however it is collected. A lane is computed by itself: its values depend neither on the other lanes
+nor on threads. The equations are those of ``RecurrentAgent.step``, which attacks go through for gradients; tests hold
+the two together.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numba import njit, prange
+from torch import Tensor, nn
+
+from marl.learn.agents import FeedForwardAgent, RecurrentAgent
+from marl.learn.gru import EDGE, HALF, P, Q
+
+# as in marl.learn.gru; nothing here allocates, and what is compiled once per caller must not be inlined differently
+RULE: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "fastmath": {"contract"}}
+
+
+class Desk(NamedTuple):
+    """Room for one lane's computations."""
+
+    z: np.ndarray  # f32 [n, H]
+    x: np.ndarray  # f32 [n, 3H]
+    r: np.ndarray  # f32 [n, 3H]
+    q: np.ndarray  # f32 [n, A], the values
+
+
+class Network(NamedTuple):
+    """The weights of g networks (1: shared by all agents, or n) as products from the left read them."""
+
+    first: np.ndarray  # f32 [g, I, H]
+    first_bias: np.ndarray  # f32 [g, H]
+    core: np.ndarray  # f32 [g, H, 3H], the input's part of a GRU's gates; [g, H, H] without memory
+    core_bias: np.ndarray
+    back: np.ndarray  # f32 [g, H, 3H], the hidden state's part; [g, 0, 0] without memory
+    back_bias: np.ndarray
+    last: np.ndarray  # f32 [g, H, A]
+    last_bias: np.ndarray  # f32 [g, A]
+    last_action: bool  # the input also has the last action as a one-hot,
+    agent_id: bool  # and the agent's number
+
+
+def network_of(agent: nn.Module) -> Network | None:
+    """Return the weights of ``agent`` as they are now, None if it is not one that ``think`` computes: exactly one of
+    our two classes (another may compute something else), in float32 on the CPU."""
+    if type(agent) not in (RecurrentAgent, FeedForwardAgent):
+        return None
+    assert isinstance(agent, RecurrentAgent)
+    first, last = _linear(agent.fc_in), _linear(agent.fc_out)
+    if first is None or last is None:
+        return None
+    if isinstance(agent, FeedForwardAgent):
+        core, g = _linear(agent.fc_mid), len(first[0])
+        assert core is not None
+        back = (np.zeros((g, 0, 0), np.float32), np.zeros((g, 0), np.float32))
+    else:
+        core = _gates([(gru.weight_ih_l0, gru.bias_ih_l0) for gru in agent.gru])
+        back = _gates([(gru.weight_hh_l0, gru.bias_hh_l0) for gru in agent.gru])
+    return Network(*first, *core, *back, *last, bool(agent.last_action), bool(agent.agent_id))
+
+
+def _gates(parts: list[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights [g, H, 3H] and biases [g, 3H] from each network's own."""
+    weight = [np.ascontiguousarray(w.detach().numpy().T) for w, _ in parts]
+    return np.stack(weight), np.stack([b.detach().numpy() for _, b in parts])
+
+
+def _linear(layer: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Return the weights [g, a, b] and biases [g, b] of a layer that is shared, or stacked; None if it is elsewhere
+    than on the CPU, or in other numbers."""
+    weight, bias = layer.weight.detach(), layer.bias.detach()
+    if weight.device.type != "cpu" or weight.dtype != torch.float32:
+        return None
+    if weight.dim() == 2:
+        return np.ascontiguousarray(weight.numpy().T)[None], bias.numpy()[None].copy()
+    return weight.contiguous().numpy(), np.ascontiguousarray(bias.squeeze(1).numpy())
+
+
+@njit(error_model="numpy")
+def make_desk(n: int, hidden: int, actions: int) -> Desk:
+    x, r = np.empty((n, 3 * hidden), np.float32), np.empty((n, 3 * hidden), np.float32)
+    return Desk(np.empty((n, hidden), np.float32), x, r, np.empty((n, actions), np.float32))
+
+
+@njit(**RULE)
+def tanh_(x: np.ndarray) -> None:
+    """Replace x by its tanh, as ``marl.learn.gru`` computes it."""
+    for k in range(len(x)):
+        v = min(max(x[k], -EDGE), EDGE)
+        y = v * v
+        p = (((((P[6] * y + P[5]) * y + P[4]) * y + P[3]) * y + P[2]) * y + P[1]) * y + P[0]
+        q = (((((Q[6] * y + Q[5]) * y + Q[4]) * y + Q[3]) * y + Q[2]) * y + Q[1]) * y + Q[0]
+        x[k] = v * p / q
+
+
+@njit(**RULE)
+def copy_row(out: np.ndarray, row: np.ndarray) -> None:
+    for j in range(len(out)):
+        out[j] = row[j]
+
+
+@njit(**RULE)
+def add_row(out: np.ndarray, row: np.ndarray) -> None:
+    for j in range(len(out)):
+        out[j] += row[j]
+
+
+@njit(**RULE)
+def add_product(out: np.ndarray, x: np.ndarray, w: np.ndarray) -> None:
+    """Add x [a] @ w [a or more, b] to out [b]: four rows at a time, to load and store ``out`` less often."""
+    a, b = len(x), len(out)
+    for k in range(0, a - a % 4, 4):
+        x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
+        for j in range(b):
+            out[j] += x0 * w[k, j] + x1 * w[k + 1, j] + x2 * w[k + 2, j] + x3 * w[k + 3, j]
+    for k in range(a - a % 4, a):
+        for j in range(b):
+            out[j] += x[k] * w[k, j]
+
+
+@njit(**RULE)
+def add_two_products(out: np.ndarray, also: np.ndarray, x: np.ndarray, y: np.ndarray, w: np.ndarray) -> None:
+    """Add x @ w to ``out`` and y @ w to ``also``, to load the weights once for both."""
+    a, b = len(x), len(out)
+    for k in range(0, a - a % 4, 4):
+        x0, x1, x2, x3 = x[k], x[k + 1], x[k + 2], x[k + 3]
+        y0, y1, y2, y3 = y[k], y[k + 1], y[k + 2], y[k + 3]
+        for j in range(b):
+            w0, w1, w2, w3 = w[k, j], w[k + 1, j], w[k + 2, j], w[k + 3, j]
+            out[j] += x0 * w0 + x1 * w1 + x2 * w2 + x3 * w3
+            also[j] += y0 * w0 + y1 * w1 + y2 * w2 + y3 * w3
+    for k in range(a - a % 4, a):
+        for j in range(b):
+            out[j] += x[k] * w[k, j]
+            also[j] += y[k] * w[k, j]
+
+
+@njit(**RULE)
+def apply_layer(out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
+    """Write x [n, a] @ weight [g, a or more, b] + bias [g, b] to out [n, b]; agent i has the weights i % g."""
+    n, g = x.shape[0], weight.shape[0]
+    for i in range(n):
+        copy_row(out[i], bias[i % g])
+    pairs = n - n % 2 if g == 1 else 0
+    for i in range(0, pairs, 2):
+        add_two_products(out[i], out[i + 1], x[i], x[i + 1], weight[0])
+    for i in range(pairs, n):
+        add_product(out[i], x[i], weight[i % g])
+
+
+@njit(**RULE)
+def rectify(x: np.ndarray) -> None:
+    """Replace what is negative in x [n, a] by 0."""
+    for i in range(x.shape[0]):
+        for k in range(x.shape[1]):
+            x[i, k] = max(x[i, k], np.float32(0.0))
+
+
+@njit(**RULE)
+def remember(h: np.ndarray, x: np.ndarray, r: np.ndarray) -> None:
+    """Update a hidden state [H] by a GRU's gates: the input's part x [3H] and the hidden state's part r [3H]."""
+    H = len(h)
+    for k in range(2 * H):
+        x[k] = HALF * (x[k] + r[k])
+    tanh_(x[: 2 * H])
+    for k in range(H):
+        x[2 * H + k] += (HALF + HALF * x[k]) * r[2 * H + k]
+    tanh_(x[2 * H :])
+    for k in range(H):
+        h[k] = x[2 * H + k] + (HALF + HALF * x[H + k]) * (h[k] - x[2 * H + k])
+
+
+@njit(**RULE)
+def think(net: Network, desk: Desk, obs: np.ndarray, last: np.ndarray, h: np.ndarray) -> None:
+    """Make one step of a lane's networks: obs [n, O], last action [n] (-1: none) -> h [n, H] in place, values on the
+    desk."""
+    n, O, A = obs.shape[0], obs.shape[1], desk.q.shape[1]  # noqa: E741
+    z, x, r = desk.z, desk.x, desk.r
+    apply_layer(z, obs, net.first, net.first_bias)
+    for i in range(n):
+        w = net.first[i % net.first.shape[0]]
+        if net.last_action and last[i] >= 0:
+            add_row(z[i], w[O + last[i]])
+        if net.agent_id:
+            add_row(z[i], w[O + (A if net.last_action else 0) + i])
+    rectify(z)
+    if net.back.shape[1] > 0:
+        apply_layer(x, z, net.core, net.core_bias)
+        apply_layer(r, h, net.back, net.back_bias)
+        for i in range(n):
+            remember(h[i], x[i], r[i])
+    else:
+        apply_layer(h, z, net.core, net.core_bias)
+        rectify(h)
+    apply_layer(desk.q, h, net.last, net.last_bias)
+
+
+@njit(**RULE)
+def best(q: np.ndarray, avail: np.ndarray) -> int:
+    """Return the available action of the largest value, the first of equals; 0 where none is available."""
+    found = -1
+    for a in range(len(q)):
+        if avail[a] and (found < 0 or q[a] > q[found]):
+            found = a
+    return max(found, 0)
+
+
+@njit(parallel=True, cache=True)
+def _act(
+    net: Network, obs: np.ndarray, avail: np.ndarray, last: np.ndarray, h: np.ndarray, actions: np.ndarray
+) -> None:
+    B, n, A = avail.shape
+    for b in prange(B):
+        desk = make_desk(n, h.shape[2], A)
+        think(net, desk, obs[b], last[b], h[b])
+        for i in range(n):
+            actions[b, i] = best(desk.q[i], avail[b, i])
+
+
+def act(net: Network, obs: Tensor, avail: Tensor, last: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the best available actions long [B, n] and the next hidden state: obs [B, n, O], avail bool [B, n, A],
+    last long [B, n], h [B, n, H]."""
+    after = h.detach().clone(memory_format=torch.contiguous_format)
+    actions = torch.empty(last.shape, dtype=torch.long)
+    given = (obs.detach().contiguous(), avail.contiguous(), last.contiguous(), after, actions)
+    _act(net, *(tensor.numpy() for tensor in given))
+    return actions, after

@@ -1,0 +1,340 @@
+"""Compiled rollouts: the same episodes as the general loop plays, chosen only where all parts have a compiled form."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import pytest
+import torch
+from torch import Tensor
+
+from attacks.missing import Missing
+from attacks.random import RandomActions
+from attacks.single import SingleAgent
+from envs.grid.foraging import Foraging
+from envs.grid.mds import MultiDestinationSpread
+from envs.grid.spread import Spread
+from envs.skirmish.env import Skirmish
+from envs.toys.games import Corridor
+from marl.core.protocols import Attack, NoAttack
+from marl.core.types import EpisodeBatch, Field, Obs, core_fields
+from marl.learn import acting
+from marl.learn.agents import FeedForwardAgent, RecurrentAgent
+from marl.learn.learner import best_available
+from marl.learn.policy import EpsilonGreedy
+from marl.run import collect as general
+from marl.run.collect import collect, in_lockstep
+from marl.run.rollout import compiled_form
+from tests.support.builders import make_victim
+from tests.support.grid_games import hunt, push, spread
+from tests.support.overcooked_parts import kitchen
+
+B = 6
+GAMES: dict[str, Callable[..., Any]] = {
+    "push": push, "spread": spread, "hunt": hunt, "overcooked": kitchen,
+    "foraging": lambda n_envs, seed: Foraging(8, 3, 2, 1, 2, False, 8, 0.0, 0, 25, n_envs=n_envs, seed=seed),
+    "mds": lambda n_envs, seed: MultiDestinationSpread(
+        5, 2, [[0, 0], [4, 4]], [0.0, 1.0, 3.0], 12, n_envs=n_envs, seed=seed
+    ),
+    "skirmish": lambda n_envs, seed: Skirmish("3m", n_envs, seed=seed),
+}  # fmt: skip
+OBSERVED = ("obs", "state", "avail", "alive", "obs_seen")
+BUDGET: dict[str, Any] = {"budget": 5, "budget_unit": "agent_action"}
+
+
+def fields_of(env: Any, step_info: bool = True) -> dict[str, Field]:
+    """Core fields, all of ``Step.info``, and two that only attacks fill."""
+    n = env.spec.n_agents
+    info = {k: Field(tuple(env._info[k].shape[1:]), env._info[k].dtype) for k in env.spec.info_names if step_info}
+    return core_fields(env.spec) | info | {"hit": Field((n,), torch.bool), "obs_seen": Field((n, env.spec.obs_dim))}
+
+
+def play(env: Any, policy: Any, attack: Attack | None = None, fields: Any = None, **options: Any) -> EpisodeBatch:
+    given: dict[str, Any] = {"explore": False, "attacked": torch.arange(env.n_envs) % 3 > 0, "device": "cpu"}
+    gens = {name: torch.Generator().manual_seed(7) for name in ("policy_gen", "attack_gen")}
+    harm = attack if attack is not None else NoAttack(env.spec, "cpu")
+    how = collect if options.pop("compiled", True) else in_lockstep
+    return how(env, policy, harm, fields or fields_of(env), **{**given, **gens, **options})
+
+
+def require_same(one: EpisodeBatch, two: EpisodeBatch) -> None:
+    """Compare all that belongs to an episode, bit by bit; what comes after it is zero in a compiled rollout."""
+    slots, length = torch.arange(one.horizon + 1), one.length.long()[:, None]
+    assert one.data.keys() == two.data.keys()
+    for name, field in one.fields.items():
+        a, b = one[name], two[name]
+        assert a.shape == b.shape and a.dtype == b.dtype, name
+        if field.per == "step":
+            mine = slots <= length if name in OBSERVED else slots < length
+            assert not b[~mine].any(), f"{name} after the end"
+            a, b = a[mine], b[mine]
+        assert torch.equal(a, b), name
+
+
+def agent_of(spec: Any, kind: type[RecurrentAgent] = RecurrentAgent, **changes: Any) -> RecurrentAgent:
+    options = {"hidden_dim": 16, "share_parameters": True, "last_action": True, "agent_id": True}
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        agent = kind(spec, **{**options, **changes})
+    with torch.no_grad():
+        for p in agent.parameters():
+            p.mul_(3.0)
+    return agent
+
+
+@pytest.mark.parametrize("game", GAMES)
+def test_greedy_rollouts_equal_the_general_loop_bit_for_bit(game: str) -> None:
+    """Twice in a row: the second pair of episodes begins from the random streams that the first has left."""
+    here, there = (GAMES[game](n_envs=B, seed=4) for _ in range(2))
+    policy = make_victim(here.spec, scale=3.0)
+    assert compiled_form(here, policy, NoAttack(here.spec, "cpu"), fields_of(here)) is not None
+    for _ in range(2):
+        require_same(play(there, policy, compiled=False), play(here, policy))
+    assert torch.equal(here.state_dict()["rng"], there.state_dict()["rng"])
+    require_same(play(there, policy, compiled=False, seed=9), play(here, policy, seed=9))
+
+
+@pytest.mark.parametrize("share", [True, False])
+@pytest.mark.parametrize("kind", [RecurrentAgent, FeedForwardAgent])
+@pytest.mark.parametrize("inputs", [(True, True), (True, False), (False, True), (False, False)])
+def test_every_network_acts_as_its_equations_say(kind: type[RecurrentAgent], share: bool, inputs: tuple) -> None:
+    """Hidden states to rounding, actions exactly, over steps that feed them back, against ``step`` in torch."""
+    env = spread(n_envs=B, seed=4)
+    agent = agent_of(env.spec, kind, share_parameters=share, last_action=inputs[0], agent_id=inputs[1])
+    gen = torch.Generator().manual_seed(0)
+    h, last = agent.initial(B), torch.full((B, env.spec.n_agents), -1)
+    for _ in range(5):
+        obs = torch.randn(B, env.spec.n_agents, env.spec.obs_dim, generator=gen)
+        avail = torch.rand(B, env.spec.n_agents, env.spec.n_actions, generator=gen) < 0.6
+        avail[..., 0] = True
+        network = acting.network_of(agent)
+        assert network is not None
+        with torch.no_grad():
+            q, expected = agent.step(agent.inputs(obs, last), h)
+        last, h = acting.act(network, obs, avail, last, h)
+        assert torch.equal(last, best_available(q, avail))
+        torch.testing.assert_close(h, expected, atol=2e-6, rtol=1e-5)
+    here, there = (spread(n_envs=B, seed=4) for _ in range(2))
+    policy = EpsilonGreedy(agent, make_victim(env.spec).mixer, 0.0, "intended")
+    require_same(play(there, policy, compiled=False), play(here, policy))
+
+
+def test_changed_weights_are_read_anew() -> None:
+    env = spread(n_envs=B, seed=4)
+    policy = make_victim(env.spec, bias=[9.0, 0, 0, 0, 0], scale=0.0)
+    assert not play(env, policy).intended.any() and not play(env, policy, compiled=False).intended.any()
+    with torch.no_grad():
+        policy.agent.fc_out.bias.copy_(torch.tensor([0.0, 0, 0, 0, 9.0]))
+    for compiled in (True, False):
+        batch = play(env, policy, compiled=compiled)
+        assert (batch.intended[batch.filled] == 4).all()
+
+
+def test_exploration_is_uniform_over_what_is_available() -> None:
+    """All weights are zero: the best action is the last of 5. With epsilon 0.4 it has 0.6 + 0.4 / 5 = 0.68 of all
+    choices, and each other one 0.08 (9,600 choices: four standard deviations are 0.02 and 0.011)."""
+    env = spread(n_envs=80, seed=4)
+    policy = make_victim(env.spec, bias=[0.0, 0, 0, 0, 9.0], scale=0.0, epsilon=0.4)
+    chosen = play(env, policy, explore=True).intended[:, :-1].flatten().long()
+    share = chosen.bincount(minlength=5) / len(chosen)
+    assert len(chosen) == 80 * 30 * 4
+    assert share[4].item() == pytest.approx(0.68, abs=0.02) and share[:4].tolist() == pytest.approx(
+        [0.08] * 4, abs=0.011
+    )
+
+
+def test_what_is_drawn_depends_on_the_seed_and_the_lane_alone(one_thread: None) -> None:
+    def drawn(lanes: int = B, seed: int = 7) -> EpisodeBatch:
+        env = hunt(n_envs=lanes, seed=4)
+        gen = torch.Generator().manual_seed(seed)
+        return play(env, make_victim(env.spec, epsilon=0.5), explore=True, policy_gen=gen)
+
+    first = drawn()
+    require_same(first, drawn())
+    assert torch.equal(first.intended[:2, :5], drawn(lanes=2).intended[:, :5])
+    assert not torch.equal(first.intended[:, :5], drawn(seed=8).intended[:, :5])
+    assert len({tuple(row.flatten().tolist()) for row in first.intended[:, :5]}) == B, "lanes have streams of their own"
+    if numba.config.NUMBA_NUM_THREADS > 1:
+        numba.set_num_threads(2)
+        require_same(first, drawn())
+
+
+def test_greedy_play_draws_nothing_and_exploration_goes_on() -> None:
+    env = spread(n_envs=B, seed=4)
+    policy, gen = make_victim(env.spec, epsilon=0.5), torch.Generator().manual_seed(1)
+    before = gen.get_state()
+    play(env, policy, policy_gen=gen)
+    assert torch.equal(gen.get_state(), before)
+    one, two = (play(env, policy, explore=True, policy_gen=gen).intended for _ in range(2))
+    assert not torch.equal(one, two)
+
+
+def test_a_collection_is_repeated_from_saved_streams() -> None:
+    """What a checkpoint holds of the game and of both generators is all that the next collection depends on."""
+    gens = {name: torch.Generator().manual_seed(7) for name in ("policy_gen", "attack_gen")}
+
+    def next_batch(env: Any) -> EpisodeBatch:
+        harm = RandomActions(env.spec, "cpu", p=0.3, budget=None, budget_unit="step")
+        return play(env, make_victim(env.spec, epsilon=0.5), harm, explore=True, **gens)
+
+    env = hunt(n_envs=B, seed=4)
+    first = next_batch(env)
+    streams, states = env.state_dict(), {name: gen.get_state() for name, gen in gens.items()}
+    second = next_batch(env)
+    again = hunt(n_envs=B, seed=99)
+    again.load_state_dict(streams)
+    for name, gen in gens.items():
+        gen.set_state(states[name])
+    require_same(second, next_batch(again))
+    assert not torch.equal(first.intended[:, :5], second.intended[:, :5])
+
+
+# ------------------------------------------------------------------------------------------------ attacks
+
+
+def hits(attack: Attack, lanes: int = 300, **changes: Any) -> tuple[EpisodeBatch, EpisodeBatch]:
+    """Play the same attack by the general loop and compiled; the victim always does the last action."""
+    found = []
+    for compiled in (False, True):
+        env = spread(n_envs=lanes, seed=4)
+        policy = make_victim(env.spec, bias=[0.0, 1, 2, 3, 9.0], scale=0.0)
+        assert not compiled or compiled_form(env, policy, attack, fields_of(env)) is not None
+        everywhere = torch.ones(lanes, dtype=torch.bool)
+        found.append(play(env, policy, attack, compiled=compiled, **({"attacked": everywhere} | changes)))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("unit", ["step", "agent_action"])
+def test_random_actions_and_their_budget(unit: Any) -> None:
+    """Per agent and step: hit with probability 0.3 * 4 / 5 = 0.24, until 10 are paid for."""
+    env = spread(n_envs=1)
+    for budget in (None, 10):
+        slow, fast = hits(RandomActions(env.spec, "cpu", p=0.3, budget=budget, budget_unit=unit))
+        for batch in (slow, fast):
+            hit = batch["hit"] & batch.filled[..., None]
+            assert torch.equal(hit, (batch.actions != batch.intended) & batch.filled[..., None])
+            first = hit[:, :2].float().mean().item()
+            assert first == pytest.approx(0.24, abs=0.035)  # 2,400 draws: four standard deviations
+            spent = (hit.any(-1).sum(1) if unit == "step" else hit.sum((1, 2))).float()
+            assert budget is None or spent.max() == budget
+            expected = {None: 30 * (1 - 0.76**4 if unit == "step" else 4 * 0.24), 10: 10}[budget]
+            assert spent.mean().item() == pytest.approx(expected, abs=1.3)
+
+
+def test_random_actions_leave_other_lanes_alone() -> None:
+    env = spread(n_envs=1)
+    none = torch.arange(300) % 2 == 0
+    _, fast = hits(RandomActions(env.spec, "cpu", p=1.0, budget=None, budget_unit="step"), attacked=none)
+    assert torch.equal(fast.attacked, none) and fast["hit"][none].any() and not fast["hit"][~none].any()
+    assert torch.equal(fast.actions[~none], fast.intended[~none])
+
+
+def test_missing_agents_are_drawn_alike_once_per_episode() -> None:
+    """2 of 4 agents: each is missing in half of the episodes (300: four standard deviations are 0.12)."""
+    env = spread(n_envs=1)
+    attack = Missing(env.spec, "cpu", agents=2, mode="idle", budget=None, budget_unit="step")
+    for batch in hits(attack):
+        hit = batch["hit"][:, :30]
+        assert (hit.sum(-1) == 2).all() and torch.equal(hit, hit[:, :1].expand_as(hit))
+        assert hit[:, 0].float().mean(0).tolist() == pytest.approx([0.5] * 4, abs=0.12)
+        assert (batch.actions[:, :30][hit] == env.spec.idle_action).all()
+        assert torch.equal(batch.actions[:, :30][~hit], batch.intended[:, :30][~hit])
+
+
+def test_single_agents_are_hit_in_bursts_with_their_worst_action() -> None:
+    """A start with probability 0.1 is followed by 3 steps: a cycle of 9 idle steps and 4 attacked ones, of which the
+    first 30 steps hold 30 * 4 / 13 = 9.2, more or less (they begin idle)."""
+    env = spread(n_envs=1)
+    attack = SingleAgent(env.spec, "cpu", start_p=0.1, duration=3, budget=None, budget_unit="step")
+    totals = []
+    for batch in hits(attack):
+        hit = batch["hit"][:, :30]
+        assert hit.sum(-1).max() == 1 and (batch.actions[:, :30][hit] == 0).all()
+        steps = hit.any(-1)
+        begins = steps & ~steps.roll(1, 1)
+        begins[:, 0] = steps[:, 0]
+        row, t = begins[:, :27].nonzero(as_tuple=True)
+        assert all(steps[row, t + k].all() for k in range(4)), "a burst has four steps"
+        assert hit.float().mean((0, 1)).tolist() == pytest.approx([hit.float().mean().item()] * 4, rel=0.25)
+        totals.append(steps.sum(1).float().mean().item())
+    assert totals[1] == pytest.approx(totals[0], abs=1.0) and totals[1] == pytest.approx(8.5, abs=1.3)
+
+
+def test_the_budget_of_agent_actions_runs_out_by_number() -> None:
+    env = spread(n_envs=1)
+    attack = Missing(env.spec, "cpu", agents=4, mode="idle", **BUDGET)
+    slow, fast = hits(attack)
+    assert fast["hit"][0, :3].tolist() == [[True] * 4, [True, False, False, False], [False] * 4]
+    require_same(slow, fast)
+
+
+# ------------------------------------------------------------------------------------------------ who can
+
+
+class Timid(EpsilonGreedy):
+    """Acts otherwise than its parent, of which it inherits everything else."""
+
+    def act(self, obs: Obs, carry: Any, *, explore: bool, gen: Any) -> tuple[Tensor, Any, dict[str, Tensor]]:
+        return torch.zeros_like(carry["last"]), carry, {}
+
+
+class Doubled(RecurrentAgent):
+    def step(self, x: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        q, h = super().step(x, h)
+        return -q, h
+
+
+class Harder(RandomActions):
+    """Chooses otherwise than its parent."""
+
+
+class Slippery(Spread):
+    def step(self, actions: Tensor) -> Any:
+        return super().step(torch.zeros_like(actions))
+
+
+class Wrapped:
+    """Passes on whatever it has not, as ``envs.wrappers.StateBlock`` does."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.env, name)
+
+
+def test_only_what_a_class_says_of_itself_counts() -> None:
+    env = spread(n_envs=B, seed=4)
+    policy, none, fields = make_victim(env.spec), NoAttack(env.spec, "cpu"), core_fields(env.spec)
+    assert compiled_form(env, policy, none, fields) is not None
+    timid = Timid(policy.agent, policy.mixer, 0.0, "intended")
+    doubled = EpsilonGreedy(agent_of(env.spec, Doubled), policy.mixer, 0.0, "intended")
+    harder = Harder(env.spec, "cpu", p=0.5, **BUDGET)
+    hidden = Missing.compiled(Missing(env.spec, "cpu", agents=1, mode="idle", **BUDGET))
+    slippery: Any = Slippery.__new__(Slippery)
+    slippery.__dict__.update(env.__dict__)
+    once = fields | {"positions": Field((), torch.int64, "episode")}
+    corridor: Any = Corridor(2, 4, 2, True, 12, n_envs=2)
+    assert hidden is not None
+    assert compiled_form(env, timid, none, fields) is None
+    assert compiled_form(env, doubled, none, fields) is None
+    assert compiled_form(env, policy, harder, fields) is None
+    assert compiled_form(slippery, policy, none, fields) is None
+    assert compiled_form(Wrapped(env), policy, none, fields) is None  # type: ignore[arg-type]
+    assert compiled_form(env, policy, none, once) is None, "its newest value is the general loop's to say"
+    assert compiled_form(corridor, policy, none, fields) is None
+    assert not play(env, timid).intended.any(), "and the general path plays it"
+    q_greedy = play(spread(n_envs=B, seed=4), doubled).intended
+    assert torch.equal(q_greedy, play(spread(n_envs=B, seed=4), doubled, compiled=False).intended)
+
+
+def test_one_who_watches_is_called_at_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    env, seen = spread(n_envs=B, seed=4), []
+    policy = make_victim(env.spec)
+    batch = play(env, policy, watch=lambda moment: seen.append(moment.t))
+    assert seen == list(range(batch.horizon))
+    monkeypatch.setattr(general, "roll", lambda *_, **__: pytest.fail("was compiled"))
+    play(env, policy, watch=lambda moment: None)
+    play(env, policy, compiled=False)
