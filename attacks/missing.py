@@ -63,7 +63,7 @@ class Missing(LaneAttack):
     def compiled(self) -> Harm | None:
         if self.mode != "idle":
             return None
-        return Harm(MISSING, count=self.agents, idle=self.idle, **self.budget.compiled())
+        return Harm(MISSING, number=self.agents, idle=self.idle, **self.budget.compiled())
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)

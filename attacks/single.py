@@ -34,7 +34,7 @@ class SingleAgent(ActionAttack):
         self.start_p, self.duration = start_p, duration
 
     def compiled(self) -> Harm:
-        return Harm(SINGLE, p=float(self.start_p), count=self.duration, **self.budget.compiled())
+        return Harm(SINGLE, p=float(self.start_p), number=self.duration, **self.budget.compiled())
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)

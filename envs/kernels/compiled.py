@@ -29,6 +29,7 @@ Record = Any  # one record of a numpy array; its fields read as attributes in co
 
 OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "forceinline": True}
 rule: Any = njit(**OPTIONS)
+part: Any = njit(**{**OPTIONS, "forceinline": False})  # for what is called once a step: it compiles in less time
 OUTSIDE = ("marl.core.rolling", "marl.learn.acting", "marl.learn.gru")  # what kernels call that is no part of a game
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,32 @@ from torch import Tensor
 from envs.base import refuse_unavailable
 from envs.kernels.harm import LOT
 from envs.kernels.lanes import Kernels, find_unavailable, seed_lanes
-from envs.kernels.rollout import Book
+from envs.kernels.rollout import Arrays, Book
 from marl.core.rolling import Choice, Harm
 from marl.core.types import EnvSpec, Obs, Step
+
+
+def copies(given: dict[str, Tensor], kept: dict[str, Tensor]) -> tuple[Arrays, np.ndarray, Arrays]:
+    """Pair ``given`` [B, ...] with what each is copied to, ``kept`` [B, T+1, ...] of the same name if there is one, in
+    the form of ``copy_slot``. Of ``given`` a lane must lie in one piece."""
+    memory, places, rows = [], [], []
+    for name, tensor in given.items():
+        assert tensor[0].is_contiguous(), name
+        memory.append(torch.empty(0, dtype=torch.uint8).set_(tensor.untyped_storage()).numpy())
+        places.append((tensor.storage_offset() * tensor.itemsize, tensor.stride(0) * tensor.itemsize))
+        field = kept.get(name, torch.zeros(0, 0, 0))
+        rows.append(field.view(*field.shape[:2], math.prod(field.shape[2:])).numpy().view(np.uint8))
+    return tuple(memory), np.array(places, np.int64), tuple(rows)
+
+
+def as_given(given: dict[str, Tensor], data: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the fields of ``data`` [B, T+1, ...] that ``given`` [B, ...] fill; zeros for one of another form."""
+    found = {}
+    for name in given.keys() & data.keys():
+        one, field = given[name], data[name]
+        same = field.dtype == one.dtype and field.shape[2:] == one.shape[1:]
+        found[name] = field if same else torch.zeros(*field.shape[:2], *one.shape[1:], dtype=one.dtype)
+    return found
 
 
 class LaneGame:
@@ -75,25 +99,21 @@ class LaneGame:
     ) -> None:
         """Play one episode per lane from where ``reset`` has put them, and fill the fields ``data`` (``Rolling``)."""
         B, n = self.n_envs, self.spec.n_agents
-        info = {name: self._info[name].numpy().reshape(B, -1) for name in ("won", *self.spec.info_names)}
-        wanted = [name for name in self.spec.info_names if name in data]
-        slots = data["filled"].shape[1]
-        notes = np.zeros((B, slots if wanted else 0, sum(array.shape[1] for array in info.values())))
         arrays = {name: data[name].numpy() for name in Book._fields if name in data}
         arrays.setdefault("hit", np.zeros((B, 0, n), np.bool_))
+        seen = vars(self._obs)
+        done = {"reward": self._reward, "terminated": self._terminated}
+        done |= {name: self._info[name] for name in self.spec.info_names}
+        steps = as_given(done, data)
         h = np.zeros((B, n, network.last.shape[1]), np.float32)
         lots, actions = np.zeros((B, 2), LOT), np.zeros((B, n), np.int64)
         self._kernels.rollout(
-            self._rules, self._board, self._out, tuple(info.values()), network, choice, harm, attacked.numpy(),
-            harm_seed, lots, actions, h, Book(**arrays, notes=notes),
+            self._rules, self._board, self._out, network, choice, harm, attacked.numpy(), harm_seed, lots, actions, h,
+            Book(**arrays), *copies(seen, data), *copies(done, steps),
         )  # fmt: skip
-        place = 0
-        for name, array in info.items():
-            width = array.shape[1]
-            if name in wanted:
-                found = torch.from_numpy(notes[..., place : place + width])
-                data[name].copy_(found.reshape(B, slots, *self._info[name].shape[1:]))
-            place += width
+        for name, kept in steps.items():
+            if kept is not data[name]:
+                data[name].copy_(kept)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the lanes' random streams; at an episode's edge nothing else needs to be saved."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from envs.kernels.compiled import Record, rule
+from envs.kernels.compiled import Record, part
 from envs.kernels.rng import below, uniform
 from marl.core.rolling import MISSING, NOTHING, RANDOM, SINGLE, Harm
 
@@ -12,7 +12,7 @@ LOT = np.dtype([("rng", np.uint64), ("spent", np.int64), ("left", np.int64)])  #
 # what it has spent of its budget, and the steps of a burst that are still to come
 
 
-@rule
+@part
 def draw_available(lot: Record, avail: np.ndarray) -> int:
     """Draw uniformly among what is available, bool [k]; 0 where nothing is."""
     options = 0
@@ -27,16 +27,16 @@ def draw_available(lot: Record, avail: np.ndarray) -> int:
     return 0
 
 
-@rule
+@part
 def begin_harm(harm: Harm, lot: Record, missing: np.ndarray) -> None:
     """Draw who is missing in this episode, bool [n]: each subset of that size alike."""
-    n, wanted = len(missing), harm.count if harm.kind == MISSING else 0
+    n, wanted = len(missing), harm.number if harm.kind == MISSING else 0
     for i in range(n):
         missing[i] = uniform(lot) * (n - i) < wanted
         wanted -= missing[i]
 
 
-@rule
+@part
 def pay(harm: Harm, lot: Record, actions: np.ndarray, hit: np.ndarray, forced: np.ndarray) -> None:
     """Execute ``forced`` where ``hit`` bool [n] as far as the budget goes, and pay; agents with the highest numbers are
     dropped first."""
@@ -49,7 +49,7 @@ def pay(harm: Harm, lot: Record, actions: np.ndarray, hit: np.ndarray, forced: n
     lot.spent += min(hits, 1) if harm.by_step else hits
 
 
-@rule
+@part
 def worst(q: np.ndarray, avail: np.ndarray) -> int:
     """Return the available action of the least value, the first of equals."""
     found = -1
@@ -59,7 +59,7 @@ def worst(q: np.ndarray, avail: np.ndarray) -> int:
     return max(found, 0)
 
 
-@rule
+@part
 def choose_single(
     harm: Harm, lot: Record, q: np.ndarray, avail: np.ndarray, alive: np.ndarray, actions: np.ndarray,
     hit: np.ndarray, forced: np.ndarray,
@@ -69,11 +69,11 @@ def choose_single(
     who = draw_available(lot, alive)
     forced[who] = worst(q[who], avail[who])
     changes = forced[who] != actions[who]
-    lot.left = harm.count if starts and not goes_on and changes else max(lot.left - 1, 0)
+    lot.left = harm.number if starts and not goes_on and changes else max(lot.left - 1, 0)
     hit[who] = (starts or goes_on) and changes and alive[who]
 
 
-@rule
+@part
 def do_harm(
     harm: Harm, lot: Record, missing: np.ndarray, q: np.ndarray, avail: np.ndarray, alive: np.ndarray,
     actions: np.ndarray, hit: np.ndarray, forced: np.ndarray,

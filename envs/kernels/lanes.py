@@ -17,6 +17,7 @@ from numba import njit, prange
 from envs.kernels import rollout
 from envs.kernels.compiled import Record, forget_stale, rule
 from envs.kernels.rng import mix, seed_lane
+from marl.core.threads import by_threads
 from marl.core.types import EnvSpec
 
 LANE = np.dtype([("rng", np.uint64), ("t", np.int64), ("finished", np.int64)])  # the least that a lane's record holds
@@ -131,19 +132,18 @@ def lane_kernels(reset_lane: Any, step_lane: Any, observe_lane: Any, *, parallel
     game = reset_lane.py_func
     names = {"reset_lane": reset_lane, "step_lane": step_lane, "observe_lane": observe_lane}
 
-    def compile_loop(loop: Any, parallel: bool) -> Callable[..., None]:
+    def moved(loop: Any) -> Any:
         code = loop.__code__.replace(co_filename=game.__code__.co_filename)
-        moved = FunctionType(code, {**loop.__globals__, **names, "__name__": game.__module__}, loop.__name__)
-        compiled: Callable[..., None] = njit(parallel=parallel, cache=True)(moved)
-        return compiled
+        return FunctionType(code, {**loop.__globals__, **names, "__name__": game.__module__}, loop.__name__)
 
+    plain, threads = njit(cache=True), by_threads(cache=True)
     kernels = Kernels(
-        reset=compile_loop(reset_lanes, parallel_reset),
-        step=compile_loop(step_lanes, True),
-        observe=compile_loop(observe_only, False),
-        rollout=compile_loop(rollout.rollout_lanes, True),
+        reset=(threads if parallel_reset else plain)(moved(reset_lanes)),
+        step=threads(moved(step_lanes)),
+        observe=plain(moved(observe_only)),
+        rollout=threads(moved(rollout.rollout_lanes)),
     )
-    forget_stale(kernels.reset)
+    forget_stale(kernels.observe)
     return kernels
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import literal_unroll, prange
+from numba import prange
 
-from envs.kernels.compiled import Record, rule
+from envs.kernels.compiled import Record, part
 from envs.kernels.harm import begin_harm, do_harm, draw_available
 from envs.kernels.rng import seed_lane, uniform
 from marl.core.rolling import Choice, Harm
@@ -21,57 +21,41 @@ from marl.learn.acting import Network, best, make_desk, think
 class Book(NamedTuple):
     """What is stored, as arrays that share the memory of an episode batch's fields."""
 
-    obs: np.ndarray  # f32 [B, T+1, n, O]
-    state: np.ndarray  # f32 [B, T+1, S]
-    avail: np.ndarray  # bool [B, T+1, n, A]
-    alive: np.ndarray  # bool [B, T+1, n]
     actions: np.ndarray  # int16 [B, T+1, n]
     intended: np.ndarray  # int16 [B, T+1, n]
-    reward: np.ndarray  # f32 [B, T+1]
-    terminated: np.ndarray  # bool [B, T+1]
     filled: np.ndarray  # bool [B, T+1]
     won: np.ndarray  # bool [B]
     length: np.ndarray  # int32 [B]
-    hit: np.ndarray  # bool [B, T+1, n]
-    notes: np.ndarray  # f64 [B, T+1, K], all entries of Step.info side by side; T = -1: nobody asks for them
+    hit: np.ndarray  # bool [B, T+1, n]; T = -1: nobody asks for it
 
 
-@rule
-def note_observation(out: Any, book: Book, b: int, t: int) -> None:
-    """Copy what lane ``b`` observes to slot ``t``."""
-    for i in range(out.obs.shape[1]):
-        for k in range(out.obs.shape[2]):
-            book.obs[b, t, i, k] = out.obs[b, i, k]
-        for a in range(out.avail.shape[2]):
-            book.avail[b, t, i, a] = out.avail[b, i, a]
-        book.alive[b, t, i] = out.alive[b, i]
-    for k in range(out.state.shape[1]):
-        book.state[b, t, k] = out.state[b, k]
+Arrays = tuple[np.ndarray, ...]  # of one type, so that one loop reads them
 
 
-@rule
-def note_info(info: Any, book: Book, b: int, t: int) -> None:
-    """Copy lane ``b``'s entries of ``Step.info``, arrays [B, K_i] of any numbers."""
-    place = 0
-    for array in literal_unroll(info):
-        for k in range(array.shape[1]):
-            book.notes[b, t, place] = array[b, k]
-            place += 1
+@part
+def copy_slot(given: Arrays, places: np.ndarray, kept: Arrays, b: int, t: int) -> None:
+    """Copy what lane ``b`` shows to slot ``t``, byte by byte: field k from given[k] [any], where places[k, 0] is the
+    first lane's and places[k, 1] the distance between lanes, to kept[k] [B, T+1, K_k], with T = -1 where nobody asks
+    for it."""
+    for field in range(len(kept)):
+        source, target = given[field], kept[field]
+        if target.shape[1] > 0:
+            first = places[field, 0] + b * places[field, 1]
+            for k in range(target.shape[2]):
+                target[b, t, k] = source[first + k]
 
 
-@rule
-def note_step(out: Any, info: Any, book: Book, actions: np.ndarray, b: int, t: int) -> None:
-    """Store the step that lane ``b`` has made from slot ``t``."""
+@part
+def note_step(out: Any, book: Book, actions: np.ndarray, b: int, t: int) -> None:
+    """Store that lane ``b`` has made a step from slot ``t``."""
     for i in range(actions.shape[1]):
         book.actions[b, t, i] = actions[b, i]
-    book.reward[b, t], book.terminated[b, t], book.filled[b, t] = out.reward[b], out.terminated[b], True
+    book.filled[b, t] = True
     book.won[b] |= out.won[b]
     book.length[b] = t + 1
-    if book.notes.shape[1] > 0:
-        note_info(info, book, b, t)
 
 
-@rule
+@part
 def note_intended(book: Book, actions: np.ndarray, last: np.ndarray, b: int, t: int) -> None:
     """Store what lane ``b`` intends, which is what its networks see next, as long as no attack intervenes."""
     for i in range(len(last)):
@@ -79,7 +63,7 @@ def note_intended(book: Book, actions: np.ndarray, last: np.ndarray, b: int, t: 
         last[i] = actions[b, i]
 
 
-@rule
+@part
 def note_harm(
     choice: Choice, book: Book, actions: np.ndarray, last: np.ndarray, hit: np.ndarray, b: int, t: int
 ) -> None:
@@ -91,7 +75,7 @@ def note_harm(
             book.hit[b, t, i] = hit[i]
 
 
-@rule
+@part
 def choose(choice: Choice, lot: Record, q: np.ndarray, avail: np.ndarray, actions: np.ndarray) -> None:
     """Choose each agent's best action, or, with probability epsilon, a random available one: q [n, A] -> [n]."""
     for i in range(len(actions)):
@@ -104,8 +88,9 @@ step_lane: Any = None  # a game's own rule stands under this name
 
 
 def rollout_lanes(
-    rules: Any, board: Any, out: Any, info: Any, net: Network, choice: Choice, harm: Harm, attacked: np.ndarray,
+    rules: Any, board: Any, out: Any, net: Network, choice: Choice, harm: Harm, attacked: np.ndarray,
     harm_seed: np.uint64, lots: np.ndarray, actions: np.ndarray, h: np.ndarray, book: Book,
+    seen: Arrays, seen_at: np.ndarray, seen_to: Arrays, done: Arrays, done_at: np.ndarray, done_to: Arrays,
 ) -> None:  # fmt: skip
     B, n = actions.shape
     for b in prange(B):
@@ -114,7 +99,7 @@ def rollout_lanes(
         seed_lane(lot, choice.seed, b)
         seed_lane(blow, harm_seed, b)
         begin_harm(harm, blow, missing)
-        note_observation(out, book, b, 0)
+        copy_slot(seen, seen_at, seen_to, b, 0)
         t = 0
         while board.lanes[b].finished == 0:
             think(net, desk, out.obs[b], last, h[b])
@@ -124,6 +109,7 @@ def rollout_lanes(
                 do_harm(harm, blow, missing, desk.q, out.avail[b], out.alive[b], actions[b], hit, forced)
                 note_harm(choice, book, actions, last, hit, b, t)
             step_lane(rules, board, out, actions, b)
-            note_step(out, info, book, actions, b, t)
+            note_step(out, book, actions, b, t)
+            copy_slot(done, done_at, done_to, b, t)
             t += 1
-            note_observation(out, book, b, t)
+            copy_slot(seen, seen_at, seen_to, b, t)

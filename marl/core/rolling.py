@@ -27,7 +27,7 @@ class Harm(NamedTuple):
 
     kind: int = NOTHING
     p: float = 0.0  # RANDOM: per agent and step; SINGLE: of a start
-    count: int = 0  # type: ignore[assignment]  # MISSING: agents; SINGLE: steps after an effective start
+    number: int = 0  # MISSING: agents; SINGLE: steps after an effective start
     idle: int = 0  # MISSING: their action
     limit: int = 0  # the budget of an episode,
     by_step: bool = True  # in attacked steps, not agents

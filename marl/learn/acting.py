@@ -15,6 +15,7 @@ import torch
 from numba import njit, prange
 from torch import Tensor, nn
 
+from marl.core.threads import by_threads
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.gru import EDGE, HALF, P, Q
 
@@ -211,7 +212,7 @@ def best(q: np.ndarray, avail: np.ndarray) -> int:
     return max(found, 0)
 
 
-@njit(parallel=True, cache=True)
+@by_threads(cache=True)
 def _act(
     net: Network, obs: np.ndarray, avail: np.ndarray, last: np.ndarray, h: np.ndarray, actions: np.ndarray
 ) -> None:

@@ -17,6 +17,8 @@ from numba import njit, prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from marl.core.threads import by_threads
+
 LANES = 4  # sequences that advance together; ``_add_products`` is written out for them
 CHUNK = 2048  # rows (steps of one agent) between which products and loops take turns
 # fused multiply-add, but nothing that would reorder sums; no check for a zero divisor, which would keep loops scalar
@@ -120,7 +122,7 @@ def _step_back(
         carried[k] = grad * update
 
 
-@njit(parallel=True, **FAST)
+@by_threads(**FAST)
 def _forward(
     gates: np.ndarray, weight: np.ndarray, bias: np.ndarray, spans: np.ndarray, h: np.ndarray, inner: np.ndarray
 ) -> None:
@@ -148,7 +150,7 @@ def _forward(
                     _step(gates[row, i], inner[row, i], recurrent[lane], bias[group, 3 * H :], state[lane], h[row, i])
 
 
-@njit(parallel=True, **FAST)
+@by_threads(**FAST)
 def _backward(
     grad_h: np.ndarray, gates: np.ndarray, inner: np.ndarray, h: np.ndarray, weight: np.ndarray, spans: np.ndarray,
     grads: np.ndarray, before: np.ndarray,

@@ -1,0 +1,28 @@
+"""Compiled loops that use threads where there are several, and are plain loops where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+import numba
+from numba import njit
+
+
+class Loop:
+    """A loop over ``numba.prange``, compiled in two ways with ``options`` of ``numba.njit``: a call takes the one for the
+    present number of threads. Only what is called is compiled, and in threads that takes twice as long."""
+
+    def __init__(self, loop: Any, **options: Any) -> None:
+        twin: Any = FunctionType(loop.__code__, loop.__globals__, f"{loop.__name__}_in_threads")
+        twin.__qualname__ = twin.__name__  # numba keeps compiled code under this name
+        self.plain, self.threaded = njit(**options)(loop), njit(parallel=True, **options)(twin)
+
+    def __call__(self, *arguments: Any) -> None:
+        (self.plain if numba.get_num_threads() == 1 else self.threaded)(*arguments)
+
+
+def by_threads(**options: Any) -> Callable[[Any], Loop]:
+    """Return a decorator that makes a ``Loop``."""
+    return lambda loop: Loop(loop, **options)
