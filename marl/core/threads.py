@@ -11,8 +11,8 @@ from numba import njit
 
 
 class Loop:
-    """A loop over ``numba.prange``, compiled in two ways with ``options`` of ``numba.njit``: a call takes the one for the
-    present number of threads. Only what is called is compiled, and in threads that takes twice as long."""
+    """A loop over ``numba.prange``, compiled in two ways with ``options`` of ``numba.njit``: a call takes the one for
+    the present number of threads. Only what is called is compiled, and in threads that takes twice as long."""
 
     def __init__(self, loop: Any, **options: Any) -> None:
         twin: Any = FunctionType(loop.__code__, loop.__globals__, f"{loop.__name__}_in_threads")

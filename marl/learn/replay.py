@@ -70,14 +70,15 @@ class EpisodeReplay:
         return self._size
 
     def _grow(self, episodes: int) -> None:
-        """Make room for ``episodes``. Doubling amortises the copying; going field by field keeps the peak low."""
+        """Make room for ``episodes``. Doubling amortises the copying; going field by field keeps the peak low. The room
+        holds anything: ``add`` writes every slot of an episode."""
         have = self._lengths.shape[0]
         if episodes <= have:
             return
         want = min(self.capacity, max(episodes, 2 * have, FIRST_CHUNK))
         for name, f in self.fields.items():
             lead = (want, self.episode_limit + 1) if f.per == "step" else (want,)
-            bigger = torch.zeros(*lead, *f.shape, dtype=f.dtype, device=self.device, pin_memory=self.pin)
+            bigger = torch.empty(*lead, *f.shape, dtype=f.dtype, device=self.device, pin_memory=self.pin)
             if have:
                 bigger[:have] = self._data[name]
             self._data[name] = bigger

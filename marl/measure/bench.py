@@ -117,7 +117,7 @@ def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
 
 
 def lockstep_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
-    """Time the general loop where collections are compiled ones."""
+    """Time collecting and storing by the general loop, where collections are compiled ones."""
     p = run.parts
     policy = p.algo.policy(run.clock)
     if compiled_form(p.env, policy, p.attack, p.fields) is None:
@@ -128,6 +128,8 @@ def lockstep_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
             p.env, policy, p.attack, p.fields, explore=True, attacked=run.attacked_lanes(), device=p.device,
             policy_gen=p.streams["explore"], attack_gen=p.streams["attack"],
         )  # fmt: skip
+        run.count(fresh)
+        run.replay.add(fresh)
         return float(fresh.length.sum())
 
     steps, wall, cpu = repeat(seconds, once)
