@@ -13,6 +13,8 @@ import torch
 from torch import nn
 
 from marl.core.protocols import attacks_within
+from marl.run import collect
+from marl.run.rollout import compiled_form
 from marl.run.trainer import Run
 
 Watched = tuple[str, Any, Sequence[str]]  # a part, and the methods of a class, or functions of a module, that are it
@@ -56,12 +58,17 @@ class Shares:
 def parts_of(run: Run) -> Iterator[Watched]:
     """Yield what the time of a training is divided into. Learners of our own kind have the middle of these."""
     p = run.parts
-    policy = type(p.algo.policy(run.clock))
+    policy = p.algo.policy(run.clock)
     yield "collecting, the rest", Run, ("collect", "count")
-    yield "environment", type(p.env), ("reset", "step")
-    yield "policy", policy, ("begin", "act")
+    if compiled_form(p.env, policy, p.attack, p.fields) is not None:  # watching its parts would change what they are
+        yield "environment, policy and attack as one loop", collect, ("roll",)
+        within: tuple[str, ...] = ("update",)
+    else:
+        yield "environment", type(p.env), ("reset", "step")
+        yield "policy", type(policy), ("begin", "act")
+        within = ("begin", "perturb_obs", "perturb_actions", "after_step", "update")
     for kind in {type(attack) for _, attack in attacks_within(p.attack)}:
-        yield "attack", kind, ("begin", "perturb_obs", "perturb_actions", "after_step", "update")
+        yield "attack", kind, within
     yield "learning, the rest", Run, ("learn",)
     yield "storing", type(run.replay), ("add",)
     yield "sampling", type(run.replay), ("sample",)

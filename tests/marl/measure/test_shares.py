@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+from marl.core.config import resolved
 from marl.measure import shares
-from marl.measure.shares import Shares
+from marl.measure.shares import Shares, parts_of
+from marl.run import collect
+from marl.run.trainer import open_run
+from tests.support.helpers import TINY, compose_train
 
 
 class Outer:
@@ -56,3 +62,19 @@ def test_a_call_that_fails_counts_and_leaves_nothing_behind(monkeypatch: pytest.
         monkeypatch.setattr("tests.marl.measure.test_shares.tick", lambda seconds: 1 / 0)
         Outer().work()
     assert found.seconds["outer"] == 0.0 and found._inner == []
+
+
+@pytest.mark.parametrize(("env", "one_loop"), [("toy/corridor", False), ("spread", True)])
+def test_a_compiled_collection_is_watched_as_a_whole(env: str, one_loop: bool, tmp_path: Path) -> None:
+    """A class whose methods are wrapped declares no compiled form: the watched collection would be another one."""
+    cfg = compose_train(tmp_path, *TINY, f"env={env}")
+    run = open_run(cfg, tmp_path / "run", resolved(cfg), None)
+    found, rolled = Shares(), []
+    calls = [(part, owner, names) for part, owner, names in parts_of(run)]
+    original = collect.roll
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect, "roll", lambda *a, **k: rolled.append(1) or original(*a, **k))
+        with found.watch(calls):
+            run.collect()
+    assert bool(rolled) == one_loop == ("environment, policy and attack as one loop" in found.seconds)
+    run.close()
