@@ -1,7 +1,7 @@
 """Adam and RMSprop of torch without its compiler.
 
 torch decorates the methods of its optimizers for the sake of ``torch.compile``, and the decorators import the compiler
-(``torch._dynamo``) on first use: about a second and a hundred megabytes in every process that trains. Nothing here is
+(``torch._dynamo``) on first use: about a second and 70 MiB in every process that trains. Nothing here is
 compiled, so these two have the methods without the decorators; what they compute is torch's.
 """
 

@@ -55,8 +55,7 @@ class EpsilonGreedy:
 
     def __init__(self, agent: RecurrentAgent, mixer: Mixer, epsilon: float, last_action: ActedOn) -> None:
         self.agent, self.mixer, self.epsilon, self.last_action = agent, mixer, epsilon, last_action
-
-    _packed: tuple[list[Any], Network | None] | None = None
+        self._packed: tuple[list[Any], Network | None] | None = None  # what tells weights apart, and the weights
 
     def network(self) -> Network | None:
         """Return the agent's present weights for compiled code, None where there is none for it."""

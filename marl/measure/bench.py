@@ -22,7 +22,7 @@ from marl.core.seeding import Streams
 from marl.learn.policy import random_available
 from marl.measure.shares import Shares, parts_of
 from marl.run.build import call, factory, make_env, use_threads
-from marl.run.collect import in_lockstep
+from marl.run.collect import collect
 from marl.run.rollout import compiled_form
 from marl.run.trainer import Run, open_run
 
@@ -119,14 +119,13 @@ def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
 def lockstep_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
     """Time collecting and storing by the general loop, where collections are compiled ones."""
     p = run.parts
-    policy = p.algo.policy(run.clock)
-    if compiled_form(p.env, policy, p.attack, p.fields) is None:
+    if compiled_form(p.env, p.algo.policy(run.clock), p.attack, p.fields) is None:
         return
 
     def once() -> float:
-        fresh = in_lockstep(
-            p.env, policy, p.attack, p.fields, explore=True, attacked=run.attacked_lanes(), device=p.device,
-            policy_gen=p.streams["explore"], attack_gen=p.streams["attack"],
+        fresh = collect(
+            p.env, p.algo.policy(run.clock), p.attack, p.fields, explore=True, attacked=run.attacked_lanes(),
+            device=p.device, policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], compiled=False,
         )  # fmt: skip
         run.count(fresh)
         run.replay.add(fresh)

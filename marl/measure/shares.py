@@ -56,7 +56,7 @@ class Shares:
 
 
 def parts_of(run: Run) -> Iterator[Watched]:
-    """Yield what the time of a training is divided into. Learners of our own kind have the middle of these."""
+    """Yield what the time of a training is divided into; without a ``ValueLearner`` there are no parts of one."""
     p = run.parts
     policy = p.algo.policy(run.clock)
     yield "collecting, the rest", Run, ("collect", "count")

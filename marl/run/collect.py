@@ -1,7 +1,7 @@
 """Collect whole episodes: every lane plays one, until all are done (as in published PyMARL settings).
 
-``in_lockstep`` serves every game, policy and attack. Where all three have a compiled form, ``marl.run.rollout`` plays
-the same episodes in one compiled loop.
+The loop in this file serves every game, policy and attack. Where all three have a compiled form, ``marl.run.rollout``
+plays the same episodes in one compiled loop.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from marl.core.protocols import Attack, Policy, VectorEnv, View
 from marl.core.types import EpisodeBatch, Field, GameError, Obs, Step
 from marl.run.incoming import Incoming
-from marl.run.rollout import compiled_form, roll
+from marl.run.rollout import Terms, compiled_form, roll
 
 ATTEMPTS = 5  # to play a round of episodes in which no game dies
 
@@ -77,6 +77,7 @@ def collect(
     device: torch.device | str,
     watch: Watcher | None = None,
     seed: int | None = None,
+    compiled: bool = True,
 ) -> EpisodeBatch:
     """Play one episode per lane; return them as a batch on the environment's device, cut to the longest episode.
 
@@ -84,42 +85,31 @@ def collect(
     ``policy.act``, ``attack.perturb_actions`` and the environment's ``info_names`` give under these names. ``attacked``
     bool [B] marks the lanes that the attack may touch. The attack also perturbs the observation after a lane's last
     step, from which values are bootstrapped. ``device`` is the policy's device. ``watch`` is called before every step.
-    A ``seed`` restarts the lanes' random streams. Episodes that the environment has lost (``info["lost"]``) are left
-    out: the batch may be small, or empty. Raises GameError where the game breaks its contract.
+    A ``seed`` restarts the lanes' random streams. ``compiled`` false takes the general loop in any case. Episodes that
+    the environment has lost (``info["lost"]``) are left out: the batch may be small, or empty. Raises GameError where
+    the game breaks its contract.
     """
-    options: dict[str, Any] = {
-        "explore": explore, "attacked": attacked, "policy_gen": policy_gen, "attack_gen": attack_gen, "seed": seed,
-    }  # fmt: skip
-    form = compiled_form(env, policy, attack, fields) if watch is None else None
+    terms = Terms(explore, attacked, policy_gen, attack_gen, seed)
+    batch = empty_batch(fields, env.n_envs, env.spec.episode_limit, env.device)
+    form = compiled_form(env, policy, attack, fields) if compiled and watch is None else None
     if form is None:
-        return in_lockstep(env, policy, attack, fields, **options, device=device, watch=watch)
-    return roll(form, env, empty_batch(fields, env.n_envs, env.spec.episode_limit, env.device), **options)
+        return _in_lockstep(env, policy, attack, batch, terms, device, watch)
+    return roll(form, env, batch, terms)
 
 
-def in_lockstep(
-    env: VectorEnv,
-    policy: Policy,
-    attack: Attack,
-    fields: dict[str, Field],
-    *,
-    explore: bool,
-    attacked: Tensor,
-    policy_gen: Generator,
-    attack_gen: Generator,
-    device: torch.device | str,
-    watch: Watcher | None = None,
-    seed: int | None = None,
-) -> EpisodeBatch:
-    """Collect by the general loop, whatever the parts are; see ``collect``. Episodes that have ended wait, and what is
-    stored of them after their end means nothing."""
-    B, limit = env.n_envs, env.spec.episode_limit
-    batch = empty_batch(fields, B, limit, env.device)
+def _in_lockstep(
+    env: VectorEnv, policy: Policy, attack: Attack, batch: EpisodeBatch, terms: Terms, device: torch.device | str,
+    watch: Watcher | None,
+) -> EpisodeBatch:  # fmt: skip
+    """Play into the zeros of ``batch`` by the general loop: episodes that have ended wait, and what is stored of them
+    after their end means nothing."""
+    B, limit, fields = env.n_envs, env.spec.episode_limit, batch.fields
     running = torch.ones(B, dtype=torch.bool, device=env.device)
     ended = torch.zeros_like(running)  # in the previous step: values are bootstrapped from the present observation
-    attacked = attacked.to(device)
-    carry = policy.begin(B, policy_gen)
-    attack.begin(B, policy, attack_gen)
-    incoming, now = Incoming(env), env.reset(seed)
+    attacked = terms.attacked.to(device)
+    carry = policy.begin(B, terms.policy_gen)
+    attack.begin(B, policy, terms.attack_gen)
+    incoming, now = Incoming(env), env.reset(terms.seed)
     incoming.observation(0, now)
     for t in range(limit):
         _store_observation(batch, t, now)
@@ -127,7 +117,7 @@ def in_lockstep(
         seen = attack.perturb_obs(view)
         view.active = running.to(device) & attacked
         seen_obs = Obs(seen, view.obs.state, view.obs.avail, view.obs.alive)
-        intended, carry, extras = policy.act(seen_obs, carry, explore=explore, gen=policy_gen)
+        intended, carry, extras = policy.act(seen_obs, carry, explore=terms.explore, gen=terms.policy_gen)
         executed, attack_extras = attack.perturb_actions(view, intended)
         carry = policy.after(carry, intended, executed)
         actions = executed.to(env.device)

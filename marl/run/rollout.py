@@ -18,6 +18,16 @@ from marl.core.rolling import NOTHING, Choice, Harm, Rolling
 from marl.core.types import EpisodeBatch, Field, core_fields
 
 
+class Terms(NamedTuple):
+    """What a collection is made with, in either way; see ``marl.run.collect.collect``."""
+
+    explore: bool
+    attacked: Tensor  # bool [B]
+    policy_gen: Generator
+    attack_gen: Generator
+    seed: int | None
+
+
 class Form(NamedTuple):
     """The parts of a collection in their compiled form."""
 
@@ -54,18 +64,17 @@ def word(gen: Generator) -> np.uint64:
     return np.uint64(int(torch.randint(2**63 - 1, (), generator=gen, device=gen.device)))
 
 
-def roll(
-    form: Form, env: VectorEnv, batch: EpisodeBatch, *, explore: bool, attacked: Tensor, policy_gen: Generator,
-    attack_gen: Generator, seed: int | None,
-) -> EpisodeBatch:  # fmt: skip
+def roll(form: Form, env: VectorEnv, batch: EpisodeBatch, terms: Terms) -> EpisodeBatch:
     """Play one episode per lane into the zeros of ``batch``; return it cut to the longest. See ``collect``."""
-    epsilon = float(form.epsilon) if explore else 0.0
-    choice = Choice(epsilon, word(policy_gen) if epsilon > 0 else np.uint64(0), form.executed)
-    harmless = form.harm.kind == NOTHING
-    env.reset(seed)
-    batch.attacked[:] = attacked
-    hurt = torch.zeros_like(batch.attacked) if harmless else batch.attacked
-    form.game.rollout(form.network, choice, form.harm, hurt, np.uint64(0) if harmless else word(attack_gen), batch.data)
+    epsilon = float(form.epsilon) if terms.explore else 0.0
+    choice = Choice(epsilon, word(terms.policy_gen) if epsilon > 0 else np.uint64(0), form.executed)
+    env.reset(terms.seed)
+    batch.attacked[:] = terms.attacked
+    if form.harm.kind == NOTHING:
+        touched, harm_seed = torch.zeros_like(batch.attacked), np.uint64(0)
+    else:
+        touched, harm_seed = batch.attacked, word(terms.attack_gen)
+    form.game.rollout(form.network, choice, form.harm, touched, harm_seed, batch.data)
     if "obs_seen" in batch:
         batch["obs_seen"].copy_(batch.obs)
     return batch.trim(int(batch.length.max()))

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf, open_dict
 from PIL import Image
 
 import marl
@@ -56,6 +57,17 @@ def test_compose_is_the_command_line_and_leaves_hydra_as_it_was() -> None:
     assert first.run_path == "default/toy-matrix/vdn-none/algo.learner.lr=0.01-seed3"
     assert first.env._target_ == "envs.toys.games.MatrixGame" and "hydra" not in first
     assert marl.compose("suite=quick", config="robustness").suite.columns
+
+
+def test_what_is_done_to_a_configuration_changes_no_other() -> None:
+    """Of an option that Hydra keeps in its store, of an override's list, and of what the store itself holds."""
+    words = ("algo=sbc_irrelevant", "env=mds", "attack=rand_act")
+    expected = OmegaConf.to_yaml(marl.compose(*words))
+    first = marl.compose(*words)
+    first.algo.sets.pool, first.algo.penalty, first.attack.budget = 1, 99.0, 7
+    with open_dict(first):
+        first.algo.more = {"a": [1]}
+    assert OmegaConf.to_yaml(marl.compose(*words)) == expected
 
 
 @pytest.mark.parametrize(

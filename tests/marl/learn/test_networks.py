@@ -2,6 +2,7 @@
 
 import itertools
 
+import numba
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from marl.learn.gru import gru
 from marl.learn.mixers import VDN, Mixer, NoMixer, QMix, QPlex
 from marl.learn.policy import EpsilonGreedy
 from tests.support.helpers import AGENT, make_agent, make_spec
+
+TWO = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
 
 SPEC = make_spec()
 QMIX = {"embed_dim": 8, "hypernet_dim": 16}
@@ -46,11 +49,12 @@ def test_unroll_equals_steps_in_values_and_gradients(share: bool, kind: type[Rec
         assert torch.allclose(value, stepped[name], atol=2e-5), name
 
 
-@pytest.mark.parametrize("hidden", [6, 8, 64])
+@pytest.mark.parametrize(("hidden", "threads"), [(6, 1), (8, 1), (64, 1), pytest.param(64, 2, marks=TWO)])
 @pytest.mark.parametrize("groups", [1, 3])
 def test_the_compiled_gru_equals_torchs_in_values_and_gradients(
-    groups: int, hidden: int, monkeypatch: pytest.MonkeyPatch
+    groups: int, hidden: int, threads: int, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    numba.set_num_threads(threads)
     monkeypatch.setattr("marl.learn.gru.CHUNK", 16)  # several pieces
     torch.manual_seed(0)
     n, lengths = 3, torch.tensor([7, 2, 0, 5, 5, 1, 6, 0])

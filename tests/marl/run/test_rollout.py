@@ -25,7 +25,7 @@ from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.learner import best_available
 from marl.learn.policy import EpsilonGreedy
 from marl.run import collect as general
-from marl.run.collect import collect, in_lockstep
+from marl.run.collect import collect
 from marl.run.rollout import compiled_form
 from tests.support.builders import make_victim
 from tests.support.grid_games import hunt, push, spread
@@ -55,8 +55,7 @@ def play(env: Any, policy: Any, attack: Attack | None = None, fields: Any = None
     given: dict[str, Any] = {"explore": False, "attacked": torch.arange(env.n_envs) % 3 > 0, "device": "cpu"}
     gens = {name: torch.Generator().manual_seed(7) for name in ("policy_gen", "attack_gen")}
     harm = attack if attack is not None else NoAttack(env.spec, "cpu")
-    how = collect if options.pop("compiled", True) else in_lockstep
-    return how(env, policy, harm, fields or fields_of(env), **{**given, **gens, **options})
+    return collect(env, policy, harm, fields or fields_of(env), **{**given, **gens, **options})
 
 
 def require_same(one: EpisodeBatch, two: EpisodeBatch) -> None:
@@ -119,6 +118,25 @@ def test_every_network_acts_as_its_equations_say(kind: type[RecurrentAgent], sha
     here, there = (spread(n_envs=B, seed=4) for _ in range(2))
     policy = EpsilonGreedy(agent, make_victim(env.spec).mixer, 0.0, "intended")
     require_same(play(there, policy, compiled=False), play(here, policy))
+
+
+@pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
+def test_threads_act_alike(one_thread: None) -> None:
+    env = hunt(n_envs=B, seed=4)
+    plain = play(env, make_victim(env.spec, scale=3.0), compiled=False, seed=4)
+    numba.set_num_threads(2)
+    require_same(plain, play(env, make_victim(env.spec, scale=3.0), seed=4))
+    assert torch.equal(plain.intended, play(env, make_victim(env.spec, scale=3.0), compiled=False, seed=4).intended)
+
+
+def test_a_field_of_another_form_than_the_games_gets_the_numbers() -> None:
+    """``formation`` is int64 [B] in the game; a plug-in may declare it in float32."""
+    numbers = play(spread(n_envs=B, seed=4), make_victim(spread(n_envs=B).spec, scale=3.0))["formation"]
+    assert numbers.dtype == torch.int64 and len(numbers.unique()) > 1
+    env = spread(n_envs=B, seed=4)
+    fields = fields_of(env) | {"formation": Field((), torch.float32)}
+    found = play(env, make_victim(env.spec, scale=3.0), fields=fields)["formation"]
+    assert found.dtype == torch.float32 and torch.equal(found, numbers.float())
 
 
 def test_changed_weights_are_read_anew() -> None:
