@@ -150,6 +150,16 @@ def test_changed_weights_are_read_anew() -> None:
         assert (batch.intended[batch.filled] == 4).all()
 
 
+def test_weights_that_change_within_an_episode_are_read_anew() -> None:
+    env = spread(n_envs=B, seed=4)
+    policy, gen = make_victim(env.spec, bias=[9.0, 0, 0, 0, 0], scale=0.0), torch.Generator()
+    now, carry = env.reset(), policy.begin(B, gen)
+    first = policy.act(now, carry, explore=False, gen=gen)[0]
+    with torch.no_grad():
+        policy.agent.fc_out.bias.copy_(torch.tensor([0.0, 0, 0, 0, 9.0]))
+    assert not first.any() and (policy.act(now, carry, explore=False, gen=gen)[0] == 4).all()
+
+
 def test_exploration_is_uniform_over_what_is_available() -> None:
     """All weights are zero: the best action is the last of 5. With epsilon 0.4 it has 0.6 + 0.4 / 5 = 0.68 of all
     choices, and each other one 0.08 (9,600 choices: four standard deviations are 0.02 and 0.011)."""
