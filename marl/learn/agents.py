@@ -108,7 +108,7 @@ class RecurrentAgent(nn.Module):
             return q.flatten(0, 1), h.flatten(0, 1)
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         w_x, w_h, b_x, b_h = (torch.stack([core.get_parameter(name) for core in self.gru]) for name in names)
-        h = gru(F.relu(self.fc_in(x)), w_x, w_h, b_x, b_h, rows.start)
+        h = gru(F.relu(self.fc_in(x), inplace=True), w_x, w_h, b_x, b_h, rows.start)
         return self.fc_out(h), h
 
 

@@ -153,10 +153,10 @@ def _forward(
 @by_threads(**FAST)
 def _backward(
     grad_h: np.ndarray, gates: np.ndarray, inner: np.ndarray, h: np.ndarray, weight: np.ndarray, spans: np.ndarray,
-    grads: np.ndarray, before: np.ndarray,
+    grads: np.ndarray,
 ) -> None:  # fmt: skip
     """Compute gradients: grad_h [R, n, H], what ``_forward`` left, weight [g, 3H, H] (of inner, reset, update) -> grads
-    [R, n, 4H] of inner, reset, update, new, and before [R, n, H], the states before each step."""
+    [R, n, 4H] of inner, reset, update, new."""
     n, H, groups = h.shape[1], h.shape[2], weight.shape[0]
     each = n // groups
     count = len(spans) * each
@@ -164,14 +164,13 @@ def _backward(
         first, group = task // groups * LANES, task % groups
         lanes, w = min(LANES, count - first), weight[group]
         carried, recurrent = np.zeros((LANES, H), np.float32), np.zeros((LANES, 3 * H), np.float32)
+        nothing = np.zeros(H, np.float32)
         for t in range(spans[first // each, 1] - spans[first // each, 0] - 1, -1, -1):
             for lane in range(lanes):
                 m, i = (first + lane) // each, group + (first + lane) % each
                 row = spans[m, 0] + t
                 if row < spans[m, 1]:
-                    old, grad, kept = before[row, i], grads[row, i], recurrent[lane]
-                    for k in range(H):
-                        old[k] = h[row - 1, i, k] if t else np.float32(0.0)
+                    old, grad, kept = h[row - 1, i] if t else nothing, grads[row, i], recurrent[lane]
                     _step_back(grad_h[row, i], gates[row, i], inner[row, i], old, carried[lane], grad)
                     for k in range(3 * H):
                         kept[k] = grad[k]
@@ -238,14 +237,17 @@ class _GRU(torch.autograd.Function):
         grad_x, grad_wx, grad_turned = torch.empty_like(x), torch.zeros_like(w_x), torch.zeros_like(turned)
         grad_b = h.new_zeros(len(w_h), 4 * H)
         most = max((b - a for a, b, _ in chunks), default=0)
-        room, old = h.new_empty(most, h.shape[1], 4 * H), h.new_empty(most, h.shape[1], H)
+        room = h.new_empty(most, h.shape[1], 4 * H)
         for a, b, own in chunks:
-            grads, before = room[: b - a], old[: b - a]
+            grads = room[: b - a]
             arrays = (grad_h[a:b], gates[a:b], inner[a:b], h[a:b], turned)
-            _backward(*(v.numpy() for v in arrays), own, grads.numpy(), before.numpy())
+            _backward(*(v.numpy() for v in arrays), own, grads.numpy())
             _product(grads[..., H:], w_x, grad_x[a:b])
             _add_outer(grad_wx, grads[..., H:], x[a:b])
-            _add_outer(grad_turned, grads[..., : 3 * H], before)
+            recurrent = grads[..., : 3 * H]  # all rows with the state of the row before, less where sequences meet
+            _add_outer(grad_turned, recurrent[1:], h[a : b - 1])
+            meet = torch.from_numpy(own[(own[:, 0] > 0) & (own[:, 0] < own[:, 1]), 0])
+            _add_outer(grad_turned, -recurrent[meet], h[a + meet - 1])
             grad_b += grads.sum((0, 1)) if len(w_h) == 1 else grads.sum(0)
         grad_wh = torch.cat([grad_turned[:, H:], grad_turned[:, :H]], 1)
         grad_bh = torch.cat([grad_b[:, H : 3 * H], grad_b[:, :H]], 1)

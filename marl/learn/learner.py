@@ -66,7 +66,8 @@ def td_metrics(chosen: Tensor, target: Tensor, filled: Tensor) -> Metrics:
 def team_value(mixer: Mixer, q: Tensor, greedy: Tensor, actions: Tensor, state: Tensor) -> Tensor:
     """Return the team value [*, m] of joint actions long [*, n], from the agents' values q [*, n, A], their best
     actions ``greedy`` long [*, n] and state [*, S]."""
-    return mixer(gather_actions(q, actions), state, actions=actions, q_max=gather_actions(q, greedy))
+    best = gather_actions(q, greedy) if mixer.reads_best else None
+    return mixer(gather_actions(q, actions), state, actions=actions, q_max=best)
 
 
 def frozen_copy(net: NetT) -> NetT:
@@ -189,7 +190,10 @@ class ValueLearner:
         """Return the target networks' values [N, m], without gradient, from inputs [N, n, I] and the online networks'
         best actions long [N, n]."""
         target_q, _ = self.target_agent.along(x, rows)
-        best = best_available(target_q, rows["avail"])
+        if self.double_q and not self.target_mixer.reads_best:
+            best = greedy
+        else:
+            best = best_available(target_q, rows["avail"])
         return team_value(self.target_mixer, target_q, best, greedy if self.double_q else best, rows["state"])
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:

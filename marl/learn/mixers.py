@@ -13,17 +13,22 @@ from torch import Tensor, nn
 from marl.core.checks import require_at_least
 from marl.core.networks import stacked_mlp
 from marl.core.types import ConfigError, EnvSpec
+from marl.learn.mixing import mix
 
 
 class Mixer(nn.Module):
     """The base of all mixers; ``outputs`` is m. Subclasses implement ``forward(q, state, *, actions, q_max) -> [*, m]``
-    with q [*, n] the values of the chosen actions, state [*, S], actions long [*, n], q_max [*, n] the best values."""
+    with q [*, n] the values of the chosen actions, state [*, S], actions long [*, n], q_max [*, n] the best values.
+    One that does not read ``q_max`` says so by ``reads_best``, and the learner does not look for them."""
 
     outputs: int = 1
+    reads_best: bool = True
 
 
 class NoMixer(Mixer):
     """No mixing, for independent learners: m = n, and each agent fits the team reward with its own value."""
+
+    reads_best = False
 
     def __init__(self, spec: EnvSpec) -> None:
         super().__init__()
@@ -38,6 +43,8 @@ class NoMixer(Mixer):
 class VDN(Mixer):
     """The sum of the agents' values."""
 
+    reads_best = False
+
     def __init__(self, spec: EnvSpec) -> None:
         super().__init__()
 
@@ -49,6 +56,8 @@ class VDN(Mixer):
 
 class QMix(Mixer):
     """A two-layer mixing network with non-negative weights computed from the state, hence monotonic in every value."""
+
+    reads_best = False
 
     def __init__(self, spec: EnvSpec, *, embed_dim: int, hypernet_dim: int) -> None:
         super().__init__()
@@ -64,6 +73,9 @@ class QMix(Mixer):
     def forward(
         self, q: Tensor, state: Tensor, *, actions: Tensor | None = None, q_max: Tensor | None = None
     ) -> Tensor:
+        if q.dim() == 2 and q.device.type == "cpu" and q.dtype == state.dtype == torch.float32:  # rows of a learner
+            mixed = mix(q, self.hyper_w1(state), self.hyper_b1(state), self.hyper_w2(state))
+            return mixed.unsqueeze(-1) + self.value(state)
         w1 = self.hyper_w1(state).abs().unflatten(-1, (self.n_agents, self.embed_dim))  # [*, n, E]
         hidden = F.elu((q.unsqueeze(-1) * w1).sum(-2) + self.hyper_b1(state))  # [*, E]
         w2 = self.hyper_w2(state).abs()  # [*, E]

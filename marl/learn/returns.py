@@ -2,15 +2,37 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from numba import njit
 from torch import Tensor
 
 BLOCK = 512  # steps that one product covers; memory is linear in what is longer
 
 
+@njit(cache=True)
+def _sum_backwards(x: np.ndarray, factor: float) -> None:
+    """Replace x [M, T, m] by its discounted sums."""
+    M, T, m = x.shape
+    for lane in range(M):
+        for t in range(T - 2, -1, -1):
+            for k in range(m):
+                x[lane, t, k] += factor * x[lane, t + 1, k]
+
+
 def discounted_sums(x: Tensor, factor: float) -> Tensor:
-    """Return ``y[t] = x[t] + factor y[t+1]`` of x [M, T, m]: within a block of steps one product with the upper
-    triangular matrix ``factor ** (j - t)``, to which the sum after the block is added, discounted."""
+    """Return ``y[t] = x[t] + factor y[t+1]`` of x [M, T, m]: on the CPU by a compiled loop; elsewhere, or where a
+    gradient is wanted, by products."""
+    if x.device.type == "cpu" and not x.requires_grad:
+        sums = x.clone(memory_format=torch.contiguous_format)
+        _sum_backwards(sums.numpy(), factor)
+        return sums
+    return sums_by_products(x, factor)
+
+
+def sums_by_products(x: Tensor, factor: float) -> Tensor:
+    """Do as ``discounted_sums`` without a loop over steps: within a block of them one product with the upper triangular
+    matrix ``factor ** (j - t)``, to which the sum after the block is added, discounted."""
     steps = torch.arange(min(x.shape[1], BLOCK), device=x.device, dtype=x.dtype)
     distance = steps[None, :] - steps[:, None]  # [BLOCK, BLOCK]
     decay = torch.where(distance >= 0, factor ** distance.clamp(min=0), 0.0)

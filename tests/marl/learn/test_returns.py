@@ -1,11 +1,13 @@
 """TD(lambda) against numbers worked out by hand and against the recursion written as a loop."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
 
 from marl.learn import returns
-from marl.learn.returns import BLOCK, discounted_sums, td_lambda
+from marl.learn.returns import BLOCK, discounted_sums, sums_by_products, td_lambda
 from tests.support.memory import Allocated
 
 
@@ -68,32 +70,45 @@ def test_equals_the_recursion_on_ragged_episodes(lam: float, m: int) -> None:
     assert torch.allclose(td_lambda(*episodes, 0.97, lam), loop_td_lambda(*episodes, 0.97, lam), atol=1e-12)
 
 
+@pytest.mark.parametrize("sums", [discounted_sums, sums_by_products])
 @pytest.mark.parametrize("lam", [0.0, 0.8, 1.0])
 @pytest.mark.parametrize("T", [BLOCK, BLOCK + 1, 2 * BLOCK, 2 * BLOCK + 77])
-def test_equals_the_recursion_across_the_borders_of_blocks(lam: float, T: int) -> None:
+def test_equals_the_recursion_across_the_borders_of_blocks(
+    lam: float, T: int, sums: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(returns, "discounted_sums", sums)
     ends = [1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 1, T - 1, T]
     episodes = random_episodes(torch.tensor([end for end in ends if end <= T] * 2), T, 2)
     assert torch.allclose(td_lambda(*episodes, 0.99, lam), loop_td_lambda(*episodes, 0.99, lam), atol=1e-12)
 
 
-def test_chained_blocks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(returns, "BLOCK", 2)
+@pytest.mark.parametrize("sums", [discounted_sums, sums_by_products])
+def test_discounted_sums_by_hand(sums: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returns, "BLOCK", 2)  # of products; several are chained
     x = torch.tensor([1.0, 0.0, 4.0, 8.0, 16.0])[None, :, None]
     # from the end: 16; 8 + 8 = 16; 4 + 8 = 12; 0 + 6 = 6; 1 + 3 = 4
-    assert discounted_sums(x, 0.5).flatten().tolist() == [4.0, 6.0, 12.0, 16.0, 16.0]
+    assert sums(x, 0.5).flatten().tolist() == [4.0, 6.0, 12.0, 16.0, 16.0]
 
 
-def test_usual_lengths_are_one_product_bit_for_bit() -> None:
-    """What was published was trained with one matrix over the whole episode."""
-    for T in (60, 120, 400):
-        x = torch.randn(4, T, 1, generator=torch.Generator().manual_seed(T))
-        steps = torch.arange(T, dtype=x.dtype)
-        distance = steps[None, :] - steps[:, None]
-        whole = torch.where(distance >= 0, 0.594 ** distance.clamp(min=0), 0.0)
-        assert torch.equal(discounted_sums(x, 0.594), whole @ x)
+@pytest.mark.parametrize("T", [1, 60, BLOCK, BLOCK + 1, 2 * BLOCK + 77])
+def test_the_loop_equals_the_products_and_leaves_its_input(T: int) -> None:
+    x = torch.randn(4, T, 3, generator=torch.Generator().manual_seed(T))
+    for given in (x, x.transpose(0, 2).contiguous().transpose(0, 2)):
+        before = given.clone()
+        assert torch.allclose(discounted_sums(given, 0.594), sums_by_products(given, 0.594), atol=1e-5)
+        assert torch.equal(given, before)
 
 
-def test_memory_is_linear_in_the_length() -> None:
+def test_gradients_pass_through_the_products() -> None:
+    x = torch.ones(1, 3, 1, requires_grad=True)
+    discounted_sums(x, 0.5)[0, 0].backward()
+    assert x.grad is not None and x.grad.flatten().tolist() == [1.0, 0.5, 0.25]
+
+
+@pytest.mark.parametrize("sums", [discounted_sums, sums_by_products])
+def test_memory_is_linear_in_the_length(sums: Callable[..., Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returns, "discounted_sums", sums)
+
     def allocated(T: int) -> int:
         episodes = random_episodes(torch.tensor([T, T // 2]), T, 1)
         with Allocated() as count:
