@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install overcooked train test lint format bench tensorboard lock clean
+.PHONY: help install overcooked train test lint format bench tensorboard lock clean gpu
 
 help:            ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -39,6 +39,13 @@ format: install  ## rewrite to the house style
 
 bench: install   ## measure speed and memory
 	$(BIN)/python -m scripts.bench $(ARGS)
+
+# DEVICE=cpu tries the command where there is no GPU: its tests are skipped, the rows are the CPU's.
+gpu: DEVICE ?= cuda
+gpu: OUT ?= docs/results/gpu.json
+gpu: install     ## on a machine with a GPU: the tests that need one, then speed; the rows go to docs/results/gpu.json
+	$(BIN)/python -m pytest -n 0 -m cuda
+	$(BIN)/python -m scripts.bench env=skirmish/3m device=$(DEVICE) replay.device=$(DEVICE) threads=1 out=$(OUT) $(ARGS)
 
 tensorboard: install  ## watch all runs in a browser
 	$(BIN)/tensorboard --logdir runs

@@ -14,8 +14,9 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from marl.core.config import pick_device
 from marl.core.validation import validate
-from marl.measure.bench import check_rows, rows
+from marl.measure.bench import check_rows, named, rows
 from marl.run.files import write_atomic
 from scripts.main import run, writable_file
 
@@ -36,8 +37,8 @@ def main(cfg: DictConfig) -> None:
     validate(cfg)
     check_rows(cfg)
     writable_file(cfg)
-    choices = HydraConfig.get().runtime.choices
-    table = Table(title=f"{choices['env']}, {choices['algo']}")
+    choices, device = HydraConfig.get().runtime.choices, named(pick_device(cfg.device))
+    table = Table(title=f"{choices['env']}, {choices['algo']}, {device}")
     for column in ("row", "lanes", "threads", "value", "unit", "more"):
         table.add_column(column, justify="right" if column in ("lanes", "threads", "value") else "left")
     console = Console()
@@ -48,7 +49,7 @@ def main(cfg: DictConfig) -> None:
             if "note" in row:
                 notes[row["note"]] = None  # once, not per number of threads
                 continue
-            done.append({**row, "env": choices["env"], "algo": choices["algo"]})
+            done.append({**row, "env": choices["env"], "algo": choices["algo"], "device": device})
             more = ", ".join(
                 f"{k} {v:,.0f}" if v >= 1000 else f"{k} {v:,.4g}"
                 for k, v in row.items()

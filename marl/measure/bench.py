@@ -32,11 +32,25 @@ ENV_LANES = (1, 32, 1024)
 Row = dict[str, Any]  # name, lanes, threads, value, unit, and what the row adds; or a name and a note instead of them
 
 
-def repeat(seconds: float, once: Callable[[], float]) -> tuple[float, float, float]:
-    """Call ``once``, which returns the work it did, for about ``seconds``: (work, wall seconds, CPU seconds)."""
+def named(device: torch.device) -> str:
+    """Return the device as results should name it: ``cpu``, or the GPU with its model."""
+    return f"cuda, {torch.cuda.get_device_name(device)}" if device.type == "cuda" else device.type
+
+
+def settle(device: torch.device) -> None:
+    """Wait until the device has done what it was given; a GPU is given work that it has not done yet."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def repeat(seconds: float, once: Callable[[], float], device: torch.device) -> tuple[float, float, float]:
+    """Call ``once``, which returns the work it did on ``device``, for about ``seconds``: (work, wall seconds, CPU
+    seconds)."""
+    settle(device)
     work, wall, cpu = 0.0, time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < seconds:
         work += once()
+    settle(device)
     return work, time.perf_counter() - wall, time.process_time() - cpu
 
 
@@ -111,7 +125,7 @@ def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
         view = View(0, env.reset().to(run.parts.device), carry, everywhere, policy)
         for name, (once, unit) in attack.chores(view).items():
             once()
-            work, wall, cpu = repeat(seconds, once)
+            work, wall, cpu = repeat(seconds, once, run.parts.device)
             title = " ".join(("attack", path, name)).replace("  ", " ")
             yield {"name": title, **base, "value": work / wall, "unit": unit, "per_cpu_s": work / cpu}
 
@@ -131,7 +145,7 @@ def lockstep_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
         run.replay.add(fresh)
         return float(fresh.length.sum())
 
-    steps, wall, cpu = repeat(seconds, once)
+    steps, wall, cpu = repeat(seconds, once, run.parts.device)
     yield {"name": "rollout lockstep", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu}
 
 
@@ -158,7 +172,7 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
         run.parts.algo.annotate(fresh)
         run.replay.add(fresh)
     if only in (None, "rollout"):
-        steps, wall, cpu = repeat(cfg.seconds, collect_once)
+        steps, wall, cpu = repeat(cfg.seconds, collect_once, run.parts.device)
         yield {"name": "rollout", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu}
         yield from lockstep_rows(run, cfg.seconds, base)
     if only in (None, "attack"):
@@ -172,13 +186,13 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
             return 1.0
 
         update_once()
-        updates, wall, cpu = repeat(cfg.seconds, update_once)
+        updates, wall, cpu = repeat(cfg.seconds, update_once, run.parts.device)
         yield {"name": "update", **base, "value": updates / wall, "unit": "updates/s", "per_cpu_s": updates / cpu,
                "episodes": batch_size, "horizon": int(run.replay.longest)}  # fmt: skip
     if only in (None, "train"):
         train_once()
         before = run.clock.updates
-        steps, wall, cpu = repeat(2 * cfg.seconds, train_once)
+        steps, wall, cpu = repeat(2 * cfg.seconds, train_once, run.parts.device)
         updates = run.clock.updates - before
         yield {"name": "train", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu,
                "updates_per_s": updates / wall, "updates_per_cpu_s": updates / cpu,
@@ -188,7 +202,7 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
         before = run.clock.updates
         shares = Shares()
         with shares.watch(parts_of(run)):
-            repeat(2 * cfg.seconds, train_once)
+            repeat(2 * cfg.seconds, train_once, run.parts.device)
         yield from share_rows(shares, run.clock.updates - before, base)
 
 

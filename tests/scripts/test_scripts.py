@@ -7,16 +7,19 @@ import json
 import math
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from envs.adapters import smax
 from marl.measure.bench import ROWS
 from tests.support.helpers import TINY, command, newest_state, rows
+from tests.support.pretend import pretended_gpu
 
 ROOT = Path(__file__).resolve().parents[2]
 RESTLESS = "attack._target_=tests.support.helpers.Restless"  # random play: episodes differ whatever was learnt
@@ -210,6 +213,15 @@ def test_bench_measures_every_row(tmp_path: Path, capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize("only", ["env_random", "update", "memory"])
 def test_bench_measures_one_row(only: str, tmp_path: Path) -> None:
     assert {row["name"] for row in bench(tmp_path / "bench.json", f"only={only}", "threads=1")} == {only}
+
+
+def test_a_gpu_has_done_its_work_when_the_clock_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is handed work and does it later: what is timed begins and ends with waiting for it."""
+    waits, clock = [], time.perf_counter
+    with pretended_gpu():
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda device: waits.append(clock()))
+        (row,) = bench(tmp_path / "bench.json", "only=update", "threads=1", "device=cuda")
+    assert row["device"] == "cuda, a pretended one" and len(waits) == 2 and waits[1] - waits[0] >= 0.02
 
 
 class FakeYardstick:
