@@ -13,7 +13,7 @@ import numpy as np
 
 from envs.kernels.compiled import Record, rule
 from envs.skirmish.records import FIGHTING, MOVING
-from envs.skirmish.units import UNIT_TYPES
+from envs.skirmish.units import STRIDES, STRUCTURE, UNIT_TYPES
 
 NOBODY = -1
 FORESIGHT = 4.0  # bodies farther ahead may be gone by then
@@ -38,11 +38,22 @@ def obstacles(rules: Record, i: int) -> tuple[int, int]:
 
 
 @rule
+def collide(one: Record, two: Record) -> bool:
+    """Return whether bodies of these two types take ground from each other: those of one plane, striders also with
+    structures."""
+    if one.plane == two.plane:
+        return True
+    return (one.plane == STRIDES and (two.attributes & STRUCTURE) != 0) or (
+        two.plane == STRIDES and (one.attributes & STRUCTURE) != 0
+    )
+
+
+@rule
 def blocks(rules: Record, types: np.ndarray, units: np.ndarray, i: int, j: int) -> bool:
     """Return whether unit ``i`` may not walk through ``j``: an opponent or, with ``friends_block``, a fighting
     friend."""
     one, two, n = units[i], units[j], rules.n_agents
-    if j == i or two.health <= 0.0 or types[two.type].plane != types[one.type].plane:
+    if j == i or two.health <= 0.0 or not collide(types[one.type], types[two.type]):
         return False
     return (i < n) != (j < n) or two.pose == FIGHTING
 

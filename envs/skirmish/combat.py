@@ -112,6 +112,7 @@ def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None
         return
     unit.struck = victim
     if kind.splash == LINE:
+        unit.aim_x, unit.aim_y = units[victim].x, units[victim].y
         unit.impact = kind.second_hit
         return
     if kind.missile_speed > 0.0:
@@ -152,6 +153,27 @@ def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -
             best, best_gap, best_rank = j, gap, rank
     if best >= 0 or (me.target >= 0 and units[me.target].health <= 0.0):
         me.target = best
+
+
+@rule
+def choose_in_reach(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
+    """Choose the target of a weapon that fires without an order, among those in its range: units that aim at it first,
+    then the nearest; nobody if none is there."""
+    n = rules.n_agents
+    first, last = (n, rules.n_units) if i < n else (0, n)
+    me = units[i]
+    kind = types[me.type]
+    best, best_gap, best_rank = -1, 1e9, 0
+    for j in range(first, last):
+        foe = units[j]
+        if foe.health <= 0.0 or not can_hit(kind, types[foe.type]) or not in_reach(types, me, foe, 0.0):
+            continue
+        rank = int(foe.target == i)
+        dx, dy = foe.x - me.x, foe.y - me.y
+        gap = math.sqrt(dx * dx + dy * dy) - types[foe.type].radius
+        if rank > best_rank or (rank == best_rank and gap < best_gap):
+            best, best_gap, best_rank = j, gap, rank
+    me.target = best
 
 
 @rule

@@ -62,7 +62,8 @@ class Skirmish(LaneGame):
     """``n_envs`` lanes of the SMAC map ``map``; see ``VectorEnv`` for the calls. A step is eight game loops.
 
     Action 0 (no-op) is the only action of a dead agent and never available to a living one. An attack that makes a
-    living agent absent gives it action 1 (stop), which is always available; a stopped unit neither moves nor shoots.
+    living agent absent gives it action 1 (stop), which is always available; a stopped unit does not move and, unless it
+    is a Colossus, does not shoot.
 
     The keyword arguments, their meaning and their defaults are the fields of ``options.Options``.
     """

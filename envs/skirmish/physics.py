@@ -11,7 +11,15 @@ import numpy as np
 from envs.kernels.compiled import Record, rule
 from envs.kernels.rng import uniform
 from envs.skirmish.bodies import NOBODY
-from envs.skirmish.combat import can_be_healed, choose_patient, choose_target, in_reach, land_hit, release
+from envs.skirmish.combat import (
+    can_be_healed,
+    choose_in_reach,
+    choose_patient,
+    choose_target,
+    in_reach,
+    land_hit,
+    release,
+)
 from envs.skirmish.movement import separate, walk
 from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Ground
 from envs.skirmish.splash import burst_the_fallen, sweep
@@ -39,7 +47,12 @@ def recover(unit: Record, kind: Record) -> None:
 
 @rule
 def give_order(unit: Record, kind: Record, order: int, target: int, goal_x: float, goal_y: float) -> None:
-    """Replace the order. Unless it repeats the old one, this breaks off a wind-up or a sweeping beam."""
+    """Replace the order. Unless it repeats the old one, this breaks off a wind-up or a sweeping beam.
+
+    To stop a unit that stands without an order changes nothing: a weapon that fires by itself goes on.
+    """
+    if order == STOP and unit.order == STOP and kind.free_fire:
+        return
     if not (order == ATTACK and unit.target == target):
         if unit.windup > 0.0:
             unit.windup = 0.0
@@ -143,6 +156,9 @@ def take_turn(
         if lost or (unit.order == HEAL and not can_be_healed(types, units, i, unit.target)):
             unit.order = STOP
             unit.target = -1
+    if kind.free_fire and not unit.scripted and unit.order == STOP:
+        if unit.target < 0 or not in_reach(types, unit, units[unit.target], 0.0):
+            choose_in_reach(rules, types, units, i)
     if unit.target >= 0 and kind.heals:
         treat(rules, types, ground, units, i)
     elif unit.target >= 0:

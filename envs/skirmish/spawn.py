@@ -10,6 +10,7 @@ from numba import njit
 
 from envs.kernels.compiled import Record, forget_stale, rule
 from envs.kernels.rng import below, uniform
+from envs.skirmish.bodies import collide
 from envs.skirmish.observe import can_walk
 from envs.skirmish.records import World
 from envs.skirmish.units import FLIES
@@ -24,8 +25,8 @@ INNER = 2.0  # surrounding groups stand between this far from the centre, on eit
 
 @rule
 def is_free(types: np.ndarray, walkable: np.ndarray, units: np.ndarray, first: int, i: int, x: float, y: float) -> bool:
-    """Return whether unit ``i`` may stand at (x, y): walkable, and clear of the units ``first`` .. i - 1 of its
-    layer."""
+    """Return whether unit ``i`` may stand at (x, y): walkable, and clear of those of the units ``first`` .. i - 1
+    with which it collides."""
     kind = types[units[i].type]
     if kind.plane != FLIES and not can_walk(walkable, x, y):
         return False
@@ -33,7 +34,7 @@ def is_free(types: np.ndarray, walkable: np.ndarray, units: np.ndarray, first: i
         other = units[j]
         body = types[other.type]
         gap, dx, dy = kind.radius + body.radius - SAME_PLACE, other.x - x, other.y - y
-        if dx * dx + dy * dy < gap * gap and (kind.plane == FLIES) == (body.plane == FLIES):
+        if dx * dx + dy * dy < gap * gap and collide(kind, body):
             return False
     return True
 

@@ -25,14 +25,12 @@ def opponents(rules: Record, i: int) -> tuple[int, int]:
 
 @rule
 def sweep(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """Play one loop of the two beams, which cross a line at right angles to the shot, centred on the target.
+    """Play one loop of the two beams, which cross a line at right angles to the shot, centred on where the target was.
 
     They start at opposite ends at the same time; each hits a body once, when it first touches it.
     """
     unit = units[i]
     kind = types[unit.type]
-    if units[unit.struck].health > 0.0:
-        unit.aim_x, unit.aim_y = units[unit.struck].x, units[unit.struck].y
     done = 1.0 - unit.impact / kind.second_hit
     unit.impact = max(unit.impact - 1.0, 0.0)
     now = 1.0 - unit.impact / kind.second_hit

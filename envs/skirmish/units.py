@@ -1,7 +1,8 @@
-"""Unit table: what the game data say about each unit type, with the values of the Liberty data set.
+"""Unit table: what the game data say about each unit type.
 
-All 23 SMAC maps depend on that data set alone, so the numbers of later expansions do not apply. Sources: the unit
-catalogue inside the map archives (life, speed, radii) and the stock weapon data; see docs/skirmish.md.
+Sources: the unit catalogue inside the map archives (life, speed, radii) and the stock weapon data. Stalkers, Colossi,
+spine crawlers and scan ranges are as in the multiplayer data, which recordings of the real game bear out although the
+maps name Liberty as their dependency; docs/skirmish.md lists where the two differ.
 Data are in game seconds; the table is in game loops, 16 to the second.
 """
 
@@ -15,11 +16,8 @@ LOOPS_PER_SECOND = 16.0
 
 GROUND, AIR = 1, 2  # bits of the layers on which a unit can be hit, and that a weapon reaches
 LIGHT, ARMORED, BIOLOGICAL, MECHANICAL, MASSIVE, STRUCTURE = 1, 2, 4, 8, 16, 32  # attribute bits
-WALKS, FLIES, STRIDES = 0, 1, 2  # bodies collide within a plane; a Colossus strides over everything but Colossi
+WALKS, FLIES, STRIDES = 0, 1, 2  # bodies collide within a plane; a Colossus strides over all but Colossi and structures
 NO_SPLASH, LINE, BURST = 0, 1, 2
-
-MINIMUM_SCAN = 5.0  # every unit notices enemies within this distance, edge to edge ...
-SCAN_SLACK = 0.5  # ... and slightly more: units react just before they can fire (judgement)
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class UnitType:
     range_slop: float = 1.0  # a started attack still hits a target that has gone this much too far
     second_hit: float = 0.0  # delay of the second of two hits; of beams, how long they sweep
     targets: int = 0  # layer bits that the weapon reaches
+    min_scan: float = 5.0  # MinScanRange: enemies this near are noticed, edge to edge, and all that the weapon reaches
+    free_fire: bool = False  # OnlyFireWhileInAttackOrder = 0: a unit that stands fires at what is in range, unordered
     splash: int = NO_SPLASH
     acceleration: float = 0.0  # 0: at full speed at once
     life_regeneration: float = 0.0
@@ -63,23 +63,23 @@ ZERG_REGENERATION = 0.2734
 
 UNIT_TYPES: tuple[UnitType, ...] = (
     UnitType("marine", "terran", 45, 0.375, 0.375, 2.25, 9, LIGHT | BIOLOGICAL, damage=6, weapon_range=5,
-             period=0.8608, damage_point=0.05, backswing=0.75, targets=GROUND | AIR, cooldown_norm=15,
+             period=0.8608, damage_point=0.05, backswing=0.75, targets=GROUND | AIR, min_scan=5.5, cooldown_norm=15,
              unit_sight=9, unit_shoot=5),
     UnitType("marauder", "terran", 125, 0.5625, 0.375, 2.25, 10, ARMORED | BIOLOGICAL, armor=1, damage=10, bonus=10,
              bonus_against=ARMORED, weapon_range=6, period=1.5, backswing=0.0, missile_speed=20, targets=GROUND,
-             cooldown_norm=25, unit_sight=10, unit_shoot=6),
+             min_scan=6.5, cooldown_norm=25, unit_sight=10, unit_shoot=6),
     UnitType("medivac", "terran", 150, 0.75, 0.75, 2.75, 11, ARMORED | MECHANICAL, armor=1, plane=FLIES, layers=AIR,
              weapon_range=4, acceleration=2.3125, heals=True, unit_sight=11, unit_shoot=4),
-    UnitType("stalker", "protoss", 80, 0.625, 0.5, 2.9531, 10, ARMORED | MECHANICAL, shield=80, armor=1, damage=10,
-             bonus=4, bonus_against=ARMORED, weapon_range=6, period=1.44, damage_point=0.167, missile_speed=18.75,
-             targets=GROUND | AIR, cooldown_norm=35, unit_sight=10, unit_shoot=6),
+    UnitType("stalker", "protoss", 80, 0.625, 0.5, 2.9531, 10, ARMORED | MECHANICAL, shield=80, armor=1, damage=13,
+             bonus=5, bonus_against=ARMORED, weapon_range=6, period=1.87, damage_point=0.167, missile_speed=18.75,
+             targets=GROUND | AIR, min_scan=6.5, cooldown_norm=35, unit_sight=10, unit_shoot=6),
     UnitType("zealot", "protoss", 100, 0.5, 0.375, 2.25, 9, LIGHT | BIOLOGICAL, shield=50, armor=1, damage=8, hits=2,
              weapon_range=0.1, period=1.2, second_hit=0.28, targets=GROUND, cooldown_norm=22, unit_sight=9,
              unit_shoot=2),
     UnitType("colossus", "protoss", 200, 1.0, 0.5625, 2.25, 10, ARMORED | MECHANICAL | MASSIVE, shield=150, armor=1,
-             plane=STRIDES, layers=GROUND | AIR, damage=20, hits=2, weapon_range=6, period=2.2, damage_point=0.083,
-             range_slop=0.0, second_hit=0.343, targets=GROUND, splash=LINE, cooldown_norm=24,
-             unit_sight=10, unit_shoot=7),
+             plane=STRIDES, layers=GROUND | AIR, damage=10, bonus=5, bonus_against=LIGHT, hits=2, weapon_range=7,
+             period=1.5, damage_point=0.083, range_slop=0.0, second_hit=0.25, targets=GROUND, splash=LINE, min_scan=7.5,
+             free_fire=True, cooldown_norm=24, unit_sight=10, unit_shoot=7),
     UnitType("zergling", "zerg", 35, 0.375, 0.375, 2.9531, 8, LIGHT | BIOLOGICAL, damage=5, weapon_range=0.1,
              period=0.696, damage_point=0.167, targets=GROUND, life_regeneration=ZERG_REGENERATION, cooldown_norm=11,
              unit_sight=8, unit_shoot=2),
@@ -87,10 +87,10 @@ UNIT_TYPES: tuple[UnitType, ...] = (
              weapon_range=0.25, period=0.833, targets=GROUND, splash=BURST, life_regeneration=ZERG_REGENERATION,
              cooldown_norm=1, unit_sight=8, unit_shoot=2),
     UnitType("hydralisk", "zerg", 80, 0.625, 0.375, 2.25, 9, LIGHT | BIOLOGICAL, damage=12, weapon_range=5,
-             period=0.83, damage_point=0.208, missile_speed=40, targets=GROUND | AIR,
+             period=0.83, damage_point=0.208, missile_speed=40, targets=GROUND | AIR, min_scan=5.5,
              life_regeneration=ZERG_REGENERATION, cooldown_norm=10, unit_sight=9, unit_shoot=5),
     UnitType("spine_crawler", "zerg", 300, 0.875, 0.875, 0.0, 11, ARMORED | BIOLOGICAL | STRUCTURE, armor=2,
-             damage=25, bonus=5, bonus_against=ARMORED, weapon_range=7, period=1.6, damage_point=0.333, range_slop=0.0,
+             damage=25, bonus=5, bonus_against=ARMORED, weapon_range=7, period=1.85, damage_point=0.333, range_slop=0.0,
              targets=GROUND, life_regeneration=ZERG_REGENERATION, unit_sight=11, unit_shoot=7),
 )  # fmt: skip
 
@@ -105,14 +105,14 @@ TYPE = np.dtype(
         "missile_speed", "second_hit", "speed", "acceleration", "regeneration", "radius", "inner_radius", "scan",
         "sight", "shoot", "cooldown_norm")]
     + [(name, np.int32) for name in (
-        "attributes", "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals", "ally_bit",
-        "enemy_bit", "rank")],
+        "attributes", "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals", "free_fire",
+        "ally_bit", "enemy_bit", "rank")],
     align=True,
 )  # fmt: skip
 
 SAME = (
     "health", "shield", "armor", "damage", "bonus", "range_slop", "radius", "inner_radius", "cooldown_norm",
-    "attributes", "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals",
+    "attributes", "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals", "free_fire",
 )  # fields that need no conversion  # fmt: skip
 
 
@@ -134,7 +134,7 @@ def type_table(ally_order: tuple[str, ...], enemy_order: tuple[str, ...], unit_r
         row["speed"] = unit.speed / LOOPS_PER_SECOND
         row["acceleration"] = unit.acceleration / LOOPS_PER_SECOND**2
         row["regeneration"] = unit.life_regeneration / LOOPS_PER_SECOND
-        row["scan"] = max(MINIMUM_SCAN, unit.weapon_range) + SCAN_SLACK
+        row["scan"] = max(unit.min_scan, unit.weapon_range)
         row["sight"] = unit.unit_sight if unit_ranges else 9.0
         row["shoot"] = unit.unit_shoot if unit_ranges else 6.0
         row["rank"] = RANK[unit.name]

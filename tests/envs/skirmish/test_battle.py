@@ -26,11 +26,16 @@ def hits_to_kill(rules, types, units, attacker, victim):  # type: ignore[no-unty
     [
         ("marine", "marine", 8),  # 45 / 6
         ("zealot", "marine", 6),  # 45 / 8: three swings of two
-        ("stalker", "stalker", 12),  # 80 shield at 14; the sixth leaves 3 on life; 77 / 13
+        ("stalker", "stalker", 10),  # 80 shield at 18; the fifth puts 9 on life; 71 / 17
+        ("stalker", "zealot", 13),  # 50 shield at 13; the fourth puts 1 on life; 99 / 12
         ("marine", "zealot", 29),  # 50 shield at 6; the ninth leaves 3 on life; 97 / 5
         ("marauder", "stalker", 9),  # 80 shield at 20, 80 / 19
         ("zealot", "zealot", 21),  # 50 shield at 8; the seventh leaves 5 on life; 95 / 7
         ("marine", "marauder", 25),  # 125 / 5
+        ("colossus", "marine", 3),  # 45 / 15
+        ("colossus", "zealot", 11),  # 50 shield at 15; the fourth puts 9 on life; 91 / 14
+        ("colossus", "stalker", 17),  # 80 shield at 10, 80 / 9
+        ("spine_crawler", "stalker", 6),  # 80 shield at 30; the third puts 9 on life; 71 / 29
     ],
 )
 def test_hits_to_kill(attacker: str, victim: str, hits: int) -> None:
@@ -94,7 +99,26 @@ def test_stalker_missile_takes_time(gap: float, steps: int) -> None:
     for _ in range(2):
         obs = env.step(act(env, obs, [FIRST_TARGET] + [0] * 4)).next
         shields.append(env.units(0)[5].shield)
-    assert shields == ([66, 66] if steps == 1 else [80, 66])
+    assert shields == ([62, 62] if steps == 1 else [80, 62])
+
+
+@pytest.mark.parametrize(
+    ("kind", "loops"),
+    [("marine", 13.77), ("marauder", 24), ("stalker", 29.92), ("colossus", 24), ("hydralisk", 13.28),
+     ("spine_crawler", 29.6)],
+)  # fmt: skip
+def test_weapon_periods(kind: str, loops: float) -> None:
+    """A shot in the first loop of a step leaves the period, U(-1, 2) and minus 7 loops at its end. Recordings of the
+    real game show 30.5 loops between a Stalker's shots and 24.4 between a Colossus's."""
+    env = Skirmish("2s3z", 400)
+    for lane in range(400):
+        env.place([ally(kind, 10, 16), enemy("stalker", 14, 16)], lane)
+    pacify(env)
+    avail = env.observe().avail
+    env.step(torch.where(avail[:, :, FIRST_TARGET], FIRST_TARGET, 0))
+    cooldown = env._lanes.units["cooldown"][:, 0] + 7
+    assert loops - 1 - 0.01 <= cooldown.min() and cooldown.max() <= loops + 2 + 0.01
+    assert cooldown.mean() == pytest.approx(loops + 0.5, abs=4 * 0.87 / 20)
 
 
 def test_backswing_delays_the_chase() -> None:
