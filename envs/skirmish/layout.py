@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from envs.skirmish.physics import VERSION
 from marl.core.types import EnvSpec
 
 MOVES = ("north", "south", "east", "west")
@@ -137,4 +138,5 @@ def build_spec(rules: np.void) -> EnvSpec:
         state_names=states,
         action_names=actions,
         info_names=("dead_allies", "dead_enemies"),
+        physics=VERSION,
     )

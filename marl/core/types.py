@@ -52,7 +52,8 @@ class EnvSpec:
     agent do nothing and is always available to it; None refuses agent-missing attacks. ``info_names`` lists the
     entries of ``Step.info`` besides "won"; episodes store those for which a plug-in declares a field of that name.
     ``blockable`` maps names to families of features for state blocking. ``floor_plan`` is a map that never changes, in
-    the game's own notation, for scripted policies; no network reads it.
+    the game's own notation, for scripted policies; no network reads it. ``physics`` is the version of the game's
+    rules, which runs record: results of two versions are not comparable.
     """
 
     n_agents: int
@@ -71,6 +72,7 @@ class EnvSpec:
     info_names: tuple[str, ...] = ()
     blockable: Mapping[str, Blockable] = field(default_factory=dict)
     floor_plan: str = ""
+    physics: int = 1
 
     def family(self, name: str) -> Blockable:
         """Return the family ``name`` of ``blockable``. Raise ConfigError, listing the families, if there is none."""

@@ -126,10 +126,11 @@ class Run:
         }
 
     def meta(self) -> dict[str, Any]:
-        """Return the origin of the run's results, and how often the team learns."""
+        """Return the origin of the run's results, the version of the game, and how often the team learns."""
         rhythm = report.rhythm_of(self.parts.algo)
         found = {"rhythm": None if rhythm is None else asdict(rhythm), "init_from": self.origin}
-        return run_meta(self.config) | {key: value for key, value in found.items() if value is not None}
+        about = run_meta(self.config) | {"physics": self.parts.spec.physics}
+        return about | {key: value for key, value in found.items() if value is not None}
 
     def save(self, milestone: bool = False) -> bool:
         """Write a checkpoint; return False, with earlier checkpoints intact, if it could not be written."""
@@ -154,6 +155,9 @@ class Run:
 
     def load(self, folder: Path) -> None:
         """Continue from a checkpoint folder. Raise ConfigError where it is of something else, CheckpointError."""
+        before = json.loads((folder / "meta.json").read_text(encoding="utf8")).get("physics", 1)
+        if before != (now := self.parts.spec.physics):
+            log.warning("the game's physics are now of version %s: this run began with version %s", now, before)
         state, replay = checkpoint.load_state(folder), checkpoint.load_replay(folder)
         with checkpoint.that_fits(f"{folder} does not fit this configuration"):
             self._restore(state, replay)

@@ -94,7 +94,7 @@ def _read(folder: Path, also: tuple[str, ...], metas: bool) -> Run:
 
     def meta() -> dict[str, Any]:
         found = folders.read_meta(folder)
-        return {key: str(found[key]) for key in ("commit", "command")}
+        return {**{key: str(found[key]) for key in ("commit", "command")}, "physics": str(found.get("physics", 1))}
 
     options, total = _whole("config.json", config)  # a run that does not say how long it is does not fall short
     short = total is not None and not ((folder / "DONE").exists() and _whole("DONE", done) >= total)

@@ -91,11 +91,13 @@ def final_values(runs: list[Rows], key: str, last: int = 1) -> np.ndarray:
 
 
 def provenance(tasks: Tasks, left: list[LeftOut]) -> dict[str, list[Any]]:
-    """Return the commits that the runs were trained with, the commands that started them, and what was left out."""
+    """Return the commits that the runs were trained with, the commands that started them, the versions of the games'
+    rules (1 before runs recorded them), and what was left out."""
     metas = [run.meta for groups in tasks.values() for members in groups.values() for run in members]
     return {
         "commits": sorted({meta["commit"] for meta in metas}),
         "commands": sorted({meta["command"] for meta in metas}),
+        "physics": sorted({int(meta["physics"]) for meta in metas}),
         "left_out": [f"{one.folder}: {one.why}" for one in left],
     }
 

@@ -51,6 +51,7 @@ def test_train_leaves_a_run_folder(runs: Path) -> None:
         assert left >= {"train.log", "metrics.jsonl", "eval.jsonl", "checkpoints", "meta.json",
                         "config.json", "DONE", "learning_curve.png"}  # fmt: skip
         meta, done = (json.loads((folder / name).read_text()) for name in ("meta.json", "DONE"))
+        assert meta["physics"] == 1  # of a game that has no versions
         assert meta["commit"] and meta["packages"]["torch"] and done["env_steps"] >= 400
         assert newest_state(folder)[0]["clock"]["env_steps"] == done["env_steps"]
         said = (folder / "train.log").read_text()
@@ -127,7 +128,7 @@ def test_plot_publishes_results_that_say_how_they_came_about(runs: Path, tmp_pat
         assert line.startswith("python -m scripts.train env=toy/corridor ") and f" seed={seed} " in line
     assert found["table"].startswith("python -m scripts.plot 'runs='") and str(tmp_path / "docs") in found["table"]
     assert found["groups"] == json.loads((tmp_path / "plots" / "summary.json").read_text())
-    assert found["groups"][0]["seeds"] == [0, 1]
+    assert found["groups"][0]["seeds"] == [0, 1] and found["physics"] == [1]
     assert len(found["groups"][0]["metrics"]["eval/return"]["per_seed"]) == 2
     with Image.open(tmp_path / "docs" / "study.png") as picture:
         assert picture.width > 300

@@ -15,6 +15,7 @@ import yaml
 from envs.base import check_env
 from envs.skirmish import Skirmish
 from envs.skirmish.options import Options
+from envs.skirmish.physics import VERSION
 from marl.core.types import ConfigError
 from tests.support.fights import FIRST_TARGET, STOP, act, ally, attack_nearest, enemy, pacify, uniform_actions
 
@@ -183,6 +184,14 @@ def test_configuration_lists_every_option() -> None:
     )
     stated = {name: value for name, value in given.items() if not name.startswith("_") and name != "map"}
     assert stated == dataclasses.asdict(Options())
+
+
+def test_the_version_of_the_physics_is_told() -> None:
+    """Results hang on it: what changes a battle raises it, and the document says what each version stands for."""
+    said = (Path(__file__).resolve().parents[3] / "docs" / "skirmish.md").read_text()
+    assert Skirmish("3m", 1).spec.physics == VERSION == 2
+    for version in range(1, VERSION + 1):
+        assert f"| {version} |" in said.partition("**Versions.**")[2]
 
 
 def test_ally_health() -> None:

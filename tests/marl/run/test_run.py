@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from envs.skirmish.physics import VERSION
 from marl.core.types import ConfigError, EpisodeBatch, Metrics
 from marl.learn.rhythm import crossed
 from marl.run import checkpoint
@@ -88,6 +89,23 @@ def assert_resumes_exactly(
     assert train(broken, *task) == done
     assert_same_run(whole, broken)
     return whole
+
+
+def test_a_run_says_which_physics_it_was_trained_with(tmp_path: Path) -> None:
+    train(tmp_path / "run", *BATTLE, "train.total_steps=100", "algo.warmup_episodes=2")
+    metas = [tmp_path / "run" / "meta.json", *tmp_path.glob("run/checkpoints/step_*/meta.json")]
+    assert len(metas) > 1 and {json.loads(meta.read_text())["physics"] for meta in metas} == {VERSION}
+
+
+def test_a_run_that_goes_on_under_other_physics_says_so(
+    tmp_path: Path, straight: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(straight, tmp_path / "run")
+    for meta in (tmp_path / "run").glob("checkpoints/step_*/meta.json"):
+        meta.write_text(json.dumps({**json.loads(meta.read_text()), "physics": 7}))
+    (tmp_path / "run" / "DONE").unlink()
+    train(tmp_path / "run", "train.total_steps=900")
+    assert "physics are now of version 1: this run began with version 7" in caplog.text
 
 
 # resume
