@@ -142,14 +142,20 @@ def kill_agents(rules: Record, types: np.ndarray, units: np.ndarray, doomed: int
 
 @rule
 def play_step(
-    rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, actions: np.ndarray
+    rules: Record,
+    types: np.ndarray,
+    ground: Ground,
+    listed: np.ndarray,
+    units: np.ndarray,
+    lane: Record,
+    actions: np.ndarray,
 ) -> None:
     """Play the eight loops of a step."""
     for i in range(rules.n_units):
         unit = units[i]
         unit.before = unit.health + unit.shield if unit.health > 0.0 else 0.0
     weak = below_level(rules, types, units) if rules.compat_health_check else 0
-    issue_orders(rules, types, units, lane, actions)
+    issue_orders(rules, types, listed, units, lane, actions)
     if rules.hunt == HUNT_ON:
         order_hunt(rules, types, units)
     for loop in range(LOOPS_PER_STEP):
@@ -180,7 +186,7 @@ def step_lane(world: World, lanes: Lanes, outputs: Outputs, actions: np.ndarray,
         rest(outputs, b)
         return
     ground = Ground(world.walkable, world.routes)
-    play_step(rules, world.types, ground, units, lane, actions[b])
+    play_step(rules, world.types, ground, world.listed, units, lane, actions[b])
     for i in range(rules.n_agents):
         lanes.last_action[b, i] = actions[b, i]
     result = outcome(rules, world.types, units)

@@ -25,7 +25,9 @@ def can_walk(walkable: np.ndarray, x: float, y: float) -> bool:
 
 
 @rule
-def write_avail(rules: Record, types: np.ndarray, walkable: np.ndarray, units: np.ndarray, avail: np.ndarray) -> None:
+def write_avail(
+    rules: Record, types: np.ndarray, walkable: np.ndarray, listed: np.ndarray, units: np.ndarray, avail: np.ndarray
+) -> None:
     """Fill ``avail`` bool [n, A]: the dead may only do the no-op, the living anything but the no-op."""
     n, first = rules.n_agents, rules.first_target
     avail[:] = False
@@ -40,12 +42,18 @@ def write_avail(rules: Record, types: np.ndarray, walkable: np.ndarray, units: n
         avail[i, SOUTH] = can_walk(walkable, me.x, me.y - 1.0)
         avail[i, EAST] = can_walk(walkable, me.x + 1.0, me.y)
         avail[i, WEST] = can_walk(walkable, me.x - 1.0, me.y)
-        write_targets(rules, types, units, avail, i, False)
+        write_targets(rules, types, listed, units, avail, i, False)
 
 
 @rule
 def write_targets(
-    rules: Record, types: np.ndarray, units: np.ndarray, avail: np.ndarray, i: int, everybody: bool
+    rules: Record,
+    types: np.ndarray,
+    listed: np.ndarray,
+    units: np.ndarray,
+    avail: np.ndarray,
+    i: int,
+    everybody: bool,
 ) -> None:
     """Write which targets agent ``i`` has: enemies, or friends for a Medivac; ``everybody``: at any distance."""
     n, first, me = rules.n_agents, rules.first_target, units[i]
@@ -55,10 +63,10 @@ def write_targets(
             if j != i and patient.health > 0.0 and not types[patient.type].heals:
                 avail[i, first + j] = everybody or may_target(rules, types, me, patient, distance(me, patient))
     else:
-        for e in range(rules.n_enemies):
-            foe = units[n + e]
+        for k in range(rules.n_enemies):
+            foe = units[n + listed[k]]
             if foe.health > 0.0:
-                avail[i, first + e] = everybody or may_target(rules, types, me, foe, distance(me, foe))
+                avail[i, first + k] = everybody or may_target(rules, types, me, foe, distance(me, foe))
 
 
 @rule
@@ -131,14 +139,15 @@ def write_surroundings(
 
 @rule
 def write_enemies(
-    rules: Record, types: np.ndarray, units: np.ndarray, seen: np.ndarray, hidden: np.ndarray, avail: np.ndarray,
-    row: np.ndarray, i: int, start: int,
+    rules: Record, types: np.ndarray, listed: np.ndarray, units: np.ndarray, seen: np.ndarray, hidden: np.ndarray,
+    avail: np.ndarray, row: np.ndarray, i: int, start: int,
 ) -> int:  # fmt: skip
     """Write the enemy blocks of agent ``i``'s observation from ``start`` on; return the index after them."""
     me, n, at = units[i], rules.n_agents, start
     sight = types[me.type].sight
     size = 5 + rules.shield_enemy + rules.type_bits
-    for e in range(rules.n_enemies):
+    for k in range(rules.n_enemies):
+        e = listed[k]
         foe = units[n + e]
         if rules.epo and seen[e, i] == 0:
             if rules.compat_epo_wipe:  # as published: an enemy not shown yet erases those before it
@@ -147,7 +156,7 @@ def write_enemies(
             gap = distance(me, foe)
             if sees(rules, me, foe, gap, sight):
                 kind = types[foe.type]
-                attackable = avail[i, rules.first_target + e]
+                attackable = avail[i, rules.first_target + k]
                 end = write_unit(row, at, attackable, gap, sight, me, foe, kind, rules.shield_enemy)
                 if rules.type_bits > 0:
                     row[end + kind.enemy_bit] = 1.0
@@ -229,7 +238,7 @@ def write_obs(world: World, lanes: Lanes, avail: np.ndarray, obs: np.ndarray, b:
         for direction in range(4):
             row[direction] = avail[i, NORTH + direction]
         at = write_surroundings(rules, world.walkable, world.height, me, row, 4)
-        at = write_enemies(rules, types, units, lanes.seen[b], lanes.hidden[b], avail, row, i, at)
+        at = write_enemies(rules, types, world.listed, units, lanes.seen[b], lanes.hidden[b], avail, row, i, at)
         at = write_friends(rules, types, units, lanes.last_action[b], row, i, at)
         write_self(rules, types, me, lane.t, row, at)
 
@@ -238,6 +247,7 @@ def write_obs(world: World, lanes: Lanes, avail: np.ndarray, obs: np.ndarray, b:
 def write_state(
     rules: Record,
     types: np.ndarray,
+    listed: np.ndarray,
     units: np.ndarray,
     last_action: np.ndarray,
     t: int,
@@ -255,7 +265,8 @@ def write_state(
     state[:] = 0.0
     at = 0
     for i in range(rules.n_units):
-        unit, ally = units[i], i < n
+        ally = i < n
+        unit = units[i] if ally else units[n + listed[i - n]]
         shield = rules.shield_ally if ally else rules.shield_enemy
         conic = rules.conic != 0 and ally
         size = 3 + ally + shield + 2 * conic + bits
@@ -295,10 +306,13 @@ def write_state(
 def observe_lane(world: World, lanes: Lanes, outputs: Outputs, b: int) -> None:
     """Update everything that the agents and the learner see of lane ``b``."""
     rules, units, avail = world.rules[0], lanes.units[b], outputs.avail[b]
-    write_avail(rules, world.types, world.walkable, units, avail)
+    write_avail(rules, world.types, world.walkable, world.listed, units, avail)
     write_obs(world, lanes, avail, outputs.obs[b], b)
-    write_state(rules, world.types, units, lanes.last_action[b], lanes.lanes[b].t, outputs.obs[b], outputs.state[b])
+    write_state(
+        rules, world.types, world.listed, units, lanes.last_action[b], lanes.lanes[b].t, outputs.obs[b],
+        outputs.state[b],
+    )  # fmt: skip
     for i in range(rules.n_agents):
         outputs.alive[b, i] = units[i].health > 0.0
         if rules.action_mask == 0 and units[i].health > 0.0:  # what is out of reach is dropped when it is ordered
-            write_targets(rules, world.types, units, avail, i, True)
+            write_targets(rules, world.types, world.listed, units, avail, i, True)

@@ -15,6 +15,8 @@ from marl.core.annotations import require_type
 from marl.core.checks import require_at_least, require_choice, require_share, require_within
 from marl.core.types import ConfigError
 
+CREATION, REVERSED = "creation", "reversed"  # orders of the enemy that have a name
+LARGEST_SEED = 2**32 - 1  # of numpy's generator with a stream that never changes
 CAPABILITIES = ("attack_probability", "health_level", "enemy_mask")  # checked with what they depend on
 
 
@@ -43,6 +45,9 @@ class Options:
     spawn_jitter: float = 0.03  # map units, uniform
     healer_priority: bool = False  # the enemy shoots at Medivacs first
     friends_block: bool = False  # movers go around friends that fight instead of passing them
+    # the order in which agents see and target enemies: of creation, which the game does not always keep, reversed, or
+    # the seed of a permutation; the battle itself is the same in any
+    enemy_order: str | int = CREATION
     terrain: str | None = None  # another map's ground
     surrounded: float = 0.5  # random teams: share of episodes that start in the centre of enemy groups, not opposite
     conic_fov: bool = False  # agents see and target a cone, and have ``num_fov_actions`` actions to turn it
@@ -81,6 +86,10 @@ def read_options(scenario: Map, given: dict[str, Any]) -> Options:
     require_within("", 0, scenario.n_agents - 1, note="on this map", absent_agents=options.absent_agents)
     require_share("", prob_obs_enemy=options.prob_obs_enemy, surrounded=options.surrounded)
     require_at_least("", 2, num_fov_actions=options.num_fov_actions)
+    order = options.enemy_order
+    if order not in (CREATION, REVERSED) and not (isinstance(order, int) and 0 <= order <= LARGEST_SEED):
+        choices = f"{CREATION}, {REVERSED} or the seed of a permutation within [0, {LARGEST_SEED}]"
+        raise ConfigError(f"enemy_order={order} must be {choices}")
     return _read_capabilities(options)
 
 

@@ -28,8 +28,13 @@ def in_mask(rules: Record, types: np.ndarray, unit: Record, other: Record) -> bo
 
 
 @rule
-def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, lane: Record, actions: np.ndarray) -> None:
-    """Turn the agents' actions [n] into orders; where the game would refuse one, the previous order stands."""
+def issue_orders(
+    rules: Record, types: np.ndarray, listed: np.ndarray, units: np.ndarray, lane: Record, actions: np.ndarray
+) -> None:
+    """Turn the agents' actions [n] into orders; where the game would refuse one, the previous order stands.
+
+    ``listed`` int32 [enemies] says which enemy each of the targets is.
+    """
     n, first = rules.n_agents, rules.first_target
     for i in range(n):
         unit, kind, action = units[i], types[units[i].type], actions[i]
@@ -53,7 +58,7 @@ def issue_orders(rules: Record, types: np.ndarray, units: np.ndarray, lane: Reco
             if in_mask(rules, types, unit, units[action - first]) and can_be_healed(types, units, i, action - first):
                 give_order(unit, kind, HEAL, action - first, unit.x, unit.y)
         else:
-            target = n + action - first
+            target = n + listed[action - first]
             foe = units[target]
             if foe.health > 0.0 and can_hit(kind, types[foe.type]) and in_mask(rules, types, unit, foe):
                 give_order(unit, kind, ATTACK, target, unit.x, unit.y)

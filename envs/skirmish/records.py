@@ -99,6 +99,7 @@ class World(NamedTuple):
     lattice: (
         np.ndarray
     )  # int64 [places, 2]: offsets (column, row) around a point, in the order in which units take them
+    listed: np.ndarray  # int32 [enemies]: which enemy, in order of creation, agents see and target at each place
 
 
 class Lanes(NamedTuple):

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from envs.skirmish.maps import Map
-from envs.skirmish.options import Options
+from envs.skirmish.options import REVERSED, Options
 from envs.skirmish.paths import NO_ROUTES, routes_on
 from envs.skirmish.records import (
     HUNT_ON,
@@ -40,7 +40,21 @@ def build_world(scenario: Map, options: Options) -> World:
     cells, routes, lattice = walkable_cells(ground), routes_on(ground), spawn_lattice()
     rules[0]["routed"] = routes is not NO_ROUTES
     template = line_up_template(scenario, types, cells, lattice)
-    return World(rules, types, cells, routes, ground_height(ground), template, random_team(scenario), lattice)
+    return World(
+        rules, types, cells, routes, ground_height(ground), template, random_team(scenario), lattice,
+        enemy_listing(options.enemy_order, scenario.n_enemies),
+    )  # fmt: skip
+
+
+def enemy_listing(order: str | int, enemies: int) -> np.ndarray:
+    """Return int32 [enemies]: the enemies, by order of creation, in the ``order`` in which agents see and target them.
+
+    An integer is the seed of a permutation, the same in all episodes, lanes and versions of numpy.
+    """
+    if isinstance(order, str):
+        created = np.arange(enemies, dtype=np.int32)
+        return created[::-1].copy() if order == REVERSED else created
+    return np.random.RandomState(order).permutation(enemies).astype(np.int32)
 
 
 def allocate_lanes(n_envs: int, n: int, enemies: int) -> Lanes:

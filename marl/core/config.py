@@ -139,6 +139,7 @@ class FidelityConfig:
     check: str = MISSING
     episodes: int = MISSING
     n_envs: int = MISSING
+    orders: int = MISSING
     seed: int = 0
     threads: int | None = None
     out: str | None = None

@@ -6,6 +6,7 @@ zero, if observations, state and dynamics are those that it was trained on.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def find_teams(folder: Path) -> list[tuple[str, Path]]:
     return [(p.stem.partition("_")[2], p) for p in files]
 
 
-def team_config(cfg: DictConfig, env: DictConfig, agent: Path) -> DictConfig:
+def team_config(cfg: DictConfig, env: DictConfig, agent: Path, seed: int) -> DictConfig:
     """Return what ``open_imported`` reads for one agent and its mixer if there is one."""
     policy = {
         "_target_": "marl.measure.importers.load_pymarl",
@@ -44,7 +45,7 @@ def team_config(cfg: DictConfig, env: DictConfig, agent: Path) -> DictConfig:
         "mixer": mixer_beside(agent),
     }
     attack = {"_target_": "marl.core.protocols.NoAttack", "_partial_": True}
-    base = {"seed": cfg.seed, "threads": cfg.threads, "device": "cpu", "run": None}
+    base = {"seed": seed, "threads": cfg.threads, "device": "cpu", "run": None}
     return OmegaConf.create({**base, "policy": policy, "attack": attack, "env": env})
 
 
@@ -84,9 +85,22 @@ def value_row(team: Team) -> dict[str, Any]:
     }
 
 
-def check_team(cfg: DictConfig, env: DictConfig, agent: Path) -> dict[str, Any]:
+def check_team(cfg: DictConfig, env: DictConfig, agent: Path, seed: int) -> dict[str, Any]:
     """Return one row: the win rate or the value check of the agent in ``agent`` on ``env``."""
     lanes = min(cfg.n_envs, cfg.episodes) if cfg.check == "win_rates" else cfg.episodes
-    team = open_imported(team_config(cfg, env, agent), lanes)
+    team = open_imported(team_config(cfg, env, agent, seed), lanes)
     with closing(team.env):
         return win_row(team, cfg.episodes) if cfg.check == "win_rates" else value_row(team)
+
+
+def best_of(cfg: DictConfig, envs: Mapping[str, DictConfig], agent: Path) -> dict[str, Any]:
+    """Return the row of the agent on that one of ``envs`` that suits it best, under "chosen" which that is, and under
+    "tried" its win rate and return on each when the choice was made.
+
+    The greatest of several measurements is too great on average. So the choice is made on episodes of their own, those
+    of the next seed, by win rate and then by return; the row is of the episodes of ``cfg.seed`` alone.
+    """
+    tried = {name: check_team(cfg, env, agent, cfg.seed + 1) for name, env in envs.items()}
+    means = {name: {key: row[key]["mean"] for key in ("win_rate", "return")} for name, row in tried.items()}
+    chosen = max(means, key=lambda name: (means[name]["win_rate"], means[name]["return"]))
+    return {"chosen": chosen, "tried": means, **check_team(cfg, envs[chosen], agent, cfg.seed)}

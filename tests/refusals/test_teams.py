@@ -124,6 +124,8 @@ CASES = {
     "fidelity dir=empty check=nope": "check=nope is not known; choose one of win_rates, values",
     "fidelity dir=empty episodes=0": "episodes=0 must be at least 1",
     "fidelity dir=empty n_envs=0": "n_envs=0 must be at least 1",
+    "fidelity dir=empty orders=0": "orders=0 must be at least 1",
+    "fidelity dir=empty orders=2 check=values": "orders=2 chooses by the win rate; it needs check=win_rates",
     "fidelity dir=empty seed=-1": "seed=-1 must be at least 0",
     "fidelity dir=empty threads=0": "threads=0 must be at least 1",
     "fidelity dir=empty out=file/x.json": "out=file/x.json cannot be written: file is a file",

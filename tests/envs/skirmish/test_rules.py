@@ -169,6 +169,12 @@ def test_refusal_changes_nothing_and_says_what_was_open() -> None:
         ({"num_fov_actions": 1}, "num_fov_actions"),
         ({"spawn_jiter": 0.0}, "did you mean spawn_jitter"),
         ({"map": "terran_5_vs_6"}, "terran_5_vs_5"),
+        ({"enemy_order": "random"}, "enemy_order=random must be creation, reversed or the seed of a permutation"),
+        ({"enemy_order": -1}, r"enemy_order=-1 must be .* within \[0, 4294967295\]"),
+        ({"enemy_order": 2**32}, "enemy_order=4294967296 must be creation"),
+        ({"enemy_order": 1.5}, "enemy_order=1.5 has the wrong type"),
+        ({"enemy_order": True}, "enemy_order=True has the wrong type"),
+        ({"enemy_order": None}, "enemy_order=None has the wrong type"),
     ],
 )
 def test_bad_options(options: dict, said: str) -> None:
