@@ -67,6 +67,23 @@ def next_point(routes: np.ndarray, unit: Record, goal_x: float, goal_y: float) -
 
 
 @rule
+def turn_to(kind: Record, unit: Record, dx: float, dy: float) -> bool:
+    """Turn the body towards the offset (dx, dy) for one loop; return whether it points there then."""
+    far = math.sqrt(dx * dx + dy * dy)
+    if far < 1e-9:
+        return True
+    dx, dy = dx / far, dy / far
+    old_x, old_y = unit.heading_x, unit.heading_y
+    if old_x * dx + old_y * dy >= kind.turn_cos:
+        unit.heading_x, unit.heading_y = dx, dy
+        return True
+    sin = kind.turn_sin if old_x * dy - old_y * dx >= 0.0 else -kind.turn_sin
+    unit.heading_x = kind.turn_cos * old_x - sin * old_y
+    unit.heading_y = sin * old_x + kind.turn_cos * old_y
+    return False
+
+
+@rule
 def walk(
     rules: Record,
     types: np.ndarray,
@@ -77,7 +94,8 @@ def walk(
     goal_y: float,
     target: int,
 ) -> None:
-    """Move one loop towards the goal (``target`` if that is a unit), around units in the way and along walls."""
+    """Move one loop towards the goal (``target`` if that is a unit), around units in the way and along walls, once the
+    body has turned there."""
     unit = units[i]
     kind = types[unit.type]
     if rules.routed and kind.plane == WALKS:
@@ -96,9 +114,11 @@ def walk(
     if turn_by != 0.0:
         cos, sin = math.cos(turn_by), math.sin(turn_by)
         dx, dy = cos * dx - sin * dy, sin * dx + cos * dy
+    unit.pose = MOVING
+    if not turn_to(kind, unit, dx, dy) and unit.heading_x * dx + unit.heading_y * dy < 0.0:
+        return  # nobody walks backwards
     stride = min(speed, far) / far
     step_x, step_y = dx * stride, dy * stride
-    unit.pose = MOVING
     side = unit.turn
     for k in range(2 * HEADINGS + 1):
         turn, sign = (k + 1) // 2, side if k % 2 == 1 else -side

@@ -20,12 +20,12 @@ from envs.skirmish.combat import (
     land_hit,
     release,
 )
-from envs.skirmish.movement import separate, walk
+from envs.skirmish.movement import separate, turn_to, walk
 from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Ground
 from envs.skirmish.splash import burst_the_fallen, sweep
 from envs.skirmish.units import BIOLOGICAL, LINE
 
-VERSION = 2  # of everything that decides a battle; docs/skirmish.md says what each stands for
+VERSION = 3  # of everything that decides a battle; docs/skirmish.md says what each stands for
 
 SHIELD_DELAY, SHIELD_RATE = 160, 2.0 / 16.0  # loops without damage before shields grow; points per loop
 ENERGY_RATE, MAX_ENERGY = 0.5625 / 16.0, 200.0
@@ -70,7 +70,7 @@ def give_order(unit: Record, kind: Record, order: int, target: int, goal_x: floa
 
 @rule
 def fight(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, i: int) -> None:
-    """Attack the target: walk until the weapon reaches it, then fire whenever ready."""
+    """Attack the target: walk until the weapon reaches it, then turn to it and fire whenever ready."""
     unit = units[i]
     foe = units[unit.target]
     kind = types[unit.type]
@@ -80,7 +80,8 @@ def fight(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, l
         return
     unit.pose = FIGHTING
     unit.speed = 0.0
-    if unit.cooldown <= 0.0:
+    faces = turn_to(kind, unit, foe.x - unit.x, foe.y - unit.y)
+    if faces and unit.cooldown <= 0.0:
         unit.cooldown = max(kind.period + PERIOD_NOISE_LOW + PERIOD_NOISE_SPAN * uniform(lane), 0.0)
         unit.windup = kind.damage_point
         if unit.windup <= 0.0:

@@ -24,7 +24,8 @@ UNIT = np.dtype(
         "speed",  # map units per loop, of units that accelerate
         "goal_x", "goal_y",  # where it was ordered to go
         "aim_x", "aim_y",  # centre of the line that a beam sweeps
-        "facing_x", "facing_y",
+        "facing_x", "facing_y",  # where an agent with a field of view looks
+        "heading_x", "heading_y",  # where the body points
         "attack_probability",  # chance that an agent's order to attack or heal is given
         "health_level",  # an agent with less than this share of its health is killed
         "before")]  # health + shield when the step began, 0 if it was dead

@@ -170,7 +170,7 @@ def line_up_template(scenario: Map, types: np.ndarray, walkable: np.ndarray, lat
     """
     template = np.zeros(scenario.n_agents + scenario.n_enemies, UNIT)
     template["order"], template["target"], template["struck"] = STOP, -1, -1
-    template["facing_x"], template["turn"] = 1.0, 1
+    template["facing_x"], template["heading_y"], template["turn"] = 1.0, -1.0, 1  # the game's default points south
     template["attack_probability"] = 1.0
     template["quiet"] = 10**6  # nobody was damaged before the battle
     template["scripted"][scenario.n_agents :] = 1

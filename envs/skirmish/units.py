@@ -8,6 +8,7 @@ Data are in game seconds; the table is in game loops, 16 to the second.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,7 @@ class UnitType:
     second_hit: float = 0.0  # delay of the second of two hits; of beams, how long they sweep
     targets: int = 0  # layer bits that the weapon reaches
     min_scan: float = 5.0  # MinScanRange: enemies this near are noticed, edge to edge, and all that the weapon reaches
+    turn_rate: float = 999.8437  # degrees a second; 0: points anywhere at once, as a turret or what cannot turn does
     free_fire: bool = False  # OnlyFireWhileInAttackOrder = 0: a unit that stands fires at what is in range, unordered
     splash: int = NO_SPLASH
     acceleration: float = 0.0  # 0: at full speed at once
@@ -79,7 +81,7 @@ UNIT_TYPES: tuple[UnitType, ...] = (
     UnitType("colossus", "protoss", 200, 1.0, 0.5625, 2.25, 10, ARMORED | MECHANICAL | MASSIVE, shield=150, armor=1,
              plane=STRIDES, layers=GROUND | AIR, damage=10, bonus=5, bonus_against=LIGHT, hits=2, weapon_range=7,
              period=1.5, damage_point=0.083, range_slop=0.0, second_hit=0.25, targets=GROUND, splash=LINE, min_scan=7.5,
-             free_fire=True, cooldown_norm=24, unit_sight=10, unit_shoot=7),
+             free_fire=True, turn_rate=0.0, cooldown_norm=24, unit_sight=10, unit_shoot=7),
     UnitType("zergling", "zerg", 35, 0.375, 0.375, 2.9531, 8, LIGHT | BIOLOGICAL, damage=5, weapon_range=0.1,
              period=0.696, damage_point=0.167, targets=GROUND, life_regeneration=ZERG_REGENERATION, cooldown_norm=11,
              unit_sight=8, unit_shoot=2),
@@ -91,7 +93,7 @@ UNIT_TYPES: tuple[UnitType, ...] = (
              life_regeneration=ZERG_REGENERATION, cooldown_norm=10, unit_sight=9, unit_shoot=5),
     UnitType("spine_crawler", "zerg", 300, 0.875, 0.875, 0.0, 11, ARMORED | BIOLOGICAL | STRUCTURE, armor=2,
              damage=25, bonus=5, bonus_against=ARMORED, weapon_range=7, period=1.85, damage_point=0.333, range_slop=0.0,
-             targets=GROUND, life_regeneration=ZERG_REGENERATION, unit_sight=11, unit_shoot=7),
+             targets=GROUND, turn_rate=0.0, life_regeneration=ZERG_REGENERATION, unit_sight=11, unit_shoot=7),
 )  # fmt: skip
 
 TYPE_ID = {unit.name: index for index, unit in enumerate(UNIT_TYPES)}
@@ -103,7 +105,8 @@ TYPE = np.dtype(
     [(name, np.float64) for name in (
         "health", "shield", "armor", "damage", "bonus", "range", "period", "damage_point", "backswing", "range_slop",
         "missile_speed", "second_hit", "speed", "acceleration", "regeneration", "radius", "inner_radius", "scan",
-        "sight", "shoot", "cooldown_norm")]
+        "sight", "shoot", "cooldown_norm",
+        "turn_cos", "turn_sin")]  # of the angle by which it turns in a loop
     + [(name, np.int32) for name in (
         "attributes", "bonus_against", "hits", "plane", "layers", "targets", "splash", "heals", "free_fire",
         "ally_bit", "enemy_bit", "rank")],
@@ -135,6 +138,8 @@ def type_table(ally_order: tuple[str, ...], enemy_order: tuple[str, ...], unit_r
         row["acceleration"] = unit.acceleration / LOOPS_PER_SECOND**2
         row["regeneration"] = unit.life_regeneration / LOOPS_PER_SECOND
         row["scan"] = max(unit.min_scan, unit.weapon_range)
+        angle = math.radians(unit.turn_rate) / LOOPS_PER_SECOND if unit.turn_rate > 0.0 else math.pi
+        row["turn_cos"], row["turn_sin"] = math.cos(angle), math.sin(angle)
         row["sight"] = unit.unit_sight if unit_ranges else 9.0
         row["shoot"] = unit.unit_shoot if unit_ranges else 6.0
         row["rank"] = RANK[unit.name]

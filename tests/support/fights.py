@@ -36,6 +36,11 @@ def pacify(env: Skirmish) -> None:
     env._lanes.units["order"] = 0
 
 
+def point_east(env: Skirmish) -> None:
+    """Turn all bodies east."""
+    env._lanes.units["heading_x"], env._lanes.units["heading_y"] = 1.0, 0.0
+
+
 def act(env: Skirmish, obs: Obs, wanted: Sequence[int], lane: int = 0) -> Tensor:
     """Return long [B, n]: the ``wanted`` actions in ``lane``, no-op for its dead; any available action elsewhere."""
     actions = obs.avail.int().argmax(2)

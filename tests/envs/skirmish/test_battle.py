@@ -9,7 +9,18 @@ from numba import njit
 from envs.skirmish import Skirmish
 from envs.skirmish.combat import strike
 from envs.skirmish.maps import find_map
-from tests.support.fights import EAST, FIRST_TARGET, STOP, act, ally, attack_nearest, enemy, pacify, win_rate
+from tests.support.fights import (
+    EAST,
+    FIRST_TARGET,
+    STOP,
+    act,
+    ally,
+    attack_nearest,
+    enemy,
+    pacify,
+    point_east,
+    win_rate,
+)
 
 
 @njit
@@ -95,6 +106,7 @@ def test_stalker_missile_takes_time(gap: float, steps: int) -> None:
     env = Skirmish("2s3z", 1)
     obs = env.place([ally("stalker", 10, 16), enemy("stalker", 10 + gap, 16)])
     pacify(env)
+    point_east(env)
     shields = []
     for _ in range(2):
         obs = env.step(act(env, obs, [FIRST_TARGET] + [0] * 4)).next
@@ -114,6 +126,7 @@ def test_weapon_periods(kind: str, loops: float) -> None:
     for lane in range(400):
         env.place([ally(kind, 10, 16), enemy("stalker", 14, 16)], lane)
     pacify(env)
+    point_east(env)
     avail = env.observe().avail
     env.step(torch.where(avail[:, :, FIRST_TARGET], FIRST_TARGET, 0))
     cooldown = env._lanes.units["cooldown"][:, 0] + 7
@@ -125,13 +138,13 @@ def test_backswing_delays_the_chase() -> None:
     """After a shot a marine stays for 0.75 s (12 loops) although its target has left; then it follows."""
     env = Skirmish("3m", 1)
     obs = env.place([ally("marine", 10, 16), enemy("marine", 15, 16)])
-    env.step(act(env, obs, [STOP] * 3))  # the shot falls in the second loop
+    env.step(act(env, obs, [STOP] * 3))  # from south to west takes two loops; the shot falls in the third
     env._lanes.units[0, 0]["x"] = 5
     places = []
     for _ in range(2):
         env.step(act(env, obs, [STOP] * 3))
         places.append(env.units(0)[3].x)
-    assert places[0] == pytest.approx(15 - 3 * 2.25 / 16) and places[1] == pytest.approx(15 - 11 * 2.25 / 16)
+    assert places[0] == pytest.approx(15 - 2 * 2.25 / 16) and places[1] == pytest.approx(15 - 10 * 2.25 / 16)
 
 
 def test_shields_return_after_ten_seconds() -> None:
