@@ -22,7 +22,9 @@ from tests.support.documented import COMMENTED, PAGES, ROOT, Shown, in_comments,
 SHOWN = [*itertools.chain(*map(on_page, PAGES)), *itertools.chain(*map(in_comments, COMMENTED))]
 PLACEHOLDER = re.compile(r"\b(?:NAME|MAP|METHOD|KEY)$")  # the last part of a choice
 FLAGS = {"-m": 0, "--multirun": 0, "--cfg": 1, "--config-dir": 1}  # of Hydra, and how many words belong to it
-TARGETS = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf8"), re.MULTILINE)
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf8")
+TARGETS = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
+VARIABLES = re.findall(r"^(?:[a-z]+: )?([A-Z]+) \?=", MAKEFILE, re.MULTILINE)  # that a caller may set
 
 
 def script_and_words(command: list[str]) -> tuple[str, list[str]] | None:
@@ -31,7 +33,7 @@ def script_and_words(command: list[str]) -> tuple[str, list[str]] | None:
         target, *rest = command[1:] or ["help"]
         assert target in TARGETS, f"the Makefile has no {target}; there are {', '.join(TARGETS)}"
         options = [word.partition("=") for word in rest]
-        assert {key for key, _, _ in options} <= {"ARGS", "PYTHON", "VENV"}
+        assert {key for key, _, _ in options} <= {*VARIABLES}
         given = [word for key, _, value in options if key == "ARGS" for word in value.split()]
         return (target, given) if target in SCHEMAS else None
     at = command.index("-m") + 1
