@@ -126,13 +126,16 @@ def release(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None
 
 
 @rule
-def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """Choose a scripted unit's target within the scan radius: units that aim at it first, then the nearest.
+def opponents(rules: Record, i: int) -> tuple[int, int]:
+    """Return the first index, and one past the last, of the units that unit ``i`` fights."""
+    return (rules.n_agents, rules.n_units) if i < rules.n_agents else (0, rules.n_agents)
 
-    With nobody in the scan radius it keeps its target, wherever that has gone.
-    """
-    n = rules.n_agents
-    first, last = (n, rules.n_units) if i < n else (0, n)
+
+@rule
+def preferred(rules: Record, types: np.ndarray, units: np.ndarray, i: int, reach: float) -> int:
+    """Return the opponent within ``reach``, edge to edge, that unit ``i`` likes best to hit, -1 if there is none: one
+    that aims at it, then the nearest; with ``healer_priority`` Medivacs before all."""
+    first, last = opponents(rules, i)
     me = units[i]
     kind = types[me.type]
     best, best_gap, best_rank = -1, 1e9, 0
@@ -141,7 +144,7 @@ def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -
         if foe.health <= 0.0:
             continue
         body = types[foe.type]
-        dx, dy, limit = foe.x - me.x, foe.y - me.y, kind.scan + kind.radius + body.radius
+        dx, dy, limit = foe.x - me.x, foe.y - me.y, reach + kind.radius + body.radius
         square = dx * dx + dy * dy
         if square > limit * limit or not can_hit(kind, body):
             continue
@@ -151,29 +154,17 @@ def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -
         gap = math.sqrt(square) - body.radius
         if gap < best_gap or rank > best_rank:
             best, best_gap, best_rank = j, gap, rank
-    if best >= 0 or (me.target >= 0 and units[me.target].health <= 0.0):
-        me.target = best
+    return best
 
 
 @rule
-def choose_in_reach(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """Choose the target of a weapon that fires without an order, among those in its range: units that aim at it first,
-    then the nearest; nobody if none is there."""
-    n = rules.n_agents
-    first, last = (n, rules.n_units) if i < n else (0, n)
+def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
+    """Choose a scripted unit's target within its scan radius. With nobody there it keeps the one it has, wherever that
+    has gone."""
     me = units[i]
-    kind = types[me.type]
-    best, best_gap, best_rank = -1, 1e9, 0
-    for j in range(first, last):
-        foe = units[j]
-        if foe.health <= 0.0 or not can_hit(kind, types[foe.type]) or not in_reach(types, me, foe, 0.0):
-            continue
-        rank = int(foe.target == i)
-        dx, dy = foe.x - me.x, foe.y - me.y
-        gap = math.sqrt(dx * dx + dy * dy) - types[foe.type].radius
-        if rank > best_rank or (rank == best_rank and gap < best_gap):
-            best, best_gap, best_rank = j, gap, rank
-    me.target = best
+    best = preferred(rules, types, units, i, types[me.type].scan)
+    if best >= 0 or (me.target >= 0 and units[me.target].health <= 0.0):
+        me.target = best
 
 
 @rule

@@ -13,11 +13,11 @@ from envs.kernels.rng import uniform
 from envs.skirmish.bodies import NOBODY
 from envs.skirmish.combat import (
     can_be_healed,
-    choose_in_reach,
     choose_patient,
     choose_target,
     in_reach,
     land_hit,
+    preferred,
     release,
 )
 from envs.skirmish.movement import separate, turn_to, walk
@@ -161,7 +161,7 @@ def take_turn(
             unit.target = -1
     if kind.free_fire and not unit.scripted and unit.order == STOP:
         if unit.target < 0 or not in_reach(types, unit, units[unit.target], 0.0):
-            choose_in_reach(rules, types, units, i)
+            unit.target = preferred(rules, types, units, i, kind.range)
     if unit.target >= 0 and kind.heals:
         treat(rules, types, ground, units, i)
     elif unit.target >= 0:

@@ -10,17 +10,11 @@ import math
 import numpy as np
 
 from envs.kernels.compiled import Record, rule
-from envs.skirmish.combat import can_hit, strike, within
+from envs.skirmish.combat import can_hit, opponents, strike, within
 from envs.skirmish.units import BURST
 
 LINE_LENGTH, LINE_REACH = 2.5, 0.15  # length of the line that the beams sweep; how far from it they still touch a body
 BURST_RADIUS = 2.2  # from the centre of the burst to the edge of a body
-
-
-@rule
-def opponents(rules: Record, i: int) -> tuple[int, int]:
-    """Return the first index, and one past the last, of the units that unit ``i`` fights."""
-    return (rules.n_agents, rules.n_units) if i < rules.n_agents else (0, rules.n_agents)
 
 
 @rule

@@ -41,6 +41,18 @@ def point_east(env: Skirmish) -> None:
     env._lanes.units["heading_x"], env._lanes.units["heading_y"] = 1.0, 0.0
 
 
+def swept(first: int, second: int) -> list[float]:
+    """Return the health of two zerglings at the ends of a Colossus's line, on either side of a zealot, after it was
+    given these two orders; it is ready to fire in the fourth loop of the first."""
+    env = Skirmish("2c_vs_64zg", 1)
+    row = [enemy("zergling", 20, 16 + 1.7 * k) for k in (1, -1)]
+    obs = env.place([ally("colossus", 15, 16, cooldown=3), enemy("zealot", 20, 16), *row])
+    pacify(env)
+    obs = env.step(act(env, obs, [first, STOP])).next
+    env.step(act(env, obs, [second, STOP]))
+    return [unit.health for unit in env.units(0)[3:5]]
+
+
 def act(env: Skirmish, obs: Obs, wanted: Sequence[int], lane: int = 0) -> Tensor:
     """Return long [B, n]: the ``wanted`` actions in ``lane``, no-op for its dead; any available action elsewhere."""
     actions = obs.avail.int().argmax(2)

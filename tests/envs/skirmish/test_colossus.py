@@ -9,7 +9,7 @@ import torch
 from envs.skirmish import Skirmish
 from envs.skirmish.records import ATTACK
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES, type_table
-from tests.support.fights import EAST, FIRST_TARGET, NORTH, STOP, act, ally, enemy, pacify
+from tests.support.fights import EAST, FIRST_TARGET, NORTH, STOP, act, ally, enemy, pacify, swept
 
 
 def test_scan_ranges_are_those_of_the_weapons() -> None:
@@ -80,17 +80,8 @@ def test_it_takes_the_next_target_when_one_has_left_or_died() -> None:
 def test_to_stop_it_again_does_not_break_the_beams_off() -> None:
     """They start in the fifth loop and reach the far ends of the line in the first of the second step. Only an order to
     stop that follows another order breaks them off."""
-    env = Skirmish("2c_vs_64zg", 1)
-    row = [enemy("zergling", 20, 16 + 1.7 * k) for k in (1, -1)]
-    hurt = {}
-    for before in (STOP, FIRST_TARGET):
-        obs = env.place([ally("colossus", 15, 16, cooldown=3), enemy("zealot", 20, 16), *row])
-        pacify(env)
-        obs = env.step(act(env, obs, [before, STOP])).next
-        env.step(act(env, obs, [STOP, STOP]))
-        hurt[before] = [unit.health for unit in env.units(0)[3:5]]
-    assert all(5 <= health < 6 for health in hurt[STOP])
-    assert all(20 <= health < 21 for health in hurt[FIRST_TARGET])
+    assert all(5 <= health < 6 for health in swept(STOP, STOP))
+    assert all(20 <= health < 21 for health in swept(FIRST_TARGET, STOP))
 
 
 def test_an_order_to_attack_outranks_what_is_nearer() -> None:

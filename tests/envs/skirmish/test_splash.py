@@ -23,6 +23,7 @@ from tests.support.fights import (
     kite,
     pacify,
     stand,
+    swept,
     win_rate,
 )  # fmt: skip
 
@@ -46,17 +47,8 @@ def test_beams_hit_a_line_of_zerglings(pitch: float, hit: int) -> None:
 
 def test_moving_breaks_the_beams_off() -> None:
     """The sweep lasts into the second step when it starts late; a move then spares the ends of the line a beam each."""
-    env = Skirmish("2c_vs_64zg", 1)
-    row = [enemy("zergling", 20, 16 + 1.7 * k) for k in (1, -1)]
-    hurt = {}
-    for order in (FIRST_TARGET, SOUTH):
-        obs = env.place([ally("colossus", 15, 16, cooldown=3), enemy("zealot", 20, 16), *row])
-        pacify(env)
-        obs = env.step(act(env, obs, [FIRST_TARGET, STOP])).next
-        env.step(act(env, obs, [order, STOP]))
-        hurt[order] = [unit.health for unit in env.units(0)[3:5]]
-    assert all(5 <= health < 6 for health in hurt[FIRST_TARGET])
-    assert all(20 <= health < 21 for health in hurt[SOUTH])
+    assert all(5 <= health < 6 for health in swept(FIRST_TARGET, FIRST_TARGET))
+    assert all(20 <= health < 21 for health in swept(FIRST_TARGET, SOUTH))
 
 
 def test_beams_stay_where_the_target_was() -> None:
