@@ -223,6 +223,11 @@ def pretended_gpu() -> Iterator[None]:
         for target, name, replacement in (
             (torch.cuda, "device_count", lambda: 1),
             (torch.cuda, "mem_get_info", lambda device=None: MEMORY),
+            (
+                torch.backends.cudnn,
+                "is_acceptable",
+                lambda tensor: False,
+            ),  # cuDNN would pack weights
             (torch.cuda, "get_device_name", lambda device=None: "a pretended one"),
             (torch.cuda, "synchronize", lambda device=None: None),
             (torch, "save", lambda tree, file, **options: save(_saved(tree), file, **options)),
