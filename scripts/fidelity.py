@@ -1,4 +1,4 @@
-"""Teams trained in StarCraft II, played here: ``python -m scripts.fidelity dir=... [check=values]``."""
+"""Teams trained in StarCraft II, played here, beside their logs: ``python -m scripts.fidelity dir=... [out=FILE]``."""
 
 from __future__ import annotations
 
@@ -7,24 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from rich.console import Console
-from rich.table import Table
 
-from marl.core.checks import require_at_least, require_choice, require_threads
+from envs.skirmish.physics import VERSION
+from marl.core.checks import require_at_least, require_name, require_threads, require_writable
 from marl.core.types import ConfigError
-from marl.measure.fidelity import best_of, check_team, find_teams
+from marl.measure.fidelity import Logs, Row, best_of, find_teams, read_logs, score_random_play, score_team
 from marl.run.files import write_atomic
+from marl.run.resume import command_line, git_commit
+from marl.show import scoreboard
 from scripts.main import CONF, positive, run, writable_file
 
 NAMED_ORDERS = ("creation", "reversed")
-COLUMNS = {"win_rates": ("win_rate", "return", "length"), "values": ("expected", "real", "residual", "residual_rms")}
-
-
-def show(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    bounds = f" [{value['low']:.3f}, {value['high']:.3f}]" if value["low"] is not None else ""
-    return f"{value['mean']:.3f}{bounds}"
 
 
 def enemy_orders(count: int) -> list[str | int]:
@@ -32,44 +25,55 @@ def enemy_orders(count: int) -> list[str | int]:
     return [*NAMED_ORDERS, *range(max(count - len(NAMED_ORDERS), 0))][:count]
 
 
-def score(cfg: DictConfig, name: str, agent: Path) -> dict[str, Any]:
+def game(name: str, **options: Any) -> DictConfig:
+    """Return the configuration of the battle on the map ``name``."""
+    options["map"] = name
+    return DictConfig(OmegaConf.merge(OmegaConf.load(CONF / "env/skirmish/base.yaml"), options))
+
+
+def score(cfg: DictConfig, name: str, agent: Path, logs: Logs) -> Row:
     """Return the row of a team on its map; with more than one order, under "best" that of the order that suits it."""
-    plain = OmegaConf.merge(OmegaConf.load(CONF / "env/skirmish/base.yaml"), {"map": name})
-    row = {"map": name, "agent": agent.name, **check_team(cfg, DictConfig(plain), agent, cfg.seed)}
+    said = logs.teams.get(agent.stem, {})
+    row = {"map": name, "agent": agent.name, **score_team(cfg, game(name), agent, cfg.seed, said)}
     if cfg.orders > 1:
-        orders = enemy_orders(cfg.orders)
-        envs = {str(order): DictConfig(OmegaConf.merge(plain, {"enemy_order": order})) for order in orders}
-        row["best"] = best_of(cfg, envs, agent)
+        envs = {str(order): game(name, enemy_order=order) for order in enemy_orders(cfg.orders)}
+        row["best"] = best_of(cfg, envs, agent, said)
     return row
 
 
-def cells(cfg: DictConfig, row: dict[str, Any]) -> list[str]:
-    """Return a row of the table as text."""
-    found = [row["map"], row["agent"], *(show(row[column]) for column in COLUMNS[cfg.check])]
-    return found + ([row["best"]["chosen"], show(row["best"]["win_rate"])] if cfg.orders > 1 else [])
+def check(cfg: DictConfig) -> None:
+    """Refuse what can be refused before anything is played."""
+    positive(cfg, "episodes", "n_envs", "orders")
+    require_at_least("", 0, seed=cfg.seed)
+    require_threads(cfg.threads)
+    writable_file(cfg)
+    require_name(picture=cfg.picture)
+    if cfg.picture is not None:
+        if not cfg.picture.endswith(".png"):
+            raise ConfigError(f"picture={cfg.picture} must end in .png")
+        require_writable("", files=True, picture=Path(cfg.picture))
+        if cfg.out is not None and Path(cfg.out).resolve() == Path(cfg.picture).resolve():
+            raise ConfigError(f"out={cfg.out} and picture={cfg.picture} are the same file")
 
 
 def main(cfg: DictConfig) -> None:
-    positive(cfg, "episodes", "n_envs", "orders")
-    require_choice("", COLUMNS, check=cfg.check)
-    require_at_least("", 0, seed=cfg.seed)
-    require_threads(cfg.threads)
-    if cfg.orders > 1 and cfg.check != "win_rates":
-        raise ConfigError(f"orders={cfg.orders} chooses by the win rate; it needs check=win_rates")
-    writable_file(cfg)
-    rows = [score(cfg, name, agent) for name, agent in find_teams(Path(cfg.dir))]
-    table = Table(title=f"{cfg.check} over {cfg.episodes} episodes, seed {cfg.seed}")
-    best = ["best order", "win_rate in it"] if cfg.orders > 1 else []
-    for column in ("map", "agent", *COLUMNS[cfg.check], *best):
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*cells(cfg, row))
-    Console().print(table)
+    check(cfg)
+    logs, teams = read_logs(cfg.logs), find_teams(Path(cfg.dir))
+    rows = [score(cfg, name, agent, logs) for name, agent in teams]
+    maps = [name for name in logs.random if name in dict(teams)]
+    board = {
+        "command": command_line(), "commit": git_commit(), "physics": VERSION, "episodes": cfg.episodes,
+        "seed": cfg.seed, "teams": rows,
+        "random": [{"map": name, **score_random_play(cfg, game(name), logs.random[name])} for name in maps],
+    }  # fmt: skip
+    scoreboard.show(board)
     if cfg.orders > 1:
         print(f"best order: of {cfg.orders}, chosen over {cfg.episodes} other episodes, of seed {cfg.seed + 1}")
     if cfg.out is not None:
-        write_atomic(Path(cfg.out), json.dumps(rows, indent=1))
+        write_atomic(Path(cfg.out), json.dumps(board, indent=1) + "\n")
         print(f"written to {cfg.out}")
+    if cfg.picture is not None:
+        print(f"drawn as {scoreboard.draw(board, Path(cfg.picture))}")
 
 
 if __name__ == "__main__":

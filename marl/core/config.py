@@ -136,13 +136,14 @@ class BenchConfig(TrainConfig):
 @dataclass
 class FidelityConfig:
     dir: str = MISSING
-    check: str = MISSING
+    logs: Any = MISSING
     episodes: int = MISSING
     n_envs: int = MISSING
     orders: int = MISSING
     seed: int = 0
     threads: int | None = None
     out: str | None = None
+    picture: str | None = None
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""How close a simulator is to the game that a team was trained in: its win rate, and whether its values add up.
+"""How close a simulator is to the game that a team was trained in: what its episodes come to, beside what the logs of
+its training say, and whether its values add up.
 
 A team's Q_tot(s_0) is the return that it expects, and along an episode r + gamma Q_tot(s') - Q_tot(s) scatters around
 zero, if observations, state and dynamics are those that it was trained on.
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +18,51 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from marl.core.intervals import mean_interval
-from marl.core.types import ConfigError, EpisodeBatch
+from marl.core.config import plain
+from marl.core.intervals import Interval, mean_interval, rate_interval
+from marl.core.types import ConfigError, EpisodeBatch, Field
 from marl.learn.learner import best_available, gather_actions, previous_actions
 from marl.learn.policy import EpsilonGreedy
 from marl.measure.importers import mixer_beside
-from marl.run.collect import collect_whole
-from marl.run.evaluate import summarise
 from marl.run.teams import Team, evaluate_team, open_imported
 
 GAMMA = 0.99  # of the published agents
+MEANS = ("return", "length", "deaths", "expected", "real", "residual")  # over episodes
+MEASURES = ("win_rate", *MEANS, "residual_rms")
+OF_RANDOM_PLAY = ("return", "length")
+RANDOM_PLAY = {"_target_": "marl.learn.scripted.RandomPlay", "_partial_": True}
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Logs:
+    """What the logs of the game that teams were trained in say, by measure (``MEASURES``, ``OF_RANDOM_PLAY``)."""
+
+    teams: dict[str, dict[str, float]]  # by the stem of a team's file
+    random: dict[str, dict[str, float]]  # near-random play, by map
+
+
+def read_logs(section: Any) -> Logs:
+    """Return the logs that the section ``logs`` of a configuration gives; raise ConfigError naming what is none."""
+    given, allowed = plain(section), {"teams": MEASURES, "random": OF_RANDOM_PLAY}
+    if not isinstance(given, dict):
+        raise ConfigError(f"logs={given} must be a section with the keys teams and random")
+    for part in given:
+        if part not in allowed:
+            raise ConfigError(f"logs.{part} is not known; there are {', '.join(allowed)}")
+    return Logs(**{part: _read_facts(f"logs.{part}", given.get(part) or {}, names) for part, names in allowed.items()})
+
+
+def _read_facts(key: str, given: Any, measures: tuple[str, ...]) -> dict[str, dict[str, float]]:
+    if not isinstance(given, dict) or not all(isinstance(facts, dict) for facts in given.values()):
+        raise ConfigError(f"{key}={given} must map names to what their logs say, such as {{length: 50.9}}")
+    for name, facts in given.items():
+        for measure, value in facts.items():
+            if measure not in measures:
+                raise ConfigError(f"{key}.{name}.{measure} is not measured; there are {', '.join(measures)}")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise ConfigError(f"{key}.{name}.{measure}={value} must be a number")
+    return {str(name): {m: float(value) for m, value in facts.items()} for name, facts in given.items()}
 
 
 def find_teams(folder: Path) -> list[tuple[str, Path]]:
@@ -36,22 +73,22 @@ def find_teams(folder: Path) -> list[tuple[str, Path]]:
     return [(p.stem.partition("_")[2], p) for p in files]
 
 
-def team_config(cfg: DictConfig, env: DictConfig, agent: Path, seed: int) -> DictConfig:
-    """Return what ``open_imported`` reads for one agent and its mixer if there is one."""
-    policy = {
+def imported(agent: Path) -> dict[str, Any]:
+    """Return the policy of an agent's file, with its mixer if there is one."""
+    return {
         "_target_": "marl.measure.importers.load_pymarl",
         "_partial_": True,
         "path": str(agent),
         "mixer": mixer_beside(agent),
     }
+
+
+def open_policy(cfg: DictConfig, env: DictConfig, policy: dict[str, Any], seed: int) -> Team:
+    """Open a policy on ``env``, not attacked, with as many lanes as ``cfg`` asks for."""
     attack = {"_target_": "marl.core.protocols.NoAttack", "_partial_": True}
     base = {"seed": seed, "threads": cfg.threads, "device": "cpu", "run": None}
-    return OmegaConf.create({**base, "policy": policy, "attack": attack, "env": env})
-
-
-def win_row(team: Team, episodes: int) -> dict[str, Any]:
-    """Return win rate, return and length with their intervals."""
-    return {name: interval.as_dict() for name, interval in summarise(evaluate_team(team, episodes)).items()}
+    opens = OmegaConf.create({**base, "policy": policy, "attack": attack, "env": env})
+    return open_imported(opens, min(cfg.n_envs, cfg.episodes))
 
 
 @torch.no_grad()
@@ -63,44 +100,65 @@ def joint_values(policy: EpsilonGreedy, batch: EpisodeBatch) -> Tensor:
     return policy.q_total(gather_actions(q, greedy), batch.state)[..., 0]
 
 
-def value_row(team: Team) -> dict[str, Any]:
-    """Return the expected and real discounted return, and the mean residual per step, over one episode per lane."""
-    assert isinstance(team.policy, EpsilonGreedy)
-    batch = collect_whole(
-        team.env, team.policy, team.attack, team.fields, explore=False,
-        attacked=torch.zeros(team.env.n_envs, dtype=torch.bool), policy_gen=team.streams["eval"],
-        attack_gen=team.streams["eval_attack"], device=team.device,
-    )  # fmt: skip
-    values, filled = joint_values(team.policy, batch), batch.filled[:, :-1]
-    ends = (batch.terminated[:, :-1]).float()
-    residual = batch.reward[:, :-1] + GAMMA * (1 - ends) * values[:, 1:] - values[:, :-1]
+def facts_of(batch: EpisodeBatch, values: Tensor) -> dict[str, Tensor]:
+    """Return what each episode comes to, each [M]: ``won``, ``MEANS``, and ``squares``, the sum of squared residuals.
+
+    ``values`` [M, T+1] is Q_tot at every slot. ``deaths`` are the agents that are dead at the end, ``expected`` is
+    Q_tot(s_0), ``real`` the discounted return and ``residual`` the mean over steps.
+    """
+    filled, reward = batch.filled[:, :-1], batch.reward[:, :-1]
+    ends = batch.terminated[:, :-1].float()
+    residual = (reward + GAMMA * (1 - ends) * values[:, 1:] - values[:, :-1]) * filled
     discount = GAMMA ** torch.arange(batch.horizon)
-    real = (batch.reward[:, :-1] * filled * discount).sum(1)
-    per_episode = (residual * filled).sum(1) / filled.sum(1)
+    last = (batch.length.long() - 1)[:, None]
     return {
-        "expected": mean_interval(values[:, 0].numpy()).as_dict(),
-        "real": mean_interval(real.numpy()).as_dict(),
-        "residual": mean_interval(per_episode.numpy()).as_dict(),
-        "residual_rms": float(np.sqrt((residual[filled] ** 2).mean())),
+        "won": batch.won,
+        "return": batch.reward.sum(1),
+        "length": batch.length.long(),
+        "deaths": batch["dead_allies"].gather(1, last)[:, 0],
+        "expected": values[:, 0],
+        "real": (reward * filled * discount).sum(1),
+        "residual": residual.sum(1) / filled.sum(1),
+        "squares": (residual.double() ** 2).sum(1),
     }
 
 
-def check_team(cfg: DictConfig, env: DictConfig, agent: Path, seed: int) -> dict[str, Any]:
-    """Return one row: the win rate or the value check of the agent in ``agent`` on ``env``."""
-    lanes = min(cfg.n_envs, cfg.episodes) if cfg.check == "win_rates" else cfg.episodes
-    team = open_imported(team_config(cfg, env, agent, seed), lanes)
+def row_of(facts: Mapping[str, np.ndarray], logs: Mapping[str, float]) -> Row:
+    """Return the row of a team whose episodes came to ``facts``, arrays [episodes]: by measure its mean, interval and
+    what the logs say, None where they say nothing. The root mean square over all steps has no interval."""
+    rms = float(np.sqrt(facts["squares"].sum() / facts["length"].sum()))
+    intervals = {"win_rate": rate_interval(facts["won"]), **{name: mean_interval(facts[name]) for name in MEANS}}
+    intervals["residual_rms"] = Interval(rms, -np.inf, np.inf, len(facts["won"]))
+    return {name: {**intervals[name].as_dict(), "log": logs.get(name)} for name in MEASURES}
+
+
+def score_team(cfg: DictConfig, env: DictConfig, agent: Path, seed: int, logs: Mapping[str, float]) -> Row:
+    """Return the row of the agent in ``agent`` on ``env``. All of it is of the same ``cfg.episodes`` episodes."""
+    team = open_policy(cfg, env, imported(agent), seed)
+    policy = team.policy
+    assert isinstance(policy, EpsilonGreedy)
+    team.fields["dead_allies"] = Field((), torch.int32)
     with closing(team.env):
-        return win_row(team, cfg.episodes) if cfg.check == "win_rates" else value_row(team)
+        facts = evaluate_team(team, cfg.episodes, results=lambda batch: facts_of(batch, joint_values(policy, batch)))
+    return row_of(facts, logs)
 
 
-def best_of(cfg: DictConfig, envs: Mapping[str, DictConfig], agent: Path) -> dict[str, Any]:
+def score_random_play(cfg: DictConfig, env: DictConfig, logs: Mapping[str, float]) -> Row:
+    """Return length and return of uniformly random available actions on ``env``, beside what the logs say."""
+    team = open_policy(cfg, env, RANDOM_PLAY, cfg.seed)
+    with closing(team.env):
+        results = evaluate_team(team, cfg.episodes)
+    return {name: {**mean_interval(results[name]).as_dict(), "log": logs.get(name)} for name in OF_RANDOM_PLAY}
+
+
+def best_of(cfg: DictConfig, envs: Mapping[str, DictConfig], agent: Path, logs: Mapping[str, float]) -> Row:
     """Return the row of the agent on that one of ``envs`` that suits it best, under "chosen" which that is, and under
     "tried" its win rate and return on each when the choice was made.
 
     The greatest of several measurements is too great on average. So the choice is made on episodes of their own, those
     of the next seed, by win rate and then by return; the row is of the episodes of ``cfg.seed`` alone.
     """
-    tried = {name: check_team(cfg, env, agent, cfg.seed + 1) for name, env in envs.items()}
+    tried = {name: score_team(cfg, env, agent, cfg.seed + 1, logs) for name, env in envs.items()}
     means = {name: {key: row[key]["mean"] for key in ("win_rate", "return")} for name, row in tried.items()}
     chosen = max(means, key=lambda name: (means[name]["win_rate"], means[name]["return"]))
-    return {"chosen": chosen, "tried": means, **check_team(cfg, envs[chosen], agent, cfg.seed)}
+    return {"chosen": chosen, "tried": means, **score_team(cfg, envs[chosen], agent, cfg.seed, logs)}

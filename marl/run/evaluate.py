@@ -16,6 +16,21 @@ from marl.core.seeding import derive
 from marl.core.types import EpisodeBatch, Field
 from marl.run.collect import Watcher, collect_whole
 
+Results = Callable[[EpisodeBatch], dict[str, Tensor]]  # what is measured of a batch, each [M]
+
+
+def episode_results(batch: EpisodeBatch) -> dict[str, Tensor]:
+    """Return the per-episode results of a collected batch, each [M]."""
+    return {"return": batch.reward.sum(1), "length": batch.length.long(), "won": batch.won, **attack_facts(batch)}
+
+
+def attack_facts(batch: EpisodeBatch) -> dict[str, Tensor]:
+    """Return ``hits``, the attacked steps, and ``hit_actions``, the attacked agents summed over steps, each long [M]; 0
+    without an attack."""
+    none = torch.zeros_like(batch.alive)  # [M, T+1, n]
+    hit = batch.data.get("hit", none) & batch.filled[..., None]
+    return {"hits": hit.any(-1).sum(1), "hit_actions": hit.sum((1, 2))}
+
 
 def evaluate(
     env: VectorEnv,
@@ -30,9 +45,10 @@ def evaluate(
     on_round: Callable[[int], None] | None = None,
     watch: Watcher | None = None,
     seed: int | None = None,
+    results: Results = episode_results,
 ) -> dict[str, np.ndarray]:
-    """Play greedily; return the per-episode arrays ``return``, ``length``, ``won``, ``hits`` (attacked steps) and
-    ``hit_actions`` (attacked agents, summed over steps), each [episodes].
+    """Play greedily; return what ``results`` says of each episode, as arrays [episodes]: by default ``return``,
+    ``length``, ``won``, ``hits`` (attacked steps) and ``hit_actions`` (attacked agents, summed over steps).
 
     Lanes play in lockstep rounds of one whole episode each, and the last round is cut by lane number, so that short
     episodes are not counted more often. ``on_round`` gets the number of finished episodes. With a ``seed`` every round
@@ -55,23 +71,10 @@ def evaluate(
             watch=watch,
             seed=None if seed is None else derive(seed, f"round {i}") & 0x7FFFFFFF,
         )
-        rounds.append(episode_results(batch))
+        rounds.append(results(batch))
         if on_round is not None:
             on_round(min(episodes, (i + 1) * env.n_envs))
     return {key: torch.cat([r[key] for r in rounds])[:episodes].cpu().numpy() for key in rounds[0]}
-
-
-def episode_results(batch: EpisodeBatch) -> dict[str, Tensor]:
-    """Return the per-episode results of a collected batch, each [M]."""
-    return {"return": batch.reward.sum(1), "length": batch.length.long(), "won": batch.won, **attack_facts(batch)}
-
-
-def attack_facts(batch: EpisodeBatch) -> dict[str, Tensor]:
-    """Return ``hits``, the attacked steps, and ``hit_actions``, the attacked agents summed over steps, each long [M]; 0
-    without an attack."""
-    none = torch.zeros_like(batch.alive)  # [M, T+1, n]
-    hit = batch.data.get("hit", none) & batch.filled[..., None]
-    return {"hits": hit.any(-1).sum(1), "hit_actions": hit.sum((1, 2))}
 
 
 def summarise(results: dict[str, np.ndarray]) -> dict[str, Interval]:

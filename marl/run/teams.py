@@ -17,7 +17,7 @@ from marl.core.seeding import Streams
 from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields
 from marl.run import checkpoint
 from marl.run.build import Parts, build, call, factory, make_env, use_threads
-from marl.run.evaluate import evaluate
+from marl.run.evaluate import Results, episode_results, evaluate
 from marl.run.folders import pick_checkpoint, read_team
 
 
@@ -70,13 +70,16 @@ def open_imported(cfg: DictConfig, n_envs: int) -> Team:
     return Team(env, policy, attack, fields, streams, device, {"policy": str(cfg.policy.get("path"))})
 
 
-def evaluate_team(team: Team, episodes: int, on_round: Callable[[int], None] | None = None) -> dict[str, np.ndarray]:
+def evaluate_team(
+    team: Team, episodes: int, on_round: Callable[[int], None] | None = None, results: Results = episode_results
+) -> dict[str, np.ndarray]:
     """Evaluate a team in greedy episodes; see ``marl.run.evaluate.evaluate``. Raise ConfigError where its attack has
     not learnt about it yet."""
     require_fitted(team.attack)
     return evaluate(
         team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
         attack_gen=team.streams["eval_attack"], device=team.device, on_round=on_round,
+        results=results,
     )  # fmt: skip
 
 

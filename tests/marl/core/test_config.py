@@ -58,8 +58,8 @@ SHARING_A_FILE = [
 ]
 COMPOSED_HERE = {"algo", "demos", "mixer", "agent", "attack", "env", "experiment", "hook", "launch", "sampler"}
 # job_logging, what evaluate and record take instead of a run, columns of robustness, of crossplay (test_scripted.py),
-# published tables (test_reproduce.py)
-COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "study", "partners", "table"}
+# published tables (test_reproduce.py), what fidelity compares with (test_fidelity.py)
+COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "study", "partners", "table", "logs"}
 
 
 def test_every_group_is_known_here() -> None:
