@@ -102,13 +102,14 @@ def walk(
         goal_x, goal_y = next_point(ground.routes, unit, goal_x, goal_y)
     dx, dy = goal_x - unit.x, goal_y - unit.y
     far = math.sqrt(dx * dx + dy * dy)
-    if far < 1e-9 or kind.speed == 0.0:
+    speed = kind.speed if i < rules.n_agents else kind.stock_speed
+    if far < 1e-9 or speed == 0.0:
         unit.pose = IDLE
         unit.speed = 0.0
         return
-    speed = kind.speed
     if kind.acceleration > 0.0:
-        unit.speed = min(unit.speed + kind.acceleration, kind.speed)
+        gain = kind.acceleration if i < rules.n_agents else kind.stock_acceleration
+        unit.speed = min(unit.speed + gain, speed)
         speed = unit.speed
     turn_by = turn_around(rules, types, units, i, dx, dy, far, target)
     if turn_by != 0.0:

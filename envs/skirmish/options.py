@@ -45,6 +45,7 @@ class Options:
     spawn_jitter: float = 0.03  # map units, uniform
     healer_priority: bool = False  # the enemy shoots at Medivacs first
     friends_block: bool = False  # movers go around friends that fight instead of passing them
+    delayed_beams: bool = True  # a Colossus's beams hurt 0.25 s after they touch; False: at once
     # the order in which agents see and target enemies: of creation, which the game does not always keep, reversed, or
     # the seed of a permutation; the battle itself is the same in any
     enemy_order: str | int = CREATION

@@ -22,10 +22,10 @@ from envs.skirmish.combat import (
 )
 from envs.skirmish.movement import separate, turn_to, walk
 from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOVE, STOP, Ground
-from envs.skirmish.splash import burst_the_fallen, sweep
+from envs.skirmish.splash import burn, burst_the_fallen, sweep
 from envs.skirmish.units import BIOLOGICAL, LINE
 
-VERSION = 3  # of everything that decides a battle; docs/skirmish.md says what each stands for
+VERSION = 4  # of everything that decides a battle; docs/skirmish.md says what each stands for
 
 SHIELD_DELAY, SHIELD_RATE = 160, 2.0 / 16.0  # loops without damage before shields grow; points per loop
 ENERGY_RATE, MAX_ENERGY = 0.5625 / 16.0, 200.0
@@ -179,8 +179,10 @@ def take_turn(
 def play_loop(
     rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, start: int, choose: bool
 ) -> None:
-    """Play one game loop: every unit once, beginning with unit ``start``; then bursts; then friends make room."""
+    """Play one game loop: the hits of beams that are due; every unit once, beginning with unit ``start``; then bursts;
+    then friends make room."""
     N = rules.n_units
+    burn(rules, types, units)
     for k in range(N):
         i = start + k
         take_turn(rules, types, ground, units, lane, i if i < N else i - N, choose)

@@ -29,10 +29,12 @@ UNIT = np.dtype(
         "attack_probability",  # chance that an agent's order to attack or heal is given
         "health_level",  # an agent with less than this share of its health is killed
         "before")]  # health + shield when the step began, 0 if it was dead
+    + [("burns", np.int64)]  # hits of beams that are yet to fall: a byte for each of the next 8 loops, the next lowest
     + [(name, np.int32) for name in (
         "type", "order",
         "target",  # unit under attack or being healed, -1: none
         "struck",  # unit that the hit under way will meet
+        "burner",  # Colossus whose beam touched it last
         "quiet",  # loops since it was last damaged
         "pose",
         "mark",  # scratch of the search for a way around bodies
@@ -59,6 +61,7 @@ RULES = np.dtype(
         "reward_mode", "abs_reward", "timeout_is_terminal", "order_points",
         "absent_agents", "healer_priority",
         "friends_block",  # friends that fight are in the way
+        "delayed_beams",  # beams hurt some time after they touch
         "hunt",  # the enemy is ordered to attack the nearest agent: HUNT_ONCE at the start, HUNT_ON whenever it is idle
         "routed",  # walls can stand in the way
         "bursts")]  # there may be units that burst when they die

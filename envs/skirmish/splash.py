@@ -1,4 +1,4 @@
-"""Weapons that hit many: the Colossus's sweeping beams and the baneling's burst.
+"""Weapons that hit many: the Colossus's sweeping beams, which hurt a while after they touch, and the baneling's burst.
 
 Both spare friends and everything that the weapon cannot hit.
 """
@@ -43,7 +43,35 @@ def sweep(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
             touched = max(0.5 + (end * along - half) / LINE_LENGTH, 0.0)  # share of the line swept before the touch
             on_line = 0.5 + (end * along + half) / LINE_LENGTH >= 0.0
             if on_line and foe.health > 0.0 and done <= touched < now:
-                strike(rules, types, units, i, j)
+                touch(rules, types, units, i, j)
+
+
+@rule
+def touch(rules: Record, types: np.ndarray, units: np.ndarray, i: int, j: int) -> None:
+    """Let a beam of unit ``i`` touch unit ``j``: its hit falls at once or, if beams are delayed, ``hit_delay`` later,
+    whatever becomes of the Colossus."""
+    loops = int(types[units[i].type].hit_delay)
+    if rules.delayed_beams == 0 or loops == 0:
+        strike(rules, types, units, i, j)
+        return
+    units[j].burns += 1 << (8 * (loops - 1))
+    units[j].burner = i
+
+
+@rule
+def burn(rules: Record, types: np.ndarray, units: np.ndarray) -> None:
+    """Let the hits fall whose time has come; the dead are spared."""
+    for j in range(rules.n_units):
+        unit = units[j]
+        if unit.burns == 0:
+            continue
+        hits = unit.burns & 255
+        unit.burns >>= 8
+        for _ in range(hits):
+            if unit.health > 0.0:
+                strike(rules, types, units, unit.burner, j)
+        if unit.health <= 0.0:
+            unit.burns = 0
 
 
 @rule

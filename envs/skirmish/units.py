@@ -48,12 +48,15 @@ class UnitType:
     backswing: float = 0.5  # after an attack a unit stays this long, unless it gets a new order
     range_slop: float = 1.0  # a started attack still hits a target that has gone this much too far
     second_hit: float = 0.0  # delay of the second of two hits; of beams, how long they sweep
+    hit_delay: float = 0.0  # from the touch of a beam to its hit, up to 8 loops
     targets: int = 0  # layer bits that the weapon reaches
     min_scan: float = 5.0  # MinScanRange: enemies this near are noticed, edge to edge, and all that the weapon reaches
     turn_rate: float = 999.8437  # degrees a second; 0: points anywhere at once, as a turret or what cannot turn does
     free_fire: bool = False  # OnlyFireWhileInAttackOrder = 0: a unit that stands fires at what is in range, unordered
     splash: int = NO_SPLASH
     acceleration: float = 0.0  # 0: at full speed at once
+    stock_speed: float | None = None  # of the enemy, whose units are the stock ones; None: as the maps' own
+    stock_acceleration: float | None = None
     life_regeneration: float = 0.0
     cooldown_norm: float = 15.0  # loops; the published state divides the cooldown by it
     heals: bool = False
@@ -71,7 +74,8 @@ UNIT_TYPES: tuple[UnitType, ...] = (
              bonus_against=ARMORED, weapon_range=6, period=1.5, backswing=0.0, missile_speed=20, targets=GROUND,
              min_scan=6.5, cooldown_norm=25, unit_sight=10, unit_shoot=6),
     UnitType("medivac", "terran", 150, 0.75, 0.75, 2.75, 11, ARMORED | MECHANICAL, armor=1, plane=FLIES, layers=AIR,
-             weapon_range=4, acceleration=2.3125, heals=True, unit_sight=11, unit_shoot=4),
+             weapon_range=4, acceleration=2.3125, stock_speed=2.5, stock_acceleration=2.25, heals=True, unit_sight=11,
+             unit_shoot=4),
     UnitType("stalker", "protoss", 80, 0.625, 0.5, 2.9531, 10, ARMORED | MECHANICAL, shield=80, armor=1, damage=13,
              bonus=5, bonus_against=ARMORED, weapon_range=6, period=1.87, damage_point=0.167, missile_speed=18.75,
              targets=GROUND | AIR, min_scan=6.5, cooldown_norm=35, unit_sight=10, unit_shoot=6),
@@ -80,8 +84,8 @@ UNIT_TYPES: tuple[UnitType, ...] = (
              unit_shoot=2),
     UnitType("colossus", "protoss", 200, 1.0, 0.5625, 2.25, 10, ARMORED | MECHANICAL | MASSIVE, shield=150, armor=1,
              plane=STRIDES, layers=GROUND | AIR, damage=10, bonus=5, bonus_against=LIGHT, hits=2, weapon_range=7,
-             period=1.5, damage_point=0.083, range_slop=0.0, second_hit=0.25, targets=GROUND, splash=LINE, min_scan=7.5,
-             free_fire=True, turn_rate=0.0, cooldown_norm=24, unit_sight=10, unit_shoot=7),
+             period=1.5, damage_point=0.083, range_slop=0.0, second_hit=0.25, hit_delay=0.25, targets=GROUND,
+             splash=LINE, min_scan=7.5, free_fire=True, turn_rate=0.0, cooldown_norm=24, unit_sight=10, unit_shoot=7),
     UnitType("zergling", "zerg", 35, 0.375, 0.375, 2.9531, 8, LIGHT | BIOLOGICAL, damage=5, weapon_range=0.1,
              period=0.696, damage_point=0.167, targets=GROUND, life_regeneration=ZERG_REGENERATION, cooldown_norm=11,
              unit_sight=8, unit_shoot=2),
@@ -104,7 +108,8 @@ UNKNOWN_BIT = -1
 TYPE = np.dtype(
     [(name, np.float64) for name in (
         "health", "shield", "armor", "damage", "bonus", "range", "period", "damage_point", "backswing", "range_slop",
-        "missile_speed", "second_hit", "speed", "acceleration", "regeneration", "radius", "inner_radius", "scan",
+        "missile_speed", "second_hit", "hit_delay", "speed", "acceleration", "stock_speed",
+        "stock_acceleration", "regeneration", "radius", "inner_radius", "scan",
         "sight", "shoot", "cooldown_norm",
         "turn_cos", "turn_sin")]  # of the angle by which it turns in a loop
     + [(name, np.int32) for name in (
@@ -133,9 +138,14 @@ def type_table(ally_order: tuple[str, ...], enemy_order: tuple[str, ...], unit_r
         row["damage_point"] = unit.damage_point * LOOPS_PER_SECOND
         row["backswing"] = unit.backswing * LOOPS_PER_SECOND
         row["second_hit"] = unit.second_hit * LOOPS_PER_SECOND
+        row["hit_delay"] = unit.hit_delay * LOOPS_PER_SECOND
         row["missile_speed"] = unit.missile_speed / LOOPS_PER_SECOND
         row["speed"] = unit.speed / LOOPS_PER_SECOND
         row["acceleration"] = unit.acceleration / LOOPS_PER_SECOND**2
+        stock_speed = unit.speed if unit.stock_speed is None else unit.stock_speed
+        stock_acceleration = unit.acceleration if unit.stock_acceleration is None else unit.stock_acceleration
+        row["stock_speed"] = stock_speed / LOOPS_PER_SECOND
+        row["stock_acceleration"] = stock_acceleration / LOOPS_PER_SECOND**2
         row["regeneration"] = unit.life_regeneration / LOOPS_PER_SECOND
         row["scan"] = max(unit.min_scan, unit.weapon_range)
         angle = math.radians(unit.turn_rate) / LOOPS_PER_SECOND if unit.turn_rate > 0.0 else math.pi

@@ -9,6 +9,7 @@ from numba import njit
 from envs.skirmish import Skirmish
 from envs.skirmish.combat import strike
 from envs.skirmish.maps import find_map
+from envs.skirmish.records import MOVE
 from tests.support.fights import (
     EAST,
     FIRST_TARGET,
@@ -194,6 +195,24 @@ def test_medivac_heals_and_pays_energy() -> None:
     patient, medivac = env.units(0)[0], env.units(0)[9]
     assert patient.health == pytest.approx(100 + 16 * 9 / 16)
     assert medivac.energy == pytest.approx(50 + 16 * 0.5625 / 16 - 0.33 * 16 * 9 / 16)
+
+
+def test_the_enemys_medivac_is_the_stock_one() -> None:
+    """The agents' own speeds up by 2.3125 / 256 a loop to 2.75 / 16 (in the 20th loop), the enemy's by 2.25 / 256 to
+    2.5 / 16 (in the 18th)."""
+    env = Skirmish("MMM", 1)
+    rest = [enemy("medivac", 22, 12), enemy("marine", 30, 30)]
+    obs = env.place([*[ally("marine", 2, 2)] * 9, ally("medivac", 10, 22), *rest])
+    pacify(env)
+    theirs = env._lanes.units[0, 10]
+    theirs["order"], theirs["goal_x"], theirs["goal_y"] = MOVE, 2, 12
+    speeds = []
+    for _ in range(3):
+        obs = env.step(act(env, obs, [STOP] * 9 + [EAST])).next
+        speeds.append(env._lanes.units[0, [9, 10]]["speed"].tolist())
+    assert speeds[0] == pytest.approx([8 * 2.3125 / 256, 8 * 2.25 / 256])
+    assert speeds[1] == pytest.approx([16 * 2.3125 / 256, 16 * 2.25 / 256])
+    assert speeds[2] == pytest.approx([2.75 / 16, 2.5 / 16])
 
 
 def lined_up(name: str, side: str) -> list[tuple[str, float, float]]:

@@ -7,9 +7,59 @@ import pytest
 import torch
 
 from envs.skirmish import Skirmish
-from envs.skirmish.records import ATTACK
+from envs.skirmish.physics import play_loop
+from envs.skirmish.records import ATTACK, Ground
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES, type_table
+from marl.core.types import Obs
 from tests.support.fights import EAST, FIRST_TARGET, NORTH, STOP, act, ally, enemy, pacify, swept
+
+
+def salvo(env: Skirmish, obs: Obs, wanted: list[int]) -> None:
+    """Play two steps of the ``wanted`` actions: the beams of the first hurt in the second, before there are others."""
+    for _ in range(2):
+        obs = env.step(act(env, obs, wanted)).next
+
+
+def watch(env: Skirmish, loops: int, dies_after: int = 99) -> list[tuple[float, float]]:
+    """Play single loops in which a Colossus attacks the zealot before it; return, after each, the zealot's shield and
+    the health of the zergling beside it. The Colossus dies after so many loops."""
+    env.place([ally("colossus", 15, 16), enemy("zealot", 20, 16), enemy("zergling", 20, 17.7)])
+    pacify(env)
+    world, units = env._world, env._lanes.units[0]
+    units[0]["order"], units[0]["target"], seen = ATTACK, 2, []
+    for loop in range(loops):
+        if loop == dies_after:
+            units[0]["health"] = units[0]["shield"] = 0
+        ground = Ground(world.walkable, world.routes)
+        play_loop(world.rules[0], world.types, ground, units, env._lanes.lanes[0], 0, False)
+        seen.append((units[2]["shield"], round(float(units[3]["health"]))))
+    return seen
+
+
+def test_beams_hurt_four_loops_after_they_touch() -> None:
+    """The wind-up of 1.33 loops ends in the third; beams cross a quarter of their line a loop. A zealot in the middle
+    (0.65) is touched by both before a quarter, a zergling at 1.7 (0.525) by one at once and by the other after 0.97:
+    in the fourth and in the seventh loop. 0.25 s are 4 loops."""
+    at_once = watch(Skirmish("2c_vs_64zg", 1, delayed_beams=False), 12)
+    assert at_once == [(50, 35)] * 3 + [(20, 20)] * 3 + [(20, 5)] * 6
+    assert watch(Skirmish("2c_vs_64zg", 1), 12) == [(50, 35)] * 7 + [(20, 20)] * 3 + [(20, 5)] * 2
+
+
+def test_a_touch_hurts_whatever_becomes_of_the_colossus() -> None:
+    """It dies after the fourth loop: what it has touched is hurt, and the beams go no further."""
+    assert watch(Skirmish("2c_vs_64zg", 1), 14, dies_after=4) == [(50, 35)] * 7 + [(20, 20)] * 7
+
+
+def test_hits_under_way_end_with_the_body_that_they_were_meant_for() -> None:
+    env = Skirmish("2c_vs_64zg", 1)
+    watch(env, 5)
+    zealot = env._lanes.units[0, 2]
+    assert zealot["burns"] == 2 << 16 and zealot["burner"] == 0, "two hits, in the third loop from here"
+    zealot["health"] = zealot["shield"] = 0
+    salvo(env, env._obs, [STOP, STOP])
+    assert zealot["burns"] == 0 and zealot["health"] == 0
+    env.reset()
+    assert (env._lanes.units["burns"] == 0).all()
 
 
 def test_scan_ranges_are_those_of_the_weapons() -> None:
@@ -27,7 +77,7 @@ def test_only_a_colossus_fires_without_an_order(kind: str, fires: bool) -> None:
     env = Skirmish("2c_vs_64zg", 1)
     obs = env.place([ally(kind, 15, 16), enemy("zergling", 20, 16)])
     pacify(env)
-    env.step(act(env, obs, [STOP, STOP]))
+    salvo(env, obs, [STOP, STOP])
     assert (env.units(0)[2].health < 35) == fires
 
 
@@ -37,7 +87,7 @@ def test_it_stands_and_takes_what_is_in_range(gap: float, hit: bool) -> None:
     env = Skirmish("2c_vs_64zg", 1)
     obs = env.place([ally("colossus", 15, 16), enemy("zergling", 15 + gap, 16)])
     pacify(env)
-    env.step(act(env, obs, [STOP, STOP]))
+    salvo(env, obs, [STOP, STOP])
     colossus, zergling = env.units(0)[0], env.units(0)[2]
     assert (colossus.x, colossus.y) == (15, 16) and (zergling.health < 35) == hit
 
@@ -58,7 +108,7 @@ def test_it_takes_the_nearest_unless_somebody_aims_at_it(aims: bool) -> None:
     obs = env.place([ally("colossus", 15, 16), enemy("zergling", 20, 16), enemy("zergling", 15, 22)])
     pacify(env)
     env._lanes.units[0, 3]["target"] = 0 if aims else -1
-    env.step(act(env, obs, [STOP, STOP]))
+    salvo(env, obs, [STOP, STOP])
     assert [unit.health < 35 for unit in env.units(0)[2:4]] == [not aims, aims]
 
 
@@ -69,7 +119,7 @@ def test_it_takes_the_next_target_when_one_has_left_or_died() -> None:
     obs = env.step(act(env, obs, [STOP, STOP])).next
     assert env._lanes.units[0, 0]["target"] == 2
     env._lanes.units[0, 2]["x"] = 31
-    for _ in range(3):
+    for _ in range(4):
         obs = env.step(act(env, obs, [STOP, STOP])).next
     assert env.units(0)[0].x == 15 and env.units(0)[3].health < 35
     env._lanes.units[0, 3]["health"] = 0
@@ -88,7 +138,7 @@ def test_an_order_to_attack_outranks_what_is_nearer() -> None:
     env = Skirmish("2c_vs_64zg", 1)
     obs = env.place([ally("colossus", 15, 16), enemy("zergling", 20, 16), enemy("zergling", 15, 21.5)])
     pacify(env)
-    env.step(act(env, obs, [FIRST_TARGET + 1, STOP]))
+    salvo(env, obs, [FIRST_TARGET + 1, STOP])
     assert env._lanes.units[0, 0]["order"] == ATTACK
     assert [unit.health < 35 for unit in env.units(0)[2:4]] == [False, True]
 

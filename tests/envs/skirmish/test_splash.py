@@ -38,7 +38,7 @@ def test_beams_hit_a_line_of_zerglings(pitch: float, hit: int) -> None:
     row = [enemy("zergling", 20, 16 + pitch * k) for k in (1, -1, 2, -2, 3, -3)]
     obs = env.place([ally("colossus", 15, 16), enemy("zealot", 20, 16), *row, enemy("zergling", 21, 16)])
     pacify(env)
-    for _ in range(2):  # the wind-up takes 2 loops, the sweep 4
+    for _ in range(2):  # the wind-up takes 2 loops, the sweep 4, and from the touch to the hit it is 4
         obs = env.step(act(env, obs, [FIRST_TARGET, STOP])).next
     zealot, *row, behind = env.units(0)[2:10]
     assert [5 <= unit.health < 6 for unit in row] == [k < hit for k in range(6)] and behind.health == 35
@@ -59,8 +59,10 @@ def test_beams_stay_where_the_target_was() -> None:
     pacify(env)
     target = env._lanes.units[0, 9]
     target["order"], target["goal_x"], target["goal_y"] = MOVE, 20, 10
+    obs = env.step(act(env, obs, [FIRST_TARGET] + [STOP] * 8)).next
+    assert env.units(0)[9].y == pytest.approx(16.28 - 8 * 2.25 / 16)
     env.step(act(env, obs, [FIRST_TARGET] + [STOP] * 8))
-    assert env.units(0)[9].y == pytest.approx(16.28 - 8 * 2.25 / 16) and env.units(0)[10].shield == 20
+    assert env.units(0)[10].shield == 20
 
 
 def test_banelings_burst_on_contact() -> None:

@@ -22,7 +22,7 @@ def board(name: str = "qmix_3s_vs_3z") -> dict[str, Any]:
     row |= {"win_rate": found(0.5, 0.125, 0.956), "length": found(49.96, 1.21, 54.7), "residual_rms": found(0.5, None)}
     random = {"map": "3s_vs_3z", "return": found(4.93, 0.16), "length": found(51.8, 1.3, 50.9)}
     team = {"map": "3s_vs_3z", "agent": f"{name}.th", **row}
-    return {"episodes": 4, "seed": 9, "physics": 3, "teams": [team], "random": [random]}
+    return {"episodes": 4, "seed": 9, "physics": 4, "teams": [team], "random": [random]}
 
 
 def shown(what: dict[str, Any], width: int) -> list[str]:
