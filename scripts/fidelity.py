@@ -66,14 +66,16 @@ def main(cfg: DictConfig) -> None:
         "seed": cfg.seed, "teams": rows,
         "random": [{"map": name, **score_random_play(cfg, game(name), logs.random[name])} for name in maps],
     }  # fmt: skip
+    if cfg.out is not None:  # before anything is printed: a reader such as head may leave early
+        write_atomic(Path(cfg.out), json.dumps(board, indent=1) + "\n")
+    if cfg.picture is not None:
+        scoreboard.draw(board, Path(cfg.picture))
     scoreboard.show(board)
     if cfg.orders > 1:
         print(f"best order: of {cfg.orders}, chosen over {cfg.episodes} other episodes, of seed {cfg.seed + 1}")
-    if cfg.out is not None:
-        write_atomic(Path(cfg.out), json.dumps(board, indent=1) + "\n")
-        print(f"written to {cfg.out}")
-    if cfg.picture is not None:
-        print(f"drawn as {scoreboard.draw(board, Path(cfg.picture))}")
+    for made, path in (("written to", cfg.out), ("drawn as", cfg.picture)):
+        if path is not None:
+            print(f"{made} {path}")
 
 
 if __name__ == "__main__":
