@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from envs.kernels.lanes import allocate_outputs
 from envs.skirmish.battle import KERNELS
 from envs.skirmish.layout import build_spec, capability_names
 from envs.skirmish.maps import find_map
-from envs.skirmish.options import read_options
+from envs.skirmish.options import describe_battle, read_options
 from envs.skirmish.records import ATTACK_MOVE, Outputs
 from envs.skirmish.render import draw, places
 from envs.skirmish.setup import allocate_lanes, build_world
@@ -75,7 +75,8 @@ class Skirmish(LaneGame):
         self._world = build_world(self.map, self.options)
         self._lanes = allocate_lanes(n_envs, self.map.n_agents, self.map.n_enemies)
         self._window: Window | None = None
-        spec = build_spec(self._world.rules[0])
+        plan = describe_battle(self.map, self.options)
+        spec = replace(build_spec(self._world.rules[0]), floor_plan=plan)
         fallen = {side: np.zeros(n_envs, np.int32) for side in ("dead_allies", "dead_enemies")}
         outputs = Outputs(**allocate_outputs(spec, n_envs), **fallen)
         outputs.avail[:] = False  # until the first reset

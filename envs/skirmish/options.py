@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, get_type_hints
 
-from envs.skirmish.maps import Map
+from envs.skirmish.maps import Map, find_map
 from envs.skirmish.records import REWARD_MODES
 from marl.core.annotations import require_type
 from marl.core.checks import require_at_least, require_choice, require_share, require_within
@@ -92,6 +93,18 @@ def read_options(scenario: Map, given: dict[str, Any]) -> Options:
         choices = f"{CREATION}, {REVERSED} or the seed of a permutation within [0, {LARGEST_SEED}]"
         raise ConfigError(f"enemy_order={order} must be {choices}")
     return _read_capabilities(options)
+
+
+def describe_battle(scenario: Map, options: Options) -> str:
+    """Return a map and its options as text, for ``EnvSpec.floor_plan``."""
+    return json.dumps({"map": scenario.name, **dataclasses.asdict(options)})
+
+
+def read_battle(text: str) -> tuple[Map, Options]:
+    """Return the map and the options that ``describe_battle`` has written."""
+    given = json.loads(text)
+    scenario = find_map(given.pop("map"))
+    return scenario, read_options(scenario, given)
 
 
 def _read_capabilities(options: Options) -> Options:
