@@ -84,7 +84,7 @@ def test_every_policy_of_a_script_plays(name: str) -> None:
     tree = yaml.safe_load((CONF / "policy" / f"{name}.yaml").read_text())
     if name == "pymarl":  # needs a file: tests/marl/measure/test_importers.py
         return
-    env = game("overcooked/cramped_room" if name == "cooks" else "mds_mini")
+    env = game({"cooks": "overcooked/cramped_room", "fighters": "skirmish/3m"}.get(name, "mds_mini"))
     tree |= {"goals": [[0, 2], [4, 2]]} if name == "walkers" else {}
     (partner,) = read_populations({"p": {"policies": {name: tree}}}, env, "game")
     policy = load_policy(partner.entrant.opens, game_spec(env), torch.device("cpu"), Streams(0))
