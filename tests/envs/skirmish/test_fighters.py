@@ -59,6 +59,15 @@ def test_the_weakest_counts_shields_and_points_not_shares() -> None:
     assert choices("1c3s5z", [ally("stalker", 10, 16), *three], "weakest")[0] == FIRST_TARGET
 
 
+def test_the_weakest_is_known_by_its_type() -> None:
+    """On 2s3z the enemy's type bits are exchanged: 160 points of a stalker, 150 of a zealot. On MMM 40 points are 89%
+    of a marine, 60 are 48% of a marauder."""
+    foes = [enemy("stalker", 12, 16), enemy("zealot", 14, 16)]
+    assert choices("2s3z", [ally("stalker", 10, 16), *foes], "weakest")[0] == FIRST_TARGET + 1
+    foes = [enemy("marauder", 12, 16, health=60), enemy("marine", 14, 16, health=40)]
+    assert choices("MMM", [ally("marine", 10, 16), *foes], "weakest")[0] == FIRST_TARGET + 1
+
+
 def test_of_equally_weak_ones_the_nearest() -> None:
     units = [enemy("marine", 15, 16, health=20), enemy("marine", 13, 16), enemy("marine", 14, 16, health=20)]
     assert choices("3m", [ally("marine", 10, 16), *units], "weakest")[0] == FIRST_TARGET + 2
