@@ -36,6 +36,7 @@ from marl.run.teams import open_team, with_options
 
 log = logging.getLogger(__name__)
 PARTS = ("columns", "baseline", "budget", "budget_unit")  # of a suite, beside what its values refer to
+IMPORT = "{path: FILE, env: NAME}, and name, mixer or policy (of a policy without a file: {policy: NAME, env: NAME})"
 FitTo = Literal["victim", "reference"]  # what an attack is fitted to: the row itself, or one team for all rows
 
 
@@ -247,16 +248,17 @@ def find_entrants(
     ``option(group, name)`` gives the configuration that ``group=name`` selects."""
     env, runs, imports, fit_on = (plain(cfg[key]) for key in ("env", "runs", "imports", "fit_on"))
     if not isinstance(imports or [], list):
-        raise ConfigError(f"imports={imports} must be a list of {{path: FILE, env: NAME}}, and name, mixer or policy")
+        raise ConfigError(f"imports={imports} must be a list of {IMPORT}")
     task = env_name.replace("/", "-") if env is not None and env_name is not None else None
     entrants = [] if runs is None else from_runs(runs, env, task)
     for item in imports or []:
-        if not isinstance(item, dict) or "path" not in item or (env is None and "env" not in item):
-            raise ConfigError(f"imports has {item}; an entry is {{path: FILE, env: NAME}}, and name, mixer or policy")
-        game = env if env is not None else plain(option("env", item["env"]))
-        game_name = task if task is not None else str(item["env"]).replace("/", "-")
+        if not isinstance(item, dict) or not item.keys() & {"path", "policy"} or (env is None and "env" not in item):
+            raise ConfigError(f"imports has {item}; an entry is {IMPORT}")
         policy = option("policy", item.get("policy", "pymarl"))
-        entrants.append(imported(item, policy, game, game_name, entrants))
+        given = item.get("env", "game")
+        for name in [task or given] if env is not None else given if isinstance(given, list) else [given]:
+            game = env if env is not None else plain(option("env", name))
+            entrants.append(imported(item, policy, game, str(name).replace("/", "-"), entrants))
     if not entrants:
         raise ConfigError("runs is missing: give runs=[DIR, ...] (run folders or patterns), or imports=[...]")
     return entrants, [] if fit_on is None else from_runs(fit_on, env, task, "fit_on")

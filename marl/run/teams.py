@@ -67,7 +67,8 @@ def open_imported(cfg: DictConfig, n_envs: int) -> Team:
         env.close()
         raise
     fields = core_fields(env.spec) | attack.fields()
-    return Team(env, policy, attack, fields, streams, device, {"policy": str(cfg.policy.get("path"))})
+    source = {"policy": cfg.policy.get("path") or plain(cfg.policy)}  # a file, or all that a script is told
+    return Team(env, policy, attack, fields, streams, device, source)
 
 
 def evaluate_team(
