@@ -15,13 +15,13 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from marl.core.checks import require_at_least, require_choice, require_share, require_within
-from marl.core.protocols import Attack, NoAttack, Policy, Victim, View
+from marl.core.protocols import Attack, NoAttack, Policy, Scoring, Victim, View
 from marl.core.types import ConfigError, EnvSpec, Field
 from marl.learn.learner import best_available
 
 __all__ = [
-    "ActionAttack", "Attack", "Budget", "LaneAttack", "LaneDraws", "NoAttack", "ObservationAttack", "View", "as_victim",
-    "choose_k", "greedy_actions", "pick", "require_agents", "slope",
+    "ActionAttack", "Attack", "Budget", "LaneAttack", "LaneDraws", "NoAttack", "ObservationAttack", "View",
+    "as_scoring", "as_victim", "choose_k", "greedy_actions", "pick", "require_agents", "slope",
 ]  # fmt: skip
 Unit = Literal["step", "agent_action"]
 Redraw = Literal["step", "episode"]
@@ -172,7 +172,15 @@ class ObservationAttack(LaneAttack):
 
 def as_victim(policy: Policy, attack: str) -> Victim:
     """Return the policy's white-box view; raise ConfigError if it has none."""
-    if not isinstance(policy, Victim):
+    scoring = as_scoring(policy, attack)
+    if not isinstance(scoring, Victim):
+        raise ConfigError(f"attack={attack} reads the team's value of its victim; {type(policy).__name__} has none")
+    return scoring
+
+
+def as_scoring(policy: Policy, attack: str) -> Scoring:
+    """Return the view of a policy that scores actions; raise ConfigError if it does not show its scores."""
+    if not isinstance(policy, Scoring):
         raise ConfigError(f"attack={attack} reads the values of its victim; {type(policy).__name__} shows none")
     return policy
 
@@ -180,14 +188,14 @@ def as_victim(policy: Policy, attack: str) -> Victim:
 def greedy_actions(view: View, attack: str) -> Tensor:
     """Return the victim's greedy actions, long [B, n], on undisturbed observations."""
     with torch.no_grad():
-        return best_available(as_victim(view.victim, attack).q_values(view.obs.obs, view.carry), view.obs.avail)
+        return best_available(as_scoring(view.victim, attack).q_values(view.obs.obs, view.carry), view.obs.avail)
 
 
 def slope(seen: Tensor, greedy: Tensor, view: View, attack: str) -> Tensor:
-    """Return the gradient [B, n, O], at ``seen``, of the summed cross-entropy between softmax(Q) over available actions
-    and the actions ``greedy`` long [B, n]; the victim's own gradients stay untouched. Raise ConfigError if the values
-    have no gradient."""
-    victim = as_victim(view.victim, attack)
+    """Return the gradient [B, n, O], at ``seen``, of the summed cross-entropy between softmax(Q), or an actor's policy,
+    over available actions and the actions ``greedy`` long [B, n]; the victim's own gradients stay untouched. Raise
+    ConfigError if the scores have no gradient."""
+    victim = as_scoring(view.victim, attack)
     with torch.enable_grad():
         x = seen.detach().requires_grad_()
         q = victim.q_values(x, view.carry).masked_fill(~view.obs.avail, -torch.inf)  # [B, n, A]

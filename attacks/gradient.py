@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import ObservationAttack, View, as_victim, greedy_actions, slope
+from attacks.base import ObservationAttack, View, as_scoring, greedy_actions, slope
 from marl.core.checks import require_at_least, require_positive
 from marl.core.protocols import Policy
 from marl.core.types import EnvSpec
@@ -41,7 +41,7 @@ class GradientAttack(ObservationAttack):
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
-        as_victim(victim, NAME)  # refused before anything is played
+        as_scoring(victim, NAME)  # refused before anything is played
 
     def disturb(self, view: View) -> Tensor:
         clean, greedy = view.obs.obs, greedy_actions(view, NAME)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import ActionAttack, View, as_victim, pick
+from attacks.base import ActionAttack, View, as_scoring, pick
 from marl.core.checks import require_at_least, require_share
 from marl.core.protocols import Policy
 from marl.core.rolling import SINGLE, Harm
@@ -38,7 +38,7 @@ class SingleAgent(ActionAttack):
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
-        self.values = as_victim(victim, "single").q_values
+        self.values = as_scoring(victim, "single").q_values
         self.left = torch.zeros(n_envs, dtype=torch.long, device=self.device)  # [B] steps of the burst still to come
 
     @torch.no_grad()

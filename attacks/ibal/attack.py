@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import LaneDraws, as_victim, greedy_actions, slope
+from attacks.base import LaneDraws, as_scoring, greedy_actions, slope
 from attacks.ibal.curriculum import Curriculum
 from attacks.ibal.estimators import Estimators, draw_groups
 from attacks.ibal.models import dependence
@@ -123,7 +123,7 @@ class IBAL(LaneDraws):
         """Draw the parts, their chances and what is hidden; the same for the whole episode."""
         super().begin(n_envs, victim, gen)
         if self.fgsm is not None:
-            as_victim(victim, WITH_FGSM)  # refused before anything is played
+            as_scoring(victim, WITH_FGSM)  # refused before anything is played
         n = self.spec.n_agents
         u = self.uniform(n + 2)
         k = torch.full_like(u[:, 0], self.k_max) if self.size == "full" else (u[:, 0] * (self.k_max + 1)).floor()

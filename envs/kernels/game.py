@@ -127,5 +127,23 @@ class LaneGame:
         self._board.lanes["finished"] = 1
         self._started = True
 
+    def midway_state(self) -> dict[str, Any]:
+        """Return all that the games in hand are made of, as bytes."""
+        return {part: {name: torch.from_numpy(np.frombuffer(array.tobytes(), np.uint8).copy())
+                       for name, array in getattr(self, f"_{part}")._asdict().items()}
+                for part in ("board", "out")}  # fmt: skip
+
+    def load_midway_state(self, state: dict[str, Any]) -> Obs:
+        """Go on with saved games; return what their agents see."""
+        for part, saved in state.items():
+            for name, array in getattr(self, f"_{part}")._asdict().items():
+                if array.nbytes != len(saved[name]):
+                    raise ValueError(
+                        f"the saved games do not fit: {name} has {len(saved[name])} bytes, not {array.nbytes}"
+                    )
+                array[...] = np.frombuffer(saved[name].numpy().tobytes(), array.dtype).reshape(array.shape)
+        self._started = True
+        return self._obs
+
     def close(self) -> None:
         """Release nothing: the game holds only memory."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from envs.base import refuse_unavailable
 from envs.streams import LaneStreams
+from envs.toys.midway import Midway
 from marl.core.checks import require_at_least, require_within
 from marl.core.types import ConfigError, EnvSpec, Obs, Step
 
@@ -43,7 +44,7 @@ def read_payoff(payoff: str | Sequence[Any]) -> Tensor:
     return table
 
 
-class KStepMatrixGame:
+class KStepMatrixGame(Midway):
     """A chain of ``steps`` matrix games; the joint action ``advance`` leads to the next stage, any other ends it.
 
     Stages before the last pay ``payoff``, the last one pays ``final`` and always ends the episode; both have one axis
@@ -53,6 +54,7 @@ class KStepMatrixGame:
 
     device = torch.device("cpu")
     resumable = True
+    in_hand: ClassVar[tuple[str, ...]] = ("stage", "returns", "running", "over")
 
     def __init__(
         self,
@@ -149,7 +151,7 @@ class MatrixGame(KStepMatrixGame):
         super().__init__(table, table, [0] * axes, 1, n_envs=n_envs, seed=seed)
 
 
-class Corridor:
+class Corridor(Midway):
     """``n_agents`` walk a row of ``length`` cells and must press together at its right end.
 
     Agents start in cells 0..``spread``-1, drawn per lane and episode. When every agent presses at once the episode is
@@ -163,6 +165,7 @@ class Corridor:
     STAY, LEFT, RIGHT, PRESS = range(4)
     device = torch.device("cpu")
     resumable = True
+    in_hand: ClassVar[tuple[str, ...]] = ("cell", "lives", "time", "running", "over")
 
     def __init__(
         self, n_agents: int, length: int, spread: int, fatal: bool, episode_limit: int, *, n_envs: int, seed: int = 0

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from envs.base import refuse_unavailable
 from envs.streams import LaneStreams
+from envs.toys.midway import Midway
 from marl.core.checks import require_at_least, require_within
 from marl.core.types import EnvSpec, Obs, Step
 
@@ -25,7 +26,7 @@ STAY, GO_A, GO_B, GO_IDLE = range(4)
 TARGET = torch.tensor([-1, A, B, IDLE])  # place that each action leads to; -1: unchanged
 
 
-class Posts:
+class Posts(Midway):
     """``n_agents`` start idle and move at once to post A, to post B or back. Reward 1 per step iff A and B are held.
 
     Observations [n + 3 + 3 (n-1) + noise]: own index and own place (one-hots); for every other agent in increasing
@@ -37,6 +38,7 @@ class Posts:
 
     device = torch.device("cpu")
     resumable = True
+    in_hand = ("place", "missing", "time", "paid", "running", "over")
 
     def __init__(
         self,

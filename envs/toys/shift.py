@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ class ShiftingGame(MatrixGame):
     state; ``reset(seed=...)`` restarts it. A test environment takes over the training environment's count (``follow``),
     so that tests pay what training pays at that time. ``won``: the payoff was the largest one of the present phase.
     """
+
+    in_hand: ClassVar[tuple[str, ...]] = (*MatrixGame.in_hand, "played")
 
     def __init__(
         self, payoff: str | Sequence[Any], shifted: str | Sequence[Any], after: int, *, n_envs: int, seed: int = 0

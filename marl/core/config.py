@@ -24,6 +24,7 @@ ProgressMode = Literal["auto", "bar", "lines", "off"]  # auto: bar on a terminal
 class TrainSection:
     total_steps: int = MISSING  # environment steps, summed over lanes
     n_envs: int = MISSING  # lanes
+    rollout: int | None = None  # steps of each lane in a collection; null: whole episodes
     attack_fraction: float = 1.0  # share of the lanes that the attack may touch
     attack_start: int = 0  # environment steps before the first attack
 

@@ -23,10 +23,11 @@ class Rows:
     ) -> None:
         self.shape, self.data = (episodes, width), data or {}
         self.index: Tensor | None = None  # long [N], numbers of slots
+        self.episodes = torch.arange(episodes)  # long [M], on the CPU: which episodes, in the order of the rows
         self.start: Tensor | None = None  # long [M + 1]: the m-th longest episode is rows start[m] to start[m + 1]
         if slots is not None:
             lengths, order = slots.long().sort(descending=True, stable=True)
-            self.start = F.pad(lengths.cumsum(0), (1, 0))
+            self.episodes, self.start = order, F.pad(lengths.cumsum(0), (1, 0))
             first = (order * width - self.start[:-1]).repeat_interleave(lengths)
             self.index = torch.arange(len(first)) + first
         self._chosen: dict[str, Tensor] = {}
@@ -42,6 +43,22 @@ class Rows:
             x = F.pad(x, [*[0, 0] * (x.dim() - 2), 0, 1])
         x = x.flatten(0, 1)
         return x if self.index is None else x.index_select(0, self.index)
+
+    def part(self, places: Tensor) -> tuple[Rows, Tensor]:
+        """Return the rows of some episodes as rows of their own, and their numbers among these, long [N']: ``places``
+        long [M'] ascending, on the CPU, in the order of the rows. Their ``episodes`` are numbered as here."""
+        if self.start is None:
+            width = self.shape[1]
+            found = Rows(len(places), width, None)
+            index = (places[:, None] * width + torch.arange(width)).flatten()
+        else:
+            lengths = self.start.diff()[places]
+            found = Rows(len(places), self.shape[1], lengths)
+            assert found.start is not None
+            first = (self.start[places] - found.start[:-1]).repeat_interleave(lengths)
+            index = torch.arange(len(first)) + first
+        found.episodes = self.episodes[places]
+        return found, index
 
     def spread(self, values: Tensor) -> Tensor:
         """Put rows [N, ...] back in their slots -> [M, T+1, ...], zeros elsewhere."""

@@ -34,6 +34,7 @@ def validate(cfg: DictConfig) -> None:
     """Refuse top-level options that are out of range. Raise ConfigError."""
     refuse_early(cfg)
     require_at_least("train", 1, **{key: cfg.train[key] for key in ("total_steps", "n_envs")})
+    require_at_least("train", 1, rollout=cfg.train.rollout, or_null=True)
     require_at_least("train", 0, attack_start=cfg.train.attack_start)
     require_share("train", attack_fraction=cfg.train.attack_fraction)
     require_at_least("eval", 1, **{key: cfg.eval[key] for key in ("every", "episodes", "final_episodes", "n_envs")})

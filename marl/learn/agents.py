@@ -82,33 +82,37 @@ class RecurrentAgent(nn.Module):
         bias = torch.stack([getattr(gru, names[1]) for gru in self.gru])  # [n, 3H]
         return torch.einsum("...ni,noi->...no", x, weight) + bias
 
-    def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Run whole sequences from a zero state: x [M, T, n, I] -> q [M, T, n, A], h [M, T, n, H].
+    def unroll(self, x: Tensor, lengths: Tensor | None = None, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Run whole sequences from the states ``start`` [M, n, H] (None: zeros): x [M, T, n, I] -> q [M, T, n, A],
+        h [M, T, n, H]. No gradient reaches the first state.
 
         ``lengths`` long [M], on the CPU, says how many slots of each sequence matter; the others may hold anything.
         """
         M, T, n, _ = x.shape
         if x.device.type == "cpu":
             rows = Rows(M, T, torch.full((M,), T) if lengths is None else lengths)
-            q, h = self.along(rows.of(x), rows)
+            q, h = self.along(rows.of(x), rows, None if start is None else start[rows.episodes])
             return rows.spread(q), rows.spread(h)
         z = F.relu(self.fc_in(x)).transpose(0, 1)  # [T, M, n, H]
+        h_0 = self.initial(M) if start is None else start
         if self.shared:
-            h, _ = self.gru[0](z.reshape(T, M * n, -1))
+            h, _ = self.gru[0](z.reshape(T, M * n, -1), h_0.reshape(1, M * n, -1))
             h = h.view(T, M, n, -1)
         else:  # one fused call per agent: no kernel of the GPU's library runs n different recurrent weights
-            h = torch.stack([gru(z[:, :, i].contiguous())[0] for i, gru in enumerate(self.gru)], 2)
+            parts = [(z[:, :, i].contiguous(), h_0[None, :, i].contiguous()) for i in range(n)]
+            h = torch.stack([gru(*part)[0] for gru, part in zip(self.gru, parts, strict=True)], 2)
         h = h.transpose(0, 1)  # [M, T, n, H]
         return self.fc_out(h), h
 
-    def along(self, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Do as ``unroll`` for rows only: x [N, n, I] -> q [N, n, A], h [N, n, H]."""
+    def along(self, x: Tensor, rows: Rows, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Do as ``unroll`` for rows only: x [N, n, I] -> q [N, n, A], h [N, n, H]; ``start`` [M, n, H] is in the order
+        of the rows (``rows.episodes``)."""
         if rows.start is None:
-            q, h = self.unroll(rows.spread(x))
+            q, h = self.unroll(rows.spread(x), start=start)
             return q.flatten(0, 1), h.flatten(0, 1)
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         w_x, w_h, b_x, b_h = (torch.stack([core.get_parameter(name) for core in self.gru]) for name in names)
-        h = gru(F.relu(self.fc_in(x), inplace=True), w_x, w_h, b_x, b_h, rows.start)
+        h = gru(F.relu(self.fc_in(x), inplace=True), w_x, w_h, b_x, b_h, rows.start, start)
         return self.fc_out(h), h
 
 
@@ -126,10 +130,11 @@ class FeedForwardAgent(RecurrentAgent):
         h = F.relu(self.fc_mid(F.relu(self.fc_in(x))))
         return self.fc_out(h), h
 
-    def unroll(self, x: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def unroll(self, x: Tensor, lengths: Tensor | None = None, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
         if x.device.type == "cpu" and lengths is not None:
             return super().unroll(x, lengths)
         return self.step(x, self.initial(*x.shape[:2]))
 
-    def along(self, x: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        return self.step(x, self.initial(len(x)))
+    def along(self, x: Tensor, rows: Rows, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.fc_mid(F.relu(self.fc_in(x), inplace=True)), inplace=True)
+        return self.fc_out(h), h

@@ -124,12 +124,13 @@ def _step_back(
 
 @by_threads(**FAST)
 def _forward(
-    gates: np.ndarray, weight: np.ndarray, bias: np.ndarray, spans: np.ndarray, h: np.ndarray, inner: np.ndarray
-) -> None:
+    gates: np.ndarray, weight: np.ndarray, bias: np.ndarray, spans: np.ndarray, begin: np.ndarray, h: np.ndarray,
+    inner: np.ndarray,
+) -> None:  # fmt: skip
     """Run the recurrence: gates [R, n, 3H] (in: the input's part; out: reset, update, new), weight [g, H, 3H]
-    (transposed), bias [g, 4H] (of reset, update, the recurrent and the input's part of new), spans long [M, 2] -> h
-    [R, n, H], inner [R, n, H] (the recurrent part of new; [R, n, 0]: not kept). Sequence m of agent i is rows
-    spans[m, 0] to spans[m, 1], the longest sequence first."""
+    (transposed), bias [g, 4H] (of reset, update, the recurrent and the input's part of new), spans long [M, 2], begin
+    [M, n, H] (the states before; [0, n, H]: zeros) -> h [R, n, H], inner [R, n, H] (the recurrent part of new; [R, n,
+    0]: not kept). Sequence m of agent i is rows spans[m, 0] to spans[m, 1], the longest sequence first."""
     n, H, groups = h.shape[1], h.shape[2], weight.shape[0]
     each = n // groups  # agents that share a weight
     count = len(spans) * each  # sequences of a group
@@ -137,11 +138,15 @@ def _forward(
         first, group = task // groups * LANES, task % groups
         lanes, w = min(LANES, count - first), weight[group]
         state, recurrent = np.zeros((LANES, H), np.float32), np.empty((LANES, 3 * H), np.float32)
+        if len(begin) > 0:
+            for lane in range(lanes):
+                for k in range(H):
+                    state[lane, k] = begin[(first + lane) // each, group + (first + lane) % each, k]
         for t in range(spans[first // each, 1] - spans[first // each, 0]):  # the first is the longest
             for lane in range(LANES):
                 for j in range(3 * H):
                     recurrent[lane, j] = bias[group, j]
-            if t:
+            if t or len(begin) > 0:
                 _add_products(recurrent, state, w)
             for lane in range(lanes):
                 m, i = (first + lane) // each, group + (first + lane) % each
@@ -153,7 +158,7 @@ def _forward(
 @by_threads(**FAST)
 def _backward(
     grad_h: np.ndarray, gates: np.ndarray, inner: np.ndarray, h: np.ndarray, weight: np.ndarray, spans: np.ndarray,
-    grads: np.ndarray,
+    begin: np.ndarray, grads: np.ndarray,
 ) -> None:  # fmt: skip
     """Compute gradients: grad_h [R, n, H], what ``_forward`` left, weight [g, 3H, H] (of inner, reset, update) -> grads
     [R, n, 4H] of inner, reset, update, new."""
@@ -171,6 +176,8 @@ def _backward(
                 row = spans[m, 0] + t
                 if row < spans[m, 1]:
                     old, grad, kept = h[row - 1, i] if t else nothing, grads[row, i], recurrent[lane]
+                    if t == 0 and len(begin) > 0:
+                        old = begin[m, i]
                     _step_back(grad_h[row, i], gates[row, i], inner[row, i], old, carried[lane], grad)
                     for k in range(3 * H):
                         kept[k] = grad[k]
@@ -194,74 +201,91 @@ def _add_outer(total: Tensor, grad: Tensor, x: Tensor) -> None:
         total.baddbmm_(grad.permute(1, 2, 0), x.transpose(0, 1))
 
 
-def _chunks(start: Tensor, n: int) -> list[tuple[int, int, np.ndarray]]:
-    """Cut sequences into pieces of about ``CHUNK`` rows: the first and the last row of each, and its sequences' spans,
-    the longest first."""
+def _chunks(start: Tensor, n: int) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
+    """Cut sequences into pieces of about ``CHUNK`` rows: the first and the last row of each, and its sequences' spans
+    and numbers, the longest first."""
     rows = start.numpy()
     cuts = np.flatnonzero(np.diff(rows[:-1] * n // CHUNK, prepend=-1))
     found = []
     for a, b in zip(cuts, [*cuts[1:], len(rows) - 1], strict=True):
         order = np.argsort(rows[a:b] - rows[a + 1 : b + 1], kind="stable") + a
-        found.append((int(rows[a]), int(rows[b]), np.stack([rows[order], rows[order + 1]], 1) - rows[a]))
+        found.append((int(rows[a]), int(rows[b]), np.stack([rows[order], rows[order + 1]], 1) - rows[a], order))
     return found
 
 
-def _run(weights: tuple[Tensor, ...], x: Tensor, start: Tensor, keep: bool) -> tuple[Tensor, Tensor, Tensor]:
+def _before(begin: Tensor, numbers: np.ndarray) -> Tensor:
+    """Return the states [K, n, H] before some sequences; [0, n, H] where all begin with zeros."""
+    return begin[torch.from_numpy(numbers)] if len(begin) else begin
+
+
+def _run(
+    weights: tuple[Tensor, ...], x: Tensor, start: Tensor, begin: Tensor, keep: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return h, and with ``keep`` what the backward pass needs: the gates [N, n, 3H] and inner [N, n, H]."""
     w_x, w_h, b_x, b_h = weights
     n, H, chunks = x.shape[1], w_h.shape[-1], _chunks(start, x.shape[1])
     h, inner = x.new_empty(len(x), n, H), x.new_empty(len(x), n, H * keep)
-    gates = x.new_empty(len(x) if keep else max((b - a for a, b, _ in chunks), default=0), n, 3 * H)
+    gates = x.new_empty(len(x) if keep else max((b - a for a, b, *_ in chunks), default=0), n, 3 * H)
     bias = torch.cat([b_x[:, : 2 * H] + b_h[:, : 2 * H], b_h[:, 2 * H :], b_x[:, 2 * H :]], 1).numpy()
     weight = w_h.transpose(1, 2).contiguous().numpy()
-    for a, b, own in chunks:
+    for a, b, own, numbers in chunks:
         part = gates[a:b] if keep else gates[: b - a]
         _product(x[a:b], w_x.transpose(1, 2), part)
-        _forward(part.numpy(), weight, bias, own, h[a:b].numpy(), inner[a:b].numpy())
+        before = _before(begin, numbers).numpy()
+        _forward(part.numpy(), weight, bias, own, before, h[a:b].numpy(), inner[a:b].numpy())
     return h, gates, inner
 
 
 class _GRU(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, start: Tensor) -> Tensor:
-        h, gates, inner = _run((w_x, w_h, b_x, b_h), x, start, True)
-        ctx.save_for_backward(x, w_x, w_h, start, h, gates, inner)
+    def forward(
+        ctx: Any, x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, start: Tensor, begin: Tensor
+    ) -> Tensor:
+        h, gates, inner = _run((w_x, w_h, b_x, b_h), x, start, begin, True)
+        ctx.save_for_backward(x, w_x, w_h, start, begin, h, gates, inner)
         return h
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None]:
-        x, w_x, w_h, start, h, gates, inner = ctx.saved_tensors
+    def backward(ctx: Any, grad_h: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, None, None]:
+        x, w_x, w_h, start, begin, h, gates, inner = ctx.saved_tensors
         grad_h, H, chunks = grad_h.contiguous(), h.shape[2], _chunks(start, h.shape[1])
         turned = torch.cat([w_h[:, 2 * H :], w_h[:, : 2 * H]], 1)  # inner, reset, update
         grad_x, grad_wx, grad_turned = torch.empty_like(x), torch.zeros_like(w_x), torch.zeros_like(turned)
         grad_b = h.new_zeros(len(w_h), 4 * H)
-        most = max((b - a for a, b, _ in chunks), default=0)
+        most = max((b - a for a, b, *_ in chunks), default=0)
         room = h.new_empty(most, h.shape[1], 4 * H)
-        for a, b, own in chunks:
-            grads = room[: b - a]
+        for a, b, own, numbers in chunks:
+            grads, before = room[: b - a], _before(begin, numbers)
             arrays = (grad_h[a:b], gates[a:b], inner[a:b], h[a:b], turned)
-            _backward(*(v.numpy() for v in arrays), own, grads.numpy())
+            _backward(*(v.numpy() for v in arrays), own, before.numpy(), grads.numpy())
             _product(grads[..., H:], w_x, grad_x[a:b])
             _add_outer(grad_wx, grads[..., H:], x[a:b])
             recurrent = grads[..., : 3 * H]  # all rows with the state of the row before, less where sequences meet
             _add_outer(grad_turned, recurrent[1:], h[a : b - 1])
             meet = torch.from_numpy(own[(own[:, 0] > 0) & (own[:, 0] < own[:, 1]), 0])
             _add_outer(grad_turned, -recurrent[meet], h[a + meet - 1])
+            if len(before):
+                some = torch.from_numpy(own[:, 0] < own[:, 1])
+                _add_outer(grad_turned, recurrent[torch.from_numpy(own[:, 0])[some]], before[some])
             grad_b += grads.sum((0, 1)) if len(w_h) == 1 else grads.sum(0)
         grad_wh = torch.cat([grad_turned[:, H:], grad_turned[:, :H]], 1)
         grad_bh = torch.cat([grad_b[:, H : 3 * H], grad_b[:, :H]], 1)
-        return grad_x, grad_wx, grad_wh, grad_b[:, H:], grad_bh, None
+        return grad_x, grad_wx, grad_wh, grad_b[:, H:], grad_bh, None, None
 
 
-def gru(x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, start: Tensor) -> Tensor:
-    """Return the hidden states [N, n, H] of M sequences from a zero state, on the CPU, float32.
+def gru(
+    x: Tensor, w_x: Tensor, w_h: Tensor, b_x: Tensor, b_h: Tensor, start: Tensor, begin: Tensor | None = None
+) -> Tensor:
+    """Return the hidden states [N, n, H] of M sequences on the CPU, float32, from the states ``begin`` [M, n, H] (None:
+    zeros), which no gradient reaches.
 
     Sequence m holds rows ``start[m]`` to ``start[m + 1]`` (long [M + 1]) of the inputs ``x`` [N, n, I]; it is fastest
     where neighbours are of like length. The weights ``w_x`` [g, 3H, I], ``w_h`` [g, 3H, H] and biases ``b_x``, ``b_h``
     [g, 3H] are in torch's order reset, update, new; g = 1 (shared by all agents) or n (one set each).
     """
     weights, x = (w_x, w_h, b_x, b_h), x.contiguous()
+    before = x.new_zeros(0, x.shape[1], w_h.shape[-1]) if begin is None else begin.detach().contiguous()
     if torch.is_grad_enabled() and any(v.requires_grad for v in (x, *weights)):
-        return _GRU.apply(x, *weights, start)
-    return _run(tuple(w.detach() for w in weights), x.detach(), start, False)[0]
+        return _GRU.apply(x, *weights, start, before)
+    return _run(tuple(w.detach() for w in weights), x.detach(), start, before, False)[0]

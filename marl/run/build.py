@@ -21,7 +21,7 @@ from marl.core.checks import require_at_least, require_threads
 from marl.core.config import pick_device, plain
 from marl.core.distributed import world
 from marl.core.memory import enough_memory, require_room
-from marl.core.protocols import Algorithm, Attack, Sampler, VectorEnv
+from marl.core.protocols import Algorithm, Attack, NoAttack, Sampler, VectorEnv, attacks_within
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError, EnvSpec, Field, core_fields, episode_bytes
 
@@ -182,6 +182,12 @@ def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Fiel
                     f"field '{name}' is declared as {field} by {type(owner).__name__} and as {fields[name]}"
                 )
     return fields
+
+
+def learns_from_newest(parts: Parts) -> bool:
+    """Return whether neither the algorithm nor an attack ever reads the replay."""
+    reads = any(type(one).update is not NoAttack.update for _, one in attacks_within(parts.attack))
+    return bool(getattr(parts.algo, "on_policy", False)) and not reads
 
 
 def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:

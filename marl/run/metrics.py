@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from marl.core.distributed import world
 from marl.core.intervals import Interval
@@ -46,12 +47,24 @@ class Window:
                 "attack/hit_actions_per_episode": facts["hit_actions"].sum(),
                 "attack/episodes": fresh.attacked.sum(),
             }
+        self._sum(sums, len(fresh))
+
+    def add_ended(self, ended: Mapping[str, Tensor]) -> None:
+        """Take in episodes that ended in a stretch, in which every lane played all the time: ``return``, ``won`` and
+        ``length``, each [K]."""
+        sums = {name: ended[name].double().sum() for name in ("return", "length")}
+        sums |= {"win_rate": ended["won"].double().sum(), "lane_use": torch.tensor(float(len(ended["won"])))}
+        self._sum(sums, len(ended["won"]))
+
+    def _sum(self, sums: dict[str, Tensor], episodes: int) -> None:
         for key, value in sums.items():
             self.sums[key] = self.sums.get(key, 0.0) + value.item()
-        self.episodes += len(fresh)
+        self.episodes += episodes
 
     def take(self) -> dict[str, float]:
-        """Return the means and start a new window."""
+        """Return the means, {} if no episode has ended, and start a new window."""
+        if self.episodes == 0:
+            return {}
         attacked = self.sums.pop("attack/episodes", 0.0)
         means = {
             key: value / max(1, attacked if key.startswith("attack/") else self.episodes)
@@ -70,7 +83,7 @@ class Window:
 def require_finite(metrics: Metrics, algo: Algorithm, clock: Clock) -> None:
     """Raise NonFiniteError if a loss, value or gradient norm is not finite; it names the metrics, the step and the
     first non-finite network parameter."""
-    keys = [key for key in metrics if key.startswith(("loss/", "q/", "optim/"))]
+    keys = [key for key in metrics if key.startswith(("loss/", "q/", "optim/", "ppo/"))]
     if not keys or bool(torch.isfinite(torch.stack([metrics[key].detach().float() for key in keys])).all()):
         return
     bad = [f"{key}={metrics[key].item()}" for key in keys if not math.isfinite(metrics[key].item())]

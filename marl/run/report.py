@@ -17,7 +17,7 @@ from marl.core.protocols import Algorithm
 from marl.core.types import Clock, Metrics
 from marl.learn.replay import EpisodeReplay
 from marl.learn.rhythm import Rhythm
-from marl.run.build import Parts
+from marl.run.build import Parts, learns_from_newest
 from marl.run.files import expendable, write_atomic
 from marl.run.metrics import Window
 from marl.run.quoting import override
@@ -56,7 +56,9 @@ def training_row(
     means = window.take()
     row = {name if "/" in name else f"train/{name}": mean for name, mean in means.items() if name != "lane_use"}
     row |= {name: value.item() for name, value in metrics.items()}
-    row |= timer.take(env_steps) | {"time/lane_use": means.get("lane_use", 0.0)}
+    row |= timer.take(env_steps)
+    if "lane_use" in means:
+        row["time/lane_use"] = means["lane_use"]
     return row | {"replay/episodes": float(len(replay))}
 
 
@@ -86,6 +88,9 @@ def header(run_dir: Path, parts: Parts, replay: EpisodeReplay, n_envs: int) -> N
         spec.n_agents, spec.n_actions, spec.obs_dim, spec.state_dim, spec.episode_limit, n_envs,
     )  # fmt: skip
     log.info("networks    %s parameters on %s", f"{parameters:,}", parts.device)
+    if learns_from_newest(parts):
+        log.info("replay      none: it learns from what was just collected")
+        return
     log.info(
         "replay      grows to %s for %s episodes (%s each) on %s",
         size_text(replay.full_bytes), f"{replay.capacity:,}", size_text(replay.bytes_per_episode), replay.device,

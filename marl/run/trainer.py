@@ -23,7 +23,7 @@ from marl.core.validation import validate
 from marl.learn.replay import EpisodeReplay
 from marl.learn.rhythm import crossed
 from marl.run import checkpoint, report
-from marl.run.build import Parts, build, make_env, make_sampler
+from marl.run.build import Parts, build, learns_from_newest, make_env, make_sampler
 from marl.run.collect import collect
 from marl.run.evaluate import evaluate, summarise
 from marl.run.files import WriteError, expendable, logged_to, write_atomic
@@ -32,6 +32,7 @@ from marl.run.metrics import Window, Writer, require_finite
 from marl.run.progress import TrainProgress
 from marl.run.resume import find, run_meta, set_aside
 from marl.run.signals import StopRequest
+from marl.run.stretch import Stretches, require_pieces
 from marl.run.transfer import adopt
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Run:
     clock: Clock = field(default_factory=Clock)
     window: Window = field(default_factory=Window)
     team_learns: bool = True  # from the newest collection
+    stretches: Stretches | None = None  # collects parts of episodes; None: whole ones
     metrics: Metrics = field(default_factory=dict)  # the newest value of each; not every update gives all of them
 
     def attacked_lanes(self) -> torch.Tensor:
@@ -61,14 +63,20 @@ class Run:
         return lanes < round(share * len(lanes))
 
     def collect(self) -> EpisodeBatch:
-        """Collect one exploring episode per lane, fewer where games die. Where all do, save before they are started
-        anew."""
+        """Collect one exploring episode per lane, fewer where games die, or a stretch of each lane's. Where all die,
+        save before they are started anew."""
         p, attacked = self.parts, self.attacked_lanes()
         self.team_learns = True
         if bool(attacked.any()):
             turns = [one.take_turn() for _, one in attacks_within(p.attack) if isinstance(one, Alternating)]
             self.team_learns = all(turns)
         while True:
+            if self.stretches is not None:
+                fresh = self.stretches.collect(p.algo.policy(self.clock), p.streams["explore"])
+                if len(fresh):
+                    return fresh
+                self.save_progress()
+                continue
             fresh = collect(
                 p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=attacked,
                 policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
@@ -83,9 +91,10 @@ class Run:
         NonFiniteError."""
         p = self.parts
         p.algo.annotate(fresh)
-        self.replay.add(fresh)
+        if not learns_from_newest(p):
+            self.replay.add(fresh)
         metrics = p.algo.update(self.replay, fresh, self.clock) if self.team_learns else {}
-        if len(fresh) == p.env.n_envs:
+        if len(fresh) == p.env.n_envs and self.stretches is None:
             metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
         require_finite(metrics, p.algo, self.clock)
         for name, part in (("", p.algo), *attacks_within(p.attack)):
@@ -108,8 +117,12 @@ class Run:
 
     def count(self, fresh: EpisodeBatch) -> None:
         """Advance the clock by the steps and episodes of all ranks."""
-        self.clock.count(distributed.total(len(fresh)), distributed.total(int(fresh.length.sum())))
-        self.window.add(fresh)
+        ended = fresh.won if self.stretches is None else self.stretches.ended["won"]
+        self.clock.count(distributed.total(len(ended)), distributed.total(int(fresh.length.sum())))
+        if self.stretches is None:
+            self.window.add(fresh)
+        else:
+            self.window.add_ended(self.stretches.ended)
 
     def state_dict(self) -> dict[str, Any]:
         p = self.parts
@@ -123,7 +136,7 @@ class Run:
             "env": p.env.state_dict() if p.env.resumable else None,
             "eval_env": self.eval_env.state_dict() if self.eval_env.resumable else None,
             "rng": globals_state(),
-        }
+        } | ({} if self.stretches is None else {"stretches": self.stretches.state_dict()})
 
     def meta(self) -> dict[str, Any]:
         """Return the origin of the run's results, the version of the game, and how often the team learns."""
@@ -135,7 +148,8 @@ class Run:
     def save(self, milestone: bool = False) -> bool:
         """Write a checkpoint; return False, with earlier checkpoints intact, if it could not be written."""
         with_replay = self.cfg.checkpoint.replay and distributed.world()[1] == 1
-        meta = {**self.meta(), "exact": with_replay and self.parts.env.resumable}
+        exact = with_replay and self.parts.env.resumable and (self.stretches is None or self.stretches.pausing)
+        meta = {**self.meta(), "exact": exact}
         try:
             checkpoint.save(
                 self.dir / "checkpoints", self.clock.env_steps, self.state_dict(),
@@ -161,7 +175,7 @@ class Run:
         state, replay = checkpoint.load_state(folder), checkpoint.load_replay(folder)
         with checkpoint.that_fits(f"{folder} does not fit this configuration"):
             self._restore(state, replay)
-        if replay is None:
+        if replay is None and not learns_from_newest(self.parts):
             log.warning("the checkpoint has no replay: learning waits until it is warm again, and resume is not exact")
 
     def _restore(self, state: dict[str, Any], replay: dict[str, Any] | None) -> None:
@@ -182,6 +196,8 @@ class Run:
             seed_globals(p.streams.global_seed(now))
         if replay is not None:
             self.replay.load_state_dict(replay)
+        if self.stretches is not None and not rank:
+            self.stretches.load_state_dict(state["stretches"])
 
     def close(self) -> None:
         self.parts.env.close()
@@ -201,17 +217,21 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
     rank, ranks = distributed.world()
     parts = build(cfg, max(1, cfg.train.n_envs // ranks))
     try:
+        require_pieces(cfg.train.rollout, parts.algo, parts.attack)
         replay_device = pick_device(cfg.replay.device or "cpu", "replay.device")
         origin = origin_of(cfg, config, parts, found)
         pin = replay_device.type == "cpu" and parts.device.type == "cuda"
         sampler = make_sampler(cfg)
-        replay = EpisodeReplay(cfg.replay.capacity, parts.spec.episode_limit, parts.fields, replay_device, pin, sampler)
+        capacity = 1 if learns_from_newest(parts) else cfg.replay.capacity
+        replay = EpisodeReplay(capacity, parts.spec.episode_limit, parts.fields, replay_device, pin, sampler)
         eval_lanes = min(cfg.eval.n_envs, max(cfg.eval.episodes, cfg.eval.final_episodes))
         eval_env = make_env(cfg, eval_lanes, parts.streams.env_seed("eval"))
     except BaseException:
         parts.env.close()
         raise
     run = Run(cfg, run_dir, parts, eval_env, replay, config, origin)
+    if cfg.train.rollout is not None:
+        run.stretches = Stretches(parts.env, parts.fields, cfg.train.rollout, parts.device)
     try:
         if found is not None:
             run.load(found)

@@ -51,8 +51,9 @@ def test_unroll_equals_steps_in_values_and_gradients(share: bool, kind: type[Rec
 
 @pytest.mark.parametrize(("hidden", "threads"), [(6, 1), (8, 1), (64, 1), pytest.param(64, 2, marks=TWO)])
 @pytest.mark.parametrize("groups", [1, 3])
+@pytest.mark.parametrize("midway", [False, True])
 def test_the_compiled_gru_equals_torchs_in_values_and_gradients(
-    groups: int, hidden: int, threads: int, one_thread: None, monkeypatch: pytest.MonkeyPatch
+    midway: bool, groups: int, hidden: int, threads: int, one_thread: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     numba.set_num_threads(threads)
     monkeypatch.setattr("marl.learn.gru.CHUNK", 16)  # several pieces
@@ -65,14 +66,17 @@ def test_the_compiled_gru_equals_torchs_in_values_and_gradients(
         parameters = [p for net in theirs for p in net.parameters()]
         return list(torch.autograd.grad((h * weights).sum(), [x, *parameters]))
 
+    begin = torch.randn(len(lengths), n, hidden) if midway else torch.zeros(len(lengths), n, hidden)
     expected = torch.cat(
-        [torch.stack([theirs[i % groups](part[:, i])[0] for i in range(n)], 1) for part in x.split(lengths.tolist())
-         if len(part)]
+        [torch.stack([theirs[i % groups](part[:, i], begin[None, m, i])[0] for i in range(n)], 1)
+         for m, part in enumerate(x.split(lengths.tolist())) if len(part)]
     )  # fmt: skip
+    given = begin if midway else None
     names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
-    ours = gru(x, *(torch.stack([net.get_parameter(name) for net in theirs]) for name in names), start)
+    ours = gru(x, *(torch.stack([net.get_parameter(name) for net in theirs]) for name in names), start, given)
     with torch.no_grad():
-        assert torch.equal(gru(x, *(torch.stack([net.get_parameter(v) for net in theirs]) for v in names), start), ours)
+        stacked = [torch.stack([net.get_parameter(name) for net in theirs]) for name in names]
+        assert torch.equal(gru(x, *stacked, start, given), ours)
     assert torch.allclose(ours, expected, atol=1e-6)
     for mine, other in zip(gradients(ours), gradients(expected), strict=True):
         assert torch.allclose(mine, other, atol=1e-5)

@@ -1,0 +1,27 @@
+"""Saving small games in the middle of episodes."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from marl.core.types import Obs
+
+
+class Midway:
+    """Saves and restores the tensors ``in_hand`` of a game, which lead with the lane, and its random streams."""
+
+    in_hand: ClassVar[tuple[str, ...]]
+
+    def midway_state(self: Any) -> dict[str, Any]:
+        """Return all that the games in hand are made of."""
+        return {"streams": self.state_dict()} | {name: getattr(self, name).clone() for name in self.in_hand}
+
+    def load_midway_state(self: Any, state: dict[str, Any]) -> Obs:
+        """Go on with saved games; return what their agents see."""
+        self.load_state_dict(state["streams"])
+        for name in self.in_hand:
+            place: Tensor = getattr(self, name)
+            setattr(self, name, state[name].to(place.dtype).clone().reshape(place.shape))
+        return self._observe()

@@ -1,0 +1,155 @@
+"""Actors and critics of policy-gradient teams: the categorical policy, the value network, and its running scale."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal, get_args
+
+import torch
+from torch import Generator, Tensor, nn
+
+from marl.core.checks import require_at_least, require_choice, require_share
+from marl.core.networks import StackedLinear
+from marl.core.types import ActedOn, Carry, EnvSpec, Obs
+from marl.learn.agents import RecurrentAgent
+from marl.learn.learner import best_available
+
+Act = Literal["greedy", "sample"]
+Sees = Literal["obs", "state", "both"]
+FIRST_GAIN, ACTOR_GAIN, CRITIC_GAIN = 2**0.5, 0.01, 1.0  # of orthogonal weights: hidden layers, last layers
+
+
+def log_policy(logits: Tensor, avail: Tensor) -> Tensor:
+    """Return log probabilities of actions, -inf where unavailable: logits [*, A], avail bool [*, A]."""
+    return logits.masked_fill(~avail, -torch.inf).log_softmax(-1)
+
+
+def draw(logits: Tensor, avail: Tensor, gen: Generator) -> Tensor:
+    """Draw actions long [*] from the policy of logits [*, A] over available actions [*, A] (Gumbel's maximum)."""
+    noise = torch.rand(logits.shape, generator=gen, device=logits.device).clamp_min(torch.finfo(logits.dtype).tiny)
+    return best_available(logits - (-noise.log()).log(), avail)
+
+
+class Actor:
+    """Draws each agent's action from its own policy when exploring; otherwise as ``act`` says: greedy, the likeliest
+    one, or sample, a draw as well.
+
+    Carry: ``h`` [B, n, H] hidden state, ``last`` long [B, n] the last action (-1: none yet), executed or intended as
+    ``last_action`` says. Its scores are logits, so that attacks on observations may follow their slope; it has no
+    value of joint actions, and attacks that read one refuse it.
+    """
+
+    def __init__(self, agent: RecurrentAgent, act: Act, last_action: ActedOn) -> None:
+        self.agent, self.how, self.last_action = agent, act, last_action
+
+    def begin(self, n_envs: int, gen: Generator) -> Carry:
+        h = self.agent.initial(n_envs)
+        return {"h": h, "last": torch.full(h.shape[:-1], -1, dtype=torch.long, device=h.device)}
+
+    @torch.no_grad()
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        logits, h = self.agent.step(self.agent.inputs(obs.obs, carry["last"]), carry["h"])
+        sampled = explore or self.how == "sample"
+        actions = draw(logits, obs.avail, gen) if sampled else best_available(logits, obs.avail)
+        return actions, {"h": h, "last": carry["last"]}, {}
+
+    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
+        return {"h": carry["h"], "last": executed if self.last_action == "executed" else intended}
+
+    def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
+        """Return the agents' logits: obs [B, n, O] -> [B, n, A], differentiable in ``obs``."""
+        return self.agent.step(self.agent.inputs(obs, carry["last"]), carry["h"])[0]
+
+
+class Critic(nn.Module):
+    """Each agent's value of what it sees, the state, or both; two hidden layers of ``hidden_dim`` units.
+
+    ``share_parameters``: one network for all agents, told apart by ``agent_id``, or one each. From the state, shared
+    and without ids, there is one value for the whole team.
+    """
+
+    def __init__(self, spec: EnvSpec, *, sees: Sees, hidden_dim: int, share_parameters: bool, agent_id: bool) -> None:
+        super().__init__()
+        require_choice("critic", get_args(Sees), sees=sees)
+        require_at_least("critic", 1, hidden_dim=hidden_dim)
+        self.n_agents, self.sees, self.agent_id = spec.n_agents, sees, agent_id
+        self.for_team = sees == "state" and share_parameters and not agent_id
+        I = {"obs": spec.obs_dim, "state": spec.state_dim, "both": spec.obs_dim + spec.state_dim}[sees]  # noqa: E741
+        sizes = [I + agent_id * spec.n_agents, hidden_dim, hidden_dim, 1]
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise(sizes):
+            layers += [
+                nn.Linear(a, b) if share_parameters else StackedLinear(spec.n_agents, a, b),
+                nn.ReLU(inplace=True),
+            ]
+        self.net = nn.Sequential(*layers[:-1])
+
+    def inputs(self, obs: Tensor, state: Tensor) -> Tensor:
+        """Build the network's inputs [*, n, I], or [*, I] for the team, from obs [*, n, O] and state [*, S]."""
+        if self.for_team:
+            return state
+        parts, n = [] if self.sees == "state" else [obs], self.n_agents
+        if self.sees != "obs":
+            parts.append(state.unsqueeze(-2).expand(*state.shape[:-1], n, -1))
+        if self.agent_id:
+            parts.append(torch.eye(n, device=state.device).expand(*state.shape[:-1], n, n))
+        return torch.cat(parts, -1) if len(parts) > 1 else parts[0]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``inputs`` to values [*, n]."""
+        v = self.net(x)
+        return v.expand(*v.shape[:-1], self.n_agents) if self.for_team else v.squeeze(-1)
+
+
+class RunningScale(nn.Module):
+    """Mean and deviation of returns, averaged exponentially with the rate 1 - ``beta`` and without bias at the start
+    (Yu et al. 2022, "The Surprising Effectiveness of PPO", app. C: value normalisation). ``on`` false: 0 and 1."""
+
+    sums: Tensor
+
+    def __init__(self, on: bool, beta: float) -> None:
+        super().__init__()
+        require_share("learner", value_beta=beta)
+        self.on, self.beta = on, beta
+        self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # of returns, their squares, and weights
+
+    def update(self, returns: Tensor, weight: Tensor) -> None:
+        """Take in returns [*] where ``weight`` bool [*]."""
+        if self.on:
+            count = weight.sum().clamp_min(1)
+            x = returns.double() * weight
+            new = torch.stack([x.sum() / count, x.square().sum() / count, torch.ones_like(count).double()])
+            self.sums.lerp_(new, 1.0 - self.beta)
+
+    def scale(self) -> tuple[Tensor, Tensor]:
+        """Return the mean and the deviation (at least 0.01), float32."""
+        if not self.on:
+            return self.sums.new_zeros((), dtype=torch.float32), self.sums.new_ones((), dtype=torch.float32)
+        weight = self.sums[2].clamp_min(1e-12)
+        mean, square = self.sums[0] / weight, self.sums[1] / weight
+        deviation = (square - mean.square()).clamp_min(1e-4).sqrt()
+        deviation = torch.where(self.sums[2] > 0, deviation, 1.0)
+        return mean.float(), deviation.float()
+
+
+def initialise(agent: nn.Module, critic: Critic) -> None:
+    """Make the weights of an agent and a critic orthogonal, biases 0, small ones before the logits (Andrychowicz et al.
+    2021, "What Matters in On-Policy RL"), and those of recurrent layers orthogonal as well."""
+    nets: tuple[tuple[nn.Module, str, float], ...]
+    nets = ((agent, "fc_out", ACTOR_GAIN), (critic, f"net.{len(critic.net) - 1}", CRITIC_GAIN))
+    for net, last, gain in nets:
+        for name, layer in net.named_modules():
+            if isinstance(layer, nn.Linear | StackedLinear):
+                nn.init.zeros_(layer.bias)
+                matrices = [layer.weight] if isinstance(layer, nn.Linear) else list(layer.weight)
+                for matrix in matrices:
+                    orthogonal(matrix, gain if name == last else FIRST_GAIN)
+            elif isinstance(layer, nn.GRU):
+                for key, value in layer.named_parameters():
+                    nn.init.zeros_(value) if "bias" in key else nn.init.orthogonal_(value)
+
+
+@torch.no_grad()
+def orthogonal(matrix: Tensor, gain: float) -> None:
+    """Fill a matrix, or a view of one, in place."""
+    matrix.copy_(nn.init.orthogonal_(torch.empty_like(matrix), gain))

@@ -1,0 +1,319 @@
+"""Proximal policy optimisation for teams: ``algo=ippo`` (values from own observations) and ``algo=mappo`` (from the
+state). Schulman et al. 2017 (arXiv 1707.06347); de Witt et al. 2020 (2011.09533); Yu et al. 2022 (2103.01955).
+
+It learns from what was just collected, whole episodes or parts of them (``train.rollout``): every row of a batch is a
+piece of one episode, with one slot more to bootstrap from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Generator, Tensor, nn
+
+from marl.core.checks import require_at_least, require_choice, require_positive, require_share
+from marl.core.distributed import all_reduce_gradients, global_count
+from marl.core.memory import keep_freed_memory
+from marl.core.protocols import LearnerHook, NoHook, Replay, Reporting
+from marl.core.rows import Rows
+from marl.core.types import ActedOn, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
+from marl.learn.actor import Act, Actor, Critic, RunningScale, initialise, log_policy
+from marl.learn.agents import RecurrentAgent
+from marl.learn.learner import best_available, gather_actions, make_optimizer, previous_actions
+from marl.learn.policy import LinearSchedule
+from marl.learn.returns import discounted_sums
+
+Data = dict[str, Tensor]
+
+
+def gae(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor, gamma: float, lam: float) -> Tensor:
+    """Return generalised advantages [M, T, n] (Schulman et al. 2016, eq. 16), 0 where nothing was played.
+
+    ``reward`` [M, T, 1 or n], ``terminated`` and ``filled`` bool [M, T, 1], ``v`` [M, T+1, n]. A piece that was
+    truncated, or cut at the edge of a rollout, bootstraps from its last slot; a terminated one does not.
+    """
+    delta = reward + gamma * v[:, 1:].masked_fill(terminated, 0.0) - v[:, :-1]
+    return discounted_sums(torch.where(filled, delta, 0.0), gamma * lam)
+
+
+def clipped_policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    """Return -min(r A, clip(r, 1 - clip, 1 + clip) A) [*] (Schulman et al. 2017, eq. 7)."""
+    ratio = log_ratio.exp()
+    return -torch.minimum(ratio * advantage, ratio.clamp(1.0 - clip, 1.0 + clip) * advantage)
+
+
+def value_loss(v: Tensor, before: Tensor, target: Tensor, clip: float | None) -> Tensor:
+    """Return half the squared error [*]; with ``clip`` the larger of that and the error of a value that moves by at
+    most so much from what it was ``before``."""
+    error = (v - target).square()
+    if clip is not None:
+        near = before + (v - before).clamp(-clip, clip)
+        error = torch.maximum(error, (near - target).square())
+    return 0.5 * error
+
+
+def entropy(log_p: Tensor) -> Tensor:
+    """Return the entropy [*] of policies by their log probabilities [*, A] (-inf: unavailable)."""
+    return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(-1)
+
+
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of x [*] where ``mask`` bool [*], over all ranks' sum of them."""
+    return torch.where(mask, x, 0.0).sum() / global_count(mask.sum())
+
+
+class PPOLearner:
+    """Learns an actor and a critic; one ``update`` makes ``epochs`` passes in ``minibatches`` steps over a batch.
+
+    Minibatches are whole pieces of episodes, so that recurrent actors are unrolled as they were played.
+    ``act_on`` says at which actions probabilities are taken: what the policy chose, or what was executed.
+    """
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        agent: RecurrentAgent,
+        critic: Critic,
+        hooks: Sequence[LearnerHook] = (),
+        *,
+        lr: float,
+        optimizer: str,
+        optimizer_eps: float,
+        gamma: float,
+        gae_lambda: float,
+        epochs: int,
+        minibatches: int,
+        clip: float,
+        value_clip: float | None,
+        value_weight: float,
+        grad_clip: float,
+        normalise_advantage: bool,
+        normalise_value: bool,
+        value_beta: float,
+        orthogonal: bool,
+        act_on: ActedOn,
+        last_action: ActedOn,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        require_positive("learner", lr=lr, optimizer_eps=optimizer_eps, clip=clip, grad_clip=grad_clip)
+        require_positive("learner", or_null=True, value_clip=value_clip)
+        require_share("learner", gamma=gamma, gae_lambda=gae_lambda)
+        require_at_least("learner", 1, epochs=epochs, minibatches=minibatches)
+        require_at_least("learner", 0, value_weight=value_weight)
+        require_choice("learner", get_args(ActedOn), act_on=act_on, last_action=last_action)
+        self.spec, self.hooks, self.device = spec, list(hooks), torch.device(device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
+        if orthogonal:
+            initialise(agent, critic)
+        self.agent, self.critic = agent.to(device), critic.to(device)
+        self.scale = RunningScale(normalise_value, value_beta).to(device)
+        self.lr, self.gamma, self.gae_lambda, self.epochs, self.minibatches = lr, gamma, gae_lambda, epochs, minibatches
+        self.clip, self.value_clip, self.value_weight, self.grad_clip = clip, value_clip, value_weight, grad_clip
+        self.normalise_advantage, self.act_on, self.last_action = normalise_advantage, act_on, last_action
+        self.optimizer = make_optimizer(optimizer, [*agent.parameters(), *critic.parameters()], lr, optimizer_eps)
+        self.updates = 0
+
+    def rows(self, batch: EpisodeBatch) -> Rows:
+        """Return the slots of ``batch`` that matter: on the CPU, steps and one slot to bootstrap from."""
+        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None
+        return Rows(len(batch), batch.horizon + 1, slots, batch.data)
+
+    def inputs(self, batch: EpisodeBatch, rows: Rows) -> Tensor:
+        """Return the actor's inputs [N, n, I]."""
+        last = previous_actions(batch.actions if self.last_action == "executed" else batch.intended)
+        if "begin_last" in batch:
+            last[:, 0] = batch["begin_last"]
+        return self.agent.inputs(rows.of(batch.policy_obs), rows.of(last))
+
+    @torch.no_grad()
+    def prepare(self, batch: EpisodeBatch) -> tuple[Rows, Data, Forward]:
+        """Return what every epoch reads, as rows: the inputs of actor and critic, ``x`` and ``seen``, the actions and
+        their ``log_p`` then, ``advantage``, ``target`` and value ``v`` then, ``filled`` and ``played`` bool [N, n] (any
+        step, and those of the living); and what hooks read."""
+        rows = self.rows(batch)
+        data = {"x": self.inputs(batch, rows), "seen": self.critic.inputs(rows["obs"], rows["state"])}
+        data |= {"avail": rows["avail"], "action": rows["actions" if self.act_on == "executed" else "intended"]}
+        start = batch["begin_h"][rows.episodes] if "begin_h" in batch else None
+        logits, h = self.agent.along(data["x"], rows, start)
+        data["action"] = data["action"].long()
+        data["log_p"] = gather_actions(log_policy(logits, data["avail"]), data["action"])
+        mean, deviation = self.scale.scale()
+        data["v"] = self.critic(data["seen"]) * deviation + mean
+        fwd = Forward(rows, logits, h, data["v"], best_available(logits, data["avail"]))
+        reward = batch.reward[:, :-1, None] + sum(hook.reward(batch, fwd) for hook in self.hooks)
+        filled, ended, v = batch.filled[:, :-1, None], batch.terminated[:, :-1, None], rows.spread(data["v"])
+        advantage = gae(reward, ended, filled, v, self.gamma, self.gae_lambda)
+        data["advantage"] = rows.of(advantage)
+        data["target"] = data["advantage"] + data["v"]
+        data["filled"] = rows["filled"][:, None].expand_as(data["v"])
+        data["played"] = data["filled"] & rows["alive"]
+        return rows, data, fwd
+
+    def update(self, batch: EpisodeBatch, entropy_weight: float, lr_share: float, gen: Generator) -> Metrics:
+        """Learn from ``batch`` [M pieces of episodes]; return the metrics of the last pass, detached 0-d tensors. The
+        step size is ``lr_share`` of the whole one."""
+        rows, data, fwd = self.prepare(batch)
+        self.scale.update(data["target"], data["filled"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * lr_share
+        start = batch["begin_h"] if "begin_h" in batch else None
+        sums: Metrics = {}
+        steps = min(self.minibatches, len(batch))
+        for epoch in range(self.epochs):
+            last = epoch == self.epochs - 1
+            for chosen in torch.randperm(len(batch), generator=gen).chunk(steps):
+                some, own = (rows, data) if steps == 1 else self.part(rows, data, chosen)
+                metrics = self.step(some, own, start, entropy_weight)
+                if last:
+                    sums = {name: sums.get(name, 0.0) + value / steps for name, value in metrics.items()}
+        for hook in self.hooks:
+            sums |= hook.update(batch, fwd)
+        return sums | {"ppo/entropy_weight": torch.tensor(entropy_weight), **self.explained(data)}
+
+    @staticmethod
+    def part(rows: Rows, data: Data, places: Tensor) -> tuple[Rows, Data]:
+        """Return some of the pieces, ``places`` long [M'] in the order of the rows, with their rows of ``data``."""
+        some, index = rows.part(places.sort().values)
+        index = index.to(data["v"].device, non_blocking=True)
+        return some, {name: value[index] for name, value in data.items()}
+
+    def step(self, rows: Rows, own: Data, start: Tensor | None, entropy_weight: float) -> Metrics:
+        """Make a gradient step on the rows ``own``; ``rows`` says how they are sequences, and ``start`` [M, n, H] holds
+        the hidden states before all pieces of the batch."""
+        begin = None if start is None else start[rows.episodes]
+        log_p = log_policy(self.agent.along(own["x"], rows, begin)[0], own["avail"])
+        mean, deviation = self.scale.scale()
+        v = self.critic(own["seen"])
+        before, target = (own["v"] - mean) / deviation, (own["target"] - mean) / deviation
+        advantage, played = own["advantage"], own["played"]
+        if self.normalise_advantage:
+            count = played.sum().clamp_min(2)
+            centre = torch.where(played, advantage, 0.0).sum() / count
+            spread = (torch.where(played, advantage - centre, 0.0).square().sum() / count).sqrt()
+            advantage = (advantage - centre) / (spread + 1e-8)
+        log_ratio = torch.where(played, gather_actions(log_p, own["action"]) - own["log_p"], 0.0)
+        policy = masked_mean(clipped_policy_loss(log_ratio, advantage, self.clip), played)
+        bonus = masked_mean(entropy(log_p), played)
+        value = masked_mean(value_loss(v, before, target, self.value_clip), own["filled"])
+        loss = policy + self.value_weight * value - entropy_weight * bonus
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        parameters = [list(self.agent.parameters()), list(self.critic.parameters())]
+        all_reduce_gradients([*parameters[0], *parameters[1]])
+        norms = [nn.utils.clip_grad_norm_(own_, self.grad_clip, foreach=True) for own_ in parameters]
+        self.optimizer.step()
+        self.updates += 1
+        with torch.no_grad():
+            ratio = log_ratio.exp()
+            return {
+                "loss/policy": policy.detach(), "loss/value": value.detach(), "ppo/entropy": bonus.detach(),
+                "ppo/kl": masked_mean(ratio - 1.0 - log_ratio, played),
+                "ppo/clipped": masked_mean(((ratio - 1.0).abs() > self.clip).float(), played),
+                "optim/grad_norm": norms[0].detach(), "optim/grad_norm_critic": norms[1].detach(),
+            }  # fmt: skip
+
+    @staticmethod
+    def explained(data: Data) -> Metrics:
+        """Return the share of the targets' variance that the values explained before the update."""
+        filled, target, v = data["filled"], data["target"], data["v"]
+        count = filled.sum().clamp_min(1)
+
+        def mean(x: Tensor) -> Tensor:
+            return torch.where(filled, x, 0.0).sum() / count
+
+        spread = mean((target - mean(target)).square())
+        error = mean((target - v - mean(target - v)).square())
+        return {"ppo/explained_variance": 1.0 - error / spread.clamp_min(1e-8), "ppo/value": mean(v)}
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"agent": self.agent, "critic": self.critic}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **{name: net.state_dict() for name, net in self.networks().items()},
+            "scale": self.scale.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "hooks": [hook.state_dict() for hook in self.hooks],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, net in self.networks().items():
+            net.load_state_dict(state[name])
+        self.scale.load_state_dict(state["scale"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = int(state["updates"])
+        for hook, saved in zip(self.hooks, state["hooks"], strict=True):
+            hook.load_state_dict(saved)
+
+
+class PPO:
+    """Learns once from each collection, and only from that (``on_policy``).
+
+    ``agent``, ``critic`` and ``hooks`` are factories called with the EnvSpec; ``learner`` is one of ``PPOLearner``,
+    called with (spec, agent, critic, hooks, device). ``entropy`` is the weight of the policies' entropy, ``lr_share``
+    the share of the learner's step size, both by environment steps. ``act`` says how the team plays when it is tested.
+    """
+
+    on_policy = True
+    takes_pieces = True  # of episodes
+
+    def __init__(
+        self,
+        spec: EnvSpec,
+        device: torch.device | str,
+        gen: Generator,
+        *,
+        agent: Callable[[EnvSpec], RecurrentAgent],
+        critic: Callable[[EnvSpec], Critic],
+        learner: Callable[..., PPOLearner],
+        hooks: Mapping[str, Callable[[EnvSpec], LearnerHook]],
+        entropy: LinearSchedule,
+        lr_share: LinearSchedule,
+        act: Act,
+    ) -> None:
+        require_choice("algo", get_args(Act), act=act)
+        self.hooks = [make(spec) for make in hooks.values()]
+        for name, hook in zip(hooks, self.hooks, strict=True):
+            if type(hook).loss is not NoHook.loss:
+                raise ConfigError(
+                    f"algo.hooks.{name}: {type(hook).__name__} adds a loss to values; this algorithm has none"
+                )
+        self.learner = learner(spec, agent(spec), critic(spec), self.hooks, device=device)
+        self.entropy, self.lr_share, self.how, self.gen = entropy, lr_share, act, gen
+
+    def fields(self) -> dict[str, Field]:
+        return {name: field for hook in self.hooks for name, field in hook.fields().items()}
+
+    def policy(self, clock: Clock) -> Actor:
+        return Actor(self.learner.agent, self.how, self.learner.last_action)
+
+    def annotate(self, fresh: EpisodeBatch) -> None:
+        for hook in self.hooks:
+            hook.annotate(fresh)
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
+        before = self.learner.updates
+        weight, share = self.entropy(clock.env_steps), self.lr_share(clock.env_steps)
+        metrics = self.learner.update(fresh.to(self.learner.device), weight, share, self.gen)
+        clock.updates += self.learner.updates - before
+        return metrics
+
+    def report(self, folder: Path) -> None:
+        """Let the hooks write their reports into ``folder``."""
+        for hook in self.hooks:
+            if isinstance(hook, Reporting):
+                hook.report(folder)
+
+    def networks(self) -> dict[str, nn.Module]:
+        return self.learner.networks()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"learner": self.learner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])

@@ -1,0 +1,224 @@
+"""Stretches: pieces of episodes join without a seam, flags mean what they mean for whole ones, resume is exact."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from marl.core.protocols import NoAttack
+from marl.core.types import Clock, ConfigError, EpisodeBatch, Obs, Step, core_fields
+from marl.learn.actor import log_policy
+from marl.learn.learner import gather_actions
+from marl.learn.ppo import PPO
+from marl.run import checkpoint
+from marl.run.build import build, make_env
+from marl.run.collect import collect
+from marl.run.stretch import Stretches
+from marl.run.trainer import Run, fit
+from tests.support.helpers import compose_train, differences, make_spec, newest_state, rows
+
+TINY = (
+    "train.rollout=5", "train.n_envs=6", "train.total_steps=600", "eval.every=150", "eval.episodes=4",
+    "eval.final_episodes=4", "eval.n_envs=4", "log.every=60", "checkpoint.every=120", "log.tensorboard=false",
+    "algo.agent.hidden_dim=8", "algo.critic.hidden_dim=8", "algo.learner.epochs=2", "algo.learner.minibatches=2",
+)  # fmt: skip
+GAMES = {
+    "corridor": ("env=toy/corridor",),
+    "spread": ("env=spread", "env.episode_limit=12"),
+    "kitchen": ("env=overcooked/cramped_room", "env.episode_limit=13"),
+    "battle": ("env=skirmish/3m",),
+    "chain": ("env=toy/kstep",),
+    "shifting": ("env=toy/shift",),
+    "posts": ("env=posts", "env.episode_limit=7"),
+}
+
+pytestmark = pytest.mark.usefixtures("no_drawing")
+
+
+class Counting:
+    """Two lanes whose episodes last 3 and 4 steps; the first terminates, the second is truncated. Observations are
+    1000 x lane + 100 x episode + step."""
+
+    def __init__(self) -> None:
+        self.spec, self.n_envs, self.device, self.resumable = make_spec(1, 2, 1, 1, 4), 2, torch.device("cpu"), True
+        self.episode, self.t = torch.full((2,), -1), torch.zeros(2, dtype=torch.long)
+
+    def look(self) -> Obs:
+        seen = (1000 * torch.arange(2) + 100 * self.episode + self.t).float()
+        return Obs(seen[:, None, None], seen[:, None], torch.ones(2, 1, 2, dtype=torch.bool), torch.ones(2, 1).bool())
+
+    def reset(self, seed: int | None = None, mask: torch.Tensor | None = None) -> Obs:
+        where = torch.ones(2, dtype=torch.bool) if mask is None else mask
+        self.episode[where] += 1
+        self.t[where] = 0
+        return self.look()
+
+    def step(self, actions: torch.Tensor) -> Any:
+        self.t += 1
+        ended = self.t >= torch.tensor([3, 4])
+        lanes = torch.tensor([True, False])
+        reward = self.t.float()
+        return Step(self.look(), reward, ended & lanes, ended & ~lanes, {"won": ended & lanes})
+
+
+class Remembering:
+    """A policy that counts its steps within an episode in its carry."""
+
+    def begin(self, n_envs: int, gen: torch.Generator) -> dict[str, torch.Tensor]:
+        return {"count": torch.zeros(n_envs, 1)}
+
+    def act(self, obs: Obs, carry: Any, *, explore: bool, gen: torch.Generator) -> Any:
+        return torch.zeros(len(obs.obs), 1, dtype=torch.long), {"count": carry["count"] + 1}, {}
+
+    def after(self, carry: Any, intended: torch.Tensor, executed: torch.Tensor) -> Any:
+        return carry
+
+
+def test_pieces_by_hand() -> None:
+    env = Counting()
+    stretches = Stretches(env, core_fields(env.spec), 5, env.device)
+    first = stretches.collect(Remembering(), torch.Generator())
+    # lane 0: 3 steps of episode 0, 2 of episode 1; lane 1: 4 steps of episode 0, 1 of episode 1
+    assert first.length.tolist() == [3, 4, 2, 1]
+    assert first.filled.sum(1).tolist() == [3, 4, 2, 1]
+    assert first.obs[0, :4, 0, 0].tolist() == [0, 1, 2, 3] and first.obs[2, :3, 0, 0].tolist() == [100, 101, 102]
+    assert first.obs[1, :5, 0, 0].tolist() == [1000, 1001, 1002, 1003, 1004]  # the last one is there to bootstrap from
+    assert first.terminated.nonzero().tolist() == [[0, 2]], "lane 1 was truncated, the others are cut"
+    assert first.reward[1].tolist() == [1, 2, 3, 4, 0, 0]
+    assert first.won.tolist() == [True, False, False, False]
+    assert first["begin_count"].flatten().tolist() == [0, 0, 0, 0]
+    assert {name: value.tolist() for name, value in stretches.ended.items()} == {
+        "return": [6, 10], "length": [3, 4], "won": [True, False]
+    }  # fmt: skip
+    second = stretches.collect(Remembering(), torch.Generator())
+    assert second.length.tolist() == [1, 3, 3, 2, 1]  # episodes 1, 1, 2, 2 and 3 of lanes 0, 1, 0, 1, 0
+    assert second.obs[:, 0, 0, 0].tolist() == [102, 1101, 200, 1200, 300]
+    assert second["begin_count"].flatten().tolist() == [2, 1, 0, 0, 0]
+    assert stretches.ended["length"].tolist() == [3, 4, 3] and stretches.ended["return"].tolist() == [6, 10, 6]
+
+
+def make(name: str, tmp_path: Path, *more: str) -> tuple[Any, Stretches]:
+    cfg = compose_train(tmp_path, "algo=ippo", *GAMES[name], *TINY, *more)
+    parts = build(cfg, cfg.train.n_envs)
+    return parts, Stretches(parts.env, parts.fields, cfg.train.rollout, parts.device)
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_recurrent_team_is_unrolled_as_it_was_played(name: str, tmp_path: Path) -> None:
+    parts, stretches = make(name, tmp_path)
+    assert isinstance(parts.algo, PPO)
+    policy, agent = parts.algo.policy(Clock()), parts.algo.learner.agent
+    said: list[torch.Tensor] = []
+
+    class Noted:
+        def begin(self, *args: Any) -> Any:
+            return policy.begin(*args)
+
+        def act(self, obs: Obs, carry: Any, **how: Any) -> Any:
+            actions, after, extras = policy.act(obs, carry, **how)
+            logits, _ = agent.step(agent.inputs(obs.obs, carry["last"]), carry["h"])
+            said.append(gather_actions(log_policy(logits, obs.avail), actions).detach())
+            return actions, after, extras
+
+        def after(self, *args: Any) -> Any:
+            return policy.after(*args)
+
+    for _ in range(4):  # the later ones begin in the middle of episodes
+        said.clear()
+        batch = stretches.collect(Noted(), parts.streams["explore"])
+        rows_, data, _ = parts.algo.learner.prepare(batch)
+        played = rows_.spread(data["log_p"])[batch.filled].sum(1).sort().values
+        assert torch.allclose(played, torch.cat(said).sum(1).sort().values, atol=1e-4)
+        assert int(batch.filled.sum()) == 6 * 5
+    if name not in ("chain", "shifting"):  # whose episodes last a step or two
+        assert bool((batch["begin_last"] >= 0).any()), "some pieces do not begin an episode"
+
+
+def test_whole_episodes_are_what_stretches_as_long_as_they_collect(tmp_path: Path) -> None:
+    parts, stretches = make("spread", tmp_path, "train.rollout=12", "env.goal_reward=0")
+    other, _ = make("spread", tmp_path, "env.goal_reward=0")
+    policy = parts.algo.policy(Clock())
+    pieces = stretches.collect(policy, torch.Generator().manual_seed(0))
+    whole = collect(
+        other.env, policy, NoAttack(other.spec, "cpu"), other.fields, explore=True, attacked=torch.zeros(6).bool(),
+        policy_gen=torch.Generator().manual_seed(0), attack_gen=torch.Generator(), device="cpu",
+    )  # fmt: skip
+    assert int(whole.length.min()) == 12
+    assert [name for name in core_fields(parts.spec) if not torch.equal(pieces[name], whole[name])] == []
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_game_goes_on_from_the_middle_of_episodes(name: str, tmp_path: Path) -> None:
+    cfg = compose_train(tmp_path, *GAMES[name])
+    env: Any = make_env(cfg, 3, 5)
+    gen = torch.Generator().manual_seed(0)
+
+    def play(env: Any, now: Obs, steps: int, gen: torch.Generator) -> list[torch.Tensor]:
+        seen = []
+        for _ in range(steps):
+            noise = torch.rand(now.avail.shape, generator=gen).masked_fill(~now.avail, -1.0)
+            step = env.step(noise.argmax(-1))
+            seen += [step.next.obs.clone(), step.next.state.clone(), step.reward.clone(), step.terminated.clone()]
+            over = step.terminated | step.truncated
+            now = env.reset(mask=over) if over.any() else step.next
+        return seen
+
+    play(env, env.reset(), 17, gen)
+    saved, word = env.midway_state(), gen.get_state()
+    expected = play(env, env.load_midway_state(saved), 30, gen)
+    other: Any = make_env(cfg, 3, 99)
+    found = play(other, other.load_midway_state(saved), 30, torch.Generator().set_state(word))
+    assert all(map(torch.equal, expected, found))
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_resumed_run_is_the_same_bit_for_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train = lambda folder: fit(compose_train(folder.parent, "algo=ippo", *GAMES[name], *TINY), folder)  # noqa: E731
+    train(tmp_path / "whole")
+    calls, stop_after = 0, 7
+    learn = Run.learn
+
+    def killed(self: Run, fresh: EpisodeBatch) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls > stop_after:
+            raise KeyboardInterrupt
+        return learn(self, fresh)
+
+    monkeypatch.setattr(Run, "learn", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut")
+    found = checkpoint.newest(tmp_path / "cut" / "checkpoints")
+    assert found is not None and found[1]["exact"] is True
+    monkeypatch.setattr(Run, "learn", learn)
+    train(tmp_path / "cut")
+    for file in ("metrics", "eval"):
+        assert rows(tmp_path / "cut", file) == rows(tmp_path / "whole", file)
+    assert differences(newest_state(tmp_path / "cut")[0], newest_state(tmp_path / "whole")[0]) == []
+
+
+def test_rows_between_ends_of_episodes_say_nothing_of_episodes(tmp_path: Path) -> None:
+    fit(compose_train(tmp_path, "algo=ippo", *GAMES["kitchen"], *TINY, "log.every=30"), tmp_path / "run")
+    written = rows(tmp_path / "run", "metrics")
+    assert len({"train/return" in row for row in written}) == 2, "episodes of 13 steps end in some stretches of 5"
+    assert all(row["train/length"] == 13 for row in written if "train/return" in row)
+    assert written[-1]["episodes"] == 6 * (600 // 6 // 13)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("algo=qmix",), r"train.rollout=5 .* ValueAlgorithm learns from whole ones: use algo=ippo or algo=mappo"),
+        (("algo=ippo", "attack=random"), "train.rollout=5: RandomActions begins its episodes in all lanes at once"),
+        (("algo=ippo", "train.rollout=0"), "train.rollout=0"),
+    ],
+)
+def test_what_needs_whole_episodes_is_refused_before_anything_is_written(
+    overrides: tuple[str, ...], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        fit(compose_train(tmp_path, "env=toy/corridor", "train.rollout=5", *overrides), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.json").exists()
