@@ -8,15 +8,15 @@ left it does nothing.
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from marl.core.checks import require_at_least, require_choice, require_share, require_within
-from marl.core.protocols import Attack, NoAttack, Policy, Scoring, Victim, View
-from marl.core.types import ConfigError, EnvSpec, Field
+from marl.core.protocols import Attack, NoAttack, Policy, Victim, View
+from marl.core.types import Carry, ConfigError, EnvSpec, Field
 from marl.learn.learner import best_available
 
 __all__ = [
@@ -25,6 +25,13 @@ __all__ = [
 ]  # fmt: skip
 Unit = Literal["step", "agent_action"]
 Redraw = Literal["step", "episode"]
+
+
+@runtime_checkable
+class Scoring(Policy, Protocol):
+    """A policy that shows how it scores actions, by values or by logits, for attacks that follow their slope."""
+
+    def q_values(self, obs: Tensor, carry: Carry) -> Tensor: ...  # [B, n, O] -> [B, n, A], differentiable in obs
 
 
 class Budget:

@@ -22,6 +22,7 @@ from marl.run.trainer import open_run
 from tests.support.helpers import TINY, compose_train, make_learner, make_spec, newest_state, random_batch, rows, train
 
 ELSEWHERE = {
+    **dict.fromkeys(("ippo", "mappo"), "learn from what was just collected: tests/test_actors.py"),
     "frozen": "learns nothing: tests/marl/run/test_init_from.py",
     "bc": "learns not from what it plays: tests/algos/test_bc.py",
     **dict.fromkeys(("sbc", "sbc_null", "sbc_irrelevant", "sbc_two_stage", "fcp", "hsp", "hsp_partners", "mep",

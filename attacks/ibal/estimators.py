@@ -8,7 +8,7 @@ agent.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +19,21 @@ from attacks.ibal.scores import Scores
 from marl.core.checks import require_at_least, require_choice, require_within
 from marl.core.distributed import world
 from marl.core.optimizers import Adam
-from marl.core.protocols import Policy, Replay, Traceable, View
+from marl.core.protocols import Policy, Replay, View
 from marl.core.seeding import restore
 from marl.core.types import Carry, ConfigError, EnvSpec, EpisodeBatch, Metrics
 
 Context = Literal["hidden", "obs", "state", "joint"]
 Estimator = Literal["club", "ce"]
+
+
+@runtime_checkable
+class Followed(Policy, Protocol):
+    """A policy whose hidden states can be followed through play and through stored episodes."""
+
+    def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]: ...  # scores [B, n, A], carry after ``obs``
+
+    def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]: ...  # [M, T+1, n, A], carry before every slot
 
 
 @dataclass
@@ -101,22 +110,22 @@ class Estimators:
         h = shown[lanes][..., :0]
         if self.needs_memory:
             carry = {name: value[lanes] for name, value in view.carry.items()}
-            h = self.memory(self._traceable(view.victim).advance(shown[lanes], carry)[1])
+            h = self.memory(self._followed(view.victim).advance(shown[lanes], carry)[1])
         return self._contexts(h, view.obs.obs[lanes], view.obs.state[lanes])
 
     def stored(self, batch: EpisodeBatch, victim: Policy) -> Tensor:
         """Return contexts [M, T, n, C] of stored episodes, with the victim's present hidden states."""
         h = batch.obs[:, 1:, ..., :0]
         if self.needs_memory:
-            h = self.memory(self._traceable(victim).unroll(batch)[1])[:, 1:]  # before t + 1: after reading t
+            h = self.memory(self._followed(victim).unroll(batch)[1])[:, 1:]  # before t + 1: after reading t
         return self._contexts(h, batch.obs[:, :-1], batch.state[:, :-1])
 
     @property
     def needs_memory(self) -> bool:
         return self.kind in ("hidden", "joint")
 
-    def _traceable(self, victim: Policy) -> Traceable:
-        if not isinstance(victim, Traceable):
+    def _followed(self, victim: Policy) -> Followed:
+        if not isinstance(victim, Followed):
             raise ConfigError(
                 f"attack.estimators.context={self.kind}: {type(victim).__name__} shows no hidden states; choose obs"
             )

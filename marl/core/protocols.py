@@ -97,15 +97,10 @@ class Policy(Protocol):
 
 
 @runtime_checkable
-class Scoring(Policy, Protocol):
-    """A policy that shows how it scores actions, by values or by logits, for attacks that follow their slope."""
+class Victim(Policy, Protocol):
+    """A white-box view of a value-based policy, for attacks that use values or gradients."""
 
     def q_values(self, obs: Tensor, carry: Carry) -> Tensor: ...  # [B, n, O] -> [B, n, A], differentiable in obs
-
-
-@runtime_checkable
-class Victim(Scoring, Protocol):
-    """A white-box view of a value-based policy, for attacks that use the team's value or other parameters."""
 
     def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor: ...  # [B, n], [B, S] -> [B, m]
 

@@ -13,6 +13,7 @@ from marl.core.networks import StackedLinear
 from marl.core.types import ActedOn, Carry, EnvSpec, Obs
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import best_available
+from marl.learn.policy import AgentPolicy
 
 Act = Literal["greedy", "sample"]
 Sees = Literal["obs", "state", "both"]
@@ -30,21 +31,17 @@ def draw(logits: Tensor, avail: Tensor, gen: Generator) -> Tensor:
     return best_available(logits - (-noise.log()).log(), avail)
 
 
-class Actor:
+class Actor(AgentPolicy):
     """Draws each agent's action from its own policy when exploring; otherwise as ``act`` says: greedy, the likeliest
     one, or sample, a draw as well.
 
-    Carry: ``h`` [B, n, H] hidden state, ``last`` long [B, n] the last action (-1: none yet), executed or intended as
-    ``last_action`` says. Its scores are logits, so that attacks on observations may follow their slope; it has no
-    value of joint actions, and attacks that read one refuse it.
+    Its scores are logits, so that attacks on observations may follow their slope; it has no value of joint actions, and
+    attacks that read one refuse it.
     """
 
     def __init__(self, agent: RecurrentAgent, act: Act, last_action: ActedOn) -> None:
-        self.agent, self.how, self.last_action = agent, act, last_action
-
-    def begin(self, n_envs: int, gen: Generator) -> Carry:
-        h = self.agent.initial(n_envs)
-        return {"h": h, "last": torch.full(h.shape[:-1], -1, dtype=torch.long, device=h.device)}
+        super().__init__(agent, last_action)
+        self.how = act
 
     @torch.no_grad()
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
@@ -52,13 +49,6 @@ class Actor:
         sampled = explore or self.how == "sample"
         actions = draw(logits, obs.avail, gen) if sampled else best_available(logits, obs.avail)
         return actions, {"h": h, "last": carry["last"]}, {}
-
-    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
-        return {"h": carry["h"], "last": executed if self.last_action == "executed" else intended}
-
-    def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
-        """Return the agents' logits: obs [B, n, O] -> [B, n, A], differentiable in ``obs``."""
-        return self.agent.step(self.agent.inputs(obs, carry["last"]), carry["h"])[0]
 
 
 class Critic(nn.Module):

@@ -46,68 +46,26 @@ def mix_random(actions: Tensor, avail: Tensor, epsilon: float | Tensor, gen: Gen
     return torch.where(coin < epsilon, random_available(avail, gen), actions)
 
 
-class EpsilonGreedy:
-    """Plays each agent's best action; exploring, each agent takes a random available one with probability ``epsilon``.
+class AgentPolicy:
+    """Chooses by the scores of a team's agents, values or logits, and shows what attacks may read of them.
 
     Carry: ``h`` [B, n, H] hidden state, ``last`` long [B, n] the last action (-1: none yet). ``last_action`` says
-    whether the networks see the executed or the intended one. The policy is a ``Victim``: attacks may read its values.
+    whether the networks see the executed or the intended one.
     """
 
-    def __init__(self, agent: RecurrentAgent, mixer: Mixer, epsilon: float, last_action: ActedOn) -> None:
-        self.agent, self.mixer, self.epsilon, self.last_action = agent, mixer, epsilon, last_action
-        self._packed: tuple[list[Any], Network | None] | None = None  # what tells weights apart, and the weights
-
-    def network(self) -> Network | None:
-        """Return the agent's present weights for compiled code, None where there is none for it."""
-        versions = [(p.data_ptr(), p._version) for p in self.agent.parameters()]
-        if self._packed is None or self._packed[0] != versions:
-            self._packed = versions, network_of(self.agent)
-        return self._packed[1]
-
-    def compiled(self) -> tuple[Network, float, bool] | None:
-        """Return the network, the exploration and whether the executed action is seen, for ``marl.run.rollout``."""
-        network = network_of(self.agent)
-        return None if network is None else (network, self.epsilon, self.last_action == "executed")
+    def __init__(self, agent: RecurrentAgent, last_action: ActedOn) -> None:
+        self.agent, self.last_action = agent, last_action
 
     def begin(self, n_envs: int, gen: Generator) -> Carry:
-        self._packed = None  # an episode's weights are read once
         h = self.agent.initial(n_envs)
         return {"h": h, "last": torch.full(h.shape[:-1], -1, dtype=torch.long, device=h.device)}
-
-    @torch.no_grad()
-    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        if (network := self.network()) is not None:
-            actions, h = act(network, obs.obs, obs.avail, carry["last"], carry["h"])
-        else:
-            q, h = self.agent.step(self.agent.inputs(obs.obs, carry["last"]), carry["h"])
-            actions = best_available(q, obs.avail)
-        if explore:
-            actions = self.noisy(actions, obs.avail, gen)
-        return actions, {"h": h, "last": carry["last"]}, {}
-
-    def noisy(self, actions: Tensor, avail: Tensor, gen: Generator) -> Tensor:
-        """Replace actions by random ones (``mix_random``) with the policy's own ``epsilon``."""
-        return mix_random(actions, avail, self.epsilon, gen)
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
         return {"h": carry["h"], "last": executed if self.last_action == "executed" else intended}
 
-    # the white-box view
-
     def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
-        """Return the agents' values: obs [B, n, O] -> [B, n, A], differentiable in ``obs``."""
+        """Return the agents' scores: obs [B, n, O] -> [B, n, A], differentiable in ``obs``."""
         return self.agent.step(self.agent.inputs(obs, carry["last"]), carry["h"])[0]
-
-    def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor:
-        """Mix the agents' values: q [B, n], state [B, S] -> [B, m]."""
-        return self.mixer(q, state, **kwargs)
-
-    def params(self) -> dict[str, Tensor]:
-        return dict(self.agent.named_parameters())
-
-    def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
-        """Return ``q_values`` with other parameters; pure, hence fit for ``torch.func.vmap`` and ``grad``."""
-        return functional_call(_StepQ(self.agent), {f"agent.{k}": v for k, v in params.items()}, (obs, carry))
 
     @torch.no_grad()
     def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
@@ -124,6 +82,62 @@ class EpsilonGreedy:
         q, h = self.agent.unroll(self.agent.inputs(batch.policy_obs, last), lengths)
         before = torch.cat([self.agent.initial(len(batch), 1), h[:, :-1]], 1)
         return q, {"h": before, "last": last}
+
+
+class EpsilonGreedy(AgentPolicy):
+    """Plays each agent's best action; exploring, each agent takes a random available one with probability ``epsilon``.
+
+    The policy is a ``Victim``: attacks may read its values.
+    """
+
+    def __init__(self, agent: RecurrentAgent, mixer: Mixer, epsilon: float, last_action: ActedOn) -> None:
+        super().__init__(agent, last_action)
+        self.mixer, self.epsilon = mixer, epsilon
+        self._packed: tuple[list[Any], Network | None] | None = None  # what tells weights apart, and the weights
+
+    def network(self) -> Network | None:
+        """Return the agent's present weights for compiled code, None where there is none for it."""
+        versions = [(p.data_ptr(), p._version) for p in self.agent.parameters()]
+        if self._packed is None or self._packed[0] != versions:
+            self._packed = versions, network_of(self.agent)
+        return self._packed[1]
+
+    def compiled(self) -> tuple[Network, float, bool] | None:
+        """Return the network, the exploration and whether the executed action is seen, for ``marl.run.rollout``."""
+        network = network_of(self.agent)
+        return None if network is None else (network, self.epsilon, self.last_action == "executed")
+
+    def begin(self, n_envs: int, gen: Generator) -> Carry:
+        self._packed = None  # an episode's weights are read once
+        return super().begin(n_envs, gen)
+
+    @torch.no_grad()
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        if (network := self.network()) is not None:
+            actions, h = act(network, obs.obs, obs.avail, carry["last"], carry["h"])
+        else:
+            q, h = self.agent.step(self.agent.inputs(obs.obs, carry["last"]), carry["h"])
+            actions = best_available(q, obs.avail)
+        if explore:
+            actions = self.noisy(actions, obs.avail, gen)
+        return actions, {"h": h, "last": carry["last"]}, {}
+
+    def noisy(self, actions: Tensor, avail: Tensor, gen: Generator) -> Tensor:
+        """Replace actions by random ones (``mix_random``) with the policy's own ``epsilon``."""
+        return mix_random(actions, avail, self.epsilon, gen)
+
+    # the white-box view
+
+    def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor:
+        """Mix the agents' values: q [B, n], state [B, S] -> [B, m]."""
+        return self.mixer(q, state, **kwargs)
+
+    def params(self) -> dict[str, Tensor]:
+        return dict(self.agent.named_parameters())
+
+    def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
+        """Return ``q_values`` with other parameters; pure, hence fit for ``torch.func.vmap`` and ``grad``."""
+        return functional_call(_StepQ(self.agent), {f"agent.{k}": v for k, v in params.items()}, (obs, carry))
 
 
 class _StepQ(nn.Module):

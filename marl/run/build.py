@@ -21,9 +21,9 @@ from marl.core.checks import require_at_least, require_threads
 from marl.core.config import pick_device, plain
 from marl.core.distributed import world
 from marl.core.memory import enough_memory, require_room
-from marl.core.protocols import Algorithm, Attack, NoAttack, Sampler, VectorEnv, attacks_within
+from marl.core.protocols import Algorithm, Attack, NoAttack, Sampler, VectorEnv, Victim, attacks_within
 from marl.core.seeding import Streams
-from marl.core.types import ConfigError, EnvSpec, Field, core_fields, episode_bytes
+from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields, episode_bytes
 
 RUNTIME = ("spec", "device", "gen", "n_envs", "seed")  # arguments that the framework passes, not the configuration
 
@@ -182,6 +182,14 @@ def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Fiel
                     f"field '{name}' is declared as {field} by {type(owner).__name__} and as {fields[name]}"
                 )
     return fields
+
+
+def require_sight(parts: Parts) -> None:
+    """Let the attack look at a team that shows no values of joint actions, before anything is written. Raise
+    ConfigError where it needs them."""
+    policy = parts.algo.policy(Clock())
+    if not isinstance(policy, Victim):
+        parts.attack.begin(parts.env.n_envs, policy, torch.Generator(parts.device))
 
 
 def learns_from_newest(parts: Parts) -> bool:
