@@ -33,7 +33,7 @@ def main(cfg: DictConfig) -> None:
     device = pick_device(cfg.device)
     streams = Streams(cfg.seed, device)
     cfg.env = with_options(cfg.env if cfg.env is not None else read_config(Path(cfg.run)).env, cfg.env_options)
-    opens = {key: plain(cfg[key]) for key in ("run", "policy", "checkpoint", "member")}
+    opens = {key: plain(cfg[key]) for key in ("run", "policy", "checkpoint", "member", "act")}
     keyboard = Keyboard(sys.stdin.fileno())
     env = make_env(cfg, 1, streams.env_seed("eval"))
     with closing(env):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from marl.core.types import ConfigError
 from marl.run.compose import choices
 from marl.run.trainer import fit
 from tests.attacks.test_attack_contract import ATTACKS, MORE
-from tests.support.helpers import compose_train, differences, newest_state, rows
+from tests.support.helpers import command, compose_train, differences, newest_state, rows
 
 TINY = (
     "train.n_envs=8", "train.total_steps=240", "eval.every=120", "eval.episodes=4", "eval.final_episodes=4",
@@ -102,7 +103,8 @@ def test_a_matrix_game_is_solved(tmp_path: Path) -> None:
 
 
 def test_a_bonus_of_zero_is_no_bonus_bit_for_bit(tmp_path: Path) -> None:
-    hook = "+algo.hooks.count={_target_: algos.count.CountBonus, _partial_: true, scale: 0.0, resolution: 7, features: ['.*']}"
+    options = "scale: 0.0, resolution: 7, features: ['.*']"
+    hook = "+algo.hooks.count={_target_: algos.count.CountBonus, _partial_: true, " + options + "}"
     train(tmp_path / "plain", "env=toy/corridor")
     train(tmp_path / "hook", "env=toy/corridor", hook)
     plain, hooked = (newest_state(tmp_path / name)[0]["algo"]["learner"] for name in ("plain", "hook"))
@@ -119,3 +121,46 @@ def test_random_weights_do_not_solve_it_and_a_team_without_a_gradient_stays_what
     )
     again = torch.cat([v.flatten() for v in newest_state(tmp_path / "one")[0]["algo"]["learner"]["agent"].values()])
     assert torch.equal(fresh, again)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a run of actors, nearly untrained, and one of values."""
+    folder = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("marl.show.plot.learning_curves", lambda groups, path: None)
+        train(folder / "runs" / "t" / "toy-corridor" / "ippo-none" / "seed0", "env=toy/corridor")
+        fit(
+            compose_train(folder, "algo=vdn", "env=toy/corridor", "train.total_steps=40", "algo.agent.hidden_dim=8"),
+            folder / "runs" / "t" / "toy-corridor" / "vdn-none" / "seed0",
+        )
+    return folder / "runs" / "t" / "toy-corridor"
+
+
+def test_a_team_of_actors_is_tested_greedily_or_by_draws(two: Path, tmp_path: Path) -> None:
+    found = {}
+    for act in ("null", "greedy", "sample"):
+        out = tmp_path / f"{act}.json"
+        command("evaluate", f"run={two}/ippo-none/seed0", "episodes=64", f"act={act}", f"out={out}")
+        found[act] = json.loads(out.read_text())["episodes"]["length"]
+    assert found["null"] == found["greedy"] != found["sample"]
+
+
+def test_what_cannot_be_chosen_is_refused(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for run, act, said in (
+        ("vdn-none", "sample", "act=sample: the team of"),
+        ("ippo-none", "maybe", "act=maybe is not known; choose one of greedy, sample"),
+    ):
+        with pytest.raises(SystemExit) as caught:
+            command("evaluate", f"run={two}/{run}/seed0", "episodes=4", f"act={act}")
+        assert caught.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_matrices_know_how_teams_acted(two: Path, tmp_path: Path) -> None:
+    runs = f"runs=[{two}/ippo-none/seed0,{two}/vdn-none/seed0]"
+    for act in ("greedy", "sample"):
+        command("robustness", runs, "suite=quick", "only=[natural]", "episodes=32", f"act={act}", f"out={tmp_path}/m")
+    cells = {path.name for path in (tmp_path / "m" / "cells").iterdir()}
+    assert len(cells) == 3, "two of the actors, one of the values, which play alike"
+    command("crossplay", f"runs=[{two}/ippo-none/seed0]", "episodes=4", "act=sample", f"out={tmp_path}/x")

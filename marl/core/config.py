@@ -88,6 +88,7 @@ class EvaluateConfig:
     checkpoint: int | None = None
     episodes: int = MISSING
     n_envs: int = MISSING
+    act: str | None = None  # greedy or sample, for teams of actors
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -103,6 +104,7 @@ class RecordConfig:
     policy: Any = None
     checkpoint: int | None = None
     episodes: int = MISSING
+    act: str | None = None  # greedy or sample, for teams of actors
     seed: int = 0
     device: str = "cpu"
     threads: int | None = None
@@ -161,6 +163,7 @@ class RobustnessConfig:
     only: list[str] | None = None
     episodes: int = MISSING
     n_envs: int = MISSING
+    act: str | None = None  # greedy or sample, for teams of actors
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
@@ -181,6 +184,7 @@ class CrossplayConfig:
     across: bool = True
     episodes: int = MISSING
     n_envs: int = MISSING
+    act: str | None = None  # greedy or sample, for teams of actors
     seed: int = 0
     epsilon: float = MISSING
     device: str = "auto"
@@ -201,6 +205,7 @@ class PlayConfig:
     seat: int = MISSING
     pace: float | None = None
     episodes: int = MISSING
+    act: str | None = None  # greedy or sample, for teams of actors
     seed: int = 0
     device: str = "cpu"
     threads: int | None = None

@@ -25,7 +25,7 @@ from marl.learn.policy import mix_random
 from marl.measure import matrix
 from marl.measure.beforehand import Games, check_partners, check_players, game_spec
 from marl.measure.crossplay_scores import Cell, CrossMatrix, Sheet, find_limits, methods, score_pair
-from marl.measure.entrants import Entrant, Tree, from_runs, same_game
+from marl.measure.entrants import Entrant, Tree, acting, from_runs, same_game
 from marl.measure.matrix import Episodes, Tell, content_key, digest
 from marl.measure.partners import Partner, read_populations
 from marl.run.build import make_env, use_threads
@@ -131,7 +131,9 @@ def find_rows(cfg: DictConfig, env_name: str | None) -> list[Entrant]:
     if cfg.runs is None:
         raise ConfigError("runs is missing: give runs=[DIR, ...] (run folders or patterns)")
     env = plain(cfg.env)
-    rows = from_runs(plain(cfg.runs), env, str(env_name).replace("/", "-") if env is not None else None)
+    rows = acting(
+        from_runs(plain(cfg.runs), env, str(env_name).replace("/", "-") if env is not None else None), cfg.act
+    )
     for entrant in rows:
         if not same_game(entrant.env, rows[0].env):
             raise ConfigError(f"runs play different games, {rows[0].task} and {entrant.task}; give env=NAME")

@@ -7,12 +7,14 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
+from marl.core.checks import require_choice
 from marl.core.config import resolved
 from marl.core.types import ConfigError
+from marl.learn.actor import Act
 from marl.measure.importers import mixer_beside
 from marl.run import checkpoint
 from marl.run.folders import identify, names, pick_checkpoint, read_config, refuse_equal_seeds, trained_runs
@@ -99,6 +101,23 @@ def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "ru
         entrants[folder] = replace(entrants[folder], label=label)
     refuse_equal_seeds([(folder, one.task, one.label, one.seed) for folder, one in entrants.items()], key)
     return _by_method(entrants.values())
+
+
+def acting(entrants: list[Entrant], act: str | None) -> list[Entrant]:
+    """Return the same teams with those of actors acting as ``act`` says, greedy or sample (None: as they were trained).
+    Raise ConfigError where there are none."""
+    if act is None:
+        return entrants
+    require_choice("", get_args(Act), act=act)
+    choosing = {id(one) for one in entrants if "act" in one.content.get("algo", {})}
+    if not choosing:
+        raise ConfigError(f"act={act}: no team is one of actors; the others act by values, greedily")
+    return [
+        replace(one, opens=one.opens | {"act": act}, content=one.content | {"algo": one.content["algo"] | {"act": act}})
+        if id(one) in choosing
+        else one
+        for one in entrants
+    ]
 
 
 def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[Entrant]) -> Entrant:

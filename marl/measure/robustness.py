@@ -24,7 +24,7 @@ from marl.core.seeding import derive
 from marl.core.types import ConfigError
 from marl.measure import matrix
 from marl.measure.beforehand import ANY_GAME, Games, check_players, make_attack, why_impossible
-from marl.measure.entrants import Entrant, Tree, from_runs, imported, same_game
+from marl.measure.entrants import Entrant, Tree, acting, from_runs, imported, same_game
 from marl.measure.fitting import fit_attack, load_fit
 from marl.measure.matrix import Episodes, Tell
 from marl.measure.robustness_scores import Matrix, add_leads, pick_versus, score_rows
@@ -250,7 +250,7 @@ def find_entrants(
     if not isinstance(imports or [], list):
         raise ConfigError(f"imports={imports} must be a list of {IMPORT}")
     task = env_name.replace("/", "-") if env is not None and env_name is not None else None
-    entrants = [] if runs is None else from_runs(runs, env, task)
+    entrants = [] if runs is None else acting(from_runs(runs, env, task), cfg.act)
     for item in imports or []:
         if not isinstance(item, dict) or not item.keys() & {"path", "policy"} or (env is None and "env" not in item):
             raise ConfigError(f"imports has {item}; an entry is {IMPORT}")

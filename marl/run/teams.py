@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from marl.core.checks import require_choice
 from marl.core.config import pick_device, plain
 from marl.core.protocols import Algorithm, Attack, Fitting, MultiPolicy, Policy, VectorEnv, attacks_within
 from marl.core.seeding import Streams
 from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields
+from marl.learn.actor import Act
 from marl.run import checkpoint
 from marl.run.build import Parts, build, call, factory, make_env, use_threads
 from marl.run.evaluate import Results, episode_results, evaluate
@@ -43,7 +45,7 @@ def open_team(cfg: DictConfig, n_envs: int) -> Team:
     if cfg.run is None:
         raise ConfigError("run is missing: give run=DIR (a run folder), or policy=pymarl policy.path=FILE env=...")
     changes = {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
-    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint, cfg.env_options)
+    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint, cfg.env_options, cfg.get("act"))
     source = {"run": str(cfg.run), "env_steps": clock.env_steps}
     policy = parts.algo.policy(clock)
     return Team(parts.env, policy, parts.attack, parts.fields, parts.streams, parts.device, source)
@@ -94,6 +96,17 @@ def require_fitted(attack: Attack) -> None:
             )
 
 
+def with_act(algo: DictConfig, act: str | None, run: Path | str) -> DictConfig:
+    """Return a run's configuration of its algorithm with another ``act``, greedy or sample (None: as it was trained).
+    Raise ConfigError for a team that has no choice."""
+    if act is None:
+        return algo
+    require_choice("", get_args(Act), act=act)
+    if "act" not in algo:
+        raise ConfigError(f"act={act}: the team of {run} acts by values, greedily; only actors are sampled from")
+    return DictConfig(OmegaConf.merge(algo, {"act": act}))
+
+
 def with_options(env: DictConfig, options: Mapping[str, Any]) -> DictConfig:
     """Return an environment's configuration with some of its options changed, at any depth; unknown ones are refused
     when it is made."""
@@ -108,18 +121,20 @@ def load_trained(
     n_envs: int,
     step: int | None = None,
     env_options: Mapping[str, Any] | None = None,
+    act: str | None = None,
 ) -> tuple[Parts, Clock]:
     """Load the trained team of a run on a fresh environment with ``n_envs`` lanes; return it with its clock.
 
     ``overrides`` replaces top-level keys of the stored configuration: seed, device, threads, env, attack.
-    ``env_options`` changes single options of the environment, for example ``ally_health: 0.85``.
+    ``env_options`` changes single options of the environment, for example ``ally_health: 0.85``; ``act`` how a team of
+    actors chooses, greedy or sample.
     """
     cfg = read_team(run_dir)
     folder = pick_checkpoint(run_dir, step)
     for key, value in overrides.items():
         if value is not None:
             cfg[key] = value
-    cfg.env = with_options(cfg.env, env_options or {})
+    cfg.env, cfg.algo = with_options(cfg.env, env_options or {}), with_act(cfg.algo, act, run_dir)
     parts = build(cfg, n_envs, env_stream="eval")
     try:
         return parts, restore(parts.algo, run_dir, folder)
@@ -140,12 +155,13 @@ def restore(algo: Algorithm, run_dir: Path, folder: Path) -> Clock:
 def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, streams: Streams) -> Policy:
     """Load a policy without an environment: of the run ``opens["run"]`` at ``opens["checkpoint"]`` (None: the newest),
     or from the plug-in ``opens["policy"]``. ``opens["member"]`` picks another policy that the run's algorithm trains
-    instead of its team. Raise ConfigError if there is none, or if it does not fit ``spec``."""
+    instead of its team, ``opens["act"]`` says how actors choose. Raise ConfigError if there is none, or if it does not
+    fit ``spec``."""
     if opens["policy"] is not None:
         with streams.initializing():
             return call(factory(OmegaConf.create(opens["policy"]), "policy"), "policy", spec, device)
     run_dir = Path(opens["run"])
-    make_algo = factory(read_team(run_dir).algo, "algo")
+    make_algo = factory(with_act(read_team(run_dir).algo, opens.get("act"), run_dir), "algo")
     with streams.initializing():
         algo = call(make_algo, "algo", spec, device, streams["replay"])
     clock = restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]))
