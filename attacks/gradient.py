@@ -23,6 +23,8 @@ class GradientAttack(ObservationAttack):
     """``steps`` signed gradient steps of ``step_size`` within ``epsilon`` of every feature; one step as large as
     ``epsilon`` is FGSM. ``random_start``: from a uniformly drawn point of the ball instead of its centre."""
 
+    in_hand = ("budget.spent", "lots", "hit")
+
     def __init__(
         self,
         spec: EnvSpec,

@@ -27,6 +27,8 @@ class Missing(LaneAttack):
     A missing agent counts as hit in every step in which it lives, whatever it intended.
     """
 
+    in_hand = ("budget.spent", "missing", "hit")
+
     def __init__(
         self,
         spec: EnvSpec,

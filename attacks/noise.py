@@ -19,6 +19,8 @@ from marl.core.types import EnvSpec
 class RandomMask(ObservationAttack):
     """A random ``share`` of an agent's features reads 0, or what is legal next to it; drawn when the agents are."""
 
+    in_hand = ("budget.spent", "lots", "hit", "marks")
+
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, share: float, **when: Any) -> None:
         super().__init__(spec, device, **when)
         require_share("attack", share=share)
@@ -41,6 +43,8 @@ class RandomMask(ObservationAttack):
 
 class Noise(ObservationAttack):
     """Adds uniform noise within ``epsilon`` to every feature: the ball of FGSM without its direction."""
+
+    in_hand = ("budget.spent", "lots", "hit")
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, epsilon: float, **when: Any) -> None:
         super().__init__(spec, device, **when)

@@ -16,6 +16,8 @@ from marl.core.types import EnvSpec
 class RandomActions(ActionAttack):
     """Every agent by itself, with probability ``p`` per step, plays a uniformly drawn available action."""
 
+    in_hand = ("budget.spent",)
+
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, p: float, **budget: Any) -> None:
         super().__init__(spec, device, **budget)
         require_share("attack", p=p)

@@ -25,6 +25,8 @@ class SingleAgent(ActionAttack):
     An idle lane starts with probability ``start_p``; if the hit changes the action, ``duration`` more steps follow.
     """
 
+    in_hand = ("budget.spent", "left")
+
     def __init__(
         self, spec: EnvSpec, device: torch.device | str, *, start_p: float, duration: int, **budget: Any
     ) -> None:

@@ -317,6 +317,8 @@ def attacks_within(attack: Attack, name: str = "") -> Iterator[tuple[str, Attack
 class NoAttack:
     """Leaves observations and actions unchanged; the base of every attack."""
 
+    in_hand: tuple[str, ...] = ()  # what it remembers of episodes, each [B, ...]: then lanes need not begin together
+
     def __init__(self, spec: EnvSpec, device: torch.device | str) -> None:
         self.spec, self.device = spec, torch.device(device)
 

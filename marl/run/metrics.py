@@ -49,11 +49,17 @@ class Window:
             }
         self._sum(sums, len(fresh))
 
-    def add_ended(self, ended: Mapping[str, Tensor]) -> None:
-        """Take in episodes that ended in a stretch, in which every lane played all the time: ``return``, ``won`` and
-        ``length``, each [K]."""
+    def add_ended(self, ended: Mapping[str, Tensor], attack: bool) -> None:
+        """Take in episodes that ended in a stretch (``Stretches.ended``), in which every lane played all the time;
+        ``attack`` says whether there is one."""
         sums = {name: ended[name].double().sum() for name in ("return", "length")}
         sums |= {"win_rate": ended["won"].double().sum(), "lane_use": torch.tensor(float(len(ended["won"])))}
+        if attack:
+            sums |= {
+                "attack/hits_per_episode": ended["hits"].sum(),
+                "attack/hit_actions_per_episode": ended["hit_actions"].sum(),
+                "attack/episodes": ended["attacked"].sum(),
+            }
         self._sum(sums, len(ended["won"]))
 
     def _sum(self, sums: dict[str, Tensor], episodes: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from marl.core.protocols import Algorithm, Attack, NoAttack, Policy, VectorEnv
+from marl.core.protocols import Algorithm, Attack, Policy, VectorEnv, View
 from marl.core.types import Carry, ConfigError, EpisodeBatch, Field, Obs, Step
 from marl.run.collect import empty_batch
 from marl.run.incoming import Incoming
@@ -35,11 +35,17 @@ def require_pieces(rollout: int | None, algo: Algorithm, attack: Attack) -> None
             f"train.rollout={rollout} collects parts of episodes; {type(algo).__name__} learns from whole ones: use "
             "algo=ippo or algo=mappo, or train.rollout=null"
         )
-    if type(attack) is not NoAttack:
+    if in_hand(attack) is None:
         raise ConfigError(
             f"train.rollout={rollout}: {type(attack).__name__} begins its episodes in all lanes at once, and stretches "
             "do not; use train.rollout=null"
         )
+
+
+def in_hand(attack: Attack) -> tuple[str, ...] | None:
+    """Return the names of the tensors, leading with the lane, that an attack remembers of the episodes in hand; None
+    where its own class does not name them (what it inherits may not be all)."""
+    return vars(type(attack)).get("in_hand")
 
 
 def begin_fields(carry: Carry) -> dict[str, Field]:
@@ -47,88 +53,157 @@ def begin_fields(carry: Carry) -> dict[str, Field]:
     return {f"begin_{name}": Field(tuple(value.shape[1:]), value.dtype, "episode") for name, value in carry.items()}
 
 
+class Memory:
+    """What an attack remembers of the episodes in hand."""
+
+    def __init__(self, attack: Attack) -> None:
+        self.attack, self.names = attack, in_hand(attack) or ()
+
+    def _owner(self, name: str) -> tuple[Any, str]:
+        owner, _, last = f".{name}".rpartition(".")
+        return (getattr(self.attack, owner[1:]) if owner else self.attack), last
+
+    def read(self) -> dict[str, Tensor]:
+        """Return copies, by name, of what there is so far."""
+        found = ((name, getattr(*self._owner(name), None)) for name in self.names)
+        return {name: value.clone() for name, value in found if value is not None}
+
+    def write(self, values: dict[str, Tensor], where: Tensor | None = None) -> None:
+        """Put values back, all or those of the lanes ``where`` bool [B]."""
+        for name, value in values.items():
+            owner, last = self._owner(name)
+            if where is not None:
+                value = torch.where(where.view(-1, *[1] * (value.dim() - 1)), value, getattr(owner, last))
+            setattr(owner, last, value)
+
+
 class Stretches:
     """Collects ``steps`` steps per lane at a time; ``ended`` holds the results of the episodes that the newest stretch
-    has ended: ``return``, ``length`` and ``won``, each [K]. ``fields`` are those of the run."""
+    has ended: ``return``, ``length``, ``won``, ``attacked``, ``hits`` and ``hit_actions``, each [K]. ``fields`` are
+    those of the run."""
 
-    def __init__(self, env: VectorEnv, fields: dict[str, Field], steps: int, device: torch.device) -> None:
-        self.env, self.fields, self.steps, self.device = env, fields, steps, device
-        self.incoming = Incoming(env)
+    def __init__(
+        self, env: VectorEnv, attack: Attack, fields: dict[str, Field], steps: int, device: torch.device
+    ) -> None:
+        self.env, self.attack, self.fields, self.steps, self.device = env, attack, fields, steps, device
+        self.incoming, self.memory = Incoming(env), Memory(attack)
         self.now: Obs | None = None
         self.pieces: Pieces | None = None  # the newest; the next stretch uses their memory
         self.carry: Carry = {}
-        self.totals = {"return": torch.zeros(env.n_envs), "length": torch.zeros(env.n_envs, dtype=torch.long),
-                       "won": torch.zeros(env.n_envs, dtype=torch.bool)}  # fmt: skip
+        self.seen = torch.zeros(0)  # [B, n, O] what the policy is shown of ``now``
+        long, flag = torch.zeros(env.n_envs, dtype=torch.long), torch.zeros(env.n_envs, dtype=torch.bool)
+        self.totals = {"return": torch.zeros(env.n_envs), "won": flag.clone(), "attacked": flag.clone()}
+        self.totals |= {name: long.clone() for name in ("length", "hits", "hit_actions")}
         self.ended: dict[str, Tensor] = {}
 
-    def collect(self, policy: Policy, gen: Generator) -> EpisodeBatch:
-        """Play a stretch with exploration; return its pieces, those of a lane in order of time where all lanes' first
-        ones come first. Pieces of games that have died are left out."""
-        env, B = self.env, self.env.n_envs
+    def collect(self, policy: Policy, attacked: Tensor, policy_gen: Generator, attack_gen: Generator) -> EpisodeBatch:
+        """Play a stretch with exploration; return its pieces, in the order in which they began. Episodes that begin
+        are attacked in the lanes ``attacked`` bool [B]. Pieces of games that have died are left out."""
+        everywhere = torch.ones(self.env.n_envs, dtype=torch.bool)
         if self.now is None:
-            self.now, self.carry = env.reset(), policy.begin(B, gen)
-            self.incoming.observation(0, self.now)
+            self.carry = policy.begin(self.env.n_envs, policy_gen)
+            self._restart(policy, everywhere, attacked, policy_gen, attack_gen)
+        assert self.now is not None
         if self.pieces is None:
-            self.pieces = Pieces(self.fields | begin_fields(self.carry), B, self.steps, env.device)
-        pieces = self.pieces
-        pieces.clear()
-        pieces.begin(torch.arange(B, device=env.device), self.now, self.carry)
-        fresh = policy.begin(B, gen)
+            fields = self.fields | begin_fields(self.carry)
+            self.pieces = Pieces(fields, self.env.n_envs, self.steps, self.env.device)
+        self.pieces.clear()
+        self._begin_pieces(everywhere)
         ended: list[dict[str, Tensor]] = []
         for t in range(self.steps):
-            actions, carry, extras = policy.act(self.now.to(self.device), self.carry, explore=True, gen=gen)
-            self.carry = policy.after(carry, actions, actions)
-            chosen = actions.to(env.device)
-            step = env.step(chosen)
-            self.incoming.step(t, step)
-            pieces.add(step, {"actions": chosen, "intended": chosen, **extras})
+            step = self._step(policy, t, policy_gen)
             over, lost = step.terminated | step.truncated, step.info.get("lost")
-            self.now = step.next
-            self._tally(step)
+            done = over.cpu() if lost is None else (over & ~lost).cpu()
             if lost is not None and lost.any():
-                pieces.drop(lost)
+                self.pieces.drop(lost)
                 over = over | lost
             if over.any():
-                done = over if lost is None else over & ~lost
                 ended.append({name: value[done] for name, value in self.totals.items()})
-                for value in self.totals.values():
-                    value[over] = 0
-                self.now = env.reset(mask=over)
-                self.incoming.observation(0, self.now)
-                where = over.to(self.device)
-                for name, value in self.carry.items():
-                    self.carry[name] = torch.where(where.view(-1, *[1] * (value.dim() - 1)), fresh[name], value)
+                self._restart(policy, over.cpu(), attacked, policy_gen, attack_gen)
                 if t + 1 < self.steps:
-                    pieces.begin(over.nonzero()[:, 0], self.now, self.carry)
-        self.ended = {
-            name: torch.cat([one[name] for one in ended] or [value[:0]]) for name, value in self.totals.items()
-        }
-        return pieces.batch()
+                    self._begin_pieces(over.cpu())
+        none = {name: value[:0] for name, value in self.totals.items()}
+        self.ended = {name: torch.cat([one[name] for one in (none, *ended)]) for name in none}
+        return self.pieces.batch()
+
+    def _show(self, obs: Obs, t: int, policy: Policy, where: Tensor) -> Tensor:
+        """Return what the policy is shown [B, n, O], attacked in the lanes ``where`` bool [B]."""
+        active = (where & self.totals["attacked"]).to(self.device)
+        return self.attack.perturb_obs(View(t, obs.to(self.device), self.carry, active, policy))
+
+    def _restart(
+        self, policy: Policy, where: Tensor, attacked: Tensor, policy_gen: Generator, attack_gen: Generator
+    ) -> None:
+        """Begin new episodes in the lanes ``where`` bool [B]: of the game, the policy, the attack and the tallies."""
+        lanes, begun = self.env.n_envs, where.to(self.device)
+        all_new = self.now is None
+        now = self.env.reset(mask=None if all_new else where.to(self.env.device))
+        self.incoming.observation(0, now)
+        for name, value in policy.begin(lanes, policy_gen).items():
+            self.carry[name] = torch.where(begun.view(-1, *[1] * (value.dim() - 1)), value, self.carry[name])
+        for value in self.totals.values():
+            value[where] = 0
+        self.totals["attacked"][where] = attacked[where]
+        kept = {} if all_new else self.memory.read()
+        self.attack.begin(lanes, policy, attack_gen)
+        seen = self._show(now, 0, policy, where)
+        self.memory.write(kept, ~begun)
+        self.now, self.seen = now, seen if all_new else torch.where(begun[:, None, None], seen, self.seen)
+
+    def _begin_pieces(self, where: Tensor) -> None:
+        assert self.pieces is not None and self.now is not None
+        lanes = where.nonzero()[:, 0].to(self.env.device)
+        self.pieces.begin(lanes, self.now, self.seen, self.carry)
+        self.pieces.data["attacked"][self.pieces.place[lanes]] = self.totals["attacked"].to(self.env.device)[lanes]
+
+    def _step(self, policy: Policy, t: int, gen: Generator) -> Step:
+        """Make step ``t`` of the stretch in every lane and store it."""
+        assert self.now is not None and self.pieces is not None
+        now, everywhere = self.now.to(self.device), torch.ones(self.env.n_envs, dtype=torch.bool)
+        view = View(t, now, self.carry, self.totals["attacked"].to(self.device), policy)
+        shown = Obs(self.seen, now.state, now.avail, now.alive)
+        intended, carry, extras = policy.act(shown, self.carry, explore=True, gen=gen)
+        executed, harm = self.attack.perturb_actions(view, intended)
+        self.carry = policy.after(carry, intended, executed)
+        step = self.env.step(executed.to(self.env.device))
+        self.incoming.step(t, step)
+        self.attack.after_step(view, executed, step)
+        self.seen = self._show(step.next, t + 1, policy, everywhere)
+        self.pieces.add(step, self.seen, {"actions": executed, "intended": intended, **extras, **harm})
+        self.now = step.next
+        self.totals["return"] += step.reward.cpu()
+        self.totals["length"] += 1
+        self.totals["won"] |= step.info["won"].cpu()
+        if "hit" in harm:
+            self.totals["hits"] += harm["hit"].any(-1).cpu()
+            self.totals["hit_actions"] += harm["hit"].sum(-1).cpu()
+        return step
 
     @property
     def pausing(self) -> bool:
         """Return whether the episodes in hand can be saved."""
         return isinstance(self.env, Pausing)
 
-    def _tally(self, step: Step) -> None:
-        self.totals["return"] += step.reward.cpu()
-        self.totals["length"] += 1
-        self.totals["won"] |= step.info["won"].cpu()
-
     def state_dict(self) -> dict[str, Any] | None:
         """Return the episodes in hand; None before the first stretch, or where the game cannot be saved in the middle
         of episodes."""
         if self.now is None or not isinstance(self.env, Pausing):
             return None
-        return {"game": self.env.midway_state(), "carry": dict(self.carry), "totals": dict(self.totals)}
+        state = {"game": self.env.midway_state(), "carry": dict(self.carry), "totals": dict(self.totals)}
+        return state | {"attack": self.memory.read(), "seen": self.seen.clone()}
 
-    def load_state_dict(self, state: dict[str, Any] | None) -> None:
+    def load_state_dict(self, state: dict[str, Any] | None, policy: Policy, attack_gen: Generator) -> None:
         """Go on with the episodes that were in hand; begin new ones where they were not saved."""
         if state is None or not isinstance(self.env, Pausing):
             return
+        word = attack_gen.get_state()
+        self.attack.begin(self.env.n_envs, policy, attack_gen)
+        attack_gen.set_state(word)
         self.now = self.env.load_midway_state(state["game"])
         self.carry = {name: value.to(self.device) for name, value in state["carry"].items()}
         self.totals = {name: value.clone() for name, value in state["totals"].items()}
+        self.seen = state["seen"].to(self.device)
+        self.memory.write({name: value.to(self.device) for name, value in state["attack"].items()})
 
 
 class Pieces:
@@ -148,7 +223,7 @@ class Pieces:
             value[: self.used] = 0
         self.used, self.bad = 0, []
 
-    def begin(self, lanes: Tensor, now: Obs, carry: Carry) -> None:
+    def begin(self, lanes: Tensor, now: Obs, seen: Tensor, carry: Carry) -> None:
         """Begin a piece in each of ``lanes`` long [K]."""
         count, room = len(lanes), len(self.data["filled"])
         if self.used + count > room:
@@ -157,17 +232,19 @@ class Pieces:
         new = torch.arange(self.used, self.used + count, device=self.device)
         self.used += count
         self.place[lanes], self.at[lanes] = new, 0
-        self._observe(lanes, now)
+        self._observe(lanes, now, seen)
         for name, value in carry.items():
             self.data[f"begin_{name}"][new] = value.to(self.device)[lanes]
 
-    def _observe(self, lanes: Tensor, now: Obs) -> None:
+    def _observe(self, lanes: Tensor, now: Obs, seen: Tensor) -> None:
         where = (self.place[lanes], self.at[lanes])
         for name in ("obs", "state", "avail", "alive"):
             self.data[name][where] = getattr(now, name)[lanes]
+        if "obs_seen" in self.data:
+            self.data["obs_seen"][where] = seen.to(self.device)[lanes]
 
-    def add(self, step: Step, values: dict[str, Tensor]) -> None:
-        """Store a step of every lane and the observation after it."""
+    def add(self, step: Step, seen: Tensor, values: dict[str, Tensor]) -> None:
+        """Store a step of every lane and the observation after it, of which the policy is shown ``seen``."""
         where = (self.place, self.at)
         values = {**step.info, **values, "reward": step.reward, "terminated": step.terminated}
         for name, value in values.items():
@@ -179,7 +256,7 @@ class Pieces:
         self.data["won"][self.place] |= step.info["won"]
         self.at += 1
         self.data["length"][self.place] = self.at.to(torch.int32)
-        self._observe(torch.arange(len(self.place), device=self.device), step.next)
+        self._observe(torch.arange(len(self.place), device=self.device), step.next, seen)
 
     def drop(self, lanes: Tensor) -> None:
         """Leave out the present pieces of ``lanes`` bool [B]."""

@@ -72,7 +72,9 @@ class Run:
             self.team_learns = all(turns)
         while True:
             if self.stretches is not None:
-                fresh = self.stretches.collect(p.algo.policy(self.clock), p.streams["explore"])
+                fresh = self.stretches.collect(
+                    p.algo.policy(self.clock), attacked, p.streams["explore"], p.streams["attack"]
+                )
                 if len(fresh):
                     return fresh
                 self.save_progress()
@@ -122,7 +124,7 @@ class Run:
         if self.stretches is None:
             self.window.add(fresh)
         else:
-            self.window.add_ended(self.stretches.ended)
+            self.window.add_ended(self.stretches.ended, "hit" in fresh)
 
     def state_dict(self) -> dict[str, Any]:
         p = self.parts
@@ -197,7 +199,7 @@ class Run:
         if replay is not None:
             self.replay.load_state_dict(replay)
         if self.stretches is not None and not rank:
-            self.stretches.load_state_dict(state["stretches"])
+            self.stretches.load_state_dict(state["stretches"], p.algo.policy(self.clock), p.streams["attack"])
 
     def close(self) -> None:
         self.parts.env.close()
@@ -232,7 +234,7 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
         raise
     run = Run(cfg, run_dir, parts, eval_env, replay, config, origin)
     if cfg.train.rollout is not None:
-        run.stretches = Stretches(parts.env, parts.fields, cfg.train.rollout, parts.device)
+        run.stretches = Stretches(parts.env, parts.attack, parts.fields, cfg.train.rollout, parts.device)
     try:
         if found is not None:
             run.load(found)

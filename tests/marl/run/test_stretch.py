@@ -35,6 +35,16 @@ GAMES = {
     "posts": ("env=posts", "env.episode_limit=7"),
 }
 
+NOBODY = torch.zeros(6, dtype=torch.bool)  # is attacked
+ATTACKS = {
+    "random": ("attack=random", "attack.p=0.7", "attack.budget=2"),
+    "missing": ("attack=missing",),
+    "single": ("attack=single", "attack.start_p=0.5", "attack.duration=2", "attack.budget=3"),
+    "noise": ("attack=noise", "attack.redraw=episode", "attack.agents=1"),
+    "rand_obs": ("attack=rand_obs",),
+    "fgsm": ("attack=fgsm",),
+}
+
 pytestmark = pytest.mark.usefixtures("no_drawing")
 
 
@@ -79,8 +89,9 @@ class Remembering:
 
 def test_pieces_by_hand() -> None:
     env = Counting()
-    stretches = Stretches(env, core_fields(env.spec), 5, env.device)
-    first = stretches.collect(Remembering(), torch.Generator())
+    stretches = Stretches(env, NoAttack(env.spec, "cpu"), core_fields(env.spec), 5, env.device)
+    given = (Remembering(), torch.zeros(2, dtype=torch.bool), torch.Generator(), torch.Generator())
+    first = stretches.collect(*given)
     # lane 0: 3 steps of episode 0, 2 of episode 1; lane 1: 4 steps of episode 0, 1 of episode 1
     assert first.length.tolist() == [3, 4, 2, 1]
     assert first.filled.sum(1).tolist() == [3, 4, 2, 1]
@@ -90,10 +101,8 @@ def test_pieces_by_hand() -> None:
     assert first.reward[1].tolist() == [1, 2, 3, 4, 0, 0]
     assert first.won.tolist() == [True, False, False, False]
     assert first["begin_count"].flatten().tolist() == [0, 0, 0, 0]
-    assert {name: value.tolist() for name, value in stretches.ended.items()} == {
-        "return": [6, 10], "length": [3, 4], "won": [True, False]
-    }  # fmt: skip
-    second = stretches.collect(Remembering(), torch.Generator())
+    assert [stretches.ended[name].tolist() for name in ("return", "length", "won")] == [[6, 10], [3, 4], [True, False]]
+    second = stretches.collect(*given)
     assert second.length.tolist() == [1, 3, 3, 2, 1]  # episodes 1, 1, 2, 2 and 3 of lanes 0, 1, 0, 1, 0
     assert second.obs[:, 0, 0, 0].tolist() == [102, 1101, 200, 1200, 300]
     assert second["begin_count"].flatten().tolist() == [2, 1, 0, 0, 0]
@@ -103,7 +112,7 @@ def test_pieces_by_hand() -> None:
 def make(name: str, tmp_path: Path, *more: str) -> tuple[Any, Stretches]:
     cfg = compose_train(tmp_path, "algo=ippo", *GAMES[name], *TINY, *more)
     parts = build(cfg, cfg.train.n_envs)
-    return parts, Stretches(parts.env, parts.fields, cfg.train.rollout, parts.device)
+    return parts, Stretches(parts.env, parts.attack, parts.fields, cfg.train.rollout, parts.device)
 
 
 @pytest.mark.parametrize("name", GAMES)
@@ -128,7 +137,7 @@ def test_a_recurrent_team_is_unrolled_as_it_was_played(name: str, tmp_path: Path
 
     for _ in range(4):  # the later ones begin in the middle of episodes
         said.clear()
-        batch = stretches.collect(Noted(), parts.streams["explore"])
+        batch = stretches.collect(Noted(), NOBODY, parts.streams["explore"], parts.streams["attack"])
         rows_, data, _ = parts.algo.learner.prepare(batch)
         played = rows_.spread(data["log_p"])[batch.filled].sum(1).sort().values
         assert torch.allclose(played, torch.cat(said).sum(1).sort().values, atol=1e-4)
@@ -141,7 +150,7 @@ def test_whole_episodes_are_what_stretches_as_long_as_they_collect(tmp_path: Pat
     parts, stretches = make("spread", tmp_path, "train.rollout=12", "env.goal_reward=0")
     other, _ = make("spread", tmp_path, "env.goal_reward=0")
     policy = parts.algo.policy(Clock())
-    pieces = stretches.collect(policy, torch.Generator().manual_seed(0))
+    pieces = stretches.collect(policy, NOBODY, torch.Generator().manual_seed(0), torch.Generator())
     whole = collect(
         other.env, policy, NoAttack(other.spec, "cpu"), other.fields, explore=True, attacked=torch.zeros(6).bool(),
         policy_gen=torch.Generator().manual_seed(0), attack_gen=torch.Generator(), device="cpu",
@@ -174,9 +183,15 @@ def test_a_game_goes_on_from_the_middle_of_episodes(name: str, tmp_path: Path) -
     assert all(map(torch.equal, expected, found))
 
 
-@pytest.mark.parametrize("name", GAMES)
-def test_a_resumed_run_is_the_same_bit_for_bit(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    train = lambda folder: fit(compose_train(folder.parent, "algo=ippo", *GAMES[name], *TINY), folder)  # noqa: E731
+@pytest.mark.parametrize(
+    ("name", "attack"), [*((name, ()) for name in GAMES), *(("spread", a) for a in ATTACKS.values())]
+)
+def test_a_resumed_run_is_the_same_bit_for_bit(
+    name: str, attack: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(folder: Path) -> None:
+        fit(compose_train(folder.parent, "algo=ippo", *GAMES[name], *TINY, *attack), folder)
+
     train(tmp_path / "whole")
     calls, stop_after = 0, 7
     learn = Run.learn
@@ -200,6 +215,28 @@ def test_a_resumed_run_is_the_same_bit_for_bit(name: str, tmp_path: Path, monkey
     assert differences(newest_state(tmp_path / "cut")[0], newest_state(tmp_path / "whole")[0]) == []
 
 
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_every_episode_has_a_budget_and_draws_of_its_own(attack: str, tmp_path: Path) -> None:
+    parts, stretches = make("corridor", tmp_path, "env.n_agents=3", *ATTACKS[attack])
+    policy, half = parts.algo.policy(Clock()), torch.arange(6) < 3
+    found: list[dict[str, torch.Tensor]] = []
+    before = torch.zeros(0)
+    for k in range(40):
+        batch = stretches.collect(policy, half, parts.streams["explore"], parts.streams["attack"])
+        assert not batch["hit"][~batch.attacked].any()
+        if "obs_seen" in batch and k:
+            assert torch.equal(batch["obs_seen"][:6, 0], before), "what was bootstrapped from is what is acted on next"
+            assert bool(((batch["obs_seen"] == batch.obs) | batch.attacked[:, None, None, None]).all())
+        before = stretches.seen.clone()
+        found.append(dict(stretches.ended))
+    ended = {name: torch.cat([one[name] for one in found]) for name in found[0]}
+    assert not ended["hits"][~ended["attacked"]].any()
+    hits = ended["hits"][ended["attacked"]]
+    assert len(hits) > 20 and float((hits > 0).float().mean()) > 0.3, "later episodes are attacked as well"
+    budget = {"random": 2, "single": 3}.get(attack)
+    assert budget is None or int(ended["hit_actions" if attack == "single" else "hits"].max()) <= budget
+
+
 def test_rows_between_ends_of_episodes_say_nothing_of_episodes(tmp_path: Path) -> None:
     fit(compose_train(tmp_path, "algo=ippo", *GAMES["kitchen"], *TINY, "log.every=30"), tmp_path / "run")
     written = rows(tmp_path / "run", "metrics")
@@ -212,7 +249,7 @@ def test_rows_between_ends_of_episodes_say_nothing_of_episodes(tmp_path: Path) -
     ("overrides", "message"),
     [
         (("algo=qmix",), r"train.rollout=5 .* ValueAlgorithm learns from whole ones: use algo=ippo or algo=mappo"),
-        (("algo=ippo", "attack=random"), "train.rollout=5: RandomActions begins its episodes in all lanes at once"),
+        (("algo=ippo", "attack=mixture"), "train.rollout=5: Mixture begins its episodes in all lanes at once"),
         (("algo=ippo", "train.rollout=0"), "train.rollout=0"),
     ],
 )
