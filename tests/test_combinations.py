@@ -19,6 +19,7 @@ from marl.learn.mixers import QMix
 from marl.run.build import factory
 from marl.run.compose import choices
 from marl.run.trainer import open_run
+from tests.marl.learn.test_ppo import make_learner as make_actors
 from tests.support.helpers import TINY, compose_train, make_learner, make_spec, newest_state, random_batch, rows, train
 
 ELSEWHERE = {
@@ -133,20 +134,25 @@ SPEC = make_spec()
 EPISODES, UPDATES = 8, 3
 
 
-def learn(batches: list[EpisodeBatch]) -> torch.Tensor:
+def learn(kind: str, batches: list[EpisodeBatch]) -> torch.Tensor:
     torch.manual_seed(0)
+    if kind == "ppo":
+        actors = make_actors(SPEC, optimizer="rmsprop", normalise_advantage=True, normalise_value=True)
+        for batch in batches:
+            actors.update(batch, 0.01, 1.0, torch.Generator())
+        return torch.cat([p.detach().flatten() for net in actors.networks().values() for p in net.parameters()])
     learner = make_learner(SPEC, QMix(SPEC, embed_dim=8, hypernet_dim=8), optimizer="rmsprop", grad_clip=1.0)
     for batch in batches:
         learner.update(batch)
     return torch.cat([p.detach().flatten() for p in learner.parameters])
 
 
-def one_rank(rank: int, folder: str) -> None:
+def one_rank(rank: int, kind: str, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     half = torch.arange(EPISODES) % 2 == rank
-    weights = learn([random_batch(SPEC, EPISODES, seed).lanes(half) for seed in range(UPDATES)])
+    weights = learn(kind, [random_batch(SPEC, EPISODES, seed).lanes(half) for seed in range(UPDATES)])
     facts = (distributed.world(), distributed.total(rank + 1), distributed.broadcast(rank == 0))
     assert facts == ((rank, 2), 3, True), facts
     torch.save(weights, f"{folder}/weights{rank}.pt")
@@ -154,10 +160,11 @@ def one_rank(rank: int, folder: str) -> None:
 
 
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="this torch has no gloo")
-def test_two_ranks_make_the_updates_of_one_process(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["qmix", "ppo"])
+def test_two_ranks_make_the_updates_of_one_process(kind: str, tmp_path: Path) -> None:
     """Their episodes have different lengths: a mean of the ranks' means would be another gradient."""
     context = mp.get_context("spawn")  # a fork of a process with OpenMP threads may not compute
-    ranks = [context.Process(target=one_rank, args=(rank, str(tmp_path))) for rank in range(2)]
+    ranks = [context.Process(target=one_rank, args=(rank, kind, str(tmp_path))) for rank in range(2)]
     for rank in ranks:
         rank.start()
     for rank in ranks:
@@ -165,7 +172,9 @@ def test_two_ranks_make_the_updates_of_one_process(tmp_path: Path) -> None:
         assert rank.exitcode == 0
     first, second = (torch.load(tmp_path / f"weights{rank}.pt", weights_only=True) for rank in range(2))
     assert torch.equal(first, second)
-    whole = learn([random_batch(SPEC, EPISODES, seed) for seed in range(UPDATES)])
+    whole = learn(kind, [random_batch(SPEC, EPISODES, seed) for seed in range(UPDATES)])
     assert (first - whole).abs().max() < 1e-5
-    alone = learn([random_batch(SPEC, EPISODES, s).lanes(torch.arange(EPISODES) % 2 == 0) for s in range(UPDATES)])
+    alone = learn(
+        kind, [random_batch(SPEC, EPISODES, s).lanes(torch.arange(EPISODES) % 2 == 0) for s in range(UPDATES)]
+    )
     assert (first - alone).abs().max() > 1e-3, "the other half must matter for this test to mean something"

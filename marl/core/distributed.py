@@ -31,12 +31,17 @@ def stop() -> None:
         dist.destroy_process_group()
 
 
+def summed(values: Tensor) -> Tensor:
+    """Return the sum of a tensor over ranks."""
+    if dist.is_initialized():
+        values = values.clone()
+        dist.all_reduce(values)
+    return values
+
+
 def global_count(count: Tensor) -> Tensor:
     """Return the sum of a 0-d count over ranks, at least 1."""
-    if dist.is_initialized():
-        count = count.clone()
-        dist.all_reduce(count)
-    return count.clamp(min=1)
+    return summed(count).clamp(min=1)
 
 
 def all_reduce_gradients(parameters: Sequence[nn.Parameter]) -> None:

@@ -133,8 +133,7 @@ class Replay(Protocol):
 
 
 class Sampler(Protocol):
-    """Chooses the stored episodes of a batch. A sampler with a state of its own, such as priorities, is also
-    ``Stateful``."""
+    """Chooses the stored episodes of a batch. One with a state of its own, such as priorities, is also ``Stateful``."""
 
     def draw(self, replay: Replay, size: int, gen: Generator) -> Tensor:
         """Return ``size`` slots of ``replay``, long [size] on the CPU, drawn with ``gen``."""

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from marl.core.checks import require_at_least, require_choice, require_share
+from marl.core.distributed import summed
 from marl.core.networks import StackedLinear
 from marl.core.types import ActedOn, Carry, EnvSpec, Obs
 from marl.learn.agents import RecurrentAgent
@@ -106,10 +107,9 @@ class RunningScale(nn.Module):
     def update(self, returns: Tensor, weight: Tensor) -> None:
         """Take in returns [*] where ``weight`` bool [*]."""
         if self.on:
-            count = weight.sum().clamp_min(1)
             x = returns.double() * weight
-            new = torch.stack([x.sum() / count, x.square().sum() / count, torch.ones_like(count).double()])
-            self.sums.lerp_(new, 1.0 - self.beta)
+            new = summed(torch.stack([x.sum(), x.square().sum(), weight.sum().double()]))
+            self.sums.lerp_(new / new[2].clamp_min(1), 1.0 - self.beta)
 
     def scale(self) -> tuple[Tensor, Tensor]:
         """Return the mean and the deviation (at least 0.01), float32."""

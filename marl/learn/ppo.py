@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
-from marl.core.distributed import all_reduce_gradients, global_count
+from marl.core.distributed import all_reduce_gradients, global_count, summed
 from marl.core.memory import keep_freed_memory
 from marl.core.protocols import LearnerHook, NoHook, Replay, Reporting
 from marl.core.rows import Rows
@@ -63,6 +63,14 @@ def entropy(log_p: Tensor) -> Tensor:
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     """Return the mean of x [*] where ``mask`` bool [*], over all ranks' sum of them."""
     return torch.where(mask, x, 0.0).sum() / global_count(mask.sum())
+
+
+def standardised(x: Tensor, mask: Tensor) -> Tensor:
+    """Return x [*] less its mean, in deviations, both of all ranks' values where ``mask`` bool [*]."""
+    sums = summed(torch.stack([mask.sum().to(x.dtype), torch.where(mask, x, 0.0).sum()]))
+    count = sums[0].clamp_min(1)
+    centred = torch.where(mask, x - sums[1] / count, 0.0)
+    return centred / ((summed(centred.square().sum()) / count).sqrt() + 1e-8)
 
 
 class PPOLearner:
@@ -165,7 +173,7 @@ class PPOLearner:
         steps = min(self.minibatches, len(batch))
         for epoch in range(self.epochs):
             last = epoch == self.epochs - 1
-            for chosen in torch.randperm(len(batch), generator=gen).chunk(steps):
+            for chosen in torch.randperm(len(batch), generator=gen).tensor_split(steps):
                 some, own = (rows, data) if steps == 1 else self.part(rows, data, chosen)
                 metrics = self.step(some, own, start, entropy_weight)
                 if last:
@@ -191,10 +199,7 @@ class PPOLearner:
         before, target = (own["v"] - mean) / deviation, (own["target"] - mean) / deviation
         advantage, played = own["advantage"], own["played"]
         if self.normalise_advantage:
-            count = played.sum().clamp_min(2)
-            centre = torch.where(played, advantage, 0.0).sum() / count
-            spread = (torch.where(played, advantage - centre, 0.0).square().sum() / count).sqrt()
-            advantage = (advantage - centre) / (spread + 1e-8)
+            advantage = standardised(advantage, played)
         log_ratio = torch.where(played, gather_actions(log_p, own["action"]) - own["log_p"], 0.0)
         policy = masked_mean(clipped_policy_loss(log_ratio, advantage, self.clip), played)
         bonus = masked_mean(entropy(log_p), played)
