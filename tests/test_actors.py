@@ -164,3 +164,13 @@ def test_matrices_know_how_teams_acted(two: Path, tmp_path: Path) -> None:
     cells = {path.name for path in (tmp_path / "m" / "cells").iterdir()}
     assert len(cells) == 3, "two of the actors, one of the values, which play alike"
     command("crossplay", f"runs=[{two}/ippo-none/seed0]", "episodes=4", "act=sample", f"out={tmp_path}/x")
+
+
+@pytest.mark.parametrize("rollout", ["null", "8"])
+def test_bench_measures_actors(rollout: str, tmp_path: Path) -> None:
+    out = tmp_path / "bench.json"
+    options = ("seconds=0.02", "warmup_steps=50", "yardstick=null", "threads=1", f"train.rollout={rollout}")
+    command("bench", "algo=ippo", "env=toy/corridor", *TINY, *options, f"out={out}")
+    found = {row["name"]: row for row in json.loads(out.read_text())}
+    assert {"rollout", "update", "train", "memory", "shares: forward", "shares: backward"} <= found.keys()
+    assert found["update"]["episodes"] >= 8 and found["train"]["updates_per_s"] > 0

@@ -19,9 +19,10 @@ from marl.core.checks import require_at_least, require_choice, require_positive
 from marl.core.config import pick_device, resolved
 from marl.core.protocols import Measured, VectorEnv, View, Yardstick, attacks_within
 from marl.core.seeding import Streams
+from marl.core.types import Clock
 from marl.learn.policy import random_available
 from marl.measure.shares import Shares, parts_of
-from marl.run.build import call, factory, make_env, use_threads
+from marl.run.build import call, factory, learns_from_newest, make_env, use_threads
 from marl.run.collect import collect
 from marl.run.rollout import compiled_form
 from marl.run.trainer import Run, open_run
@@ -133,7 +134,7 @@ def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
 def lockstep_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
     """Time collecting and storing by the general loop, where collections are compiled ones."""
     p = run.parts
-    if compiled_form(p.env, p.algo.policy(run.clock), p.attack, p.fields) is None:
+    if run.stretches is not None or compiled_form(p.env, p.algo.policy(run.clock), p.attack, p.fields) is None:
         return
 
     def once() -> float:
@@ -142,7 +143,7 @@ def lockstep_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
             device=p.device, policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], compiled=False,
         )  # fmt: skip
         run.count(fresh)
-        run.replay.add(fresh)
+        run.store(fresh)
         return float(fresh.length.sum())
 
     steps, wall, cpu = repeat(seconds, once, run.parts.device)
@@ -156,7 +157,7 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
     def collect_once() -> float:
         fresh = run.collect()
         run.count(fresh)
-        run.replay.add(fresh)
+        run.store(fresh)
         return float(fresh.length.sum())
 
     def train_once() -> float:
@@ -166,11 +167,12 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
         return float(fresh.length.sum())
 
     batch_size = int(cfg.algo.get("batch_size", 32))
-    while len(run.replay) < batch_size or run.clock.env_steps < cfg.warmup_steps:
+    newest = learns_from_newest(run.parts)
+    while (len(run.replay) < batch_size and not newest) or run.clock.env_steps < cfg.warmup_steps:
         fresh = run.collect()
         run.count(fresh)
         run.parts.algo.annotate(fresh)
-        run.replay.add(fresh)
+        run.store(fresh)
     if only in (None, "rollout"):
         steps, wall, cpu = repeat(cfg.seconds, collect_once, run.parts.device)
         yield {"name": "rollout", **base, "value": steps / wall, "unit": "steps/s", "per_cpu_s": steps / cpu}
@@ -179,16 +181,20 @@ def loop_rows(cfg: DictConfig, run: Run, threads: int, only: str | None) -> Iter
         yield from chore_rows(run, cfg.seconds, base)
     learner = getattr(run.parts.algo, "learner", None)
     if only in (None, "update") and learner is not None:
-        gen = torch.Generator().manual_seed(0)
+        gen, last = torch.Generator().manual_seed(0), run.collect()
 
         def update_once() -> float:
-            learner.update(run.replay.sample(batch_size, gen, run.parts.device))
+            if newest:  # all passes over a collection are one update
+                run.parts.algo.update(run.replay, last, Clock())
+            else:
+                learner.update(run.replay.sample(batch_size, gen, run.parts.device))
             return 1.0
 
         update_once()
         updates, wall, cpu = repeat(cfg.seconds, update_once, run.parts.device)
+        of = (len(last), last.horizon) if newest else (batch_size, int(run.replay.longest))
         yield {"name": "update", **base, "value": updates / wall, "unit": "updates/s", "per_cpu_s": updates / cpu,
-               "episodes": batch_size, "horizon": int(run.replay.longest)}  # fmt: skip
+               "episodes": of[0], "horizon": of[1]}  # fmt: skip
     if only in (None, "train"):
         train_once()
         before = run.clock.updates

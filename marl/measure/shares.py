@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from marl.core.protocols import attacks_within
+from marl.learn.ppo import PPOLearner
 from marl.run import collect
 from marl.run.rollout import compiled_form
 from marl.run.trainer import Run
@@ -56,7 +57,7 @@ class Shares:
 
 
 def parts_of(run: Run) -> Iterator[Watched]:
-    """Yield what the time of a training is divided into; without a ``ValueLearner`` there are no parts of one."""
+    """Yield what the time of a training is divided into; without a learner there are none of one."""
     p = run.parts
     policy = p.algo.policy(run.clock)
     yield "collecting, the rest", Run, ("collect", "count")
@@ -75,10 +76,12 @@ def parts_of(run: Run) -> Iterator[Watched]:
     learner: Any = getattr(p.algo, "learner", None)
     if learner is None:
         return
-    yield "forward", type(learner), ("forward", "losses")
+    actors = isinstance(learner, PPOLearner)
+    yield "forward", type(learner), ("prepare", "step") if actors else ("forward", "losses")
     for kind in {type(hook) for hook in learner.hooks}:
         yield "hooks", kind, ("annotate", "reward", "loss", "update")
     yield "backward", torch.Tensor, ("backward",)
     yield "optimizer", nn.utils, ("clip_grad_norm_",)
     yield "optimizer", type(learner.optimizer), ("zero_grad", "step")
-    yield "optimizer", type(learner), ("_sync_targets",)
+    if not actors:
+        yield "optimizer", type(learner), ("_sync_targets",)

@@ -87,14 +87,18 @@ class Run:
                 return fresh
             self.save_progress()
 
+    def store(self, fresh: EpisodeBatch) -> None:
+        """Add a collection to the replay, if anything ever reads it."""
+        if not learns_from_newest(self.parts):
+            self.replay.add(fresh)
+
     def learn(self, fresh: EpisodeBatch) -> Metrics:
         """Store the episodes and update the attack, and the algorithm if it is the team's turn. Where games have died
         the attack, which knows the collection by its lanes, does not learn from what is left of it. Raise
         NonFiniteError."""
         p = self.parts
         p.algo.annotate(fresh)
-        if not learns_from_newest(p):
-            self.replay.add(fresh)
+        self.store(fresh)
         metrics = p.algo.update(self.replay, fresh, self.clock) if self.team_learns else {}
         if len(fresh) == p.env.n_envs and self.stretches is None:
             metrics |= p.attack.update(self.replay, fresh, p.algo.policy(self.clock), self.clock)
