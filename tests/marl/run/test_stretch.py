@@ -109,6 +109,23 @@ def test_pieces_by_hand() -> None:
     assert stretches.ended["length"].tolist() == [3, 4, 3] and stretches.ended["return"].tolist() == [6, 10, 6]
 
 
+class Dying(Counting):
+    """The second lane's game dies at the third step of its first episode."""
+
+    def step(self, actions: torch.Tensor) -> Step:
+        step = super().step(actions)
+        step.info["lost"] = (self.t == 3) & (self.episode == 0) & torch.tensor([False, True])
+        return step
+
+
+def test_a_piece_of_a_game_that_died_is_left_out_and_its_lane_begins_anew() -> None:
+    env = Dying()
+    stretches = Stretches(env, NoAttack(env.spec, "cpu"), core_fields(env.spec), 5, env.device)
+    batch = stretches.collect(Remembering(), torch.zeros(2, dtype=torch.bool), torch.Generator(), torch.Generator())
+    assert batch.length.tolist() == [3, 2, 2] and batch.obs[:, 0, 0, 0].tolist() == [0, 100, 1100]
+    assert stretches.ended["length"].tolist() == [3], "what was lost is no episode"
+
+
 def make(name: str, tmp_path: Path, *more: str) -> tuple[Any, Stretches]:
     cfg = compose_train(tmp_path, "algo=ippo", *GAMES[name], *TINY, *more)
     parts = build(cfg, cfg.train.n_envs)
