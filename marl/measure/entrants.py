@@ -131,8 +131,11 @@ def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[
     for key in options:
         if key not in policy.keys():  # "in policy" does not see keys that are still ???
             raise ConfigError(f"imports: {key} is not an option of the policy; there are {', '.join(map(str, policy))}")
-    tree = resolved(DictConfig(OmegaConf.merge(policy, options)))
-    files = {}
+    made = DictConfig(OmegaConf.merge(policy, options))
+    for option in map(str, made):
+        if OmegaConf.is_missing(made, option):
+            raise ConfigError(f"imports: {option} is missing, which the policy of {item} needs")
+    tree, files = resolved(made), {}
     for key in ("path", "mixer"):
         if tree.get(key) is not None:
             if not Path(tree[key]).is_file():

@@ -23,6 +23,8 @@ CASES = {
     "evaluate policy=pymarl policy.path=nowhere env=toy/corridor": "policy.path=nowhere does not exist",
     "evaluate policy=walkers env=toy/corridor": "policy.goals",
     "evaluate policy=cooks env=toy/corridor": "cooks play Overcooked only",
+    "evaluate policy=fighters env=toy/corridor": "fighters play the embedded battle only",
+    "evaluate policy=fighters policy.target=all env=skirmish/3m": "target=all is not known; choose one of nearest",
     "evaluate run=team checkpoint=5": "checkpoint=5 is not in team/checkpoints; there are",
     "evaluate run=team checkpoint=-1": "checkpoint=-1 is not in team/checkpoints",
     "evaluate run=team checkpoint=last": "checkpoint=last ... could not be converted to Integer",

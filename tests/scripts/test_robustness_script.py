@@ -136,6 +136,21 @@ def test_the_command_measures_runs_and_imports(runs: Path, tmp_path: Path, capsy
     assert "quick: win rate over 10 episodes a cell" in printed and "seed 1" in printed and "worst" in printed
 
 
+def test_a_policy_without_a_file_is_a_row_on_each_of_its_maps(runs: Path, tmp_path: Path) -> None:
+    """It is named after its configuration, and its options count: idle play in both games, and walkers in one."""
+    imports = (
+        "imports=[{policy: idle, env: [mds_mini, toy/corridor]},"
+        " {name: west, policy: walkers, goals: [[0, 2], [0, 2]], env: mds_mini},"
+        " {name: both, policy: walkers, goals: [[0, 2], [4, 2]], env: mds_mini}]"
+    )
+    found = robustness(runs, tmp_path, "runs=null", "only=[natural]", imports)
+    rows = {(row["task"], row["agent"]): row for row in found["rows"] if row["level"] == "run"}
+    assert list(rows) == [("mds_mini", "idle"), ("toy-corridor", "idle"), ("mds_mini", "west"), ("mds_mini", "both")]
+    returns = [row["cells"]["natural"]["return"]["mean"] for row in rows.values()]
+    assert returns[0] == 0.0 and returns[2:] == [0.0, 19.0]
+    assert rows["mds_mini", "both"]["source"] == {"policy": "envs.grid.walkers.Walkers"}
+
+
 def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
     first = robustness(runs, tmp_path, *TRIPPED)
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
@@ -166,6 +181,9 @@ def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
         (["runs=[1]"], ("runs has 1",)),
         (["runs=null"], ("runs is missing",)),
         (["imports=[{name: a}]"], ("imports has", "path", "env")),
+        (["imports=[{policy: pymarl, env: toy/corridor}]"], ("imports: path is missing, which the policy of",)),
+        (["imports=[{policy: fighters, env: [mds_mini]}]"], ("fighters play the embedded battle only",)),
+        (["imports=[{policy: idle, env: [mds_mini, mds_maxi]}]"], ("env=mds_maxi does not exist",)),
         (["imports=[{path: nowhere.th, env: toy/corridor}]"], ("nowhere.th is not a file",)),
         (["imports=[{path: nowhere.th, env: toy/corridoor}]"], ("toy/corridoor", "did you mean toy/corridor")),
         (["imports=[{path: nowhere.th, env: toy/corridor, speed: 1}]"], ("speed", "path, mixer")),
