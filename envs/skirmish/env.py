@@ -20,6 +20,7 @@ from envs.skirmish.battle import KERNELS
 from envs.skirmish.layout import build_spec, capability_names
 from envs.skirmish.maps import find_map
 from envs.skirmish.options import describe_battle, read_options
+from envs.skirmish.physics import VERSION
 from envs.skirmish.records import ATTACK_MOVE, Outputs
 from envs.skirmish.render import draw, places
 from envs.skirmish.setup import allocate_lanes, build_world
@@ -67,6 +68,8 @@ class Skirmish(LaneGame):
 
     The keyword arguments, their meaning and their defaults are the fields of ``options.Options``.
     """
+
+    physics = VERSION
 
     def __init__(self, map: str, n_envs: int, *, seed: int = 0, **options: Any) -> None:
         self.map = find_map(map)

@@ -26,7 +26,7 @@ from marl.measure import matrix
 from marl.measure.beforehand import Games, check_partners, check_players, game_spec
 from marl.measure.crossplay_scores import Cell, CrossMatrix, Sheet, find_limits, methods, score_pair
 from marl.measure.entrants import Entrant, Tree, acting, from_runs, same_game
-from marl.measure.matrix import Episodes, Tell, content_key, digest
+from marl.measure.matrix import Episodes, Tell, content_key, digest, physics_of
 from marl.measure.partners import Partner, read_populations
 from marl.run.build import make_env, use_threads
 from marl.run.evaluate import evaluate
@@ -182,5 +182,7 @@ def run(cfg: DictConfig, env_name: str | None) -> CrossMatrix:
     cells = [[score(pair) for pair in row] for row in plan.pairs]
     reached = [[score(pair) for pair in found] for found in plan.answers]
     sheet = Sheet(cfg.metric, rows, partners, cells, find_limits(rows, partners, cells, reached))
-    about = matrix.provenance(every, setting) | {"epsilon": setting.epsilon, "env": every[0].env}
+    about = matrix.provenance(every, setting) | {
+        "epsilon": setting.epsilon, "env": every[0].env, "physics": physics_of(every[0].env)
+    }  # fmt: skip
     return CrossMatrix(sheet, methods(sheet), rows[0].task, cfg.episodes, outcome.complete, about)

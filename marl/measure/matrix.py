@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import pkgutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -124,9 +125,24 @@ def digest(document: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+def physics_of(env: Any) -> int:
+    """Return the version of a game's rules: the greatest that a class named in its configuration declares; 1 where none
+    does. Nothing is made for it."""
+    if not isinstance(env, dict):
+        return 1
+    inner = [physics_of(value) for value in env.values()]
+    try:
+        own = int(getattr(pkgutil.resolve_name(str(env["_target_"])), "physics", 1)) if "_target_" in env else 1
+    except (ImportError, AttributeError, ValueError):  # making it says what is wrong
+        own = 1
+    return max([own, *inner])
+
+
 def content_key(document: dict[str, Any]) -> str:
-    """Return the key of a job from everything that decides its result, under today's rules of measuring."""
-    return digest({"measurement": MEASUREMENT, **document})
+    """Return the key of a job from everything that decides its result, ``env`` among it, under today's rules of
+    measuring and of the game."""
+    version = physics_of(document["env"])
+    return digest({"measurement": MEASUREMENT, **({"physics": version} if version > 1 else {}), **document})
 
 
 def missing(jobs: Iterable[J]) -> list[J]:

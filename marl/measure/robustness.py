@@ -288,6 +288,7 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
     about = matrix.provenance(every, setting) | {
         "columns": {c.name: {"attack": c.attack, "fit": c.fit, "env": c.env, "tasks": c.tasks} for c in columns},
         "fits": sorted({cell.fit.title for cell in every if cell.fit is not None}),
+        "physics": {one.task: matrix.physics_of(one.env) for one in entrants},
     }
     return Matrix(suite_name, rows, names, baseline, cfg.metric, cfg.episodes, outcome.complete, about, versus)
 
