@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from marl.core.protocols import Algorithm, Attack, Policy, VectorEnv, View
+from marl.core.seeding import restore
 from marl.core.types import Carry, ConfigError, EpisodeBatch, Field, Obs, Step
 from marl.run.collect import empty_batch
 from marl.run.incoming import Incoming
@@ -198,7 +199,7 @@ class Stretches:
             return
         word = attack_gen.get_state()
         self.attack.begin(self.env.n_envs, policy, attack_gen)
-        attack_gen.set_state(word)
+        restore(attack_gen, word, "attack")
         self.now = self.env.load_midway_state(state["game"])
         self.carry = {name: value.to(self.device) for name, value in state["carry"].items()}
         self.totals = {name: value.clone() for name, value in state["totals"].items()}

@@ -76,7 +76,7 @@ HELP = {
         "sampler: uniform",
     ),
     "train --help algo=fim env=mpe/spread": ("influence: abs        # abs | sq", "env: mpe2.simple_spread_v3"),
-    "reproduce --help": ("dry_run: false", "only print the commands", "table: ibal_posts"),
+    "reproduce --help": ("dry_run: false", "only print the commands", "table: battle_scripts"),
     "evaluate --help": ("checkpoint: null", "null: the newest", "attack: atla"),
     "plot -h": ("last: 1",),
 }

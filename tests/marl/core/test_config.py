@@ -216,7 +216,7 @@ def test_every_study_composes_and_names_runs_that_experiments_make(study: str) -
     with initialize_config_module("conf", version_base="1.3"):
         cfg = compose(script, overrides=[f"study={study}"])
         assert compose(script, overrides=[f"study={study}", "episodes=3"]).episodes == 3, "options still count"
-    paths = [path for _, path in entries(OmegaConf.to_container(cfg.runs))]
+    paths = [] if cfg.runs is None else [path for _, path in entries(OmegaConf.to_container(cfg.runs))]
     if script == "robustness":
         read_suite(cfg.suite, None)
         paths += list(cfg.fit_on or ())
