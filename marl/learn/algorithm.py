@@ -16,7 +16,7 @@ from torch import Generator, nn
 from marl.core.protocols import LearnerHook, Replay, Reporting
 from marl.core.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics
 from marl.learn.agents import RecurrentAgent
-from marl.learn.learner import ValueLearner
+from marl.learn.learner import Learner, ValueLearner
 from marl.learn.mixers import Mixer
 from marl.learn.policy import EpsilonGreedy, LinearSchedule
 from marl.learn.rhythm import Rhythm
@@ -32,7 +32,36 @@ class Factories:
     learner: Callable[..., ValueLearner]
 
 
-class ValueAlgorithm:
+class Hooked:
+    """What every algorithm around one ``learner`` with ``hooks`` shares."""
+
+    learner: Learner
+    hooks: list[LearnerHook]
+
+    def fields(self) -> dict[str, Field]:
+        return {name: field for hook in self.hooks for name, field in hook.fields().items()}
+
+    def annotate(self, fresh: EpisodeBatch) -> None:
+        for hook in self.hooks:
+            hook.annotate(fresh)
+
+    def report(self, folder: Path) -> None:
+        """Let the hooks write their reports into ``folder``."""
+        for hook in self.hooks:
+            if isinstance(hook, Reporting):
+                hook.report(folder)
+
+    def networks(self) -> dict[str, nn.Module]:
+        return self.learner.networks()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"learner": self.learner.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.learner.load_state_dict(state["learner"])
+
+
+class ValueAlgorithm(Hooked):
     """Makes an update with ``batch_size`` sampled episodes for every ``episodes_per_update`` collected ones, from the
     first ``warmup_episodes`` on (``Rhythm``).
 
@@ -41,6 +70,7 @@ class ValueAlgorithm:
     ``published`` is the rhythm of the method's own code, None where there is none for value learners.
     """
 
+    learner: ValueLearner
     published: Rhythm | None = Rhythm(batch_size=128, episodes_per_update=8, target_every=200)  # PyMARL2 on SMAC
 
     def __init__(
@@ -74,16 +104,9 @@ class ValueAlgorithm:
         """Build the learner and its networks; algorithms with more networks override this."""
         return make.learner(spec, make.agent(spec), make.mixer(spec), self.hooks, device=self.device)
 
-    def fields(self) -> dict[str, Field]:
-        return {name: field for hook in self.hooks for name, field in hook.fields().items()}
-
     def policy(self, clock: Clock) -> EpsilonGreedy:
         learner = self.learner
         return EpsilonGreedy(learner.agent, learner.mixer, self.epsilon(clock.env_steps), learner.last_action)
-
-    def annotate(self, fresh: EpisodeBatch) -> None:
-        for hook in self.hooks:
-            hook.annotate(fresh)
 
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
         metrics = self.sampled_updates(replay, clock, self.learner.update)
@@ -98,18 +121,3 @@ class ValueAlgorithm:
                 metrics = update(replay.sample(self.rhythm.batch_size, self.gen, self.device))
                 clock.updates += 1
         return metrics
-
-    def report(self, folder: Path) -> None:
-        """Let the hooks write their reports into ``folder``."""
-        for hook in self.hooks:
-            if isinstance(hook, Reporting):
-                hook.report(folder)
-
-    def networks(self) -> dict[str, nn.Module]:
-        return self.learner.networks()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])

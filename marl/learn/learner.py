@@ -84,7 +84,34 @@ def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: fl
     return RMSprop(parameters, lr=lr, alpha=0.99, eps=eps)
 
 
-class ValueLearner:
+class Learner:
+    """What a checkpoint holds of something that learns: its ``networks()``, optimizer, updates and hooks."""
+
+    optimizer: torch.optim.Optimizer
+    hooks: list[LearnerHook]
+    updates: int
+
+    def networks(self) -> dict[str, nn.Module]:
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            **{name: net.state_dict() for name, net in self.networks().items()},
+            "optimizer": self.optimizer.state_dict(),
+            "updates": self.updates,
+            "hooks": [hook.state_dict() for hook in self.hooks],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name, net in self.networks().items():
+            net.load_state_dict(state[name])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.updates = int(state["updates"])
+        for hook, saved in zip(self.hooks, state["hooks"], strict=True):
+            hook.load_state_dict(saved)
+
+
+class ValueLearner(Learner):
     """Learns agents and a mixer; one ``update`` is one gradient step on a batch of whole episodes.
 
     ``target_every`` is the number of episodes between copies of the online weights to the target (hard); ``tau`` moves
@@ -242,19 +269,3 @@ class ValueLearner:
     def networks(self) -> dict[str, nn.Module]:
         """Return every network by the name that messages and checkpoints use."""
         return self.online() | {name: target for name, (_, target) in self.targets().items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            **{name: net.state_dict() for name, net in self.networks().items()},
-            "optimizer": self.optimizer.state_dict(),
-            "updates": self.updates,
-            "hooks": [hook.state_dict() for hook in self.hooks],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, net in self.networks().items():
-            net.load_state_dict(state[name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = int(state["updates"])
-        for hook, saved in zip(self.hooks, state["hooks"], strict=True):
-            hook.load_state_dict(saved)

@@ -8,8 +8,7 @@ piece of one episode, with one slot more to bootstrap from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 import torch
 from torch import Generator, Tensor, nn
@@ -17,12 +16,13 @@ from torch import Generator, Tensor, nn
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.distributed import all_reduce_gradients, global_count, summed
 from marl.core.memory import keep_freed_memory
-from marl.core.protocols import LearnerHook, NoHook, Replay, Reporting
+from marl.core.protocols import LearnerHook, NoHook, Replay
 from marl.core.rows import Rows
-from marl.core.types import ActedOn, Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
+from marl.core.types import ActedOn, Clock, ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.learn.actor import Act, Actor, Critic, RunningScale, initialise, log_policy
 from marl.learn.agents import RecurrentAgent
-from marl.learn.learner import best_available, gather_actions, make_optimizer, previous_actions
+from marl.learn.algorithm import Hooked
+from marl.learn.learner import Learner, best_available, gather_actions, make_optimizer, previous_actions
 from marl.learn.policy import LinearSchedule
 from marl.learn.returns import discounted_sums
 
@@ -73,7 +73,7 @@ def standardised(x: Tensor, mask: Tensor) -> Tensor:
     return centred / ((summed(centred.square().sum()) / count).sqrt() + 1e-8)
 
 
-class PPOLearner:
+class PPOLearner(Learner):
     """Learns an actor and a critic; one ``update`` makes ``epochs`` passes in ``minibatches`` steps over a batch.
 
     Minibatches are whole pieces of episodes, so that recurrent actors are unrolled as they were played.
@@ -235,28 +235,10 @@ class PPOLearner:
         return {"ppo/explained_variance": 1.0 - error / spread.clamp_min(1e-8), "ppo/value": mean(v)}
 
     def networks(self) -> dict[str, nn.Module]:
-        return {"agent": self.agent, "critic": self.critic}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            **{name: net.state_dict() for name, net in self.networks().items()},
-            "scale": self.scale.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "updates": self.updates,
-            "hooks": [hook.state_dict() for hook in self.hooks],
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name, net in self.networks().items():
-            net.load_state_dict(state[name])
-        self.scale.load_state_dict(state["scale"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.updates = int(state["updates"])
-        for hook, saved in zip(self.hooks, state["hooks"], strict=True):
-            hook.load_state_dict(saved)
+        return {"agent": self.agent, "critic": self.critic, "scale": self.scale}
 
 
-class PPO:
+class PPO(Hooked):
     """Learns once from each collection, and only from that (``on_policy``).
 
     ``agent``, ``critic`` and ``hooks`` are factories called with the EnvSpec; ``learner`` is one of ``PPOLearner``,
@@ -264,6 +246,7 @@ class PPO:
     the share of the learner's step size, both by environment steps. ``act`` says how the team plays when it is tested.
     """
 
+    learner: PPOLearner
     on_policy = True
     takes_pieces = True  # of episodes
 
@@ -291,15 +274,8 @@ class PPO:
         self.learner = learner(spec, agent(spec), critic(spec), self.hooks, device=device)
         self.entropy, self.lr_share, self.how, self.gen = entropy, lr_share, act, gen
 
-    def fields(self) -> dict[str, Field]:
-        return {name: field for hook in self.hooks for name, field in hook.fields().items()}
-
     def policy(self, clock: Clock) -> Actor:
         return Actor(self.learner.agent, self.how, self.learner.last_action)
-
-    def annotate(self, fresh: EpisodeBatch) -> None:
-        for hook in self.hooks:
-            hook.annotate(fresh)
 
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
         before = self.learner.updates
@@ -307,18 +283,3 @@ class PPO:
         metrics = self.learner.update(fresh.to(self.learner.device), weight, share, self.gen)
         clock.updates += self.learner.updates - before
         return metrics
-
-    def report(self, folder: Path) -> None:
-        """Let the hooks write their reports into ``folder``."""
-        for hook in self.hooks:
-            if isinstance(hook, Reporting):
-                hook.report(folder)
-
-    def networks(self) -> dict[str, nn.Module]:
-        return self.learner.networks()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"learner": self.learner.state_dict()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.learner.load_state_dict(state["learner"])
