@@ -234,19 +234,23 @@ def test_a_resumed_run_is_the_same_bit_for_bit(
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_every_episode_has_a_budget_and_draws_of_its_own(attack: str, tmp_path: Path) -> None:
-    parts, stretches = make("corridor", tmp_path, "env.n_agents=3", *ATTACKS[attack])
+    ends_early = ("env.n_agents=2", "env.length=3", "env.spread=3", "env.fatal=false")  # so lanes fall out of step
+    parts, stretches = make("corridor", tmp_path, *ends_early, *ATTACKS[attack])
     policy, half = parts.algo.policy(Clock()), torch.arange(6) < 3
     found: list[dict[str, torch.Tensor]] = []
     before = torch.zeros(0)
     for k in range(40):
         batch = stretches.collect(policy, half, parts.streams["explore"], parts.streams["attack"])
         assert not batch["hit"][~batch.attacked].any()
+        if attack in ("missing", "noise"):  # who is hit was drawn once, and does not change when other lanes begin
+            assert int(batch["hit"].any(1).sum(1).max()) <= 1
         if "obs_seen" in batch and k:
             assert torch.equal(batch["obs_seen"][:6, 0], before), "what was bootstrapped from is what is acted on next"
             assert bool(((batch["obs_seen"] == batch.obs) | batch.attacked[:, None, None, None]).all())
         before = stretches.seen.clone()
         found.append(dict(stretches.ended))
     ended = {name: torch.cat([one[name] for one in found]) for name in found[0]}
+    assert len(set(ended["length"].tolist())) > 5, "lanes must begin their episodes at different times"
     assert not ended["hits"][~ended["attacked"]].any()
     hits = ended["hits"][ended["attacked"]]
     assert len(hits) > 20 and float((hits > 0).float().mean()) > 0.3, "later episodes are attacked as well"
