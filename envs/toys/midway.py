@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from torch import Tensor
-
 from marl.core.types import Obs
 
 
@@ -22,6 +20,5 @@ class Midway:
         """Go on with saved games; return what their agents see."""
         self.load_state_dict(state["streams"])
         for name in self.in_hand:
-            place: Tensor = getattr(self, name)
-            setattr(self, name, state[name].to(place.dtype).clone().reshape(place.shape))
+            setattr(self, name, state[name].clone())
         return self._observe()

@@ -39,7 +39,7 @@ def require_pieces(rollout: int | None, algo: Algorithm, attack: Attack) -> None
     if in_hand(attack) is None:
         raise ConfigError(
             f"train.rollout={rollout}: {type(attack).__name__} begins its episodes in all lanes at once, and stretches "
-            "do not; use train.rollout=null"
+            "do not; use train.rollout=null (an attack whose class names what it remembers in in_hand may be stretched)"
         )
 
 
