@@ -24,6 +24,8 @@ from tests.support.helpers import TINY, compose_train, make_learner, make_spec, 
 
 ELSEWHERE = {
     **dict.fromkeys(("ippo", "mappo"), "learn from what was just collected: tests/test_actors.py"),
+    **dict.fromkeys((name for name in choices("algo") if name.startswith("ippo/")),
+                    "learn from what was just collected: tests/algos/sbc/test_sbc_actors.py"),
     "frozen": "learns nothing: tests/marl/run/test_init_from.py",
     "bc": "learns not from what it plays: tests/algos/test_bc.py",
     **dict.fromkeys(("sbc", "sbc_null", "sbc_irrelevant", "sbc_two_stage", "fcp", "hsp", "hsp_partners", "mep",

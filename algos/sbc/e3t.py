@@ -7,14 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from algos.sbc.ego import EgoAlgorithm, require_shares
+from algos.sbc.ego import Ego, require_shares
 from algos.sbc.policies import NoisyPolicy
+from algos.sbc.seats import ActorSeats, ValueSeats
 from marl.core.protocols import Policy
 from marl.core.types import Clock
-from marl.learn.policy import EpsilonGreedy
 
 
-class E3T(EgoAlgorithm):
+class NoisyPartner(Ego):
     """An ego that plays with noisy copies of itself. ``noise``: probabilities of random actions (the paper's epsilon),
     of which each episode draws one."""
 
@@ -23,5 +23,13 @@ class E3T(EgoAlgorithm):
         self.noise = list(noise)
         super().__init__(*args, **base)
 
-    def partners(self, clock: Clock, ego: EpsilonGreedy) -> list[Policy]:
-        return [NoisyPolicy(ego, self.noise)]
+    def partners(self, clock: Clock, ego: Any) -> list[Policy]:
+        return [NoisyPolicy(self.as_partner(ego), self.noise)]
+
+
+class E3T(NoisyPartner, ValueSeats):
+    """E3T of value learners."""
+
+
+class ActorE3T(NoisyPartner, ActorSeats):
+    """E3T of actors, as published."""

@@ -1,25 +1,24 @@
 """The first stage of MEP, "Maximum Entropy Population-Based Training for Zero-Shot Human-AI Coordination" (Zhao et al.
-2023): a population learns self-play with a bonus for actions that are rare in the population. For value learners."""
+2023): a population learns self-play with a bonus for actions that are rare in the population."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from algos.sbc.ego import role_learner
-from algos.sbc.roles import RoleLearner, with_roles
+from algos.sbc.seats import ActorSeats, Seats, ValueSeats
 from marl.core.checks import require_at_least, require_positive
 from marl.core.protocols import NoHook, Policy, Replay
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
-from marl.learn.algorithm import Factories, ValueAlgorithm
-from marl.learn.learner import ValueLearner, gather_actions
+from marl.learn.actor import log_policy
+from marl.learn.learner import gather_actions
 from marl.learn.lineup import Lineup
-from marl.learn.policy import EpsilonGreedy
 
 
 class DiversityBonus(NoHook):
@@ -29,36 +28,29 @@ class DiversityBonus(NoHook):
         return batch.bonus[:, :-1, None]
 
 
-class Diverse(ValueAlgorithm):
-    """Trains ``members`` teams, each in its own episodes and there in every seat. They are fitted to the reward plus
-    ``alpha`` times the mean over agents of ``-log p(a)``, where p is the members' mean policy, softmax(Q /
-    ``temperature``) over available actions. ``relative``: the temperature is in units of how far a member's best and
-    worst available values lie apart, on the mean over the batch; otherwise in units of return. Tests draw a member for
-    every episode; ``member(k)`` is team k.
+class DiverseTeams(Seats):
+    """Trains ``members`` teams, each in its own episodes and there in every seat. They learn from the reward plus
+    ``alpha`` times the mean over agents of ``-log p(a)``, where p is the members' mean policy over available actions.
+    Tests draw a member for every episode; ``member(k)`` is team k.
     """
 
-    def __init__(self, *args: Any, members: int, alpha: float, temperature: float, relative: bool, **base: Any) -> None:
+    def __init__(self, *args: Any, members: int, alpha: float, **base: Any) -> None:
         require_at_least("algo", 2, members=members)
         require_at_least("algo", 0, alpha=alpha)
-        require_positive("algo", temperature=temperature)
-        self.members, self.alpha, self.temperature, self.relative = members, alpha, temperature, relative
+        self.members, self.alpha = members, alpha
         super().__init__(*args, **base)
 
-    def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
+    @abstractmethod
+    def log_policies(self, batch: EpisodeBatch) -> Iterator[Tensor]:
+        """Yield every team's log probabilities of actions [M, T+1, n, A], -inf where unavailable."""
+
+    def make_learner(self, spec: EnvSpec, make: Any) -> Any:
         self.n_agents, hooks = spec.n_agents, [*self.hooks, DiversityBonus()]
-        self.teams: list[RoleLearner] = []
-        for k in range(self.members):
-            team = role_learner(make.learner, spec, make.agent(spec), make.mixer(with_roles(spec)), hooks, self.device)
-            team.plays = k
-            self.teams.append(team)
+        self.teams = [self.role(spec, make, hooks, k) for k in range(self.members)]
         return self.teams[0]
 
-    def fields(self) -> dict[str, Field]:
-        return super().fields() | {"assign": Field((self.n_agents,), torch.int64, "episode")}
-
-    def policy(self, clock: Clock) -> Lineup:  # type: ignore[override]
-        epsilon = self.epsilon(clock.env_steps)
-        return Lineup([EpsilonGreedy(t.agent, t.mixer, epsilon, t.last_action) for t in self.teams], self.assign)
+    def policy(self, clock: Clock) -> Lineup:
+        return Lineup([self.play(team, clock) for team in self.teams], self.assign)
 
     def assign(self, n_envs: int, gen: Generator) -> Tensor:
         """Draw one member for all seats of each lane, long [B, n]."""
@@ -66,37 +58,31 @@ class Diverse(ValueAlgorithm):
         return member.expand(-1, self.n_agents).clone()
 
     def member(self, name: str) -> Policy:
-        """Return team ``name``, "0" to the last, playing greedily."""
+        """Return team ``name``, "0" to the last, as it plays without exploring."""
         if not name.isdecimal() or int(name) >= self.members:
             raise ConfigError(f"member '{name}' is not known; there are 0..{self.members - 1}")
-        team = self.teams[int(name)]
-        return EpsilonGreedy(team.agent, team.mixer, 0.0, team.last_action)
+        return self.play(self.teams[int(name)], Clock())
 
     @torch.no_grad()
     def bonus(self, batch: EpisodeBatch) -> Tensor:
         """Return [M, T+1]: ``alpha`` times the mean over agents of -log of the members' mean probability of an
         action."""
-        rows = self.teams[0].rows(batch)
-        x = self.teams[0].inputs(batch, rows)
-        logs = []
-        for team in self.teams:
-            q = rows.spread(team.agent.along(x, rows)[0]).masked_fill(~batch.avail, -torch.inf)
-            scale = self.temperature * (spread(q, batch) if self.relative else 1.0)
-            logs.append(gather_actions((q / scale).log_softmax(-1), self.learner.acted(batch, "intended")))
+        actions = batch.intended.long()
+        logs = [gather_actions(log_p, actions) for log_p in self.log_policies(batch)]
         mean = torch.stack(logs).logsumexp(0) - math.log(self.members)  # [M, T+1, n]
         return torch.where(batch.filled, -self.alpha * mean.mean(2), 0.0)
 
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
-        metrics = self.sampled_updates(replay, clock, self.learn)
-        return metrics | {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))} if metrics else {}
+        metrics = self.learnt(replay, fresh, clock, lambda batch: self.learn(batch, clock))
+        return metrics | self.schedules(clock) if metrics else {}
 
-    def learn(self, batch: EpisodeBatch) -> Metrics:
+    def learn(self, batch: EpisodeBatch, clock: Clock) -> Metrics:
         """Update every team on its own episodes of ``batch``, with the bonus."""
         bonus = self.bonus(batch)
         batch = replace(batch, data=batch.data | {"bonus": bonus}, fields=batch.fields | {"bonus": Field(())})
         metrics: Metrics = {}
         for team in self.teams:
-            metrics |= team.update(batch)
+            metrics |= self.fit(team, batch, clock)
         return metrics | {"mep/bonus": bonus.sum() / batch.filled.sum()}
 
     def networks(self) -> dict[str, nn.Module]:
@@ -111,6 +97,39 @@ class Diverse(ValueAlgorithm):
             raise ConfigError(f"saved with {len(saved)} members; algo.members is {len(self.teams)}")
         for team, own in zip(self.teams, saved, strict=True):
             team.load_state_dict(own)
+
+
+class Diverse(DiverseTeams, ValueSeats):
+    """Teams of value learners, which have no policies of their own: softmax(Q / ``temperature``) takes their place.
+
+    ``relative``: the temperature is in units of how far a member's best and worst available values lie apart, on the
+    mean over the batch; otherwise in units of return.
+    """
+
+    def __init__(self, *args: Any, temperature: float, relative: bool, **base: Any) -> None:
+        require_positive("algo", temperature=temperature)
+        self.temperature, self.relative = temperature, relative
+        super().__init__(*args, **base)
+
+    def log_policies(self, batch: EpisodeBatch) -> Iterator[Tensor]:
+        rows = self.teams[0].rows(batch)
+        x = self.teams[0].inputs(batch, rows)
+        for team in self.teams:
+            q = rows.spread(team.agent.along(x, rows)[0]).masked_fill(~batch.avail, -torch.inf)
+            yield (q / (self.temperature * (spread(q, batch) if self.relative else 1.0))).log_softmax(-1)
+
+
+class ActorDiverse(DiverseTeams, ActorSeats):
+    """Teams of actors, whose own policies are compared, as published."""
+
+    def log_policies(self, batch: EpisodeBatch) -> Iterator[Tensor]:
+        rows = self.teams[0].rows(batch)
+        for team in self.teams:
+            start = team.start(batch)
+            logits, _ = team.agent.along(
+                team.inputs(batch, rows), rows, None if start is None else start[rows.episodes]
+            )
+            yield log_policy(rows.spread(logits), batch.avail)
 
 
 def spread(q: Tensor, batch: EpisodeBatch) -> Tensor:

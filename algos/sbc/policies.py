@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -10,6 +11,7 @@ from torch import Generator, Tensor
 from algos.sbc.roles import EGO, append_blocked_set
 from marl.core.protocols import Policy
 from marl.core.types import Carry, EpisodeBatch, Obs
+from marl.learn.actor import Actor
 from marl.learn.learner import ValueLearner, best_available
 from marl.learn.lineup import Lineup
 from marl.learn.policy import EpsilonGreedy, mix_random
@@ -25,27 +27,17 @@ class EgoLineup(Lineup):
         return super().act(obs, carry, explore=explore, gen=gen)
 
 
-class ValueEgoLineup(EgoLineup):
-    """An ``EgoLineup`` whose ego is a value network, which is what attacks see."""
+class ActorEgoLineup(EgoLineup):
+    """An ``EgoLineup`` that shows attacks the scores of its ego."""
 
     def __init__(
-        self, ego: EpsilonGreedy, partners: Sequence[Policy], assign: Callable[[int, Generator], Tensor]
+        self, ego: Actor | EpsilonGreedy, partners: Sequence[Policy], assign: Callable[[int, Generator], Tensor]
     ) -> None:
         super().__init__([ego, *partners], assign)
-        self.ego, self.mixer, self.last_action = ego, ego.mixer, ego.last_action
+        self.ego, self.last_action = ego, ego.last_action
 
     def q_values(self, obs: Tensor, carry: Carry) -> Tensor:
         return self.ego.q_values(obs, self.egos(carry))
-
-    def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor:
-        """Map q [*, n] and state [*, S] to team values [*, m], as if the ego played every seat."""
-        return self.ego.q_total(q, torch.cat([state, torch.ones_like(q)], -1), **kwargs)
-
-    def params(self) -> dict[str, Tensor]:
-        return self.ego.params()
-
-    def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
-        return self.ego.q_with(params, obs, self.egos(carry))
 
     def advance(self, obs: Tensor, carry: Carry) -> tuple[Tensor, Carry]:
         return self.ego.advance(obs, self.egos(carry))
@@ -56,6 +48,28 @@ class ValueEgoLineup(EgoLineup):
     def egos(self, carry: Carry) -> Carry:
         """Return the ego's part of a whole team's carry; the ego's own carry is returned as it is."""
         return carry if "h" in carry else self.of(carry, EGO)
+
+
+class ValueEgoLineup(ActorEgoLineup):
+    """An ``EgoLineup`` whose ego is a value network: attacks see the value of joint actions too."""
+
+    ego: EpsilonGreedy
+
+    def __init__(
+        self, ego: EpsilonGreedy, partners: Sequence[Policy], assign: Callable[[int, Generator], Tensor]
+    ) -> None:
+        super().__init__(ego, partners, assign)
+        self.mixer = ego.mixer
+
+    def q_total(self, q: Tensor, state: Tensor, **kwargs: Tensor) -> Tensor:
+        """Map q [*, n] and state [*, S] to team values [*, m], as if the ego played every seat."""
+        return self.ego.q_total(q, torch.cat([state, torch.ones_like(q)], -1), **kwargs)
+
+    def params(self) -> dict[str, Tensor]:
+        return self.ego.params()
+
+    def q_with(self, params: dict[str, Tensor], obs: Tensor, carry: Carry) -> Tensor:
+        return self.ego.q_with(params, obs, self.egos(carry))
 
 
 class PartnerPolicy(EpsilonGreedy):
@@ -85,6 +99,27 @@ class PartnerPolicy(EpsilonGreedy):
         return {**carry, **super().after(carry, intended, executed)}
 
 
+class ReadingPolicy:
+    """Another policy that is told blocked sets: ``draw`` gives each episode its own, bool [B, n, C], which are then the
+    field ``blocked``."""
+
+    def __init__(self, policy: Policy, draw: Callable[[int, Generator], Tensor]) -> None:
+        self.policy, self.draw = policy, draw
+
+    def begin(self, n_envs: int, gen: Generator) -> Carry:
+        return self.policy.begin(n_envs, gen) | {"blocked": self.draw(n_envs, gen)}
+
+    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
+        blocked = carry["blocked"]
+        told = replace(obs, obs=append_blocked_set(obs.obs, blocked))
+        actions, inner, fields = self.policy.act(told, without(carry, "blocked"), explore=explore, gen=gen)
+        return actions, inner | {"blocked": blocked}, fields | {"blocked": blocked}
+
+    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
+        inner = self.policy.after(without(carry, "blocked"), intended, executed)
+        return inner | {"blocked": carry["blocked"]}
+
+
 class NoisyPolicy:
     """Another policy that never explores; instead each agent takes a random available action with a probability that
     each episode draws from ``epsilon``."""
@@ -96,17 +131,17 @@ class NoisyPolicy:
         return self.policy.begin(n_envs, gen) | {"noise": draw_epsilon(n_envs, self.epsilon, gen)}
 
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        actions, inner, _ = self.policy.act(obs, self._inner(carry), explore=False, gen=gen)
+        actions, inner, _ = self.policy.act(obs, without(carry, "noise"), explore=False, gen=gen)
         actions = mix_random(actions, obs.avail, carry["noise"], gen)
         return actions, inner | {"noise": carry["noise"]}, {}
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
-        return self.policy.after(self._inner(carry), intended, executed) | {"noise": carry["noise"]}
+        return self.policy.after(without(carry, "noise"), intended, executed) | {"noise": carry["noise"]}
 
-    @staticmethod
-    def _inner(carry: Carry) -> Carry:
-        """Return the other policy's carry."""
-        return {name: value for name, value in carry.items() if name != "noise"}
+
+def without(carry: Carry, name: str) -> Carry:
+    """Return a carry less one of its entries: the carry of the policy inside."""
+    return {key: value for key, value in carry.items() if key != name}
 
 
 def draw_epsilon(n_envs: int, epsilon: Sequence[float], gen: Generator) -> Tensor:

@@ -10,29 +10,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Generator, Tensor
 
-from algos.sbc.ego import EgoAlgorithm, require_shares
+from algos.sbc.ego import Ego, require_shares
 from algos.sbc.policies import NoisyPolicy
 from algos.sbc.roles import EGO, PARTNER, draw_partners
+from algos.sbc.seats import ActorSeats, ValueSeats
 from algos.shared.trained import load_team
-from marl.core.checks import require_at_least, require_share
+from marl.core.checks import require_at_least, require_choice, require_share
 from marl.core.protocols import MultiPolicy, Policy, Replay
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics
-from marl.learn.policy import EpsilonGreedy
+from marl.learn.actor import Act
 from marl.learn.scripted import RandomPlay
 from marl.run.build import call
 from marl.run.folders import nearest_steps, trained_runs
 
 
 def load_members(
-    folder: Path, step: int, members: Sequence[str | int] | None, spec: EnvSpec, device: torch.device, gen: Generator
-) -> list[Policy]:
-    """Return the team of a run at ``step``, or the policies of its algorithm that ``members`` names."""
-    team, clock = load_team(folder, "algo.runs", spec, device, gen, step)
+    folder: Path, step: int, members: Sequence[str | int] | None, spec: EnvSpec, device: torch.device, gen: Generator,
+    act: Act | None = None,
+) -> list[Policy]:  # fmt: skip
+    """Return the team of a run at ``step``, or the policies of its algorithm that ``members`` names; actors play as
+    ``act`` says (None: as they are tested)."""
+    team, clock = load_team(folder, "algo.runs", spec, device, gen, step, act)
     if members is None:
         return [team.policy(clock)]
     if not isinstance(team, MultiPolicy):
@@ -52,10 +55,11 @@ def stages(folder: Path, shares: Sequence[float]) -> list[int]:
     return steps
 
 
-class BestResponse(EgoAlgorithm):
+class Population(Ego):
     """The ego learns to play with the teams of other runs and with ``policies`` (factories by name), none of which
-    learns. They play greedily, except for random actions with a probability that each episode draws from
-    ``partner_epsilon``. All partners of an episode are one team.
+    learns. They play greedily, actors as ``partners_act`` says (None: as their runs test them), except for random
+    actions with a probability that each episode draws from ``partner_epsilon``. All partners of an episode are one
+    team.
 
     ``runs``: patterns of run folders. ``checkpoints``: shares of their training at which to take teams. ``members``:
     policies of their algorithm (None: its team). ``alone``: the ego has only one seat beside partners. ``priority``:
@@ -68,8 +72,10 @@ class BestResponse(EgoAlgorithm):
         self, spec: EnvSpec, device: torch.device | str, gen: Generator, *, runs: Sequence[str],
         checkpoints: Sequence[float], members: Sequence[str | int] | None,
         policies: Mapping[str, Callable[..., Policy]], random_partner: bool, alone: bool,
-        partner_epsilon: Sequence[float], priority: float, memory: float, **base: Any,
+        partner_epsilon: Sequence[float], priority: float, memory: float, partners_act: Act | None = None,
+        **base: Any,
     ) -> None:  # fmt: skip
+        require_choice("algo", get_args(Act), or_null=True, partners_act=partners_act)
         require_shares("algo", partner_epsilon=partner_epsilon, checkpoints=checkpoints)
         require_share("algo", memory=memory)
         require_at_least("algo", 0, priority=priority)
@@ -81,7 +87,7 @@ class BestResponse(EgoAlgorithm):
             team
             for folder in folders
             for step in stages(folder, checkpoints)
-            for team in load_members(folder, step, members, spec, self.device, gen)
+            for team in load_members(folder, step, members, spec, self.device, gen, partners_act)
         ]
         teams += [RandomPlay(spec, self.device)] if random_partner else []
         teams += [call(make, f"algo.policies.{name}", spec, self.device) for name, make in policies.items()]
@@ -92,7 +98,7 @@ class BestResponse(EgoAlgorithm):
             (len(teams),), -torch.inf
         )  # recent mean with each team; -inf: never met, hence the hardest
 
-    def partners(self, clock: Clock, ego: EpsilonGreedy) -> list[Policy]:
+    def partners(self, clock: Clock, ego: Any) -> list[Policy]:
         return self.population
 
     def weights(self) -> Tensor:
@@ -128,3 +134,11 @@ class BestResponse(EgoAlgorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.returns = state["returns"].cpu()
+
+
+class BestResponse(Population, ValueSeats):
+    """A best response by values."""
+
+
+class ActorBestResponse(Population, ActorSeats):
+    """A best response that is an actor, as published for all three."""

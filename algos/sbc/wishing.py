@@ -8,65 +8,55 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from algos.sbc.ego import role_learner
 from algos.sbc.rewards import HiddenReward
-from algos.sbc.roles import PARTNER, with_roles
+from algos.sbc.roles import PARTNER
+from algos.sbc.seats import ActorSeats, Seats, ValueSeats
 from marl.core.protocols import Policy, Replay
-from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
-from marl.learn.algorithm import Factories, ValueAlgorithm
-from marl.learn.learner import ValueLearner
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics
 from marl.learn.lineup import Lineup
-from marl.learn.policy import EpsilonGreedy
 
 
-class Wishing(ValueAlgorithm):
+class WishingPair(Seats):
     """In every episode one seat, drawn anew, is played by the wishing policy, which learns from its own events
     (``HiddenReward``) alone; another policy plays the others and learns from the true reward and the other hooks.
 
     Tests play both, seated in the same way. ``member``: "wishes" or "helper".
     """
 
-    def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
+    def make_learner(self, spec: EnvSpec, make: Any) -> Any:
         if spec.n_agents < 2:
             raise ConfigError("a wishing agent and its helper need an environment with at least 2 agents")
         wishes = [hook for hook in self.hooks if isinstance(hook, HiddenReward)]
         if not wishes or any(hook.paid_for != "own" for hook in wishes):
             raise ConfigError("algo.hooks needs an algos.sbc.rewards.HiddenReward with paid_for=own")
         self.n_agents, others = spec.n_agents, [hook for hook in self.hooks if hook not in wishes]
-        mixers = with_roles(spec)
-        helper = role_learner(make.learner, spec, make.agent(spec), make.mixer(mixers), others, self.device)
-        self.wisher = role_learner(make.learner, spec, make.agent(spec), make.mixer(mixers), wishes, self.device)
-        self.wisher.plays = PARTNER
+        helper = self.role(spec, make, others)
+        self.wisher = self.role(spec, make, wishes, PARTNER)
         return helper
-
-    def fields(self) -> dict[str, Field]:
-        return super().fields() | {"assign": Field((self.n_agents,), torch.int64, "episode")}
 
     def assign(self, n_envs: int, gen: Generator) -> Tensor:
         """Draw the seat of the wishing policy in each lane, long [B, n]."""
         seat = torch.randint(self.n_agents, (n_envs, 1), generator=gen, device=gen.device)
         return (torch.arange(self.n_agents, device=gen.device) == seat).long() * PARTNER
 
-    def policy(self, clock: Clock) -> Lineup:  # type: ignore[override]
-        epsilon = self.epsilon(clock.env_steps)
-        both = (self.learner, self.wisher)
-        return Lineup([EpsilonGreedy(one.agent, one.mixer, epsilon, one.last_action) for one in both], self.assign)
+    def policy(self, clock: Clock) -> Lineup:
+        return Lineup([self.play(role, clock) for role in (self.learner, self.wisher)], self.assign)
 
     def member(self, name: str) -> Policy:
-        """Return the policy that wishes, or its helper, playing greedily."""
+        """Return the policy that wishes, or its helper, as it plays without exploring."""
         found = {"wishes": self.wisher, "helper": self.learner}.get(name)
         if found is None:
             raise ConfigError(f"member '{name}' is not known; there are wishes, helper")
-        return EpsilonGreedy(found.agent, found.mixer, 0.0, found.last_action)
+        return self.play(found, Clock())
 
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
-        metrics = self.sampled_updates(replay, clock, self.learn)
-        return metrics | {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))} if metrics else {}
+        metrics = self.learnt(replay, fresh, clock, lambda batch: self.learn(batch, clock))
+        return metrics | self.schedules(clock) if metrics else {}
 
-    def learn(self, batch: EpisodeBatch) -> Metrics:
+    def learn(self, batch: EpisodeBatch, clock: Clock) -> Metrics:
         """Update both policies on the same episodes, each on its own seats."""
-        wished = {f"wishes/{name}": value for name, value in self.wisher.update(batch).items()}
-        return self.learner.update(batch) | wished
+        wished = {f"wishes/{name}": value for name, value in self.fit(self.wisher, batch, clock).items()}
+        return self.fit(self.learner, batch, clock) | wished
 
     def networks(self) -> dict[str, nn.Module]:
         return super().networks() | {f"wishes_{name}": net for name, net in self.wisher.networks().items()}
@@ -77,3 +67,11 @@ class Wishing(ValueAlgorithm):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self.wisher.load_state_dict(state["wisher"])
+
+
+class Wishing(WishingPair, ValueSeats):
+    """The pair as value learners."""
+
+
+class ActorWishing(WishingPair, ActorSeats):
+    """The pair as actors, as published."""

@@ -6,6 +6,7 @@ import itertools
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -35,3 +36,14 @@ def stacked_mlp(groups: int, sizes: list[int]) -> nn.Sequential:
             layers.append(nn.ReLU())
         layers.append(StackedLinear(groups, a, b))
     return nn.Sequential(*layers)
+
+
+def rectified(layer: nn.Module, x: Tensor) -> Tensor:
+    """Return what is positive of a linear layer's output, 0 elsewhere: x [*, a] -> [*, b].
+
+    The rows are made one dimension first: changing a view in place, as ``nn.Linear`` returns it for x of more
+    dimensions, makes autograd copy the whole gradient twice.
+    """
+    if not isinstance(layer, nn.Linear):
+        return F.relu(layer(x))
+    return F.relu(layer(x.flatten(0, -2)), inplace=True).unflatten(0, x.shape[:-1])

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from marl.core.checks import require_at_least, require_choice, require_share
 from marl.core.distributed import summed
-from marl.core.networks import StackedLinear
+from marl.core.networks import StackedLinear, rectified
 from marl.core.types import ActedOn, Carry, EnvSpec, Obs
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import best_available
@@ -65,13 +65,14 @@ class Critic(nn.Module):
         require_at_least("critic", 1, hidden_dim=hidden_dim)
         self.n_agents, self.sees, self.agent_id = spec.n_agents, sees, agent_id
         self.for_team = sees == "state" and share_parameters and not agent_id
+        self.for_each = share_parameters and not self.for_team  # one network, applied to each agent
         I = {"obs": spec.obs_dim, "state": spec.state_dim, "both": spec.obs_dim + spec.state_dim}[sees]  # noqa: E741
         sizes = [I + agent_id * spec.n_agents, hidden_dim, hidden_dim, 1]
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(sizes):
             layers += [
                 nn.Linear(a, b) if share_parameters else StackedLinear(spec.n_agents, a, b),
-                nn.ReLU(inplace=True),
+                nn.ReLU(),
             ]
         self.net = nn.Sequential(*layers[:-1])
 
@@ -88,7 +89,10 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``inputs`` to values [*, n]."""
-        v = self.net(x)
+        *hidden, last = list(self.net)[::2]  # in between stands what ``rectified`` does
+        for layer in hidden:
+            x = rectified(layer, x)
+        v = last(x)
         return v.expand(*v.shape[:-1], self.n_agents) if self.for_team else v.squeeze(-1)
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from marl.core.checks import require_at_least
-from marl.core.networks import StackedLinear
+from marl.core.networks import StackedLinear, rectified
 from marl.core.rows import Rows
 from marl.core.types import EnvSpec
 from marl.learn.gru import gru
@@ -112,7 +112,7 @@ class RecurrentAgent(nn.Module):
             return q.flatten(0, 1), h.flatten(0, 1)
         names = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
         w_x, w_h, b_x, b_h = (torch.stack([core.get_parameter(name) for core in self.gru]) for name in names)
-        h = gru(F.relu(self.fc_in(x), inplace=True), w_x, w_h, b_x, b_h, rows.start, start)
+        h = gru(rectified(self.fc_in, x), w_x, w_h, b_x, b_h, rows.start, start)
         return self.fc_out(h), h
 
 
@@ -136,5 +136,5 @@ class FeedForwardAgent(RecurrentAgent):
         return self.step(x, self.initial(*x.shape[:2]))
 
     def along(self, x: Tensor, rows: Rows, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        h = F.relu(self.fc_mid(F.relu(self.fc_in(x), inplace=True)), inplace=True)
+        h = rectified(self.fc_mid, rectified(self.fc_in, x))
         return self.fc_out(h), h

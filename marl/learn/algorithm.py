@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, nn
 
-from marl.core.protocols import LearnerHook, Replay, Reporting
+from marl.core.protocols import LearnerHook, Policy, Replay, Reporting
 from marl.core.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import Learner, ValueLearner
@@ -104,7 +104,7 @@ class ValueAlgorithm(Hooked):
         """Build the learner and its networks; algorithms with more networks override this."""
         return make.learner(spec, make.agent(spec), make.mixer(spec), self.hooks, device=self.device)
 
-    def policy(self, clock: Clock) -> EpsilonGreedy:
+    def policy(self, clock: Clock) -> Policy:
         learner = self.learner
         return EpsilonGreedy(learner.agent, learner.mixer, self.epsilon(clock.env_steps), learner.last_action)
 

@@ -8,6 +8,7 @@ piece of one episode, with one slot more to bootstrap from.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import get_args
 
 import torch
@@ -16,11 +17,11 @@ from torch import Generator, Tensor, nn
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.distributed import all_reduce_gradients, global_count, summed
 from marl.core.memory import keep_freed_memory
-from marl.core.protocols import LearnerHook, NoHook, Replay
+from marl.core.protocols import LearnerHook, NoHook, Policy, Replay
 from marl.core.rows import Rows
 from marl.core.types import ActedOn, Clock, ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.learn.actor import Act, Actor, Critic, RunningScale, initialise, log_policy
-from marl.learn.agents import RecurrentAgent
+from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.algorithm import Hooked
 from marl.learn.learner import Learner, best_available, gather_actions, make_optimizer, previous_actions
 from marl.learn.policy import LinearSchedule
@@ -77,8 +78,11 @@ class PPOLearner(Learner):
     """Learns an actor and a critic; one ``update`` makes ``epochs`` passes in ``minibatches`` steps over a batch.
 
     Minibatches are whole pieces of episodes, so that recurrent actors are unrolled as they were played.
-    ``act_on`` says at which actions probabilities are taken: what the policy chose, or what was executed.
+    ``act_on`` says at which actions probabilities are taken: what the policy chose, or what was executed. Networks
+    without memory that all agents share are given only the steps of agents that count.
     """
+
+    begins = "begin_"  # of the fields that hold what the policy remembered before a piece
 
     def __init__(
         self,
@@ -133,20 +137,35 @@ class PPOLearner(Learner):
     def inputs(self, batch: EpisodeBatch, rows: Rows) -> Tensor:
         """Return the actor's inputs [N, n, I]."""
         last = previous_actions(batch.actions if self.last_action == "executed" else batch.intended)
-        if "begin_last" in batch:
-            last[:, 0] = batch["begin_last"]
-        return self.agent.inputs(rows.of(batch.policy_obs), rows.of(last))
+        if f"{self.begins}last" in batch:
+            last[:, 0] = batch[f"{self.begins}last"]
+        return self.agent.inputs(self.known(rows, rows.of(batch.policy_obs)), rows.of(last))
+
+    def start(self, batch: EpisodeBatch) -> Tensor | None:
+        """Return the hidden states before the pieces [M, n, H]; None: episodes begin with them."""
+        return batch[f"{self.begins}h"] if f"{self.begins}h" in batch else None
+
+    # learners of some of the seats override the following two
+
+    def known(self, rows: Rows, obs: Tensor) -> Tensor:
+        """Return what the networks are told [N, n, O'] beside, or instead of, the agents' observations [N, n, O]."""
+        return obs
+
+    def counted(self, rows: Rows) -> Tensor:
+        """Return which agents' steps are learnt from, bool [N, n]."""
+        return rows["filled"][:, None].expand(-1, self.spec.n_agents)
 
     @torch.no_grad()
     def prepare(self, batch: EpisodeBatch) -> tuple[Rows, Data, Forward]:
         """Return what every epoch reads, as rows: the inputs of actor and critic, ``x`` and ``seen``, the actions and
         their ``log_p`` then, ``advantage``, ``target`` and value ``v`` then, ``filled`` and ``played`` bool [N, n] (any
-        step, and those of the living); and what hooks read."""
+        counted step, and those of the living); and what hooks read."""
         rows = self.rows(batch)
-        data = {"x": self.inputs(batch, rows), "seen": self.critic.inputs(rows["obs"], rows["state"])}
+        seen = self.critic.inputs(self.known(rows, rows["obs"]), rows["state"])
+        data = {"x": self.inputs(batch, rows), "seen": seen}
         data |= {"avail": rows["avail"], "action": rows["actions" if self.act_on == "executed" else "intended"]}
-        start = batch["begin_h"][rows.episodes] if "begin_h" in batch else None
-        logits, h = self.agent.along(data["x"], rows, start)
+        start = self.start(batch)
+        logits, h = self.agent.along(data["x"], rows, None if start is None else start[rows.episodes])
         data["action"] = data["action"].long()
         data["log_p"] = gather_actions(log_policy(logits, data["avail"]), data["action"])
         mean, deviation = self.scale.scale()
@@ -157,7 +176,7 @@ class PPOLearner(Learner):
         advantage = gae(reward, ended, filled, v, self.gamma, self.gae_lambda)
         data["advantage"] = rows.of(advantage)
         data["target"] = data["advantage"] + data["v"]
-        data["filled"] = rows["filled"][:, None].expand_as(data["v"])
+        data["filled"] = self.counted(rows)
         data["played"] = data["filled"] & rows["alive"]
         return rows, data, fwd
 
@@ -168,14 +187,14 @@ class PPOLearner(Learner):
         self.scale.update(data["target"], data["filled"])
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_share
-        start = batch["begin_h"] if "begin_h" in batch else None
-        sums: Metrics = {}
+        start, sums = self.start(batch), Metrics()
         steps = min(self.minibatches, len(batch))
+        whole = self.condensed(data) if steps == 1 else data
         for epoch in range(self.epochs):
             last = epoch == self.epochs - 1
             for chosen in torch.randperm(len(batch), generator=gen).tensor_split(steps):
-                some, own = (rows, data) if steps == 1 else self.part(rows, data, chosen)
-                metrics = self.step(some, own, start, entropy_weight)
+                some, own = (rows, whole) if steps == 1 else self.part(rows, data, chosen)
+                metrics = self.step(some, own if steps == 1 else self.condensed(own), start, entropy_weight)
                 if last:
                     sums = {name: sums.get(name, 0.0) + value / steps for name, value in metrics.items()}
         for hook in self.hooks:
@@ -188,6 +207,14 @@ class PPOLearner(Learner):
         some, index = rows.part(places.sort().values)
         index = index.to(data["v"].device, non_blocking=True)
         return some, {name: value[index] for name, value in data.items()}
+
+    def condensed(self, data: Data) -> Data:
+        """Return only the steps that count, [K, ...], where the networks can do without the others."""
+        lone = isinstance(self.agent, FeedForwardAgent) and self.agent.shared and self.critic.for_each
+        if not lone or self.device.type != "cpu":  # a GPU would wait for their number
+            return data
+        index = data["filled"].flatten().nonzero()[:, 0]
+        return {name: value.flatten(0, 1).index_select(0, index) for name, value in data.items()}
 
     def step(self, rows: Rows, own: Data, start: Tensor | None, entropy_weight: float) -> Metrics:
         """Make a gradient step on the rows ``own``; ``rows`` says how they are sequences, and ``start`` [M, n, H] holds
@@ -238,6 +265,16 @@ class PPOLearner(Learner):
         return {"agent": self.agent, "critic": self.critic, "scale": self.scale}
 
 
+@dataclass(frozen=True)
+class ActorFactories:
+    """The factories of a team of actors: networks, called with a spec, and the learner, called with
+    (spec, agent, critic, hooks, device=)."""
+
+    agent: Callable[[EnvSpec], RecurrentAgent]
+    critic: Callable[[EnvSpec], Critic]
+    learner: Callable[..., PPOLearner]
+
+
 class PPO(Hooked):
     """Learns once from each collection, and only from that (``on_policy``).
 
@@ -271,15 +308,22 @@ class PPO(Hooked):
                 raise ConfigError(
                     f"algo.hooks.{name}: {type(hook).__name__} adds a loss to values; this algorithm has none"
                 )
-        self.learner = learner(spec, agent(spec), critic(spec), self.hooks, device=device)
-        self.entropy, self.lr_share, self.how, self.gen = entropy, lr_share, act, gen
+        self.entropy, self.lr_share, self.how, self.gen, self.device = entropy, lr_share, act, gen, torch.device(device)
+        self.learner = self.make_learner(spec, ActorFactories(agent, critic, learner))
 
-    def policy(self, clock: Clock) -> Actor:
+    def make_learner(self, spec: EnvSpec, make: ActorFactories) -> PPOLearner:
+        """Build the learner and its networks; algorithms with more networks override this."""
+        return make.learner(spec, make.agent(spec), make.critic(spec), self.hooks, device=self.device)
+
+    def policy(self, clock: Clock) -> Policy:
         return Actor(self.learner.agent, self.how, self.learner.last_action)
 
     def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
         before = self.learner.updates
-        weight, share = self.entropy(clock.env_steps), self.lr_share(clock.env_steps)
-        metrics = self.learner.update(fresh.to(self.learner.device), weight, share, self.gen)
+        metrics = self.fit(self.learner, fresh.to(self.device), clock)
         clock.updates += self.learner.updates - before
         return metrics
+
+    def fit(self, learner: PPOLearner, fresh: EpisodeBatch, clock: Clock) -> Metrics:
+        """Let ``learner`` learn from ``fresh`` with the clock's weights of entropy and share of its step size."""
+        return learner.update(fresh, self.entropy(clock.env_steps), self.lr_share(clock.env_steps), self.gen)

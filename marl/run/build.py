@@ -77,20 +77,23 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def signature(target: Callable[..., Any]) -> inspect.Signature:
-    """Return a factory's signature. Where a class passes ``**rest`` to its base, its keywords replace ``rest``."""
+    """Return a factory's signature. Where a class passes ``**rest`` to the next constructor (in the order of its bases'
+    method resolution), that one's keywords replace ``rest``."""
     try:
         own = inspect.signature(target)
     except ValueError as error:  # some builtins have none
         raise ConfigError(f"{target.__module__}.{target.__qualname__} does not say which options it takes") from error
-    kept = {name: p for name, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
-    base = target.__base__ if isinstance(target, type) else None
-    if len(kept) == len(own.parameters) or base is None or base is object:
+    if not isinstance(target, type):
         return own
-    handed = signature(base).parameters
-    more = {name: p for name, p in handed.items() if p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) and name not in kept}
-    if not more:  # the base has no keywords: the class reads ``**rest`` itself
-        return own
-    return own.replace(parameters=[*kept.values(), *more.values()])
+    makers = [made for made in target.__mro__[:-1] if "__init__" in vars(made)]
+    for made in makers[1:]:
+        kept = {name: p for name, p in own.parameters.items() if p.kind is not p.VAR_KEYWORD}
+        handed = inspect.signature(made).parameters
+        more = {name: p for name, p in handed.items() if p.kind in (p.KEYWORD_ONLY, p.VAR_KEYWORD) and name not in kept}
+        if len(kept) == len(own.parameters) or not more:  # without keywords there, the class reads ``**rest`` itself
+            break
+        own = own.replace(parameters=[*kept.values(), *more.values()])
+    return own
 
 
 def _check_types(node: Any, section: str) -> None:

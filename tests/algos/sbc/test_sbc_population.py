@@ -16,7 +16,7 @@ from algos.sbc.population import BestResponse
 from algos.sbc.rewards import Fading, HiddenReward
 from algos.sbc.roles import RoleLearner
 from algos.sbc.wishing import Wishing
-from marl.core.types import ConfigError, EpisodeBatch
+from marl.core.types import Clock, ConfigError, EpisodeBatch
 from marl.learn.mixers import VDN
 from marl.learn.policy import LinearSchedule
 from tests.support.helpers import LEARNER, clock_after, make_agent, make_spec
@@ -200,7 +200,7 @@ def test_one_seat_wishes_and_its_helper_learns_from_the_true_reward() -> None:
     learnt = {}
     for wish in (0.0, 5.0):
         algo = wishing(wish)
-        metrics = algo.learn(batch)
+        metrics = algo.learn(batch, Clock())
         assert {"loss/td", "wishes/loss/td"} <= metrics.keys()
         nets = algo.networks()
         learnt[wish] = {

@@ -31,7 +31,7 @@ register_configs()
 # values for what a file leaves to the user ("???")
 GIVEN = {
     "algo=frozen": ("algo.run=runs/one",),
-    **{f"algo={name}": ("algo.runs=[runs/one]",) for name in ("fcp", "hsp", "mep")},
+    **{f"algo={name}": ("algo.runs=[runs/one]",) for name in ("fcp", "hsp", "mep", "ippo/fcp", "ippo/hsp", "ippo/mep")},
     **{f"experiment={name}_smac": ("init_from=runs/one",) for name in ("random", "rarl", "rap", "romance", "ernie")},
     **{f"demos@algo.demos={name}": ("algo=bc",) for name in choices("demos")},
     "env=gym": ("env.env=package:Name-v0", "env.episode_limit=10"),
@@ -163,7 +163,7 @@ def test_every_algorithm_composes_with_every_kind_of_environment(algo: str, env:
     name = {"iql": "NoMixer", "vdn": "VDN", "qmix": "QMix", "qplex": "QPlex"}.get(algo)
     if name is not None:
         assert cfg.algo.mixer._target_ == f"marl.learn.mixers.{name}"
-    assert cfg.run_path.startswith(f"default/{env.replace('/', '-')}/{algo}-none/")
+    assert cfg.run_path.startswith(f"default/{env.replace('/', '-')}/{algo.replace('/', '-')}-none/")
 
 
 def test_a_wrong_part_is_named_by_its_whole_key() -> None:

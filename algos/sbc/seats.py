@@ -1,0 +1,153 @@
+"""Roles of a team that learn apart: what coordination methods ask of the value learner and of actors alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from algos.sbc.actors import RoleActorLearner
+from algos.sbc.policies import ActorEgoLineup, EgoLineup, PartnerPolicy, ReadingPolicy, ValueEgoLineup
+from algos.sbc.roles import EGO, RoleLearner, with_blocked_set, with_roles
+from marl.core.protocols import LearnerHook, Policy, Replay
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
+from marl.learn.actor import Actor
+from marl.learn.algorithm import Factories, Hooked, ValueAlgorithm
+from marl.learn.policy import EpsilonGreedy
+from marl.learn.ppo import PPO, ActorFactories
+
+Draw = Callable[[int, Generator], Tensor]
+
+
+class Seats(Hooked, ABC):
+    """An algorithm whose roles learn from the seats that they play, by the field ``assign`` long [n]: policy 0 is
+    ``learner``. Methods are written on this; ``ValueSeats`` and ``ActorSeats`` say what a role is."""
+
+    n_agents: int
+    device: torch.device
+    fit: Any  # (role, batch, clock) -> Metrics, let a role learn from a batch
+
+    def fields(self) -> dict[str, Field]:
+        return super().fields() | {"assign": Field((self.n_agents,), torch.int64, "episode")}
+
+    @abstractmethod
+    def role(self, spec: EnvSpec, make: Any, hooks: Sequence[LearnerHook], plays: int = EGO, blockable: int = 0) -> Any:
+        """Make the learner of policy ``plays``; with ``blockable`` > 0 it is also told that many flags, the blocked
+        set (field ``blocked``)."""
+
+    @abstractmethod
+    def play(self, role: Any, clock: Clock) -> Any:
+        """Return the policy of a role as it is at ``clock``."""
+
+    @abstractmethod
+    def play_blocked(self, role: Any, clock: Clock, draw: Draw, *, alone: bool = False) -> Policy:
+        """Return the policy of a role that is told the sets that ``draw`` gives each episode, bool [B, n, C];
+        ``alone``: as it plays without learning."""
+
+    @abstractmethod
+    def as_partner(self, ego: Any) -> Policy:
+        """Return the ego as it plays beside itself while nobody asks it to explore."""
+
+    @abstractmethod
+    def beside(self, ego: Any, partners: Sequence[Policy], assign: Draw) -> EgoLineup:
+        """Return the lineup of the ego and its partners, which shows attacks the ego."""
+
+    @abstractmethod
+    def learnt(
+        self, replay: Replay, fresh: EpisodeBatch, clock: Clock, learn: Callable[[EpisodeBatch], Metrics]
+    ) -> Metrics:
+        """Call ``learn`` with every batch that is due; return the last metrics."""
+
+    @abstractmethod
+    def schedules(self, clock: Clock) -> Metrics:
+        """Return what the clock says of exploration."""
+
+
+class ValueSeats(Seats, ValueAlgorithm):
+    """Roles that are value learners."""
+
+    published = None  # PPO's rhythm is no value learner's
+    partner_epsilon: Sequence[float] = (0.0,)  # each episode's partners act at random with one of these probabilities
+
+    def make_learner(self, spec: EnvSpec, make: Factories) -> RoleLearner:
+        return self.role(spec, make, self.hooks)
+
+    def role(
+        self, spec: EnvSpec, make: Factories, hooks: Sequence[LearnerHook], plays: int = EGO, blockable: int = 0
+    ) -> RoleLearner:
+        spec = with_blocked_set(spec, blockable) if blockable else spec
+        made = make.learner(spec, make.agent(spec), make.mixer(with_roles(spec)), hooks, device=self.device)
+        if not isinstance(made, RoleLearner):
+            raise ConfigError(f"algo.learner is {type(made).__name__}; it must be algos.sbc.roles.RoleLearner")
+        made.plays, made.sees_blocked_set = plays, blockable > 0
+        return made
+
+    def play(self, role: RoleLearner, clock: Clock) -> EpsilonGreedy:
+        return EpsilonGreedy(role.agent, role.mixer, self.epsilon(clock.env_steps), role.last_action)
+
+    def play_blocked(self, role: RoleLearner, clock: Clock, draw: Draw, *, alone: bool = False) -> Policy:
+        epsilon = 0.0 if alone else self.epsilon(clock.env_steps)
+        return PartnerPolicy(role, draw, epsilon, [0.0] if alone else self.partner_epsilon)
+
+    def as_partner(self, ego: EpsilonGreedy) -> Policy:
+        return ego
+
+    def beside(self, ego: EpsilonGreedy, partners: Sequence[Policy], assign: Draw) -> ValueEgoLineup:
+        return ValueEgoLineup(ego, partners, assign)
+
+    def learnt(
+        self, replay: Replay, fresh: EpisodeBatch, clock: Clock, learn: Callable[[EpisodeBatch], Metrics]
+    ) -> Metrics:
+        return self.sampled_updates(replay, clock, learn)
+
+    def fit(self, learner: RoleLearner, fresh: EpisodeBatch, clock: Clock) -> Metrics:
+        return learner.update(fresh)
+
+    def schedules(self, clock: Clock) -> Metrics:
+        return {"train/epsilon": torch.tensor(self.epsilon(clock.env_steps))}
+
+
+class ActorSeats(Seats, PPO):
+    """Roles that are actors, each with a critic of its own. Partners draw from their policies."""
+
+    roles: Sequence[RoleActorLearner] = ()  # all that were made
+
+    def make_learner(self, spec: EnvSpec, make: ActorFactories) -> RoleActorLearner:
+        return self.role(spec, make, self.hooks)
+
+    def role(
+        self, spec: EnvSpec, make: ActorFactories, hooks: Sequence[LearnerHook], plays: int = EGO, blockable: int = 0
+    ) -> RoleActorLearner:
+        spec = with_blocked_set(spec, blockable) if blockable else spec
+        made = make.learner(spec, make.agent(spec), make.critic(spec), hooks, device=self.device)
+        if not isinstance(made, RoleActorLearner):
+            raise ConfigError(f"algo.learner is {type(made).__name__}; it must be algos.sbc.actors.RoleActorLearner")
+        made.take(plays, sees_blocked_set=blockable > 0)
+        self.roles = [*self.roles, made]
+        return made
+
+    def play(self, role: RoleActorLearner, clock: Clock) -> Actor:
+        return Actor(role.agent, self.how, role.last_action)
+
+    def play_blocked(self, role: RoleActorLearner, clock: Clock, draw: Draw, *, alone: bool = False) -> Policy:
+        return ReadingPolicy(self.play(role, clock), draw)
+
+    def as_partner(self, ego: Actor) -> Policy:
+        return Actor(ego.agent, "sample", ego.last_action)
+
+    def beside(self, ego: Actor, partners: Sequence[Policy], assign: Draw) -> ActorEgoLineup:
+        return ActorEgoLineup(ego, partners, assign)
+
+    def learnt(
+        self, replay: Replay, fresh: EpisodeBatch, clock: Clock, learn: Callable[[EpisodeBatch], Metrics]
+    ) -> Metrics:
+        before = sum(role.updates for role in self.roles)
+        metrics = learn(fresh.to(self.device))
+        clock.updates += sum(role.updates for role in self.roles) - before
+        return metrics
+
+    def schedules(self, clock: Clock) -> Metrics:
+        return {}
