@@ -16,7 +16,7 @@ from envs.kernels.lanes import LANE, Outputs, allocate_outputs, begin_episode, e
 from envs.overcooked import layout, spec
 from envs.overcooked.cooking import play
 from envs.overcooked.layout import COUNTER, FLOOR
-from envs.overcooked.observe import draw_planes, mark, update_planes, write_features, write_state
+from envs.overcooked.observe import draw_planes, mark, update_planes, write_beside, write_features, write_state
 from envs.overcooked.pieces import Cook, Item
 from envs.overcooked.records import (
     DELIVERY,
@@ -35,7 +35,7 @@ from envs.overcooked.render import draw
 from marl.core.checks import require_at_least, require_choice
 from marl.core.types import Blockable, ConfigError, Obs
 
-OBSERVATIONS = ("lossless", "features")
+OBSERVATIONS = ("lossless", "features", "features_and_state")
 WAYS = "NSEW"
 
 
@@ -46,6 +46,8 @@ def observe_lane(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None
     else:
         write_features(rules, kitchens, out, b)
     write_state(rules, kitchens, out, b)
+    if not rules.planes:
+        write_beside(out, b)
 
 
 @rule
@@ -80,6 +82,8 @@ def step_lane(rules: Rules, kitchens: Kitchens, out: Outputs, actions: np.ndarra
     else:
         write_features(rules, kitchens, out, b)
     write_state(rules, kitchens, out, b)
+    if not rules.planes:
+        write_beside(out, b)
 
 
 KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
@@ -95,7 +99,8 @@ class Overcooked(LaneGame):
     an episode; it truncates.
 
     ``obs`` "lossless": planes of shape [width, height, 26], flattened; "features": the 96 features of the two nearest
-    pots, which cover counters only with ``counter_features``. State: names in ``spec.state_names``.
+    pots, which cover counters only with ``counter_features``; "features_and_state": these, and behind them all of the
+    state but the time. State: names in ``spec.state_names``.
 
     ``Step.info``: "won", a soup was delivered; "events" bool [B, 2, 25], names in ``event_names``; "shaped" f32 [B, 2],
     the bonuses ``potting_bonus``, ``dish_bonus`` (a useful one) and ``soup_bonus`` (out of the pot), never part of the
@@ -133,7 +138,9 @@ class Overcooked(LaneGame):
         happened = np.zeros((n_envs, 2, len(EVENTS)), np.bool_)
         info = {"events": happened, "shaped": board.shaped, "cell": board.cell, "station": board.station}
         families = {"cells": Blockable("cell", self.floor()), "stations": Blockable("station", self.stations())}
-        described = replace(spec.build_spec(self.layout, rules), info_names=tuple(info), blockable=families)
+        described = replace(
+            spec.build_spec(self.layout, rules, obs == OBSERVATIONS[2]), info_names=tuple(info), blockable=families
+        )
         out = Outputs(**allocate_outputs(described, n_envs), events=happened)
         super().__init__(described, rules, KERNELS, board, out, info, n_envs, seed)
 

@@ -231,3 +231,11 @@ def write_state(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None:
         write_item(state, d, thing.item, thing.onions, thing.tomatoes)
         d += SHELF_STATE
     state[d] = kitchens.lanes[b].t / rules.limit
+
+
+@rule
+def write_beside(out: Outputs, b: int) -> None:
+    """Write the state, except the time, behind each player's features, where there is room for it."""
+    for i in range(out.obs.shape[1]):
+        for d in range(FEATURES, out.obs.shape[2]):
+            out.obs[b, i, d] = out.state[b, d - FEATURES]

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from envs.overcooked.layout import COUNTER, DISHES, FAR, ONIONS, PLAYERS, POT, SERVE, TOMATOES, Layout
-from envs.overcooked.observe import FEATURES, OWN, PLANES, TERRAIN
+from envs.overcooked.observe import FEATURES, OWN, PLANES, PLAYER_STATE, TERRAIN
 from envs.overcooked.records import ACTIONS, FULL, ITEMS, STAY, Rules
 from marl.core.types import ConfigError, EnvSpec
 
@@ -115,16 +115,18 @@ def name_features(layout: Layout, cook_time: int) -> list[tuple[str, float, floa
     return [*both, *way("other"), ("own x", 0, x), ("own y", 0, y)]
 
 
-def build_spec(layout: Layout, rules: Rules) -> EnvSpec:
-    """Return the spec. ``about`` covers a player's place and direction and, among the features, its distances to
-    everything. Planes show held items like items on counters, so these are about no one."""
+def build_spec(layout: Layout, rules: Rules, beside: bool) -> EnvSpec:
+    """Return the spec; ``beside``: the state stands behind the features. ``about`` covers a player's place and
+    direction and, among the features, its distances to everything. Planes show held items like items on counters, so
+    these are about no one."""
     state = name_state(layout)
+    more = state[:-1] if beside else []  # all but the time
     if rules.planes:
         places = [(x, y) for x in range(layout.width) for y in range(layout.height)]
         highest = dict.fromkeys(range(16, 20), float(FULL)) | {20: float(rules.cook_time)}
         table = [(f"{plane} at {x},{y}", 0.0, highest.get(k, 1.0)) for x, y in places for k, plane in enumerate(PLANES)]
     else:
-        table = name_features(layout, rules.cook_time)
+        table = name_features(layout, rules.cook_time) + [(name, 0.0, 1.0) for name in more]
     names, low, high = zip(*table, strict=True)
     O = len(names)  # noqa: E741
     about = torch.zeros(PLAYERS, PLAYERS, O, dtype=torch.bool)
@@ -133,10 +135,13 @@ def build_spec(layout: Layout, rules: Rules) -> EnvSpec:
         own = (plane == 0) | ((plane >= 2) & (plane < 6))
         other = (plane == 1) | ((plane >= 6) & (plane < TERRAIN))
     else:
-        d = torch.arange(FEATURES)
-        own, other = (d < OWN) | (d >= 2 * OWN + 2), (d >= OWN) & (d < 2 * OWN + 2)
+        d = torch.arange(O)
+        last = (d >= 2 * OWN + 2) & (d < FEATURES)
+        own, other = (d < OWN) | last, (d >= OWN) & (d < 2 * OWN + 2)
     for i in range(PLAYERS):
         about[i, i], about[i, 1 - i] = own, other
+        for j in range(PLAYERS * beside):
+            about[i, j, FEATURES + j * PLAYER_STATE : FEATURES + (j + 1) * PLAYER_STATE] = True
     return EnvSpec(
         PLAYERS, len(ACTIONS), O, len(state), rules.limit, torch.tensor(low, dtype=torch.float32),
         torch.tensor(high, dtype=torch.float32), idle_action=STAY, about=about, obs_names=names,

@@ -39,7 +39,7 @@ def happened(env: Overcooked, step: Step, who: int = 0) -> set[str]:
 
 
 @pytest.mark.parametrize("layout", ["cramped_room", "forced_coordination"])
-@pytest.mark.parametrize("obs", ["lossless", "features"])
+@pytest.mark.parametrize("obs", ["lossless", "features", "features_and_state"])
 def test_contract(layout: str, obs: str) -> None:
     check_env(lambda n, s: kitchen(n, s, layout=layout, obs=obs, episode_limit=45, auto_cook=obs == "features"))
 
@@ -257,7 +257,10 @@ def test_any_kitchen_as_text() -> None:
         (lambda: kitchen(grid="XXPXX/O 12O/X1  X/XDXSX"), "player 1 must be there once, but is there 2 times"),
         (lambda: kitchen(grid="XXXXX/O  2O/X1  X/XDXSX"), "there must be a tile P"),
         (lambda: kitchen(grid="XXPXX/X  2X/X1  X/XDXSX"), "there must be a tile O or T"),
-        (lambda: kitchen(obs="pixels"), "obs=pixels is not known; choose one of lossless, features"),
+        (
+            lambda: kitchen(obs="pixels"),
+            "obs=pixels is not known; choose one of lossless, features, features_and_state",
+        ),
         (lambda: kitchen(orders=[[2, 2]]), r"orders are \[onions, tomatoes\], together 1..3, got \[2, 2\]"),
         (lambda: kitchen(orders=[]), "orders must name at least one soup"),
         (lambda: kitchen(cook_time=0), "cook_time=0 must be at least 1"),

@@ -87,6 +87,23 @@ def test_features_cover_counters_on_demand() -> None:
         assert [seen[f"own free counter d{axis}"] for axis in "xy"] == ([0, -2] if counters else [0, 0])
 
 
+def test_the_state_stands_beside_the_features_on_demand() -> None:
+    """All but the time, which people cannot see either; player 1's entries are about player 1 for both."""
+    cooks, things = (Cook(1, 2, "S"), Cook(3, 1, "N", SOUP)), {(3, 0): SOUP, (0, 2): ONION}
+    plain = set_up(*cooks, things, obs="features", counter_features=True)
+    env = set_up(*cooks, things, obs="features_and_state", counter_features=True)
+    seen, names = env._obs.obs[0], env.spec.obs_names
+    assert torch.equal(seen[:, :96], plain._obs.obs[0]) and names[:96] == plain.spec.obs_names
+    assert torch.equal(seen[:, 96:], env._obs.state[0, :-1].expand(2, -1)) and names[96:] == env.spec.state_names[:-1]
+    step = play(env, [S, STAY], [E, STAY])
+    assert torch.equal(step.next.obs[0, :, 96:], step.next.state[0, :-1].expand(2, -1)), "after steps too"
+    about = env.spec.about
+    assert about is not None and torch.equal(about[..., :96], plain.spec.about)
+    for j in (0, 1):
+        told = [name for name, flag in zip(names, about[0, j] & about[1, j], strict=True) if flag]
+        assert [name for name in told if not name.startswith(f"player {j}")] == [] and len(told) == 12
+
+
 @pytest.mark.parametrize(("first", "way"), [(0, [-1, -2]), (1, [1, -2])])
 def test_of_two_equally_near_things_the_older_is_the_nearest(first: int, way: list[int]) -> None:
     """Soups on (1, 0) and (3, 0), both two actions away from (2, 2)."""
