@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from algos.shared.trained import load_team
 from marl.core.protocols import Policy, Replay
 from marl.core.types import Carry, Clock, EnvSpec, EpisodeBatch, Field, Metrics, Obs
+from marl.run.teams import load_team
 
 
 class Frozen:

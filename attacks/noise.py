@@ -5,15 +5,17 @@ They are the baselines of attacks that choose their features or their direction.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Generator, Tensor
 
 from attacks.base import ObservationAttack, View, choose_k
-from marl.core.checks import require_positive, require_share
+from marl.core.checks import require_choice, require_positive, require_share
 from marl.core.protocols import Policy
 from marl.core.types import EnvSpec
+
+Shape = Literal["uniform", "gaussian"]
 
 
 class RandomMask(ObservationAttack):
@@ -42,14 +44,21 @@ class RandomMask(ObservationAttack):
 
 
 class Noise(ObservationAttack):
-    """Adds uniform noise within ``epsilon`` to every feature: the ball of FGSM without its direction."""
+    """Adds noise to every feature: uniform within ``epsilon``, the ball of FGSM without its direction, or ``gaussian``
+    with the deviation ``epsilon``."""
 
     in_hand = ("budget.spent", "lots", "hit")
 
-    def __init__(self, spec: EnvSpec, device: torch.device | str, *, epsilon: float, **when: Any) -> None:
+    def __init__(
+        self, spec: EnvSpec, device: torch.device | str, *, epsilon: float, shape: Shape = "uniform", **when: Any
+    ) -> None:
         super().__init__(spec, device, **when)
         require_positive("attack", epsilon=epsilon)
-        self.epsilon = epsilon
+        require_choice("attack", get_args(Shape), shape=shape)
+        self.size, self.shape = epsilon, shape
+        self.epsilon = epsilon if shape == "uniform" else None  # radius of the ball, where there is one
 
     def disturb(self, view: View) -> Tensor:
-        return view.obs.obs + self.epsilon * (2 * self.uniform(*view.obs.obs.shape[1:]) - 1)
+        if self.shape == "gaussian":
+            return view.obs.obs + self.size * self.normal(*view.obs.obs.shape[1:])
+        return view.obs.obs + self.size * (2 * self.uniform(*view.obs.obs.shape[1:]) - 1)

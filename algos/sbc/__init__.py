@@ -5,7 +5,7 @@ from algos.sbc.algorithm import SBC, ActorSBC
 from algos.sbc.e3t import E3T, ActorE3T
 from algos.sbc.mep import ActorDiverse, Diverse
 from algos.sbc.population import ActorBestResponse, BestResponse
-from algos.sbc.rewards import Fading, HiddenReward, Unblocked
+from algos.sbc.rewards import Against, Fading, HiddenReward, Unblocked
 from algos.sbc.roles import RoleLearner
 from algos.sbc.sets import BlockedSets
 from algos.sbc.table import Tables
@@ -19,6 +19,7 @@ __all__ = [
     "ActorE3T",
     "ActorSBC",
     "ActorWishing",
+    "Against",
     "BestResponse",
     "BlockedSets",
     "Diverse",

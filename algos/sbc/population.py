@@ -19,7 +19,6 @@ from algos.sbc.ego import Ego, require_shares
 from algos.sbc.policies import NoisyPolicy
 from algos.sbc.roles import EGO, PARTNER, draw_partners
 from algos.sbc.seats import ActorSeats, ValueSeats
-from algos.shared.trained import load_team
 from marl.core.checks import require_at_least, require_choice, require_share
 from marl.core.protocols import MultiPolicy, Policy, Replay
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics
@@ -27,6 +26,7 @@ from marl.learn.actor import Act
 from marl.learn.scripted import RandomPlay
 from marl.run.build import call
 from marl.run.folders import nearest_steps, trained_runs
+from marl.run.teams import load_team
 
 
 def load_members(

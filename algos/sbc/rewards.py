@@ -99,6 +99,16 @@ class HiddenReward(NoHook):
         self.weight, self.team_weight = state["weight"].cpu(), float(state["team_weight"])
 
 
+class Against(NoHook):
+    """Pays the reward with its sign turned round: a best response to a team then learns to harm it."""
+
+    def __init__(self, spec: EnvSpec) -> None:
+        pass
+
+    def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor:
+        return -2.0 * batch.reward[:, :-1, None]  # hooks add to the reward
+
+
 class Unblocked(NoHook):
     """Logs the game's own return where blocked states lower the reward (``envs.wrappers.StateBlock``), as
     ``reward/unblocked_return``, the mean over the newest episodes. Training stays as it is."""

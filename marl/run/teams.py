@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Generator
 
 from marl.core.checks import require_choice
 from marl.core.config import pick_device, plain
@@ -166,8 +167,38 @@ def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, s
         algo = call(make_algo, "algo", spec, device, streams["replay"])
     clock = restore(algo, run_dir, pick_checkpoint(run_dir, opens["checkpoint"]))
     member = opens.get("member")
-    if member is None:
-        return algo.policy(clock)
+    return algo.policy(clock) if member is None else member_of(algo, member, run_dir)
+
+
+def member_of(algo: Algorithm, member: str | int, run: Path) -> Policy:
+    """Return another policy than its team that an algorithm trains; raise ConfigError where it trains none."""
     if not isinstance(algo, MultiPolicy):
-        raise ConfigError(f"{run_dir} has no member {member}: {type(algo).__name__} trains one team only")
-    return algo.member(member)
+        raise ConfigError(f"{run} has no member {member}: {type(algo).__name__} trains one team only")
+    return algo.member(str(member))
+
+
+def load_team(
+    run: Path,
+    key: str,
+    spec: EnvSpec,
+    device: torch.device | str,
+    gen: Generator,
+    step: int | None = None,
+    act: Act | None = None,
+) -> tuple[Algorithm, Clock]:
+    """Return the algorithm of the run folder ``run`` as it was at ``step`` (None: its newest checkpoint), and the clock
+    of that checkpoint. Raise ConfigError, which calls the folder ``key``, where there is no such run or checkpoint, and
+    where the team does not fit ``spec``. Actors play as ``act`` says (None: as their run tests them)."""
+    algo = read_team(run, key).algo
+    algo = with_act(algo, act, run) if "act" in algo else algo
+    team: Algorithm = call(factory(algo, "algo"), "algo", spec, device, gen)
+    return team, restore(team, run, pick_checkpoint(run, step, key))
+
+
+def run_policy(
+    spec: EnvSpec, device: torch.device | str, *, run: str, step: int | None, member: str | int | None, act: Act | None
+) -> Policy:
+    """Return the team of the run folder ``run``, as it plays without exploring, or the policy ``member`` of its
+    algorithm. Raise ConfigError as ``load_team`` does, and for a member that it does not have."""
+    team, clock = load_team(Path(run), "policy.run", spec, device, Generator(device), step, act)
+    return team.policy(clock) if member is None else member_of(team, member, Path(run))

@@ -1,0 +1,53 @@
+"""Delayed actions: what a team chose some steps ago is executed now, one of the disturbances of Robust-Gymnasium."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from attacks.base import ActionAttack, View, choose_k, require_agents
+from marl.core.checks import require_at_least
+from marl.core.protocols import Policy
+from marl.core.types import EnvSpec
+
+NOTHING = -1  # chosen so long ago
+
+
+class Delay(ActionAttack):
+    """The actions of ``agents`` agents, drawn for each episode (null: all), are executed ``steps`` steps late.
+
+    Before the first arrives, and where one is no longer available, the agent does nothing (``EnvSpec.idle_action``); in
+    games without such an action, what it chose just now. Without budget left it is on time.
+    """
+
+    in_hand = ("budget.spent", "late", "queue")
+
+    def __init__(
+        self, spec: EnvSpec, device: torch.device | str, *, steps: int, agents: int | None, **budget: Any
+    ) -> None:
+        super().__init__(spec, device, **budget)
+        require_at_least("attack", 1, steps=steps)
+        require_agents(agents, spec)
+        self.steps, self.agents = steps, spec.n_agents if agents is None else agents
+
+    def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
+        super().begin(n_envs, victim, gen)
+        n = self.spec.n_agents
+        u = self.uniform(n)
+        self.late = choose_k(u, torch.ones_like(u, dtype=torch.bool), self.agents)  # [B, n]
+        self.queue = torch.full((n_envs, self.steps, n), NOTHING, device=self.device)  # the oldest first
+
+    def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
+        due = self.queue[:, 0]
+        self.queue = torch.cat([self.queue[:, 1:], intended[:, None]], 1)
+        idle = intended if self.spec.idle_action is None else torch.full_like(intended, self.spec.idle_action)
+        idle = torch.where(self.available(view, idle), idle, intended)
+        there = (due != NOTHING) & self.available(view, due.clamp(min=0))
+        return self.late, torch.where(there, due, idle)
+
+    @staticmethod
+    def available(view: View, actions: Tensor) -> Tensor:
+        """Return whether ``actions`` long [B, n] may be played now."""
+        return view.obs.avail.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
