@@ -32,6 +32,17 @@ class Score:
         return self.win_rate if name == "win_rate" else self.returns
 
 
+@dataclass(frozen=True)
+class Every:
+    """The share of episodes won in all of ``columns``, which begin the same episodes. ``luck``: what it would be at
+    least, and at most, if no attack had changed anything: the share won without attack to the power of the number of
+    columns, where every replay draws anew whether it is won, and that share itself, where replays are alike."""
+
+    share: Interval
+    columns: tuple[str, ...]
+    luck: tuple[float, float]
+
+
 Cells = dict[str, "Score | str"]  # by column; a text says why there is no score
 
 
@@ -47,6 +58,7 @@ class Row:
     cells: Cells
     source: dict[str, Any] | None = None
     leads: dict[str, Interval] = field(default_factory=dict)
+    every: Every | None = None  # none where there are fewer than two columns, or a method's runs differ in theirs
 
     def worst(self, metric: str, baseline: str | None) -> str | None:
         """Return the column with the least of the metric, leaving the baseline aside."""
@@ -85,6 +97,32 @@ def score_run(results: Results, natural: Results | None, metric: str) -> Score:
         rate_interval(results["won"]), mean_interval(returns), spread, float(results["length"].mean()),
         float(results["hits"].mean()), float(results["hit_actions"].mean()), drop,
     )  # fmt: skip
+
+
+def won_every(results: dict[str, Results | str], baseline: str | None) -> Every | None:
+    """Return the share of one run's episodes that it won in every column that was measured."""
+    found = {name: value["won"].astype(bool) for name, value in results.items() if not isinstance(value, str)}
+    natural = found.get(baseline) if baseline is not None else None
+    if natural is None or len(found) < 2:
+        return None
+    won = np.logical_and.reduce(list(found.values()))
+    share = float(natural.mean())
+    return Every(rate_interval(won.astype(float)), tuple(found), (share ** len(found), share))
+
+
+def every_together(groups: list[list[Every | None]]) -> Every | None:
+    """Return that of a method from those of its runs, by task; a single run keeps its own. None where not all runs were
+    measured in the same columns: then it could lie above the weakest of them."""
+    found = [one for runs in groups for one in runs if one is not None]
+    if len(found) < sum(map(len, groups)) or len({one.columns for one in found}) != 1:
+        return None
+    if len(found) == 1:
+        return found[0]
+    parts = [np.array([one.share.mean for one in runs if one is not None]) for runs in groups]
+    least, most = (
+        float(np.mean([np.mean([one.luck[k] for one in runs if one is not None]) for runs in groups])) for k in (0, 1)
+    )
+    return Every(over_seeds(parts, limits("win_rate")), found[0].columns, (least, most))
 
 
 def over_seeds(groups: list[np.ndarray], possible: Limits) -> Interval:
@@ -145,7 +183,8 @@ def score_rows(
             name: value if isinstance(value, str) else score_run(value, natural, metric)
             for name, value in results.items()
         }
-        runs.append(Row("run", entrant.task, entrant.label, (entrant.seed,), scores, entrant.source))
+        every = won_every(results, baseline)
+        runs.append(Row("run", entrant.task, entrant.label, (entrant.seed,), scores, entrant.source, every=every))
     methods: dict[str, dict[str, list[Row]]] = {}
     for row in runs:
         methods.setdefault(row.label, {}).setdefault(row.task, []).append(row)
@@ -168,7 +207,8 @@ def _together(level: Literal["method", "tasks"], task: str, label: str, groups: 
         missing = [row.cells[name] for rows, found in zip(groups, scores, strict=True) if not found for row in rows]
         cells[name] = missing[0] if missing else combine(scores, metric)
     seeds = sorted({seed for rows in groups for row in rows for seed in row.seeds})
-    return Row(level, task, label, tuple(seeds), cells)
+    every = every_together([[row.every for row in rows] for rows in groups])
+    return Row(level, task, label, tuple(seeds), cells, every=every)
 
 
 def pick_versus(versus: str | None, entrants: list[Entrant]) -> str | None:

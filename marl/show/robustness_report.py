@@ -13,11 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from marl.core.intervals import Interval
-from marl.measure.robustness_scores import Matrix, Row, Score
+from marl.measure.robustness_scores import Every, Matrix, Row, Score
 from marl.show import tables
+from marl.show.bars import draw_bars
 from marl.show.heatmap import draw
 
 AGENT_WIDTH, COLUMN_WIDTH = 40, 26  # characters
+EVERY = "every"  # won in every column
 CSV_COLUMNS = (
     "level", "task", "agent", "seeds", "column", "possible", "why", "episodes", "win_rate", "win_low", "win_high",
     "return", "return_std", "return_low", "return_high", "length", "attacked_steps", "attacked_actions", "drop",
@@ -38,6 +40,12 @@ def _score_dict(score: Score) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _every_dict(every: Every | None) -> dict[str, Any] | None:
+    if every is None:
+        return None
+    return {**every.share.as_dict(), "columns": list(every.columns), "by_luck": list(every.luck)}
+
+
 def document(matrix: Matrix) -> dict[str, Any]:
     """Return everything, for JSON."""
     rows = []
@@ -48,7 +56,7 @@ def document(matrix: Matrix) -> dict[str, Any]:
         }
         rows.append(
             {"level": row.level, "task": row.task, "agent": row.label, "seeds": list(row.seeds), "source": row.source,
-             "worst": row.worst(matrix.metric, matrix.baseline), "cells": cells,
+             "worst": row.worst(matrix.metric, matrix.baseline), "every": _every_dict(row.every), "cells": cells,
              **({"leads": {name: lead.as_dict() for name, lead in row.leads.items()}} if row.leads else {})}
         )  # fmt: skip
     return {
@@ -71,6 +79,10 @@ def csv_text(matrix: Matrix) -> str:
             if name in row.leads:
                 line |= {"lead": row.leads[name].mean, **_bounds("lead", row.leads[name])}
             lines.append(line)
+        if row.every is not None:
+            line = {"level": row.level, "task": row.task, "agent": row.label, "seeds": " ".join(map(str, row.seeds))}
+            line |= {"column": EVERY, "possible": True, "worst": False, "episodes": matrix.episodes}
+            lines.append(line | {"win_rate": row.every.share.mean, **_bounds("win", row.every.share)})
     return tables.csv_text(CSV_COLUMNS, lines)
 
 
@@ -106,6 +118,19 @@ def _cell_text(name: str, row: Row, matrix: Matrix, notes: list[str]) -> Text:
     return Text("\n".join(lines), "bold" if name == row.worst(matrix.metric, matrix.baseline) else "")
 
 
+def _has_every(matrix: Matrix) -> bool:
+    """Return whether there is a share won under every attack to be shown: it is about wins."""
+    return matrix.metric == "win_rate" and any(row.every is not None for row in matrix.rows)
+
+
+def _every_text(row: Row) -> Text:
+    if row.every is None:
+        return Text("-")
+    lines = tables.interval_lines(row.every.share)
+    least, most = row.every.luck
+    return Text(" ".join(lines) if row.level == "run" else "\n".join([*lines, f"by luck {least:.2f} to {most:.2f}"]))
+
+
 def _row_name(row: Row) -> Text:
     if row.level == "run":
         return Text(f"  seed {row.seeds[0]}", "dim")
@@ -119,19 +144,21 @@ def table(matrix: Matrix) -> tuple[Table, list[str]]:
     made = Table(title=f"{matrix.name}: {matrix.metric.replace('_', ' ')} over {matrix.episodes} episodes a cell{over}")
     notes: list[str] = []
     made.add_column("agent", overflow="fold", max_width=AGENT_WIDTH)
-    for title in (*matrix.columns, "worst"):
+    together = [EVERY] if _has_every(matrix) else []
+    for title in (*matrix.columns, "worst", *together):
         made.add_column(title)
     for row in matrix.rows:
         if row.level == "run" and _runs_of(row, matrix) == 1:
             continue
         cells = [_cell_text(name, row, matrix, notes) for name in matrix.columns]
-        made.add_row(_row_name(row), *cells, row.worst(matrix.metric, matrix.baseline) or "-")
+        cells += [Text(row.worst(matrix.metric, matrix.baseline) or "-"), *(_every_text(row) for _ in together)]
+        made.add_row(_row_name(row), *cells)
     return made, [f"({k + 1}) {note}" for k, note in enumerate(notes)]
 
 
 def show(matrix: Matrix) -> None:
     """Print the table; where no terminal limits its width, as wide as it is."""
-    console = tables.wide_console(AGENT_WIDTH + COLUMN_WIDTH * (len(matrix.columns) + 1))
+    console = tables.wide_console(AGENT_WIDTH + COLUMN_WIDTH * (len(matrix.columns) + 2))
     made, notes = table(matrix)
     console.print(made)
     for note in notes:
@@ -145,8 +172,9 @@ def _runs_of(row: Row, matrix: Matrix) -> int:
 def heatmap(matrix: Matrix, path: Path) -> Path:
     """Draw methods (and their means over tasks) by columns, coloured by the metric; grey where there is no score."""
     rows = [row for row in matrix.rows if row.level != "run"]
-    values = np.full((len(rows), len(matrix.columns)), np.nan)
-    why: list[list[str | None]] = [[None] * len(matrix.columns) for _ in rows]
+    titles = [*matrix.columns, *([EVERY] if _has_every(matrix) else [])]
+    values = np.full((len(rows), len(titles)), np.nan)
+    why: list[list[str | None]] = [[None] * len(titles) for _ in rows]
     heavy = set()
     for i, row in enumerate(rows):
         for j, name in enumerate(matrix.columns):
@@ -157,12 +185,28 @@ def heatmap(matrix: Matrix, path: Path) -> Path:
                 why[i][j] = cell.partition(":")[0]
             if name == row.worst(matrix.metric, matrix.baseline):
                 heavy.add((i, j))
+        if len(titles) > len(matrix.columns):
+            values[i, -1] = math.nan if row.every is None else row.every.share.mean
+            why[i][-1] = "-"
     low, high = tables.colour_ends(values, matrix.metric)
     names = [f"{fill(row.label, 34)}\n{'mean of tasks' if row.level == 'tasks' else row.task}" for row in rows]
     return draw(
-        path, values, names, matrix.columns, label=matrix.metric.replace("_", " "), low=low, high=high, why=why,
+        path, values, names, titles, label=matrix.metric.replace("_", " "), low=low, high=high, why=why,
         heavy=heavy,
     )  # fmt: skip
+
+
+def bars(matrix: Matrix, path: Path) -> Path:
+    """Draw for every method, in each task, the win rate without attack, under the weakest column, and in all of them,
+    with their intervals."""
+    groups, names = [], []
+    for row in matrix.rows:
+        weakest = row.cells.get(row.worst("win_rate", matrix.baseline) or "")
+        natural = row.cells.get(matrix.baseline or "")
+        if row.level == "method" and isinstance(natural, Score) and isinstance(weakest, Score) and row.every:
+            groups.append([natural.win_rate, weakest.win_rate, row.every.share])
+            names.append(f"{fill(row.label, 20)}\n{row.task}")
+    return draw_bars(path, names, [matrix.baseline or "", "weakest column", "all columns"], groups, label="win rate")
 
 
 def tensorboard(matrix: Matrix, folder: Path) -> None:
@@ -178,6 +222,8 @@ def tensorboard(matrix: Matrix, folder: Path) -> None:
                 scalars[f"robustness/{column}/return"] = cell.returns.mean
                 if cell.drop is not None:
                     scalars[f"robustness/{column}/drop"] = cell.drop.mean
+        if row.every is not None:
+            scalars[f"robustness/{EVERY}/win_rate"] = row.every.share.mean
         step = int((row.source or {}).get("env_steps", 0))
         runs[f"{row.task} {row.label} seed{row.seeds[0]}"] = (step, scalars)
     tables.write_scalars(folder, runs)
@@ -187,6 +233,8 @@ def write(matrix: Matrix, folder: Path) -> Path:
     """Write everything but the table into ``folder``."""
     tables.write_files(folder, {"matrix.csv": csv_text(matrix), "matrix.json": json.dumps(document(matrix), indent=1)})
     heatmap(matrix, folder / "matrix.png")
+    if _has_every(matrix):
+        bars(matrix, folder / "bars.png")
     tensorboard(matrix, folder / "tensorboard")
     return folder
 

@@ -27,14 +27,18 @@ def test_files_hold_the_matrix(tmp_path: Path) -> None:
     rows, _ = measured(entrants, [NATURAL, TRIP, column("peek", fake("Peek"))], setting(tmp_path))
     write(matrix(rows), tmp_path / "out")
     left = {path.name for path in (tmp_path / "out").iterdir()}
-    assert left == {"matrix.csv", "matrix.json", "matrix.png", "tensorboard"}
+    assert left == {"matrix.csv", "matrix.json", "matrix.png", "bars.png", "tensorboard"}
     found = json.loads((tmp_path / "out" / "matrix.json").read_text())
     assert (found["commit"], found["metric"], found["complete"]) == ("c0ffee", "win_rate", True)
     assert [row["level"] for row in found["rows"]] == ["method", "run", "run"] and found["rows"][0]["seeds"] == [0, 1]
     assert found["rows"][1]["cells"]["trip"]["win_rate"]["mean"] == 0.5 and found["rows"][1]["worst"] == "trip"
     assert found["rows"][0]["cells"]["trip"]["win_rate"]["n"] == 2
     lines = list(csv.DictReader((tmp_path / "out" / "matrix.csv").read_text().splitlines()))
-    assert len(lines) == 9
+    assert len(lines) == 9 + 3, "and a line for what each row wins in every column"
+    (last,) = [one for one in lines if (one["level"], one["seeds"], one["column"]) == ("run", "0", "every")]
+    told = found["rows"][1]["every"]
+    assert float(last["win_rate"]) == told["mean"] <= 0.5 and told["columns"] == ["natural", "trip"]
+    assert told["by_luck"] == [1.0, 1.0]
     (line,) = [one for one in lines if (one["level"], one["seeds"], one["column"]) == ("run", "0", "trip")]
     assert (line["win_rate"], line["return"], line["attacked_steps"], line["drop"]) == ("0.5", "6.0", "0.5", "0.5")
     assert float(line["win_low"]) == pytest.approx(0.18762, abs=1e-5) and line["worst"] == "True"

@@ -1,0 +1,37 @@
+"""Groups of bars with their intervals, as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from marl.core.intervals import Interval
+from marl.run.files import save_figure
+
+WIDTH = 0.26  # of a bar, in units of the distance between groups
+
+
+def draw_bars(path: Path, names: list[str], titles: list[str], groups: list[list[Interval]], *, label: str) -> Path:
+    """Draw a group of bars for each name, a bar for each title, and write the picture to ``path``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(5.0, 1.2 + 1.3 * len(names)), 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    places = np.arange(len(names))
+    for k, title in enumerate(titles):
+        bars = [group[k] for group in groups]
+        means = np.array([bar.mean for bar in bars])
+        ends = np.array([[bar.low, bar.high] for bar in bars]).clip(0.0, 1.0).T.reshape(2, -1)
+        at = places + (k - (len(titles) - 1) / 2) * WIDTH
+        ax.bar(at, means, 0.9 * WIDTH, label=title)
+        ax.errorbar(at, means, np.abs(ends - means), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
+    ax.set_xticks(places, names, fontsize=8)
+    ax.set_ylim(0.0, 1.02)
+    ax.set_ylabel(label)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper center", ncols=len(titles), frameon=False)
+    save_figure(figure, path, 120)
+    return path
