@@ -21,6 +21,7 @@ from marl.run.folders import identify, names, pick_checkpoint, read_config, refu
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]  # plain, resolved configuration
+RUN_POLICY = "marl.run.teams.run_policy"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,19 @@ def from_run(
         )  # fmt: skip
     except KeyError as error:
         raise ConfigError(f"{folder} is damaged: it does not say its {error}") from error
+
+
+def by_content(tree: Any) -> Any:
+    """Return a configuration for the key of a cell: files and runs from which policies within it are read count by
+    their content, at any depth. Raise ConfigError for a run that is not there."""
+    if not isinstance(tree, dict):
+        return tree
+    found = {key: by_content(value) for key, value in tree.items()}
+    if tree.get("_target_") == RUN_POLICY:
+        found["run"] = from_run(Path(str(tree.get("run"))), None, None, None, tree.get("step")).content
+    elif isinstance(tree.get("path"), str) and Path(tree["path"]).is_file():
+        found["path"] = checkpoint.digest(Path(tree["path"]))
+    return found
 
 
 def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "runs") -> list[Entrant]:

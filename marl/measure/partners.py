@@ -10,8 +10,7 @@ from omegaconf import DictConfig
 
 from marl.core.config import resolved
 from marl.core.types import ConfigError
-from marl.measure.entrants import Entrant, Tree, entries, from_run, from_runs
-from marl.run import checkpoint
+from marl.measure.entrants import Entrant, Tree, by_content, entries, from_run, from_runs
 from marl.run.build import check_call, factory
 from marl.run.folders import nearest_steps, trained_runs
 
@@ -86,11 +85,9 @@ def scripted(name: str, policy: Tree, section: str, env: Tree, task: str) -> Ent
         raise ConfigError(f"{section}.policies.{name} has no _target_; give +policy@{section}.policies.{name}=NAME")
     tree = resolved(DictConfig(policy))
     check_call(factory(DictConfig(tree), f"{section}.policies.{name}"), f"{section}.policies.{name}", None, None)
-    content = dict(tree)
-    if tree.get("path") is not None:
-        if not Path(tree["path"]).is_file():
-            raise ConfigError(f"{section}.policies.{name}.path={tree['path']} is not a file")
-        content["path"] = checkpoint.digest(Path(tree["path"]))
+    if tree.get("path") is not None and not Path(tree["path"]).is_file():
+        raise ConfigError(f"{section}.policies.{name}.path={tree['path']} is not a file")
+    content = by_content(tree)
     opens = {"run": None, "policy": tree, "checkpoint": None}
     return Entrant(task, name, 0, {"policy": tree["_target_"]}, opens, content, env)
 

@@ -24,7 +24,7 @@ from marl.core.seeding import derive
 from marl.core.types import ConfigError
 from marl.measure import matrix
 from marl.measure.beforehand import ANY_GAME, Games, check_players, make_attack, why_impossible
-from marl.measure.entrants import Entrant, Tree, acting, from_runs, imported, same_game
+from marl.measure.entrants import Entrant, Tree, acting, by_content, from_runs, imported, same_game
 from marl.measure.fitting import fit_attack, load_fit
 from marl.measure.matrix import Episodes, Tell
 from marl.measure.robustness_scores import Matrix, add_leads, pick_versus, score_rows
@@ -216,7 +216,7 @@ def plan_fit(entrant: Entrant, column: Column, setting: Setting, references: lis
         target = found[0]
     team = team_config(target, column, setting, derive(setting.seed, "fit") & 0x7FFFFFFF)
     content = {
-        "victim": target.content, "attack": column.attack, "env": team["env"], "seed": setting.seed,
+        "victim": target.content, "attack": by_content(column.attack), "env": team["env"], "seed": setting.seed,
         "n_envs": setting.fit_envs, "replay": setting.fit_replay,
     }  # fmt: skip
     key = matrix.content_key(content)
@@ -233,8 +233,8 @@ def plan_cell(entrant: Entrant, column: Column, setting: Setting, references: li
     except ConfigError as error:
         why = str(error)
     content = {
-        "victim": entrant.content, "attack": column.attack, "env": team["env"], "fit": fit.key if fit else None,
-        "episodes": setting.episodes, "n_envs": setting.lanes, "seed": setting.seed,
+        "victim": entrant.content, "attack": by_content(column.attack), "env": team["env"],
+        "fit": fit.key if fit else None, "episodes": setting.episodes, "n_envs": setting.lanes, "seed": setting.seed,
     }  # fmt: skip
     key = matrix.content_key(content)
     title = f"{entrant.name} under {column.name}"

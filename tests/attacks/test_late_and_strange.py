@@ -14,8 +14,10 @@ from attacks.noise import Noise
 from attacks.random import RandomActions
 from attacks.recovery import Recovery
 from attacks.traitor import Traitor
+from marl.core.config import plain
 from marl.core.protocols import View, attacks_within
 from marl.core.types import ConfigError, EnvSpec, Obs
+from marl.measure.entrants import by_content
 from marl.run.evaluate import evaluate
 from marl.run.teams import load_trained, run_policy
 from marl.run.trainer import fit
@@ -149,6 +151,11 @@ def test_what_learns_to_harm_a_team_can_be_its_traitor(tmp_path: Path) -> None:
     found = evaluate(parts.env, parts.algo.policy(clock), parts.attack, parts.fields, episodes=4, policy_gen=gens[0],
                      attack_gen=gens[1], device=parts.device)  # fmt: skip
     assert int(found["hits"].sum()) > 0
+    key = by_content({"attack": plain(attack)})
+    fit(compose_train(tmp_path, *against, *TINY, "train.total_steps=480"), tmp_path / "foe")
+    assert by_content({"attack": plain(attack)}) != key, "a cell is measured again when the traitor has learnt more"
+    with pytest.raises(ConfigError, match="run=nowhere is not a run folder"):
+        by_content({"policy": {"_target_": "marl.run.teams.run_policy", "run": "nowhere"}})
     with pytest.raises(ConfigError, match="has no member 3: "):
         run_policy(parts.spec, "cpu", run=str(tmp_path / "team"), step=None, member=3, act=None)
     parts.env.close()

@@ -59,7 +59,9 @@ CASES = {
     "bench env=nope": "env=nope does not exist; there are foraging",
     "robustness runs=team suite=papre": "suite=papre does not exist; did you mean paper?",
     "robustness runs=team suite=QUICK": "suite=QUICK does not exist; did you mean quick?",
-    "robustness runs=team suite=null": "suite=null names no option of suite; choose one of ensemble, ibal, paper, quick",
+    "robustness runs=team suite=null": (
+        "suite=null names no option of suite; choose one of ensemble, ibal, paper, quick"
+    ),
     "robustness runs=team study=ROBUST_SMALL": "study=ROBUST_SMALL does not exist; did you mean robust_small",
     "robustness runs=team study=nope": "study=nope does not exist; there are battle_scripts, ibal_small",
     "robustness runs=team +attack@suite.columns.more.attack=nope": "attack=nope does not exist; did you mean none",
