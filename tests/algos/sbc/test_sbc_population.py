@@ -215,7 +215,7 @@ def test_the_two_policies_of_hsp_can_be_played_and_saved() -> None:
     batch = role_batch(SPEC, 6)
     batch.data["assign"] = first.assign(6, torch.Generator().manual_seed(0))
     batch.data["cell"][:] = 1
-    first.learn(batch)
+    first.learn(batch, Clock())
     second.load_state_dict(first.state_dict())
     for name in ("wishes", "helper"):
         mine, other = (algo.member(name).agent.parameters() for algo in (first, second))  # type: ignore[attr-defined]
