@@ -27,6 +27,10 @@ class LaneStreams:
             self.episode[mask] = 0
         self.episode[mask] += 1
 
+    def redraw(self, seed: int) -> None:
+        """Draw the rest of the episodes in hand from the numbers of another seed."""
+        self.key[:] = lane_keys(len(self.key), seed)
+
     def draw(self, counter: int | np.ndarray) -> np.ndarray:
         """Return uint64 [B], one number per lane for this ``counter`` of the current episode (a scalar or [B])."""
         with np.errstate(over="ignore"):

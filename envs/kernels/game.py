@@ -75,6 +75,15 @@ class LaneGame:
         self._kernels.reset(self._rules, self._board, self._out, where, word, seed is not None)
         return self._obs
 
+    def redraw(self, seed: int) -> None:
+        """Draw the rest of the episodes that ``reset`` has begun from streams of their own."""
+        seed_lanes(self._board.lanes, np.uint64(seed % 2**64))
+        self._dealt = self._board.lanes["rng"].copy()
+
+    def has_drawn(self) -> bool:
+        """Return whether any lane has drawn since ``redraw``."""
+        return bool((self._board.lanes["rng"] != self._dealt).any())
+
     def step(self, actions: Tensor) -> Step:
         """Play the joint actions long [B, n]. ValueError names the first that is not available."""
         if not self._started:

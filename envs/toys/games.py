@@ -16,7 +16,7 @@ from torch import Tensor
 
 from envs.base import refuse_unavailable
 from envs.streams import LaneStreams
-from envs.toys.midway import Midway
+from envs.toys.midway import Midway, Settled
 from marl.core.checks import require_at_least, require_within
 from marl.core.types import ConfigError, EnvSpec, Obs, Step
 
@@ -44,7 +44,7 @@ def read_payoff(payoff: str | Sequence[Any]) -> Tensor:
     return table
 
 
-class KStepMatrixGame(Midway):
+class KStepMatrixGame(Settled, Midway):
     """A chain of ``steps`` matrix games; the joint action ``advance`` leads to the next stage, any other ends it.
 
     Stages before the last pay ``payoff``, the last one pays ``final`` and always ends the episode; both have one axis
@@ -151,7 +151,7 @@ class MatrixGame(KStepMatrixGame):
         super().__init__(table, table, [0] * axes, 1, n_envs=n_envs, seed=seed)
 
 
-class Corridor(Midway):
+class Corridor(Settled, Midway):
     """``n_agents`` walk a row of ``length`` cells and must press together at its right end.
 
     Agents start in cells 0..``spread``-1, drawn per lane and episode. When every agent presses at once the episode is

@@ -1,4 +1,4 @@
-"""Saving small games in the middle of episodes."""
+"""What small games share: saving them in the middle of episodes, and drawing nothing in it."""
 
 from __future__ import annotations
 
@@ -22,3 +22,13 @@ class Midway:
         for name in self.in_hand:
             setattr(self, name, state[name].clone())
         return self._observe()
+
+
+class Settled:
+    """A game that draws nothing once an episode has begun: with other random numbers it would be the same."""
+
+    def redraw(self, seed: int) -> None:
+        return None
+
+    def has_drawn(self) -> bool:
+        return False

@@ -76,6 +76,13 @@ class Posts(Midway):
         self.running[mask], self.over[mask] = True, False
         return self._observe()
 
+    def redraw(self, seed: int) -> None:
+        """Draw the noise of the steps to come from other random numbers."""
+        self.streams.redraw(seed)
+
+    def has_drawn(self) -> bool:
+        return self.noise > 0
+
     def step(self, actions: Tensor) -> Step:
         refuse_unavailable(actions, self._avail(), self.running, self.spec.action_names)
         was_running = self.running

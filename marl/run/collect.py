@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from marl.core.protocols import Attack, Policy, VectorEnv, View
 from marl.core.types import EpisodeBatch, Field, GameError, Obs, Step
 from marl.run.incoming import Incoming
-from marl.run.rollout import Terms, compiled_form, roll
+from marl.run.rollout import Terms, begin, compiled_form, roll
 
 ATTEMPTS = 5  # to play a round of episodes in which no game dies
 
@@ -77,6 +77,7 @@ def collect(
     device: torch.device | str,
     watch: Watcher | None = None,
     seed: int | None = None,
+    redraw: int | None = None,
     compiled: bool = True,
 ) -> EpisodeBatch:
     """Play one episode per lane; return them as a batch on the environment's device, cut to the longest episode.
@@ -85,11 +86,12 @@ def collect(
     ``policy.act``, ``attack.perturb_actions`` and the environment's ``info_names`` give under these names. ``attacked``
     bool [B] marks the lanes that the attack may touch. The attack also perturbs the observation after a lane's last
     step, from which values are bootstrapped. ``device`` is the policy's device. ``watch`` is called before every step.
-    A ``seed`` restarts the lanes' random streams. ``compiled`` false takes the general loop in any case. Episodes that
+    A ``seed`` restarts the lanes' random streams, and ``redraw`` is the seed of what the game draws once the episodes
+    have begun (None: the streams go on). ``compiled`` false takes the general loop in any case. Episodes that
     the environment has lost (``info["lost"]``) are left out: the batch may be small, or empty. Raises GameError where
     the game breaks its contract.
     """
-    terms = Terms(explore, attacked, policy_gen, attack_gen, seed)
+    terms = Terms(explore, attacked, policy_gen, attack_gen, seed, redraw)
     batch = empty_batch(fields, env.n_envs, env.spec.episode_limit, env.device)
     form = compiled_form(env, policy, attack, fields) if compiled and watch is None else None
     if form is None:
@@ -109,7 +111,7 @@ def _in_lockstep(
     attacked = terms.attacked.to(device)
     carry = policy.begin(B, terms.policy_gen)
     attack.begin(B, policy, terms.attack_gen)
-    incoming, now = Incoming(env), env.reset(terms.seed)
+    incoming, now = Incoming(env), begin(env, terms)
     incoming.observation(0, now)
     for t in range(limit):
         _store_observation(batch, t, now)

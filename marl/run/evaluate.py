@@ -45,6 +45,7 @@ def evaluate(
     on_round: Callable[[int], None] | None = None,
     watch: Watcher | None = None,
     seed: int | None = None,
+    replay: int = 0,
     results: Results = episode_results,
 ) -> dict[str, np.ndarray]:
     """Play greedily; return what ``results`` says of each episode, as arrays [episodes]: by default ``return``,
@@ -52,12 +53,14 @@ def evaluate(
 
     Lanes play in lockstep rounds of one whole episode each, and the last round is cut by lane number, so that short
     episodes are not counted more often. ``on_round`` gets the number of finished episodes. With a ``seed`` every round
-    starts from a seed of its own, so that episode k begins alike for every policy and attack. Raises ConfigError.
+    starts from a seed of its own, so that episode k begins alike for every policy and attack. A ``replay`` numbered
+    from 1 has the same beginnings, and other random numbers of the game from there. Raises ConfigError.
     """
     require_at_least("", 1, episodes=episodes)
     rounds: list[dict[str, Tensor]] = []
     everyone = torch.ones(env.n_envs, dtype=torch.bool)
     for i in range(math.ceil(episodes / env.n_envs)):
+        start = None if seed is None else derive(seed, f"round {i}") & 0x7FFFFFFF
         batch = collect_whole(
             env,
             policy,
@@ -69,7 +72,8 @@ def evaluate(
             attack_gen=attack_gen,
             device=device,
             watch=watch,
-            seed=None if seed is None else derive(seed, f"round {i}") & 0x7FFFFFFF,
+            seed=start,
+            redraw=None if start is None or replay == 0 else derive(start, f"replay {replay}"),
         )
         rounds.append(results(batch))
         if on_round is not None:

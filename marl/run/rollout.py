@@ -7,7 +7,7 @@ itself counts, since a subclass, or a wrapper that passes attributes on, may do 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from marl.core.protocols import Attack, Policy, VectorEnv
 from marl.core.rolling import NOTHING, Choice, Harm, Rolling
-from marl.core.types import EpisodeBatch, Field, core_fields
+from marl.core.types import ConfigError, EpisodeBatch, Field, Obs, core_fields
 
 
 class Terms(NamedTuple):
@@ -26,6 +26,26 @@ class Terms(NamedTuple):
     policy_gen: Generator
     attack_gen: Generator
     seed: int | None
+    redraw: int | None
+
+
+@runtime_checkable
+class Redrawing(Protocol):
+    """A game in which episodes that have begun can go on with other random numbers than they began with."""
+
+    def redraw(self, seed: int) -> None: ...  # after ``reset``: what is still to be drawn comes from this seed
+
+    def has_drawn(self) -> bool: ...  # since then, whether or not it has changed anything
+
+
+def begin(env: VectorEnv, terms: Terms) -> Obs:
+    """Begin an episode in every lane. Raise ConfigError where the game cannot draw the rest of it anew."""
+    now = env.reset(terms.seed)
+    if terms.redraw is not None:
+        if not isinstance(env, Redrawing):
+            raise ConfigError(f"{type(env).__name__} cannot play an episode again with other random numbers")
+        env.redraw(terms.redraw)
+    return now
 
 
 class Form(NamedTuple):
@@ -68,7 +88,7 @@ def roll(form: Form, env: VectorEnv, batch: EpisodeBatch, terms: Terms) -> Episo
     """Play one episode per lane into the zeros of ``batch``; return it cut to the longest. See ``collect``."""
     epsilon = float(form.epsilon) if terms.explore else 0.0
     choice = Choice(epsilon, word(terms.policy_gen) if epsilon > 0 else np.uint64(0), form.executed)
-    env.reset(terms.seed)
+    begin(env, terms)
     batch.attacked[:] = terms.attacked
     if form.harm.kind == NOTHING:
         touched, harm_seed = torch.zeros_like(batch.attacked), np.uint64(0)
