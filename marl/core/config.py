@@ -170,6 +170,7 @@ class RobustnessConfig:
     jobs: int = 1
     metric: str = MISSING
     versus: str | None = None
+    luck: bool = True
     fit: FitSection = field(default_factory=FitSection)
     fit_on: Any = None
     out: str = MISSING

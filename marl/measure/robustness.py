@@ -22,14 +22,13 @@ from marl.core.config import flatten, plain, resolved
 from marl.core.protocols import Fitting, attacks_within
 from marl.core.seeding import derive
 from marl.core.types import ConfigError
-from marl.measure import matrix
+from marl.measure import matrix, replays
 from marl.measure.beforehand import ANY_GAME, Games, check_players, make_attack, why_impossible
 from marl.measure.entrants import Entrant, Tree, acting, by_content, from_runs, imported, same_game
 from marl.measure.fitting import fit_attack, load_fit
-from marl.measure.matrix import Episodes, Tell
-from marl.measure.robustness_scores import Matrix, add_leads, pick_versus, score_rows
+from marl.measure.matrix import Episodes, Results, Tell
+from marl.measure.robustness_scores import SHARES, Matrix, add_leads, pick_versus, score_rows
 from marl.run.build import check_call, factory
-from marl.run.evaluate import evaluate
 from marl.run.files import save_tensors, write_atomic
 from marl.run.resume import git_commit
 from marl.run.teams import open_team, with_options
@@ -94,7 +93,8 @@ class Fit:
 
 @dataclass(frozen=True)
 class Cell:
-    """An entrant under an attack, and the file that keeps its episodes. ``why``: it is known not to be possible."""
+    """An entrant under an attack, and the file that keeps its episodes. ``why``: it is known not to be possible.
+    ``replay``: 0, or the number of the replay that it is of the same episodes (``marl.measure.replays``)."""
 
     title: str
     key: str
@@ -103,6 +103,7 @@ class Cell:
     fit: Fit | None
     setting: Setting
     why: str | None = None
+    replay: int = 0
 
     @property
     def needs(self) -> Fit | None:
@@ -114,7 +115,6 @@ class Cell:
 
     def play(self, tell: Tell) -> Episodes:
         """Return per-episode values. Raise ConfigError where the attack and the team do not go together."""
-        episodes = self.setting.episodes
         team = open_team(OmegaConf.create(self.team), self.setting.lanes)
         with closing(team.env):
             if self.fit is not None:
@@ -123,11 +123,8 @@ class Cell:
                 if isinstance(attack, Fitting) and attack.needs_fit:
                     which = type(attack).__name__ + (f" ({name})" if name else "")
                     raise ConfigError(f"{which} must be fitted first: its column needs fit=victim")
-            results = evaluate(
-                team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
-                attack_gen=team.streams["eval_attack"], device=team.device,
-                on_round=lambda done: tell(done / episodes), seed=derive(self.setting.seed, "robustness"),
-            )  # fmt: skip
+            seed = derive(self.setting.seed, "robustness")
+            results = replays.play(team, self.setting.episodes, seed, self.replay, tell)
         return {name: values.tolist() for name, values in results.items()}
 
 
@@ -148,6 +145,8 @@ def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Colu
     if not columns:
         raise ConfigError("the suite has no columns")
     baseline = tree.get("baseline")
+    for name in {*names} & {*SHARES}:
+        raise ConfigError(f"suite.columns.{name}: reports have a column of that name; choose another one")
     if baseline is not None and baseline not in names:
         raise ConfigError(f"suite.baseline={baseline} is not a column; there are {', '.join(names)}")
     return columns, baseline
@@ -282,7 +281,13 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
     outcome = matrix.measure(every, cfg.jobs)
     names = [column.name for column in columns]
     found = [{name: matrix.read_cell(cell, outcome) for name, cell in zip(names, cells, strict=True)} for cells in plan]
-    rows = score_rows(entrants, found, baseline, cfg.metric)
+    again: list[list[Results | str]] | None = None
+    complete = outcome.complete
+    if cfg.luck and cfg.metric == "win_rate" and baseline is not None and baseline in names:
+        natural = [cells[names.index(baseline)] for cells in plan]
+        again, more, complete = replays.measure(natural, found, baseline, cfg.jobs, more=complete)
+        every += more
+    rows = score_rows(entrants, found, baseline, cfg.metric, again)
     if versus is not None:
         rows = add_leads(rows, versus, cfg.metric)
     about = matrix.provenance(every, setting) | {
@@ -290,7 +295,7 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
         "fits": sorted({cell.fit.title for cell in every if cell.fit is not None}),
         "physics": {one.task: matrix.physics_of(one.env) for one in entrants},
     }
-    return Matrix(suite_name, rows, names, baseline, cfg.metric, cfg.episodes, outcome.complete, about, versus)
+    return Matrix(suite_name, rows, names, baseline, cfg.metric, cfg.episodes, complete, about, versus)
 
 
 def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: bool) -> None:

@@ -13,6 +13,8 @@ from marl.core.types import ConfigError
 from marl.measure.entrants import Entrant
 from marl.measure.matrix import METRICS, Results
 
+SHARES = ("every", "every_by_luck")  # what reports call the shares won in every column, and in every replay
+
 
 @dataclass(frozen=True)
 class Score:
@@ -43,6 +45,17 @@ class Every:
     luck: tuple[float, float]
 
 
+@dataclass(frozen=True)
+class Replayed:
+    """The share of the baseline's episodes that were won then and in ``replays`` replays without attack: together as
+    many plays as ``Every`` has columns. ``alike``: nothing is drawn after episodes have begun, and all replays are
+    equal."""
+
+    share: Interval
+    replays: int
+    alike: bool
+
+
 Cells = dict[str, "Score | str"]  # by column; a text says why there is no score
 
 
@@ -59,6 +72,7 @@ class Row:
     source: dict[str, Any] | None = None
     leads: dict[str, Interval] = field(default_factory=dict)
     every: Every | None = None  # none where there are fewer than two columns, or a method's runs differ in theirs
+    by_luck: Replayed | str | None = None  # a text says why there is none; None where it was not asked for, or no every
 
     def worst(self, metric: str, baseline: str | None) -> str | None:
         """Return the column with the least of the metric, leaving the baseline aside."""
@@ -108,6 +122,36 @@ def won_every(results: dict[str, Results | str], baseline: str | None) -> Every 
     won = np.logical_and.reduce(list(found.values()))
     share = float(natural.mean())
     return Every(rate_interval(won.astype(float)), tuple(found), (share ** len(found), share))
+
+
+def won_again(natural: Results | str | None, replays: list[Results | str], columns: int) -> Replayed | str:
+    """Return the share of one run's episodes that it won without attack and in every replay, as many plays as
+    ``columns``. Where nothing was drawn in the first replay, that one stands for all."""
+    plays = [natural, *replays]
+    for one in plays:
+        if isinstance(one, str):
+            return one
+    found = [one for one in plays if isinstance(one, dict)]
+    alike = len(found) > 1 and not found[1]["chance"].any()
+    if len(found) != columns and not alike:
+        return "not measured yet"
+    won = np.logical_and.reduce([one["won"].astype(bool) for one in found])
+    return Replayed(rate_interval(won.astype(float)), columns - 1, alike)
+
+
+def luck_together(groups: list[list[Replayed | str | None]]) -> Replayed | str | None:
+    """Return the share won in every replay of a method from those of its runs, by task, where all of them have one."""
+    found = [one for runs in groups for one in runs]
+    if len(found) == 1:
+        return found[0]
+    for one in found:
+        if not isinstance(one, Replayed):
+            return one
+    known = [[one for one in runs if isinstance(one, Replayed)] for runs in groups]
+    parts = [np.array([one.share.mean for one in runs]) for runs in known]
+    first = known[0][0]
+    alike = all(one.alike for runs in known for one in runs)
+    return Replayed(over_seeds(parts, limits("win_rate")), first.replays, alike)
 
 
 def every_together(groups: list[list[Every | None]]) -> Every | None:
@@ -168,15 +212,20 @@ def combine(tasks: list[list[Score]], metric: str) -> Score:
 
 
 def score_rows(
-    entrants: list[Entrant], cells: list[dict[str, Results | str]], baseline: str | None, metric: str
+    entrants: list[Entrant],
+    cells: list[dict[str, Results | str]],
+    baseline: str | None,
+    metric: str,
+    replays: list[list[Results | str]] | None = None,
 ) -> list[Row]:
     """Return rows of runs, of methods (each before its runs) and, where a method plays several tasks, of methods over
     tasks.
 
-    ``cells`` holds for every entrant its columns' results, or why there are none.
+    ``cells`` holds for every entrant its columns' results, or why there are none; ``replays`` likewise those of its
+    replays without attack, where these were asked for.
     """
     runs = []
-    for entrant, results in zip(entrants, cells, strict=True):
+    for k, (entrant, results) in enumerate(zip(entrants, cells, strict=True)):
         found = results.get(baseline) if baseline is not None else None
         natural = found if isinstance(found, dict) else None
         scores: Cells = {
@@ -184,7 +233,9 @@ def score_rows(
             for name, value in results.items()
         }
         every = won_every(results, baseline)
-        runs.append(Row("run", entrant.task, entrant.label, (entrant.seed,), scores, entrant.source, every=every))
+        luck = None if replays is None or every is None else won_again(natural, replays[k], len(every.columns))
+        row = Row("run", entrant.task, entrant.label, (entrant.seed,), scores, entrant.source)
+        runs.append(replace(row, every=every, by_luck=luck))
     methods: dict[str, dict[str, list[Row]]] = {}
     for row in runs:
         methods.setdefault(row.label, {}).setdefault(row.task, []).append(row)
@@ -208,7 +259,8 @@ def _together(level: Literal["method", "tasks"], task: str, label: str, groups: 
         cells[name] = missing[0] if missing else combine(scores, metric)
     seeds = sorted({seed for rows in groups for row in rows for seed in row.seeds})
     every = every_together([[row.every for row in rows] for rows in groups])
-    return Row(level, task, label, tuple(seeds), cells, every=every)
+    luck = None if every is None else luck_together([[row.by_luck for row in rows] for rows in groups])
+    return Row(level, task, label, tuple(seeds), cells, every=every, by_luck=luck)
 
 
 def pick_versus(versus: str | None, entrants: list[Entrant]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,18 @@ from marl.run.files import save_figure
 WIDTH = 0.26  # of a bar, in units of the distance between groups
 
 
-def draw_bars(path: Path, names: list[str], titles: list[str], groups: list[list[Interval]], *, label: str) -> Path:
-    """Draw a group of bars for each name, a bar for each title, and write the picture to ``path``."""
+def draw_bars(
+    path: Path,
+    names: list[str],
+    titles: list[str],
+    groups: list[list[Interval]],
+    *,
+    label: str,
+    marks: Sequence[float] = (),
+    mark: str = "",
+) -> Path:
+    """Draw a group of bars for each name, a bar for each title, and write the picture to ``path``. ``marks``, called
+    ``mark``, are lines across the last bar of each group; nan draws none."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -28,10 +39,13 @@ def draw_bars(path: Path, names: list[str], titles: list[str], groups: list[list
         at = places + (k - (len(titles) - 1) / 2) * WIDTH
         ax.bar(at, means, 0.9 * WIDTH, label=title)
         ax.errorbar(at, means, np.abs(ends - means), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
+    if np.isfinite(marks).any():
+        at = places + (len(titles) - 1) / 2 * WIDTH
+        ax.hlines(marks, at - WIDTH / 2, at + WIDTH / 2, colors="black", linestyles="dashed", linewidth=1.4, label=mark)
     ax.set_xticks(places, names, fontsize=8)
     ax.set_ylim(0.0, 1.02)
     ax.set_ylabel(label)
     ax.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside upper center", ncols=len(titles), frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     save_figure(figure, path, 120)
     return path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
 
@@ -26,10 +26,12 @@ def draw(
     why: Sequence[Sequence[str | None]],
     heavy: Collection[tuple[int, int]] = (),
     lines: Sequence[int] = (),
+    below: Mapping[tuple[int, int], str] | None = None,
 ) -> Path:
     """Draw ``values`` [rows, columns], nan where ``why`` says what is written instead. ``low`` and ``high`` are the
-    ends of the colours, ``heavy`` cells are in bold, ``lines`` are drawn between groups: left of these columns. More
-    than ``DENSE`` rows or columns leave no room for the words and numbers in the cells."""
+    ends of the colours, ``heavy`` cells are in bold, ``lines`` are drawn between groups: left of these columns,
+    ``below`` is what stands below some numbers. More than ``DENSE`` rows or columns leave no room for what is in the
+    cells."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -45,7 +47,11 @@ def draw(
         bright = known and values[i, j] > (low + high) / 2
         text = f"{values[i, j]:.2f}" if known else fill(why[i][j] or "", 8)
         weight, colour = "bold" if (i, j) in heavy else "normal", "black" if bright or not known else "white"
-        axis.text(j, i, text, ha="center", va="center", fontsize=8, color=colour, fontweight=weight)
+        more = (below or {}).get((i, j))
+        at = i if more is None else i - 0.14
+        axis.text(j, at, text, ha="center", va="center", fontsize=8, color=colour, fontweight=weight)
+        if more is not None:
+            axis.text(j, i + 0.2, more, ha="center", va="center", fontsize=7, color=colour)
     for column in lines:
         axis.axvline(column - 0.5, color="white", linewidth=3)
     if dense:

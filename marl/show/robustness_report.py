@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from marl.core.intervals import Interval
-from marl.measure.robustness_scores import Every, Matrix, Row, Score
+from marl.measure.robustness_scores import SHARES, Every, Matrix, Replayed, Row, Score
 from marl.show import tables
 from marl.show.bars import draw_bars
 from marl.show.heatmap import draw
 
 AGENT_WIDTH, COLUMN_WIDTH = 40, 26  # characters
-EVERY = "every"  # won in every column
+EVERY, BY_LUCK = SHARES  # won in every column, and in as many plays without attack
 CSV_COLUMNS = (
     "level", "task", "agent", "seeds", "column", "possible", "why", "episodes", "win_rate", "win_low", "win_high",
     "return", "return_std", "return_low", "return_high", "length", "attacked_steps", "attacked_actions", "drop",
@@ -46,6 +46,14 @@ def _every_dict(every: Every | None) -> dict[str, Any] | None:
     return {**every.share.as_dict(), "columns": list(every.columns), "by_luck": list(every.luck)}
 
 
+def _luck_dict(luck: Replayed | str | None) -> dict[str, Any] | None:
+    if luck is None:
+        return None
+    if isinstance(luck, str):
+        return {"possible": False, "why": luck}
+    return {"possible": True, **luck.share.as_dict(), "replays": luck.replays, "alike": luck.alike}
+
+
 def document(matrix: Matrix) -> dict[str, Any]:
     """Return everything, for JSON."""
     rows = []
@@ -56,7 +64,8 @@ def document(matrix: Matrix) -> dict[str, Any]:
         }
         rows.append(
             {"level": row.level, "task": row.task, "agent": row.label, "seeds": list(row.seeds), "source": row.source,
-             "worst": row.worst(matrix.metric, matrix.baseline), "every": _every_dict(row.every), "cells": cells,
+             "worst": row.worst(matrix.metric, matrix.baseline), EVERY: _every_dict(row.every),
+             BY_LUCK: _luck_dict(row.by_luck), "cells": cells,
              **({"leads": {name: lead.as_dict() for name, lead in row.leads.items()}} if row.leads else {})}
         )  # fmt: skip
     return {
@@ -79,10 +88,14 @@ def csv_text(matrix: Matrix) -> str:
             if name in row.leads:
                 line |= {"lead": row.leads[name].mean, **_bounds("lead", row.leads[name])}
             lines.append(line)
-        if row.every is not None:
+        for name, share in ((EVERY, row.every), (BY_LUCK, row.by_luck)):
             line = {"level": row.level, "task": row.task, "agent": row.label, "seeds": " ".join(map(str, row.seeds))}
-            line |= {"column": EVERY, "possible": True, "worst": False, "episodes": matrix.episodes}
-            lines.append(line | {"win_rate": row.every.share.mean, **_bounds("win", row.every.share)})
+            line |= {"column": name, "possible": not isinstance(share, str), "worst": False}
+            if isinstance(share, str):
+                lines.append(line | {"why": share})
+            elif share is not None:
+                line |= {"episodes": matrix.episodes, "win_rate": share.share.mean, **_bounds("win", share.share)}
+                lines.append(line)
     return tables.csv_text(CSV_COLUMNS, lines)
 
 
@@ -97,12 +110,17 @@ def _csv_score(score: Score, episodes: int) -> dict[str, Any]:
     return line | ({"drop": score.drop.mean, **_bounds("drop", score.drop)} if score.drop else {})
 
 
+def _note(why: str, notes: list[str]) -> str:
+    """Return the number in brackets that a reason has below the table."""
+    if why not in notes:
+        notes.append(why)
+    return f"({notes.index(why) + 1})"
+
+
 def _cell_text(name: str, row: Row, matrix: Matrix, notes: list[str]) -> Text:
     cell = row.cells[name]
     if isinstance(cell, str):
-        if cell not in notes:
-            notes.append(cell)
-        return Text(f"{cell.partition(':')[0]} ({notes.index(cell) + 1})", "dim")
+        return Text(f"{cell.partition(':')[0]} {_note(cell, notes)}", "dim")
     lines = tables.interval_lines(cell.metric(matrix.metric))
     if row.level == "run":
         lines = [" ".join(lines)]
@@ -123,12 +141,19 @@ def _has_every(matrix: Matrix) -> bool:
     return matrix.metric == "win_rate" and any(row.every is not None for row in matrix.rows)
 
 
-def _every_text(row: Row) -> Text:
+def _every_text(row: Row, notes: list[str]) -> Text:
     if row.every is None:
         return Text("-")
     lines = tables.interval_lines(row.every.share)
-    least, most = row.every.luck
-    return Text(" ".join(lines) if row.level == "run" else "\n".join([*lines, f"by luck {least:.2f} to {most:.2f}"]))
+    if row.level == "run":
+        return Text(" ".join(lines))
+    if isinstance(row.by_luck, Replayed):
+        share, *bounds = tables.interval_lines(row.by_luck.share)
+        lines += [f"by luck {share}", *(["replays alike"] if row.by_luck.alike else bounds)]
+    else:
+        why = "" if row.by_luck is None else " " + _note(row.by_luck, notes)
+        lines.append("by luck {:.2f} to {:.2f}".format(*row.every.luck) + why)
+    return Text("\n".join(lines))
 
 
 def _row_name(row: Row) -> Text:
@@ -151,7 +176,7 @@ def table(matrix: Matrix) -> tuple[Table, list[str]]:
         if row.level == "run" and _runs_of(row, matrix) == 1:
             continue
         cells = [_cell_text(name, row, matrix, notes) for name in matrix.columns]
-        cells += [Text(row.worst(matrix.metric, matrix.baseline) or "-"), *(_every_text(row) for _ in together)]
+        cells += [Text(row.worst(matrix.metric, matrix.baseline) or "-"), *(_every_text(row, notes) for _ in together)]
         made.add_row(_row_name(row), *cells)
     return made, [f"({k + 1}) {note}" for k, note in enumerate(notes)]
 
@@ -175,7 +200,7 @@ def heatmap(matrix: Matrix, path: Path) -> Path:
     titles = [*matrix.columns, *([EVERY] if _has_every(matrix) else [])]
     values = np.full((len(rows), len(titles)), np.nan)
     why: list[list[str | None]] = [[None] * len(titles) for _ in rows]
-    heavy = set()
+    heavy, below = set(), {}
     for i, row in enumerate(rows):
         for j, name in enumerate(matrix.columns):
             cell = row.cells[name]
@@ -188,25 +213,29 @@ def heatmap(matrix: Matrix, path: Path) -> Path:
         if len(titles) > len(matrix.columns):
             values[i, -1] = math.nan if row.every is None else row.every.share.mean
             why[i][-1] = "-"
+            if row.every is not None and row.every.share.bounded:
+                below[i, len(titles) - 1] = tables.interval_lines(row.every.share)[1]
     low, high = tables.colour_ends(values, matrix.metric)
     names = [f"{fill(row.label, 34)}\n{'mean of tasks' if row.level == 'tasks' else row.task}" for row in rows]
     return draw(
         path, values, names, titles, label=matrix.metric.replace("_", " "), low=low, high=high, why=why,
-        heavy=heavy,
+        heavy=heavy, below=below, lines=[len(matrix.columns)] if len(titles) > len(matrix.columns) else (),
     )  # fmt: skip
 
 
 def bars(matrix: Matrix, path: Path) -> Path:
     """Draw for every method, in each task, the win rate without attack, under the weakest column, and in all of them,
-    with their intervals."""
-    groups, names = [], []
+    with their intervals, and a mark where luck alone would leave the last."""
+    groups, names, marks = [], [], []
     for row in matrix.rows:
         weakest = row.cells.get(row.worst("win_rate", matrix.baseline) or "")
         natural = row.cells.get(matrix.baseline or "")
         if row.level == "method" and isinstance(natural, Score) and isinstance(weakest, Score) and row.every:
             groups.append([natural.win_rate, weakest.win_rate, row.every.share])
             names.append(f"{fill(row.label, 20)}\n{row.task}")
-    return draw_bars(path, names, [matrix.baseline or "", "weakest column", "all columns"], groups, label="win rate")
+            marks.append(row.by_luck.share.mean if isinstance(row.by_luck, Replayed) else math.nan)
+    titles = [matrix.baseline or "", "weakest column", "every column"]
+    return draw_bars(path, names, titles, groups, label="win rate", marks=marks, mark="every column, by luck")
 
 
 def tensorboard(matrix: Matrix, folder: Path) -> None:
@@ -224,6 +253,8 @@ def tensorboard(matrix: Matrix, folder: Path) -> None:
                     scalars[f"robustness/{column}/drop"] = cell.drop.mean
         if row.every is not None:
             scalars[f"robustness/{EVERY}/win_rate"] = row.every.share.mean
+        if isinstance(row.by_luck, Replayed):
+            scalars[f"robustness/{BY_LUCK}/win_rate"] = row.by_luck.share.mean
         step = int((row.source or {}).get("env_steps", 0))
         runs[f"{row.task} {row.label} seed{row.seeds[0]}"] = (step, scalars)
     tables.write_scalars(folder, runs)
