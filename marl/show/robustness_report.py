@@ -232,7 +232,7 @@ def bars(matrix: Matrix, path: Path) -> Path:
         natural = row.cells.get(matrix.baseline or "")
         if row.level == "method" and isinstance(natural, Score) and isinstance(weakest, Score) and row.every:
             groups.append([natural.win_rate, weakest.win_rate, row.every.share])
-            names.append(f"{fill(row.label, 20)}\n{row.task}")
+            names.append(f"{fill(row.label, 20)}\n{fill(row.task, 20)}")
             marks.append(row.by_luck.share.mean if isinstance(row.by_luck, Replayed) else math.nan)
     titles = [matrix.baseline or "", "weakest column", "every column"]
     return draw_bars(path, names, titles, groups, label="win rate", marks=marks, mark="every column, by luck")
