@@ -41,7 +41,9 @@ def draw_bars(
         ax.errorbar(at, means, np.abs(ends - means), fmt="none", ecolor="black", elinewidth=0.8, capsize=2)
     if np.isfinite(marks).any():
         at = places + (len(titles) - 1) / 2 * WIDTH
-        ax.hlines(marks, at - 0.45 * WIDTH, at + 0.45 * WIDTH, colors="black", linestyles="dashed", linewidth=1.4, label=mark)
+        ax.hlines(
+            marks, at - 0.45 * WIDTH, at + 0.45 * WIDTH, colors="black", linestyles="dashed", linewidth=1.4, label=mark
+        )
     ax.set_xticks(places, names, fontsize=8)
     ax.set_ylim(0.0, 1.02)
     ax.set_ylabel(label)

@@ -8,11 +8,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from marl.measure.robustness_scores import add_leads
+from marl.measure.robustness_scores import add_leads, score_rows
 from marl.show.robustness_report import table, write
 from tests.marl.run.test_lock import holder, tree
 from tests.scripts.test_cli import refused
@@ -43,6 +44,44 @@ def test_files_hold_the_matrix(tmp_path: Path) -> None:
     assert (line["win_rate"], line["return"], line["attacked_steps"], line["drop"]) == ("0.5", "6.0", "0.5", "0.5")
     assert float(line["win_low"]) == pytest.approx(0.18762, abs=1e-5) and line["worst"] == "True"
     assert len(list((tmp_path / "out" / "tensorboard").rglob("events*"))) == 2
+
+
+def test_files_and_the_table_hold_what_luck_would_leave(tmp_path: Path) -> None:
+    """Of four episodes one is won in both columns, and two in both plays without attack."""
+    shown = {"won": [1, 1, 1, 0]}, {"won": [1, 0, 0, 1]}, {"won": [1, 0, 1, 1], "chance": [1] * 4}
+    natural, trip, again = (
+        dict.fromkeys(("return", "length", "hits", "hit_actions"), np.zeros(4))
+        | {name: np.array(values, bool) for name, values in one.items()} for one in shown
+    )  # fmt: skip
+    found: list[dict[str, Any]] = [{"natural": natural, "trip": trip}]
+
+    def left(replays: list[Any] | None) -> tuple[Any, dict[str, dict[str, str]], str, list[str]]:
+        again = None if replays is None else [replays]
+        made = matrix(score_rows([entrant([0, 0])], found, "natural", "win_rate", again))
+        write(made, tmp_path)
+        row = json.loads((tmp_path / "matrix.json").read_text())["rows"][0]
+        lines = csv.DictReader((tmp_path / "matrix.csv").read_text().splitlines())
+        text, notes = table(made)
+        column = "|".join(str(cell) for cell in text.columns[-1].cells).replace("\n", "|")
+        return row, {line["column"]: line for line in lines if line["level"] == "run"}, column, notes
+
+    row, lines, text, notes = left([again])
+    assert row["every"]["mean"] == 0.25 and row["every"]["by_luck"] == [0.75**2, 0.75]
+    luck = row["every_by_luck"]
+    assert (luck["possible"], luck["mean"], luck["replays"], luck["alike"]) == (True, 0.5, 1, False)
+    assert (luck["low"], luck["high"]) == pytest.approx((0.15004, 0.84996), abs=1e-5)
+    assert (lines["every_by_luck"]["win_rate"], lines["every_by_luck"]["possible"]) == ("0.5", "True")
+    assert text == "0.25|[0.05, 0.70]|by luck 0.50|[0.15, 0.85]" and not notes
+    scalars = b"".join(path.read_bytes() for path in (tmp_path / "tensorboard").rglob("events*"))
+    assert b"robustness/every_by_luck/win_rate" in scalars
+    settled = left([{**again, "won": natural["won"], "chance": np.zeros(4, bool)}])
+    assert settled[0]["every_by_luck"]["alike"] and settled[2].endswith("by luck 0.75|replays alike")
+    row, lines, text, notes = left(["not possible: no"])
+    assert row["every_by_luck"] == {"possible": False, "why": "not possible: no"}
+    assert (lines["every_by_luck"]["possible"], lines["every_by_luck"]["why"]) == ("False", "not possible: no")
+    assert text.endswith("by luck 0.56 to 0.75 (1)") and notes == ["(1) not possible: no"]
+    row, lines, text, _ = left(None)
+    assert row["every_by_luck"] is None and "every_by_luck" not in lines and text.endswith("by luck 0.56 to 0.75")
 
 
 def test_files_and_the_table_hold_the_leads(tmp_path: Path) -> None:
@@ -158,7 +197,8 @@ def test_a_policy_without_a_file_is_a_row_on_each_of_its_maps(runs: Path, tmp_pa
 def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
     first = robustness(runs, tmp_path, *TRIPPED)
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}
-    assert len(cells) == 4
+    assert len(cells) == 6, "two runs in two columns, and a replay of each: nothing in a corridor is left to chance"
+    assert first["rows"][0]["every_by_luck"]["alike"] and first["rows"][0]["every_by_luck"]["replays"] == 1
     command("robustness", f"runs=[{{name: ours, path: '{runs}/**'}}]", f"out={tmp_path}", "episodes=10", "n_envs=4",
             "only=[random]", *TRIPPED)  # fmt: skip
     second = json.loads((tmp_path / "matrix.json").read_text())
@@ -167,6 +207,17 @@ def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
     assert list(second["rows"][0]["cells"]) == ["random"] and second["rows"][0]["cells"]["random"]["drop"] is None
     for one, other in zip(first["rows"], second["rows"], strict=True):
         assert one["cells"]["random"]["return"] == other["cells"]["random"]["return"]
+
+
+@pytest.mark.parametrize(
+    ("options", "cells"), [(["luck=false"], 4), (["metric=return"], 4), (["only=[random]"], 2)], ids=str
+)
+def test_replays_are_measured_where_they_are_asked_for(
+    options: list[str], cells: int, runs: Path, tmp_path: Path
+) -> None:
+    found = robustness(runs, tmp_path, *options)
+    assert len(list((tmp_path / "cells").iterdir())) == cells and found["complete"]
+    assert all(row["every_by_luck"] is None for row in found["rows"])
 
 
 @pytest.mark.parametrize(
@@ -203,6 +254,8 @@ def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
         (["+suite.columns.random.tasks=3"], ("suite.columns.random.tasks=3", "by task")),
         (["+suite.columns.random.tasks.corridor=3"], ("suite.columns.random.tasks.corridor=3", "attack, env")),
         (["+suite.columns.random.tasks.corridor.fit=victim"], ("tasks.corridor.fit", "attack, env")),
+        (["luck=maybe"], ("luck", "maybe", "bool")),
+        (["+attack@suite.columns.every.attack=random"], ("suite.columns.every:", "choose another")),
         (["versus=nobody"], ("versus=nobody", "study")),
         (["episode=5"], ("episode", "episodes")),
     ],

@@ -36,6 +36,16 @@ def test_by_hand() -> None:
     assert won_every({"natural": cells["natural"], "c": "no"}, "natural") is None, "one column is not every"
 
 
+def test_episodes_are_paired() -> None:
+    """Both attacks cost the same episodes, so half are won; a twin that forgets which is which finds a quarter."""
+    lost = results(1, 1, 0, 0)
+    every = won_every({"natural": results(1, 1, 1, 1), "a": lost, "b": lost}, "natural")
+    assert every is not None and every.share.mean == 0.5
+    turned = {name: np.roll(values, 1) for name, values in lost.items()}
+    twin = won_every({"natural": results(1, 1, 1, 1), "a": lost, "b": turned}, "natural")
+    assert twin is not None and twin.share.mean == 0.25
+
+
 def test_it_is_never_above_the_weakest_column() -> None:
     """For runs, methods and methods over tasks; where runs differ in their columns there is none."""
     rng = np.random.default_rng(0)
