@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from marl.core.seeding import derive
 from marl.measure import matrix
 from marl.measure.matrix import Results, Tell
 from marl.run.evaluate import evaluate
+from marl.run.rollout import Redrawing
 from marl.run.teams import Team
 
 CHANCE = "chance"  # of a replay's episodes: whether anything in the round was drawn after it had begun
@@ -34,7 +35,7 @@ def play(team: Team, episodes: int, seed: int, replay: int, tell: Tell) -> Resul
 
     def on_round(done: int) -> None:
         tell(done / episodes)
-        drawn.append(replay > 0 and team.env.has_drawn())  # type: ignore[attr-defined]
+        drawn.append(replay > 0 and cast(Redrawing, team.env).has_drawn())
 
     results = evaluate(
         team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=policy_gen,

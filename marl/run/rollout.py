@@ -7,7 +7,7 @@ itself counts, since a subclass, or a wrapper that passes attributes on, may do 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, cast, runtime_checkable
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
@@ -29,7 +29,6 @@ class Terms(NamedTuple):
     redraw: int | None
 
 
-@runtime_checkable
 class Redrawing(Protocol):
     """A game in which episodes that have begun can go on with other random numbers than they began with."""
 
@@ -42,9 +41,9 @@ def begin(env: VectorEnv, terms: Terms) -> Obs:
     """Begin an episode in every lane. Raise ConfigError where the game cannot draw the rest of it anew."""
     now = env.reset(terms.seed)
     if terms.redraw is not None:
-        if not isinstance(env, Redrawing):
+        if not hasattr(env, "redraw"):
             raise ConfigError(f"{type(env).__name__} cannot play an episode again with other random numbers")
-        env.redraw(terms.redraw)
+        cast(Redrawing, env).redraw(terms.redraw)
     return now
 
 
