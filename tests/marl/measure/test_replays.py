@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from marl.measure.matrix import measure, read_cell
 from marl.measure.robustness_scores import Replayed, luck_together, score_rows, won_again
 from tests.marl.run.test_rollout import GAMES, play, require_same
 from tests.support.builders import make_victim
-from tests.support.robustness_parts import BOTH, CALLS, MATRIX, NATURAL, TRIP, entrant, plan, setting
+from tests.support.robustness_parts import BOTH, CALLS, MATRIX, NATURAL, TRIP, Scripted, entrant, plan, setting
 
 HERE = "tests.marl.measure.test_replays."
 
@@ -59,6 +60,15 @@ class Shut:
         if name in ("game", "redraw"):
             raise AttributeError(name)
         return getattr(self.game, name)
+
+
+class Dicey(Scripted):
+    """Plays 0 or 1, drawn for each lane and agent."""
+
+    def act(
+        self, obs: Obs, carry: Any, *, explore: bool, gen: torch.Generator
+    ) -> tuple[Tensor, Any, dict[str, Tensor]]:
+        return torch.randint(2, (len(obs.state), 2), generator=gen), carry, {}
 
 
 def wins(streams: LaneStreams) -> np.ndarray:
@@ -206,6 +216,16 @@ def test_where_nothing_is_drawn_one_replay_tells_it(tmp_path: Path) -> None:
     assert again[0]["won"].tolist() == found[0]["natural"]["won"].tolist()
     row = score_rows([entrant([0, 0])], found, "natural", "win_rate", [again])[0]
     assert isinstance(row.by_luck, Replayed) and row.by_luck.alike and row.by_luck.share.mean == 1.0
+
+
+def test_what_a_policy_draws_is_luck_as_well(tmp_path: Path) -> None:
+    """The game itself draws nothing. Each play takes its numbers from a generator of its own, and does so again."""
+    team = entrant([0, 0])
+    opens = {**team.opens, "policy": {"_target_": HERE + "Dicey", "_partial_": True, "actions": None}}
+    (cells,) = plan([replace(team, opens=opens)], [NATURAL], setting(tmp_path, episodes=40))
+    found = [cell.play(lambda done: None) for cell in (cells[0], *(replays.again(cells[0], k) for k in (1, 2, 1)))]
+    assert found[1] == found[3] and all(found[1]["chance"]) and "chance" not in found[0]
+    assert len({tuple(one["return"]) for one in found}) == 3
 
 
 def test_a_game_that_cannot_be_replayed_says_so(tmp_path: Path) -> None:
