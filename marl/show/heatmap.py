@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 
@@ -48,10 +49,10 @@ def draw(
         text = f"{values[i, j]:.2f}" if known else fill(why[i][j] or "", 8)
         weight, colour = "bold" if (i, j) in heavy else "normal", "black" if bright or not known else "white"
         more = (below or {}).get((i, j))
-        at = i if more is None else i - 0.14
-        axis.text(j, at, text, ha="center", va="center", fontsize=8, color=colour, fontweight=weight)
-        if more is not None:
-            axis.text(j, i + 0.2, more, ha="center", va="center", fontsize=7, color=colour)
+        place: dict[str, Any] = {"xy": (j, i), "textcoords": "offset points", "ha": "center", "va": "center"}
+        axis.annotate(text, xytext=(0, 5 if more else 0), fontsize=8, fontweight=weight, color=colour, **place)
+        if more:
+            axis.annotate(more, xytext=(0, -6), fontsize=7, color=colour, **place)
     for column in lines:
         axis.axvline(column - 0.5, color="white", linewidth=3)
     if dense:
