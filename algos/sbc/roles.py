@@ -45,6 +45,10 @@ class RoleLearner(ValueLearner):
     plays = EGO
     sees_blocked_set = False
 
+    def take(self, plays: int, *, sees_blocked_set: bool) -> None:
+        """Take the role of policy ``plays`` of the lineup."""
+        self.plays, self.sees_blocked_set = plays, sees_blocked_set
+
     def mask(self, batch: EpisodeBatch) -> Tensor:
         """Return m, which agents play the role, bool [M, n]."""
         return batch.assign == self.plays

@@ -14,8 +14,9 @@ from algos.sbc.policies import ActorEgoLineup, EgoLineup, PartnerPolicy, Reading
 from algos.sbc.roles import EGO, RoleLearner, with_blocked_set, with_roles
 from marl.core.protocols import LearnerHook, Policy, Replay
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
-from marl.learn.actor import Actor
+from marl.learn.actor import Actor, Critic
 from marl.learn.algorithm import Factories, Hooked, ValueAlgorithm
+from marl.learn.mixers import Mixer
 from marl.learn.policy import EpsilonGreedy
 from marl.learn.ppo import PPO, ActorFactories
 
@@ -28,15 +29,31 @@ class Seats(Hooked, ABC):
 
     n_agents: int
     device: torch.device
+    kind: type[Any]  # of learner that a role needs
+    roles: Sequence[Any] = ()  # the learners of all roles that were made
     fit: Any  # (role, batch, clock) -> Metrics, let a role learn from a batch
 
     def fields(self) -> dict[str, Field]:
         return super().fields() | {"assign": Field((self.n_agents,), torch.int64, "episode")}
 
-    @abstractmethod
+    def make_learner(self, spec: EnvSpec, make: Any) -> Any:
+        return self.role(spec, make, self.hooks)
+
     def role(self, spec: EnvSpec, make: Any, hooks: Sequence[LearnerHook], plays: int = EGO, blockable: int = 0) -> Any:
         """Make the learner of policy ``plays``; with ``blockable`` > 0 it is also told that many flags, the blocked
-        set (field ``blocked``)."""
+        set (field ``blocked``). Raise ConfigError where ``learner._target_`` is no learner of roles."""
+        seen = with_blocked_set(spec, blockable) if blockable else spec
+        made = make.learner(seen, make.agent(seen), self.judge(seen, make), hooks, device=self.device)
+        if not isinstance(made, self.kind):
+            needed = f"{self.kind.__module__}.{self.kind.__qualname__}"
+            raise ConfigError(f"algo.learner is {type(made).__name__}; it must be {needed}")
+        made.take(plays, sees_blocked_set=blockable > 0)
+        self.roles = [*self.roles, made]
+        return made
+
+    @abstractmethod
+    def judge(self, spec: EnvSpec, make: Any) -> Any:
+        """Make the network beside a role's agent: a mixer, or a critic."""
 
     @abstractmethod
     def play(self, role: Any, clock: Clock) -> Any:
@@ -69,21 +86,12 @@ class Seats(Hooked, ABC):
 class ValueSeats(Seats, ValueAlgorithm):
     """Roles that are value learners."""
 
+    kind = RoleLearner
     published = None  # PPO's rhythm is no value learner's
     partner_epsilon: Sequence[float] = (0.0,)  # each episode's partners act at random with one of these probabilities
 
-    def make_learner(self, spec: EnvSpec, make: Factories) -> RoleLearner:
-        return self.role(spec, make, self.hooks)
-
-    def role(
-        self, spec: EnvSpec, make: Factories, hooks: Sequence[LearnerHook], plays: int = EGO, blockable: int = 0
-    ) -> RoleLearner:
-        spec = with_blocked_set(spec, blockable) if blockable else spec
-        made = make.learner(spec, make.agent(spec), make.mixer(with_roles(spec)), hooks, device=self.device)
-        if not isinstance(made, RoleLearner):
-            raise ConfigError(f"algo.learner is {type(made).__name__}; it must be algos.sbc.roles.RoleLearner")
-        made.plays, made.sees_blocked_set = plays, blockable > 0
-        return made
+    def judge(self, spec: EnvSpec, make: Factories) -> Mixer:
+        return make.mixer(with_roles(spec))
 
     def play(self, role: RoleLearner, clock: Clock) -> EpsilonGreedy:
         return EpsilonGreedy(role.agent, role.mixer, self.epsilon(clock.env_steps), role.last_action)
@@ -113,21 +121,10 @@ class ValueSeats(Seats, ValueAlgorithm):
 class ActorSeats(Seats, PPO):
     """Roles that are actors, each with a critic of its own. Partners draw from their policies."""
 
-    roles: Sequence[RoleActorLearner] = ()  # all that were made
+    kind = RoleActorLearner
 
-    def make_learner(self, spec: EnvSpec, make: ActorFactories) -> RoleActorLearner:
-        return self.role(spec, make, self.hooks)
-
-    def role(
-        self, spec: EnvSpec, make: ActorFactories, hooks: Sequence[LearnerHook], plays: int = EGO, blockable: int = 0
-    ) -> RoleActorLearner:
-        spec = with_blocked_set(spec, blockable) if blockable else spec
-        made = make.learner(spec, make.agent(spec), make.critic(spec), hooks, device=self.device)
-        if not isinstance(made, RoleActorLearner):
-            raise ConfigError(f"algo.learner is {type(made).__name__}; it must be algos.sbc.actors.RoleActorLearner")
-        made.take(plays, sees_blocked_set=blockable > 0)
-        self.roles = [*self.roles, made]
-        return made
+    def judge(self, spec: EnvSpec, make: ActorFactories) -> Critic:
+        return make.critic(spec)
 
     def play(self, role: RoleActorLearner, clock: Clock) -> Actor:
         return Actor(role.agent, self.how, role.last_action)

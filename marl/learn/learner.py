@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, Literal, TypeVar, get_args
 
@@ -84,15 +85,16 @@ def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: fl
     return RMSprop(parameters, lr=lr, alpha=0.99, eps=eps)
 
 
-class Learner:
+class Learner(ABC):
     """What a checkpoint holds of something that learns: its ``networks()``, optimizer, updates and hooks."""
 
     optimizer: torch.optim.Optimizer
     hooks: list[LearnerHook]
     updates: int
 
+    @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
-        raise NotImplementedError
+        """Return every network by the name that messages and checkpoints use."""
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from algos.sbc import ActorBestResponse, ActorDiverse, ActorSBC, RoleActorLearner
+from algos.sbc import (
+    ActorBestResponse,
+    ActorDiverse,
+    ActorSBC,
+    ActorWishing,
+    Against,
+    HiddenReward,
+    RoleActorLearner,
+)
 from algos.sbc.algorithm import Penalty
 from algos.sbc.policies import ReadingPolicy
 from algos.sbc.roles import PARTNER, with_blocked_set
@@ -211,6 +220,34 @@ def test_the_bonus_of_a_population_of_actors_by_hand() -> None:
     assert (bonus[~batch.filled] == 0).all() and (diverse(0.0).bonus(batch) == 0).all()
 
 
+def test_wishes_are_the_wishing_actors_alone() -> None:
+    """Whatever is wished for, the helper learns the same, from the true reward."""
+    batch = role_batch(SPEC, 6)
+    batch.data["cell"][:] = 1
+    learnt = []
+    for wish in (0.0, 5.0):
+        torch.manual_seed(0)
+        steady = LinearSchedule(1.0, 1.0, 1)
+        hidden = partial(HiddenReward, info="cell", size=4, numbered=True, wishes={1: [wish]}, team_weight=[0.1],
+                         paid_for="own")  # fmt: skip
+        algo = ActorWishing(
+            SPEC, "cpu", torch.Generator().manual_seed(0), agent=lambda spec: FeedForwardAgent(spec, **AGENT),
+            critic=lambda spec: Critic(spec, **CRITIC), learner=lambda *a, device: RoleActorLearner(*a, **LEARNER),
+            hooks={"hidden": hidden}, entropy=steady, lr_share=steady, act="greedy",
+        )  # fmt: skip
+        batch.data["assign"] = algo.assign(6, torch.Generator().manual_seed(0))
+        algo.learn(batch, Clock())
+        learnt.append((algo.learner.state_dict()["critic"], algo.wisher.state_dict()["critic"]))
+    (helper, wisher), (same, other) = learnt
+    assert differences(helper, same) == [] and differences(wisher, other)
+
+
+def test_who_learns_against_a_team_is_paid_what_it_loses() -> None:
+    batch = role_batch(SPEC, 3)
+    paid = batch.reward[:, :-1, None] + Against(SPEC).reward(batch, None)  # type: ignore[arg-type]
+    assert torch.equal(paid, -batch.reward[:, :-1, None]) and bool(paid.any())
+
+
 # runs
 
 
@@ -248,6 +285,15 @@ def test_every_method_is_a_run(net: str, rollout: str, tmp_path: Path) -> None:
     loaded = parts.algo.population[0].policy  # type: ignore[attr-defined]
     assert isinstance(loaded, Actor) and loaded.how == "sample", "as partners, whatever their own runs say"
     parts.env.close()
+
+
+@pytest.mark.parametrize("rollout", ["null", "4"])
+def test_an_attack_sees_the_ego(rollout: str, tmp_path: Path) -> None:
+    options = ("attack=fgsm", "attack.epsilon=0.5", f"train.rollout={rollout}")
+    attacked = trained(tmp_path / "run", "sbc", *GOALS, *options)
+    assert rows(tmp_path / "run", "metrics")[-1]["attack/hits_per_episode"] > 0
+    free = trained(tmp_path / "free", "sbc", *GOALS, f"train.rollout={rollout}")
+    assert differences(attacked["learner"]["agent"], free["learner"]["agent"])
 
 
 @pytest.mark.parametrize("rollout", ["null", "4"])

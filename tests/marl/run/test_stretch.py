@@ -43,6 +43,8 @@ ATTACKS = {
     "noise": ("attack=noise", "attack.redraw=episode", "attack.agents=1"),
     "rand_obs": ("attack=rand_obs",),
     "fgsm": ("attack=fgsm",),
+    "gauss": ("attack=gauss", "attack.rate=0.5"),
+    "delay": ("attack=delay", "attack.steps=2", "attack.agents=1"),
 }
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
