@@ -242,6 +242,18 @@ def test_wishes_are_the_wishing_actors_alone() -> None:
     assert differences(helper, same) == [] and differences(wisher, other)
 
 
+def test_the_noisy_partner_draws_as_the_ego_does_in_training(tmp_path: Path) -> None:
+    """Also where tests are greedy: without any noise, equal lanes of an untrained partner act differently."""
+    parts = build(compose_train(tmp_path, "algo=ippo/e3t", *MINI, "algo.noise=[0.0]", "algo.act=greedy"), 64)
+    ego, partner = parts.algo.policy(Clock()).policies  # type: ignore[attr-defined]
+    now = parts.env.reset()
+    same = Obs(*(value[:1].expand(64, *value.shape[1:]) for value in (now.obs, now.state, now.avail, now.alive)))
+    gen = torch.Generator().manual_seed(0)
+    kinds = [len(one.act(same, one.begin(64, gen), explore=False, gen=gen)[0][:, 0].unique()) for one in (ego, partner)]
+    assert kinds[0] == 1 < kinds[1]
+    parts.env.close()
+
+
 def test_who_learns_against_a_team_is_paid_what_it_loses() -> None:
     batch = role_batch(SPEC, 3)
     paid = batch.reward[:, :-1, None] + Against(SPEC).reward(batch, None)  # type: ignore[arg-type]
