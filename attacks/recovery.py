@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from attacks.wrapper import Wrapper
 from marl.core.checks import require_share
-from marl.core.protocols import Attack, NoAttack, Policy, Replay, View
-from marl.core.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics, Step
+from marl.core.protocols import Attack, Policy, View
+from marl.core.types import EnvSpec, Step
 
 
-class Recovery(NoAttack):
+class Recovery(Wrapper):
     """Another attack, which acts only in the first ``share`` of an episode's longest possible length."""
 
     def __init__(
@@ -26,42 +26,18 @@ class Recovery(NoAttack):
         attack: Callable[[EnvSpec, torch.device | str], Attack],
         share: float,
     ) -> None:
-        super().__init__(spec, device)
+        super().__init__(spec, device, attack=attack)
         require_share("attack", share=share)
-        self.attack, self.last = attack(spec, device), math.ceil(share * spec.episode_limit)
-
-    def compiled(self) -> None:
-        return None
-
-    def parts(self) -> dict[str, Attack]:
-        return {"attack": self.attack}
-
-    def fields(self) -> dict[str, Field]:
-        return self.attack.fields()
+        self.last = math.ceil(share * spec.episode_limit)
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         self.age = torch.zeros(n_envs, dtype=torch.long, device=self.device)  # [B] steps of the episode so far
-        self.attack.begin(n_envs, victim, gen)
+        super().begin(n_envs, victim, gen)
 
-    def still(self, view: View) -> View:
+    def narrow(self, view: View) -> View:
         """Return the view in which only lanes whose time is not up are attacked."""
         return replace(view, active=view.active & (self.age < self.last))
 
-    def perturb_obs(self, view: View) -> Tensor:
-        return self.attack.perturb_obs(self.still(view))
-
-    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return self.attack.perturb_actions(self.still(view), intended)
-
     def after_step(self, view: View, executed: Tensor, step: Step) -> None:
-        self.attack.after_step(self.still(view), executed, step)
+        super().after_step(view, executed, step)
         self.age = self.age + 1
-
-    def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
-        return self.attack.update(replay, fresh, victim, clock)
-
-    def state_dict(self) -> dict[str, Any]:
-        return self.attack.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.attack.load_state_dict(state)

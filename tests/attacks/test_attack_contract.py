@@ -30,6 +30,7 @@ MORE: dict[str, tuple[str, ...]] = {  # so that a dozen steps show something
     "single": ("attack.start_p=0.5", "attack.duration=2"),
     "mixture": ("attack.attacks.random.p=0.4",),
     "wolfpack": ("attack.foresight.window=3",),
+    "curriculum": ("attack.attack.foresight.window=3",),
     "ibal": SMALL,
     "ib": SMALL,
 }
@@ -44,6 +45,9 @@ def limit(node: Any, budget: int | None, unit: str) -> int:
     found = sum(limit(part, budget, unit) for part in node.values())
     if "budget" in node:
         node.budget, node.budget_unit = budget, unit
+        found += 1
+    if "budgets" in node:  # of a curriculum: the first one holds, and replaces those inside
+        node.budgets = [1000 if budget is None else budget]
         found += 1
     return found
 

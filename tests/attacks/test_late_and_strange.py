@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
+from attacks.curriculum import BudgetCurriculum
 from attacks.delay import Delay
 from attacks.noise import Noise
 from attacks.random import RandomActions
 from attacks.recovery import Recovery
 from attacks.traitor import Traitor
 from marl.core.config import plain
-from marl.core.protocols import View, attacks_within
-from marl.core.types import ConfigError, EnvSpec, Obs
+from marl.core.protocols import NoAttack, View, attacks_within
+from marl.core.types import Clock, ConfigError, EnvSpec, Obs
 from marl.measure.entrants import by_content
 from marl.run.evaluate import evaluate
 from marl.run.teams import load_trained, run_policy
@@ -128,6 +130,52 @@ def test_an_attack_that_ends_leaves_the_rest_of_the_episode_alone() -> None:
         hits.append(bool(extras["hit"].any()))
     assert hits == [True, True, True, False, False]
     assert [name for name, _ in attacks_within(attack)] == ["", "attack"]
+
+
+def fought(won: list[bool], attacked: list[bool] | None = None) -> Any:
+    """Return a collection of one-step episodes, of which these were won and attacked, as a curriculum reads it."""
+    flags = torch.tensor(won if attacked is None else attacked) | (attacked is None)
+    return SimpleNamespace(won=torch.tensor(won), attacked=flags, reward=torch.tensor(won).float()[:, None])
+
+
+def budget_curriculum(*budgets: int, **options: Any) -> BudgetCurriculum:
+    given: dict[str, Any] = {"success": 0.5, "success_return": None, "window": 4, **options}
+    inner = given.pop("attack", lambda *to: RandomActions(*to, p=1.0, **STEP))
+    return BudgetCurriculum(spec_of(), "cpu", attack=inner, budgets=budgets, **given)
+
+
+def test_a_budget_grows_when_the_team_wins_under_the_present_one() -> None:
+    attack = budget_curriculum(1, 3)
+    clock = Clock()
+
+    def hits() -> int:
+        begun(attack, lanes=1)
+        view = look([[[0.0] * 3] * 2])
+        stay = torch.zeros(1, 2, dtype=torch.long)
+        return sum(bool(attack.perturb_actions(view, stay)[1]["hit"].any()) for _ in range(8))
+
+    def after(won: list[bool], attacked: list[bool] | None = None) -> float:
+        return float(attack.update(None, fought(won, attacked), None, clock)["attack/budget"])  # type: ignore[arg-type]
+
+    assert hits() == 1
+    assert after([True, True, True]) == 1, "three episodes are not the window"
+    assert after([False, False]) == 1, "two of the last four are not more than half"
+    assert after([True, True, True], [False, False, False]) == 1, "episodes without attack say nothing"
+    assert after([True]) == 1 and after([True]) == 1
+    kept = attack.state_dict()
+    assert after([True]) == 3 and hits() == 3
+    assert after([True] * 8) == 3, "the last budget stays"
+    other = budget_curriculum(1, 3)
+    other.load_state_dict(kept)
+    assert other.level == 0 and float(other.update(None, fought([True]), None, clock)["attack/budget"]) == 3  # type: ignore[arg-type]
+
+
+def test_what_cannot_grow_is_refused() -> None:
+    for budgets in ((), (4, 2), (2, 2), (-1, 2)):
+        with pytest.raises(ConfigError, match=r"attack\.budgets=.* must be numbers that rise"):
+            budget_curriculum(*budgets)
+    with pytest.raises(ConfigError, match="NoAttack has no budget that could grow"):
+        budget_curriculum(1, attack=NoAttack)
 
 
 def test_gaussian_noise_has_its_deviation() -> None:
