@@ -19,7 +19,18 @@ from attacks.base import LaneDraws, as_scoring, greedy_actions, slope
 from attacks.ibal.curriculum import Curriculum
 from attacks.ibal.estimators import Estimators, draw_groups
 from attacks.ibal.models import dependence
-from attacks.ibal.scores import above_floor, across, draw, hidden_features, largest, own_features, table, write_table
+from attacks.ibal.scores import (
+    above_floor,
+    across,
+    describes_other_side,
+    draw,
+    first,
+    hidden_features,
+    largest,
+    own_features,
+    table,
+    write_table,
+)  # fmt: skip
 from attacks.ibal.search import Search
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share, require_within
 from marl.core.protocols import Policy, Replay, View
@@ -28,6 +39,7 @@ from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Me
 Size = Literal["random", "full"]
 Score = Literal["kl", "pmi"]
 Floor = Literal["median", "none"]
+Hide = Literal["anything", "other_side"]
 WITH_FGSM = "ibal with fgsm"
 
 
@@ -41,9 +53,10 @@ class IBAL(LaneDraws):
     ``obs_attack``, ``action_attack``: either half can be off. Not ``guidance``: features and actions are drawn at
     random. Not ``schedule``: p = 1/k_max. Hidden features read zero; or, with ``noise``, themselves plus Gaussian
     noise of this scale; or, with ``fgsm``, themselves plus a signed gradient step of this size against the agent's own
-    choice of action (``slope``). ``protect_own``: features that describe the observer itself are never
-    hidden. ``floor`` median: scores count from each pair's median up, and what does not exceed it is never hidden.
-    The first ``warmup_episodes`` are natural.
+    choice of action (``slope``). ``hide`` other_side: only features that describe agents of the other side are hidden,
+    ``n_masked`` of them (null: all), whatever their scores. ``protect_own``: features that describe the observer itself
+    are never hidden. ``floor`` median: scores count from each pair's median up, and what does not exceed it is never
+    hidden. The first ``warmup_episodes`` are natural.
     """
 
     def __init__(
@@ -56,6 +69,7 @@ class IBAL(LaneDraws):
         n_masked: int | None,
         per_agent: bool,
         symmetric: bool,
+        hide: Hide,
         protect_own: bool,
         floor: Floor,
         noise: float | None,
@@ -81,6 +95,7 @@ class IBAL(LaneDraws):
         require_choice("attack", get_args(Size), size=size)
         require_choice("attack", get_args(Score), score=score)
         require_choice("attack", get_args(Floor), floor=floor)
+        require_choice("attack", get_args(Hide), hide=hide)
         require_share("attack", p_act=p_act, or_null=True)
         require_within("attack", 0, spec.obs_dim, n_masked=n_masked, or_null=True)
         require_at_least("attack", 1, search_limit=search_limit, sweeps=sweeps, report_every=report_every)
@@ -89,11 +104,13 @@ class IBAL(LaneDraws):
         require_positive("attack", fgsm=fgsm, or_null=True)
         if noise is not None and fgsm is not None:
             raise ConfigError(f"attack.noise={noise} and attack.fgsm={fgsm}: hidden features show only one of them")
-        if protect_own and spec.about is None:
-            raise ConfigError("attack.protect_own=true: the environment does not say what its features describe")
+        for wanted, needs in (("protect_own=true", protect_own), ("hide=other_side", hide == "other_side")):
+            if needs and spec.about is None:
+                raise ConfigError(f"attack.{wanted}: the environment does not say what its features describe")
         self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
         self.k_max, self.size, self.n_masked, self.per_agent = k_max, size, n_masked, per_agent
         self.symmetric, self.floor, self.noise, self.fgsm, self.score = symmetric, floor, noise, fgsm, score
+        self.about = spec.about.to(self.device) if hide == "other_side" and spec.about is not None else None
         self.p_act, self.schedule, self.guidance = p_act, schedule, guidance
         self.obs_attack, self.action_attack = obs_attack, action_attack
         self.warmup_episodes, self.report_every = warmup_episodes, report_every
@@ -146,6 +163,8 @@ class IBAL(LaneDraws):
         rest."""
         if not self.obs_attack:
             return torch.zeros(*group.shape, self.spec.obs_dim, dtype=torch.bool, device=self.device)
+        if self.about is not None:
+            return self.masks_of_other_side(group, self.about)
         count = hidden_features(group, self.n_masked, self.per_agent, self.spec)
         if self.guidance:
             scores = across(self.floored(), group, self.symmetric)
@@ -153,6 +172,16 @@ class IBAL(LaneDraws):
             lots = self.uniform(*group.shape[1:], self.spec.obs_dim)
             scores = lots * (group | self.symmetric)[..., None]
         return largest(scores, count, self.maskable)
+
+    def masks_of_other_side(self, group: Tensor, about: Tensor) -> Tensor:
+        """Return the same among the features that describe (``about`` bool [n, n, O]) somebody on the other side."""
+        region = describes_other_side(group, about, self.symmetric) & self.maskable
+        if self.n_masked is None:
+            return region
+        count = hidden_features(group, self.n_masked, self.per_agent, self.spec)
+        if self.guidance:
+            return first(across(self.estimators.scores.value(), group, self.symmetric), count, region)
+        return first(self.uniform(*group.shape[1:], self.spec.obs_dim), count, region)
 
     def floored(self) -> Tensor:
         """Return the score tensor [n, n, O], above each pair's median if ``floor`` says so."""

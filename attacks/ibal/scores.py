@@ -66,17 +66,32 @@ def across(scores: Tensor, group: Tensor, symmetric: bool) -> Tensor:
 
     Not ``symmetric``: zero for agents outside the group.
     """
-    apart = group[:, :, None] != group[:, None, :]  # [B, n, n]
-    if not symmetric:
-        apart = apart & group[:, :, None]
-    return torch.einsum("bij,ijd->bid", apart.to(scores.dtype), scores)
+    return torch.einsum("bij,ijd->bid", apart(group, symmetric).to(scores.dtype), scores)
+
+
+def apart(group: Tensor, symmetric: bool) -> Tensor:
+    """Return who is on the other side of whom, bool [B, n, n], of a team split into group bool [B, n] and rest. Not
+    ``symmetric``: for agents outside the group nobody is."""
+    other = group[:, :, None] != group[:, None, :]
+    return other if symmetric else other & group[:, :, None]
+
+
+def describes_other_side(group: Tensor, about: Tensor, symmetric: bool) -> Tensor:
+    """Mark the features, bool [B, n, O], that describe (about bool [n, n, O]) anybody on the other side of a team split
+    into group bool [B, n] and rest."""
+    return torch.einsum("bij,ijd->bid", apart(group, symmetric).float(), about.float()) > 0
 
 
 def largest(scores: Tensor, count: Tensor, maskable: Tensor) -> Tensor:
     """Mark the ``count`` long [B, n] largest positive scores [B, n, O] among maskable bool [n, O]; bool [B, n, O]."""
+    return first(scores, count, maskable) & (scores > 0)
+
+
+def first(scores: Tensor, count: Tensor, maskable: Tensor) -> Tensor:
+    """Mark the same with scores of any sign; maskable bool [n, O] or [B, n, O]."""
     scores = torch.where(maskable, scores, -torch.inf)
     rank = scores.argsort(dim=-1, descending=True, stable=True).argsort(-1)
-    return (rank < count[..., None]) & (scores > 0)
+    return (rank < count[..., None]) & maskable
 
 
 def hidden_features(group: Tensor, n_masked: int | None, per_agent: bool, spec: EnvSpec) -> Tensor:

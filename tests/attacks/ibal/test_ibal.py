@@ -182,6 +182,28 @@ def test_own_features_can_be_protected(tmp_path: Path) -> None:
     assert not mask[..., :6].any() and mask[..., 6:].all()
 
 
+def test_what_describes_the_other_side_can_be_hidden_and_nothing_else(tmp_path: Path) -> None:
+    """Without a number all of it, which needs no estimator; features 0 to 5 are an agent's own."""
+    env = posts()
+    assert env.spec.about is not None
+    group = torch.tensor([[True, False, False], [False, False, False]])
+    for guidance in ("true", "false"):
+        options = (f"attack.guidance={guidance}", "attack.hide=other_side")
+        attack = make_attack(env.spec, tmp_path, *options)
+        mask = attack.masks(group)
+        assert torch.equal(mask[0, 0], env.spec.about[0, 1:].any(0)) and not mask[0, 0, :6].any()
+        assert all(torch.equal(mask[0, i], env.spec.about[i, 0]) for i in (1, 2))
+        assert not mask[1].any(), "nobody is on the other side"
+        one = make_attack(env.spec, tmp_path, *options, "attack.n_masked=1", "attack.symmetric=false")
+        begun = play(one, env, posts_victim(env.spec))["ibal_mask"]
+        assert begun.sum(-1).max() <= 1
+        one.n_envs = len(group)
+        few = one.masks(group)
+        assert few[0].sum(-1).tolist() == [1, 0, 0] and not (few & ~mask).any()
+    with pytest.raises(ConfigError, match=r"attack\.hide=other_side: the environment does not say"):
+        make_attack(EnvSpec(**{**vars(env.spec), "about": None}), tmp_path, "attack.hide=other_side")
+
+
 def test_one_side_alone_can_be_blinded(tmp_path: Path) -> None:
     env = posts(64)
     attack = make_attack(env.spec, tmp_path, "attack.symmetric=false", "attack.guidance=false", "attack.size=full")
