@@ -171,6 +171,7 @@ class RobustnessConfig:
     metric: str = MISSING
     versus: str | None = None
     luck: bool = True
+    budgets: Any = None
     fit: FitSection = field(default_factory=FitSection)
     fit_on: Any = None
     out: str = MISSING

@@ -22,7 +22,7 @@ from marl.core.config import flatten, plain, resolved
 from marl.core.protocols import Fitting, attacks_within
 from marl.core.seeding import derive
 from marl.core.types import ConfigError
-from marl.measure import matrix, replays
+from marl.measure import curves, matrix, replays
 from marl.measure.beforehand import ANY_GAME, Games, check_players, make_attack, why_impossible
 from marl.measure.entrants import Entrant, Tree, acting, by_content, from_runs, imported, same_game
 from marl.measure.fitting import fit_attack, load_fit
@@ -274,6 +274,7 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
     columns, baseline = read_suite(cfg.suite, cfg.only)
     entrants, references = find_entrants(cfg, env_name, option)
     versus = pick_versus(cfg.versus, entrants)
+    budgets = curves.read_budgets(plain(cfg.budgets), {column.name: column.attack for column in columns}, baseline)
     check_rows(entrants, columns, given_env=cfg.env is not None)
     note_absent(columns, {entrant.task for entrant in entrants})
     plan = [[plan_cell(entrant, column, setting, references) for column in columns] for entrant in entrants]
@@ -287,6 +288,12 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
         natural = [cells[names.index(baseline)] for cells in plan]
         again, more, complete = replays.measure(natural, found, baseline, cfg.jobs, more=complete)
         every += more
+    over_budgets = None
+    if budgets and baseline is not None:
+        by_name = [dict(zip(names, cells, strict=True)) for cells in plan]
+        at_budgets, more, complete = curves.measure(by_name, found, baseline, budgets, cfg.jobs, more=complete)
+        over_budgets = curves.score(at_budgets, entrants, baseline, cfg.metric)
+        every += more
     rows = score_rows(entrants, found, baseline, cfg.metric, again)
     if versus is not None:
         rows = add_leads(rows, versus, cfg.metric)
@@ -295,7 +302,7 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
         "fits": sorted({cell.fit.title for cell in every if cell.fit is not None}),
         "physics": {one.task: matrix.physics_of(one.env) for one in entrants},
     }
-    return Matrix(suite_name, rows, names, baseline, cfg.metric, cfg.episodes, complete, about, versus)
+    return Matrix(suite_name, rows, names, baseline, cfg.metric, cfg.episodes, complete, about, versus, over_budgets)
 
 
 def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: bool) -> None:

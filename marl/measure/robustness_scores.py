@@ -85,6 +85,16 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Curves:
+    """The metric over the budget: ``rows`` at each, all in the same order, with cells of ``columns`` and the baseline;
+    ``areas`` of these rows by column, the mean over the budgets from the first to the last."""
+
+    columns: list[str]
+    rows: dict[int, list[Row]]
+    areas: list[dict[str, Interval]]
+
+
+@dataclass(frozen=True)
 class Matrix:
     """Scored rows and how they came about. ``metric`` is what drops, the worst column and the colours are about."""
 
@@ -97,6 +107,7 @@ class Matrix:
     complete: bool
     about: dict[str, Any]  # commit, command, seed, lanes, and what the columns are
     versus: str | None = None  # the method that leads are counted over
+    curves: Curves | None = None  # where budgets were asked for
 
 
 def score_run(results: Results, natural: Results | None, metric: str) -> Score:

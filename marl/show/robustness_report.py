@@ -14,7 +14,7 @@ from rich.text import Text
 
 from marl.core.intervals import Interval
 from marl.measure.robustness_scores import SHARES, Every, Matrix, Replayed, Row, Score
-from marl.show import tables
+from marl.show import robustness_curves, tables
 from marl.show.bars import draw_bars
 from marl.show.heatmap import draw
 
@@ -71,6 +71,7 @@ def document(matrix: Matrix) -> dict[str, Any]:
     return {
         "name": matrix.name, **matrix.about, "episodes": matrix.episodes, "metric": matrix.metric,
         "baseline": matrix.baseline, "versus": matrix.versus, "complete": matrix.complete, "rows": rows,
+        **({} if matrix.curves is None else {"curves": robustness_curves.document(matrix.curves, matrix.metric)}),
     }  # fmt: skip
 
 
@@ -188,6 +189,8 @@ def show(matrix: Matrix) -> None:
     console.print(made)
     for note in notes:
         console.print(note, markup=False, highlight=False)
+    if matrix.curves is not None:
+        console.print(robustness_curves.table(matrix.curves, matrix))
 
 
 def _runs_of(row: Row, matrix: Matrix) -> int:
@@ -266,6 +269,9 @@ def write(matrix: Matrix, folder: Path) -> Path:
     heatmap(matrix, folder / "matrix.png")
     if _has_every(matrix):
         bars(matrix, folder / "bars.png")
+    if matrix.curves is not None:
+        tables.write_files(folder, {"curves.csv": robustness_curves.csv_text(matrix.curves, matrix.metric)})
+        robustness_curves.draw(matrix.curves, matrix, folder / "curves.png")
     tensorboard(matrix, folder / "tensorboard")
     return folder
 
@@ -273,4 +279,6 @@ def write(matrix: Matrix, folder: Path) -> Path:
 def publish(matrix: Matrix, path: Path) -> Path:
     """Write the matrix as ``path`` (.json), named after it, and its picture beside it."""
     named = {**document(matrix), "name": path.stem, "suite": matrix.name}
+    if matrix.curves is not None:
+        robustness_curves.draw(matrix.curves, matrix, path.with_name(f"{path.stem}_curves.png"))
     return tables.publish(path, named, lambda picture: heatmap(matrix, picture))

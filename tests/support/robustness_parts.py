@@ -73,6 +73,19 @@ class Trip(Fake):
         return torch.where(hit, self.to, intended), {"hit": hit}
 
 
+class Tax(Trip):
+    """The first agent of as many lanes as its ``budget`` plays action ``to``."""
+
+    def __init__(self, spec: EnvSpec, device: Any, *, budget: int | None, to: int) -> None:
+        super().__init__(spec, device, agents=1, to=to)
+        self.budget = budget
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        struck = torch.arange(len(intended)) < (len(intended) if self.budget is None else self.budget)
+        hit = (struck & view.active)[:, None] & (torch.arange(intended.shape[1]) < 1) & (intended != self.to)
+        return torch.where(hit, self.to, intended), {"hit": hit}
+
+
 class Peek(Fake):
     """Cannot do without its victim's values."""
 

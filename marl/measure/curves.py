@@ -1,0 +1,139 @@
+"""Win rates over the budget: every attack that has one, at several budgets, on the same episodes.
+
+A cell at another budget is derived from the column's own, and known by that one's key and the budget. What an attack
+has learnt is not learnt again: the fit is that of the column. Without budget nothing happens, so that 0 is the
+baseline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from marl.core.checks import require_at_least
+from marl.core.intervals import Interval, limits, mean_interval
+from marl.core.types import ConfigError
+from marl.measure import matrix
+from marl.measure.entrants import Entrant, Tree
+from marl.measure.matrix import METRICS, Results
+from marl.measure.robustness_scores import Curves, Row, over_seeds, score_rows
+
+Found = dict[str, Results | str]  # of an entrant: by column
+
+
+def read_budgets(given: Any, attacks: dict[str, Tree], baseline: str | None) -> list[int]:
+    """Return the budgets, in order, that ``budgets=`` asks for, none for null; ``attacks`` are those of the columns, by
+    name. Raise ConfigError for what cannot be a curve."""
+    if given is None:
+        return []
+    budgets = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+    if not all(isinstance(budget, int) and not isinstance(budget, bool) for budget in budgets) or len(budgets) < 2:
+        raise ConfigError(f"budgets={given} must be at least two whole numbers, such as [0,2,4,8,12]")
+    for budget in budgets:
+        require_at_least("", 0, budgets=budget)
+    if sorted(set(budgets)) != budgets:
+        raise ConfigError(f"budgets={given} must rise")
+    if baseline is None or baseline not in attacks:
+        raise ConfigError("budgets: a curve starts without attack; the suite's baseline must be among the columns")
+    if not any(own_budget(attack) is not None for attack in attacks.values()):
+        raise ConfigError(f"budgets={given}: none of the columns has a budget; there are {', '.join(attacks)}")
+    return budgets
+
+
+def own_budget(attack: Tree) -> int | None:
+    """Return the budget in an attack's configuration, its own or that of the first part that has one; else None."""
+    if attack.get("budget") is not None:
+        return int(attack["budget"])
+    found = (own_budget(node) for node in attack.values() if isinstance(node, dict))
+    return next((budget for budget in found if budget is not None), None)
+
+
+def with_budget(node: Any, budget: int) -> Any:
+    """Return an attack's configuration with this budget in the place of every one that it has."""
+    if not isinstance(node, dict):
+        return node
+    changed = {name: with_budget(value, budget) for name, value in node.items()}
+    return changed | ({"budget": budget} if node.get("budget") is not None else {})
+
+
+def at(cell: Any, budget: int) -> Any:
+    """Return the cell with another budget; with the budget that its attack has, the cell itself."""
+    attack = with_budget(cell.team["attack"], budget)
+    if attack == cell.team["attack"]:
+        return cell
+    key = matrix.digest({"budget": budget, "of": cell.key})
+    path = cell.path.with_name(f"{key}{cell.path.suffix}")
+    team = {**cell.team, "attack": attack}
+    return replace(cell, title=f"{cell.title}, budget {budget}", key=key, path=path, team=team)
+
+
+def measure(
+    plan: Sequence[dict[str, Any]], found: Sequence[Found], baseline: str, budgets: list[int], processes: int,
+    *, more: bool,
+) -> tuple[dict[int, list[Found]], list[Any], bool]:  # fmt: skip
+    """Measure the columns that have a budget at each of ``budgets``, for every entrant (``plan``: its cells by column,
+    ``found``: their results). Return the results by budget and entrant, with the baseline's, then the cells, and
+    whether nothing is left to do. ``more`` false only reads what is kept."""
+    names = {name for row in plan for name, cell in row.items() if own_budget(cell.team["attack"]) is not None}
+    limited = [{name: cell for name, cell in row.items() if name in names} for row in plan]
+    cells = {k: [{name: at(cell, k) for name, cell in row.items()} for row in limited] for k in budgets if k > 0}
+    every = [cell for rows in cells.values() for row in rows for cell in row.values()]
+    outcome = matrix.measure(every, processes) if more else matrix.Outcome({}, complete=False)
+    results: dict[int, list[Found]] = {}
+    for k in budgets:
+        results[k] = []
+        for i, row in enumerate(limited):
+            natural = found[i][baseline]
+            here = (
+                {n: matrix.read_cell(c, outcome) for n, c in cells[k][i].items()} if k else dict.fromkeys(row, natural)
+            )
+            results[k].append({baseline: natural, **here})
+    return results, every, outcome.complete
+
+
+def score(results: dict[int, list[Found]], entrants: list[Entrant], baseline: str, metric: str) -> Curves:
+    """Return what rows have at each budget, and the area under their curves."""
+    rows = {k: score_rows(entrants, found, baseline, metric) for k, found in results.items()}
+    columns = [name for name in next(iter(results.values()))[0] if name != baseline]
+    runs = {
+        (one.task, one.label, one.seed): {name: episodes_area(results, i, name, metric) for name in columns}
+        for i, one in enumerate(entrants)
+    }
+    return Curves(columns, rows, [_areas(row, runs, columns, metric) for row in next(iter(rows.values()))])
+
+
+def episodes_area(results: dict[int, list[Found]], entrant: int, column: str, metric: str) -> np.ndarray | None:
+    """Return the area under the curve of each episode [episodes]: the mean of its metric over the budgets from the
+    first to the last, between which it is taken to change evenly. None where a budget was not measured."""
+    values = []
+    for found in results.values():
+        one = found[entrant][column]
+        if isinstance(one, str):
+            return None
+        values.append(one[METRICS[metric]].astype(np.float64))
+    budgets = list(results)
+    return np.asarray(np.trapezoid(np.stack(values), budgets, axis=0) / (budgets[-1] - budgets[0]))
+
+
+def _areas(
+    row: Row, runs: dict[tuple[str, str, int], dict[str, np.ndarray | None]], columns: list[str], metric: str
+) -> dict[str, Interval]:
+    """Return a row's areas by column: a run's with an interval over its episodes, a method's over its seeds and tasks
+    as other scores have it. Columns that some run lacks have none."""
+    tasks = row.task.split(", ") if row.level == "tasks" else [row.task]
+    groups = [[runs[task, row.label, seed] for seed in row.seeds if (task, row.label, seed) in runs] for task in tasks]
+    areas = {}
+    for name in columns:
+        found = [[one[name] for one in group] for group in groups]
+        known = [[values for values in group if values is not None] for group in found]
+        if [*map(len, found)] != [*map(len, known)]:
+            continue
+        if len(known) == 1 and len(known[0]) == 1:
+            areas[name] = mean_interval(known[0][0], limits(metric))
+        else:
+            means = [np.array([values.mean() for values in group]) for group in known]
+            areas[name] = over_seeds(means, limits(metric))
+    return areas
