@@ -81,6 +81,7 @@ class Wolfpack(ActionAttack):
         self.attack_action, self.every_step, self.exclude_dead = attack_action, count == "every_step", exclude_dead
         self.fit_episodes, self.fit_updates, self.is_fitting = fit_episodes, fit_updates, False
         self.make_foresight, self.seed = foresight, derive(torch.initial_seed(), "wolfpack")
+        self.at_once = False  # start whenever possible, whatever has been learnt
         self.foresight: Foresight | None = None  # made once the victim shows the size of its memory
         self.learns = start == "planner" or init_agent == "argmax"
         if self.learns:
@@ -152,15 +153,16 @@ class Wolfpack(ActionAttack):
     def foresee(self, view: View, idle: Tensor) -> tuple[Tensor | float, Tensor]:
         """Return the probability of a start [B], and the agent whose hit now would cost most, long [B]; ``idle`` bool
         [B] are the lanes where it matters."""
-        nobody = torch.zeros_like(self.left)
+        nobody, unforeseen = torch.zeros_like(self.left), self.at_once or self.start == "random"
+        chance = 1.0 if self.at_once else self.start_prob
         if self.track is None:
-            return self.start_prob, nobody
+            return chance, nobody
         self.track.see(view.obs.state, view.t)
-        if (self.start == "random" and self.init_agent == "random") or not idle.any():
-            return self.start_prob, nobody
+        if (unforeseen and self.init_agent == "random") or not idle.any():
+            return chance, nobody
         u = self.track.foresee().masked_fill(~self.candidates(view)[..., None], -torch.inf)  # [B, n, W]
-        if self.start == "random":
-            return self.start_prob, u[..., 0].argmax(-1)
+        if unforeseen:
+            return chance, u[..., 0].argmax(-1)
         return start_hazard(u.amax(1), view.t - self.last_start, self.temperature), u[..., 0].argmax(-1)
 
     # learning about the victim
@@ -199,9 +201,11 @@ class Wolfpack(ActionAttack):
             (self.start, self.init_agent), self.is_fitting = before, False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"foresight": None if self.foresight is None else self.foresight.state_dict()}
+        foresight = None if self.foresight is None else self.foresight.state_dict()
+        return {"foresight": foresight, "at_once": self.at_once}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.at_once = bool(state.get("at_once", False))  # older files do not have it
         if state["foresight"] is not None and self.learns:
             self.build(int(state["foresight"]["hidden"]))
             assert self.foresight is not None

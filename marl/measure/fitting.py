@@ -10,29 +10,86 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from omegaconf import OmegaConf
 
 from marl.core.protocols import Attack, Fitting, attacks_within
+from marl.core.seeding import derive
 from marl.core.types import Clock, ConfigError, Metrics
 from marl.learn.replay import EpisodeReplay
 from marl.run import checkpoint
 from marl.run.collect import collect_whole
+from marl.run.evaluate import evaluate
 from marl.run.teams import Team, open_team
 
 Tell = Callable[[float], None]  # how much is done, 0 to 1
 
 
-def fit_attack(team_config: dict[str, Any], n_envs: int, capacity: int, tell: Tell) -> dict[str, Any]:
+@runtime_checkable
+class Hasty(Protocol):
+    """An attack that can do without what it has learnt: ``at_once``, it attacks whenever it can. This is what a fit has
+    to be stronger than."""
+
+    at_once: bool
+
+
+def fit_attack(
+    team_config: dict[str, Any], n_envs: int, capacity: int, tell: Tell, restarts: int = 1, trials: int = 0
+) -> dict[str, Any]:
     """Fit the attack of ``team_config`` (as for ``open_team``) to its team, until the attack says that it is enough.
 
     It updates itself after every round of ``n_envs`` episodes, from a replay of ``capacity`` episodes. The parts of a
-    mixture are fitted one after another, each as if it were alone. Returns what ``load_fit`` reads: the attack's state,
-    the last metrics, the count of steps and episodes. ConfigError where there is nothing to fit, or where the attack
-    cannot deal with the team.
+    mixture are fitted one after another, each as if it were alone. With ``trials``, it is fitted ``restarts`` times,
+    and the fit under which the team wins least in that many episodes, all from one seed, is accepted; an attack that
+    can also attack ``at_once`` does so where no fit is stronger than that. Returns what ``load_fit`` reads: the
+    attack's state, the last metrics, the count of steps and episodes; and which fit was accepted and what all of them
+    left. ConfigError where there is nothing to fit, or where the attack cannot deal with the team.
     """
+    seeds = [
+        team_config["seed"],
+        *(derive(team_config["seed"], f"restart {r}") & 0x7FFFFFFF for r in range(1, restarts)),
+    ]
+    fits = [
+        _fit({**team_config, "seed": seed}, n_envs, capacity, partial(_tell_part, tell, r, restarts))
+        for r, seed in enumerate(seeds)
+    ]
+    if not trials:
+        return fits[0]
+    names = [f"fit {r + 1}" for r in range(restarts)]
+    left = [_trial(team_config, fit["attack"], trials, n_envs)[0] for fit in fits]
+    haste, state = _trial(team_config, fits[0]["attack"], trials, n_envs, at_once=True)
+    if state is not None:
+        names, left = ["at once", *names], [haste, *left]
+        fits = [{**fits[0], "attack": state}, *fits]
+    best = min(range(len(left)), key=lambda k: (left[k], k))  # the first of equals: a fit has to be stronger
+    tried = {name: {"won": won, "return": gained} for name, (won, gained) in zip(names, left, strict=True)}
+    return {**fits[best], "accepted": names[best], "tried": tried}
+
+
+def _trial(
+    team_config: dict[str, Any], state: dict[str, Any], episodes: int, n_envs: int, *, at_once: bool = False
+) -> tuple[tuple[float, float], dict[str, Any] | None]:
+    """Return the win rate and the mean return that an attack in this state leaves the team; with ``at_once``, that of
+    its parts which can attack so, and its state then, None where no part can."""
+    team = open_team(OmegaConf.create(team_config), min(n_envs, episodes))
+    with closing(team.env):
+        team.attack.load_state_dict(state)
+        hasty = [one for _, one in attacks_within(team.attack) if isinstance(one, Hasty)] if at_once else []
+        if at_once and not hasty:
+            return (1.0, 0.0), None
+        for one in hasty:
+            one.at_once = True
+        found = evaluate(
+            team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
+            attack_gen=team.streams["eval_attack"], device=team.device, seed=derive(team_config["seed"], "trial"),
+        )  # fmt: skip
+        return (float(found["won"].mean()), float(found["return"].mean())), team.attack.state_dict()
+
+
+def _fit(team_config: dict[str, Any], n_envs: int, capacity: int, tell: Tell) -> dict[str, Any]:
+    """Fit the attack once."""
     team = open_team(OmegaConf.create(team_config), n_envs)
     with closing(team.env):
         to_fit = [(name, one) for name, one in attacks_within(team.attack) if isinstance(one, Fitting)]

@@ -9,16 +9,15 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
-from marl.core.checks import require_at_least, require_choice
-from marl.core.config import flatten, plain, resolved
+from marl.core.checks import require_at_least
+from marl.core.config import plain, resolved
 from marl.core.protocols import Fitting, attacks_within
 from marl.core.seeding import derive
 from marl.core.types import ConfigError
@@ -27,34 +26,14 @@ from marl.measure.beforehand import ANY_GAME, Games, check_players, make_attack,
 from marl.measure.entrants import Entrant, Tree, acting, by_content, from_runs, imported, same_game
 from marl.measure.fitting import fit_attack, load_fit
 from marl.measure.matrix import Episodes, Results, Tell
-from marl.measure.robustness_scores import SHARES, Matrix, add_leads, pick_versus, score_rows
-from marl.run.build import check_call, factory
+from marl.measure.robustness_scores import Matrix, add_leads, pick_versus, score_rows
+from marl.measure.suite import Column, read_suite
 from marl.run.files import save_tensors, write_atomic
 from marl.run.resume import git_commit
 from marl.run.teams import open_team, with_options
 
 log = logging.getLogger(__name__)
-PARTS = ("columns", "baseline", "budget", "budget_unit")  # of a suite, beside what its values refer to
 IMPORT = "{path: FILE, env: NAME}, and name, mixer or policy (of a policy without a file: {policy: NAME, env: NAME})"
-FitTo = Literal["victim", "reference"]  # what an attack is fitted to: the row itself, or one team for all rows
-
-
-@dataclass(frozen=True)
-class Column:
-    """An attack, what it is fitted to ("victim", "reference" or nothing), and what it changes in the game's
-    configuration. ``tasks``: by task, what of ``attack`` and ``env`` differs there."""
-
-    name: str
-    attack: Tree
-    fit: str | None
-    env: Tree
-    tasks: dict[str, Tree] = field(default_factory=dict)
-
-    def on(self, task: str) -> Column:
-        """Return the column as it is on one task."""
-        other = self.tasks.get(task, {})
-        attack, env = (merged(mine, other.get(key)) for key, mine in (("attack", self.attack), ("env", self.env)))
-        return replace(self, attack=attack, env=env, tasks={})
 
 
 @dataclass(frozen=True)
@@ -74,18 +53,22 @@ class Fit:
     path: Path
     team: Tree
     setting: Setting
+    restarts: int = 1
+    trials: int = 0
 
     def prepare(self, tell: Tell) -> str | None:
         """Fit the attack and keep it; return the reason where that is not possible."""
         started = time.perf_counter()
         try:
-            fitted = fit_attack(self.team, self.setting.fit_envs, self.setting.fit_replay, tell)
+            how = (self.setting.fit_envs, self.setting.fit_replay, tell, self.restarts, self.trials)
+            fitted = fit_attack(self.team, *how)
         except ConfigError as error:
             return str(error)
         save_tensors(fitted, self.path)
         about = {
             "title": self.title, "team": self.team, **fitted["clock"], "metrics": fitted["metrics"],
             "commit": git_commit(), "seconds": time.perf_counter() - started,
+            **{name: fitted[name] for name in ("accepted", "tried") if name in fitted},
         }  # fmt: skip
         write_atomic(self.path.with_suffix(".json"), json.dumps(about, indent=1))
         return None
@@ -128,73 +111,6 @@ class Cell:
         return {name: values.tolist() for name, values in results.items()}
 
 
-def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Column], str | None]:
-    """Return the columns of a ``suite`` configuration that ``only`` names, and the name of the one that others are
-    compared with. Raise ConfigError that names what is wrong, before anything is measured."""
-    _refuse_unused(suite)
-    tree = OmegaConf.to_container(suite, resolve=True)
-    assert isinstance(tree, dict)
-    given = tree.get("columns") or {}
-    columns = [_column(str(name), node) for name, node in given.items()]
-    names = [column.name for column in columns]
-    if only is not None:
-        for name in only:
-            if name not in names:
-                raise ConfigError(f"only={name} is not a column of this suite; there are {', '.join(names)}")
-        columns = [column for column in columns if column.name in only]
-    if not columns:
-        raise ConfigError("the suite has no columns")
-    baseline = tree.get("baseline")
-    for name in {*names} & {*SHARES}:
-        raise ConfigError(f"suite.columns.{name}: reports have a column of that name; choose another one")
-    if baseline is not None and baseline not in names:
-        raise ConfigError(f"suite.baseline={baseline} is not a column; there are {', '.join(names)}")
-    return columns, baseline
-
-
-def _refuse_unused(suite: DictConfig) -> None:
-    """Refuse keys of a suite that are no part of it and that no other value refers to."""
-    raw = [str(value) for value in flatten(OmegaConf.to_container(suite)).values()]
-    if any("${" in value for value in raw):  # otherwise references have been resolved, and nothing can be told
-        for key in map(str, suite):
-            if key not in PARTS and not any(f".{key}}}" in value for value in raw):
-                raise ConfigError(f"suite.{key} changes nothing; a suite has {', '.join(PARTS)}")
-
-
-def merged(tree: Tree, changes: Tree | None) -> Tree:
-    """Return a configuration with some of its options changed, at any depth."""
-    return resolved(DictConfig(OmegaConf.merge(tree, changes or {})))
-
-
-def _column(name: str, node: Any) -> Column:
-    section = f"suite.columns.{name}"
-    if not isinstance(node, dict) or "attack" not in node:
-        raise ConfigError(f"{section} has no attack; give +attack@{section}.attack=NAME")
-    _refuse_unknown(section, node, ("attack", "env", "fit", "tasks"))
-    if not isinstance(node.get("env") or {}, dict):
-        raise ConfigError(f"{section}.env={node['env']} must be options of the game; give +{section}.env.OPTION=VALUE")
-    fit = node.get("fit")
-    require_choice(section, get_args(FitTo), fit=fit, or_null=True)
-    tasks = node.get("tasks") or {}
-    if not isinstance(tasks, dict):
-        raise ConfigError(f"{section}.tasks={tasks} must be options by task; give +{section}.tasks.TASK.attack.OPTION")
-    column = Column(name, node["attack"], fit, node.get("env") or {}, tasks)
-    check_call(factory(DictConfig(column.attack), f"{section}.attack"), f"{section}.attack", None, None)
-    for task, changes in column.tasks.items():
-        where = f"{section}.tasks.{task}"
-        _refuse_unknown(where, changes, ("attack", "env"))
-        check_call(factory(DictConfig(column.on(task).attack), f"{where}.attack"), f"{where}.attack", None, None)
-    return column
-
-
-def _refuse_unknown(section: str, node: Any, known: tuple[str, ...]) -> None:
-    if not isinstance(node, dict):
-        raise ConfigError(f"{section}={node} must be options; it has {', '.join(known)}")
-    for key in node:
-        if key not in known:
-            raise ConfigError(f"{section}.{key} is not known; it has {', '.join(known)}")
-
-
 def team_config(entrant: Entrant, column: Column, setting: Setting, seed: int) -> Tree:
     """Return what ``open_team`` reads for an entrant under a column's attack, in the game as the column changes it."""
     env = resolved(with_options(DictConfig(entrant.env), column.env))
@@ -217,9 +133,11 @@ def plan_fit(entrant: Entrant, column: Column, setting: Setting, references: lis
     content = {
         "victim": target.content, "attack": by_content(column.attack), "env": team["env"], "seed": setting.seed,
         "n_envs": setting.fit_envs, "replay": setting.fit_replay,
+        **({"restarts": column.restarts, "trials": column.trials} if column.trials else {}),
     }  # fmt: skip
     key = matrix.content_key(content)
-    return Fit(f"fit {column.name} to {target.name}", key, setting.out / "fits" / f"{key}.pt", team, setting)
+    path = setting.out / "fits" / f"{key}.pt"
+    return Fit(f"fit {column.name} to {target.name}", key, path, team, setting, column.restarts, column.trials)
 
 
 def plan_cell(entrant: Entrant, column: Column, setting: Setting, references: list[Entrant]) -> Cell:
@@ -298,7 +216,17 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
     if versus is not None:
         rows = add_leads(rows, versus, cfg.metric)
     about = matrix.provenance(every, setting) | {
-        "columns": {c.name: {"attack": c.attack, "fit": c.fit, "env": c.env, "tasks": c.tasks} for c in columns},
+        "columns": {
+            c.name: {
+                "attack": c.attack,
+                "fit": c.fit,
+                "env": c.env,
+                "tasks": c.tasks,
+                "restarts": c.restarts,
+                "trials": c.trials,
+            }
+            for c in columns
+        },
         "fits": sorted({cell.fit.title for cell in every if cell.fit is not None}),
         "physics": {one.task: matrix.physics_of(one.env) for one in entrants},
     }

@@ -19,8 +19,9 @@ from marl.core.protocols import NoAttack, View
 from marl.core.types import Carry, EnvSpec, Field, Obs, Step
 from marl.measure.entrants import Entrant
 from marl.measure.matrix import Outcome, measure, read_cell
-from marl.measure.robustness import Cell, Column, Setting, plan_cell
+from marl.measure.robustness import Cell, Setting, plan_cell
 from marl.measure.robustness_scores import Matrix, Row, Score, score_rows
+from marl.measure.suite import Column
 
 CALLS: Counter[str] = Counter()  # rounds that were begun, by the attack's class
 MATRIX = {"_target_": "envs.toys.games.MatrixGame", "_partial_": True, "payoff": [[8, 2], [4, 0]]}
@@ -144,6 +145,44 @@ class Student(Trip):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seen, self.watched = state["seen"], state["watched"]
+
+
+class Gambler(Trip):
+    """Each fit teaches it to trip as many lanes as ``SKILLS`` says next; at once, it trips ``haste`` lanes."""
+
+    SKILLS: list[int] = []  # noqa: RUF012 - shared on purpose
+
+    def __init__(self, spec: EnvSpec, device: Any, *, haste: int) -> None:
+        super().__init__(spec, device, agents=1, to=1)
+        self.skill, self.haste, self.at_once = -1, haste, False
+
+    @property
+    def needs_fit(self) -> bool:
+        return self.skill < 0
+
+    @property
+    def fitted(self) -> float:
+        return float(not self.needs_fit)
+
+    @contextmanager
+    def fitting(self) -> Iterator[None]:
+        CALLS["fits"] += 1
+        yield
+
+    def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        lanes = self.haste if self.at_once else self.skill
+        hit = (view.active & (torch.arange(len(intended)) < lanes))[:, None] & torch.tensor([True, False])
+        return torch.where(hit, 1, intended), {"hit": hit}
+
+    def update(self, replay: Any, fresh: Any, victim: Any, clock: Any) -> dict[str, Tensor]:
+        self.skill = self.SKILLS.pop(0)
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skill": self.skill, "at_once": self.at_once}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.skill, self.at_once = state["skill"], state["at_once"]
 
 
 class Blind(Student, Peek):

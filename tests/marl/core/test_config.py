@@ -20,7 +20,7 @@ from marl.core.config import config_hash, resolved
 from marl.core.resolvers import LONGEST_VARIANT
 from marl.core.types import ConfigError
 from marl.measure.entrants import entries
-from marl.measure.robustness import read_suite
+from marl.measure.suite import read_suite
 from marl.run.build import RUNTIME, call, factory, signature
 from marl.run.compose import choices, one_line, register_configs
 from scripts.main import CONF
