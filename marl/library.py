@@ -22,6 +22,7 @@ from marl.core.seeding import globals_kept
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 from marl.measure import crossplay as crossplay_engine
 from marl.measure import robustness as robustness_engine
+from marl.measure import zoo
 from marl.measure.crossplay_scores import CrossMatrix
 from marl.measure.robustness_scores import Matrix
 from marl.run import build, teams
@@ -97,7 +98,7 @@ def load(
     """Load a trained team from its run folder.
 
     Args:
-        run (str | Path | Run): a run folder, or what ``train`` returned.
+        run (str | Path | Run): a run folder, what ``train`` returned, or ``"zoo:NAME"``, a team of the folder ``zoo``.
         checkpoint (int | None): environment step of the checkpoint; None: the newest.
         env (str | None): the environment to play in, a name of ``conf/env``; None: the one that it was trained in.
         env_options (Mapping | None): what to change about its configuration, such as ``{"ally_health": 0.85}``.
@@ -107,7 +108,10 @@ def load(
     Raises:
         ConfigError: where the folder is no run folder, has no such checkpoint, or does not fit the environment.
     """
-    folder = run.dir if isinstance(run, Run) else Path(run)
+    if isinstance(run, Run):
+        folder = run.dir
+    else:
+        folder = zoo.team(run) if isinstance(run, str) and run.startswith(zoo.PREFIX) else Path(run)
     return Team(folder, checkpoint, env, device, threads, env_options or {})
 
 

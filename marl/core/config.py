@@ -128,6 +128,12 @@ class PlotConfig:
 
 
 @dataclass
+class ZooConfig:
+    runs: Any = None
+    out: str = MISSING
+
+
+@dataclass
 class BenchConfig(TrainConfig):
     only: str | None = None
     seconds: float = MISSING
@@ -242,6 +248,7 @@ SCHEMAS = {
     "crossplay": CrossplayConfig,
     "play": PlayConfig,
     "reproduce": ReproduceConfig,
+    "zoo": ZooConfig,
 }
 
 

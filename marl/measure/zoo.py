@@ -1,0 +1,120 @@
+"""Trained teams to start from: run folders with what playing needs and nothing else, small enough for the repository.
+
+A packed run is a run folder like any other (``runs=zoo/...``), with one checkpoint. It holds the networks. Where
+training goes on from it, optimisers begin anew, and target networks as the networks themselves.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from marl.core.types import ConfigError
+from marl.measure.entrants import Entrant, from_runs
+from marl.run import checkpoint
+from marl.run.files import write_atomic
+from marl.run.folders import TRAINED, pick_checkpoint
+
+ZOO = Path(__file__).resolve().parents[2] / "zoo"  # of the repository
+PREFIX = "zoo:"
+KEPT = ("config.json", "meta.json")  # of a run folder, beside its checkpoint
+TARGET = "target_"
+
+
+def team(name: str, root: Path = ZOO) -> Path:
+    """Return the folder of the team ``zoo:NAME``. Raise ConfigError, listing what there is, where there is none."""
+    folder = root / name.removeprefix(PREFIX)
+    if not (folder / "config.json").is_file():
+        there = ", ".join(sorted(path.parent.name for path in root.glob("*/config.json")))
+        raise ConfigError(f"{name} is not in {root}; there are {there or 'no teams'}")
+    return folder
+
+
+def team_name(entrant: Entrant) -> str:
+    """Return the name of a team in the zoo, such as ``wall-2s3z-0``: its method, game and seed."""
+    words = f"{entrant.label} {entrant.task.removeprefix('skirmish-')} {entrant.seed}"
+    return re.sub(r"[^a-z0-9_]+", "-", words.lower()).strip("-")
+
+
+def pack(runs: Any, out: Path) -> list[Path]:
+    """Pack the newest checkpoints of the runs that ``runs`` names (as robustness does) below ``out``, in place of teams
+    of the same names, and list all teams there in ``README.md``. Return the new folders. Raise ConfigError where no run
+    is found, and for two teams of one name."""
+    entrants = from_runs(runs, None, None)
+    names = [team_name(entrant) for entrant in entrants]
+    for name in names:
+        if names.count(name) > 1:
+            raise ConfigError(
+                f"runs: {names.count(name)} of them would be called {name}; give {{name: ..., path: ...}}"
+            )
+    folders = [pack_run(Path(one.source["run"]), out / name) for one, name in zip(entrants, names, strict=True)]
+    write_atomic(out / "README.md", overview(out))
+    return folders
+
+
+def pack_run(run: Path, folder: Path) -> Path:
+    """Pack the newest checkpoint of a run into ``folder``."""
+    picked = pick_checkpoint(run, None)
+    meta = checkpoint.verify(picked)
+    state = checkpoint.load_state(picked)
+    for name in KEPT:
+        write_atomic(folder / name, (run / name).read_text(encoding="utf8"))
+    about = {key: value for key, value in meta.items() if key not in ("step", "digests")}
+    step, small = int(meta["step"]), {"algo": slim(state["algo"]), "clock": state["clock"]}
+    checkpoint.save(folder / TRAINED, step, small, None, about, keep=1, milestone=False)
+    return folder
+
+
+def slim(state: Any) -> Any:
+    """Return the state of an algorithm without what optimisers remember, and with every ``target_NAME`` as NAME, which
+    a file holds once."""
+    if isinstance(state, list):
+        return [slim(one) for one in state]
+    if not isinstance(state, dict):
+        return state
+    if {"state", "param_groups"} <= state.keys():
+        return {**state, "state": {}}
+    small = {key: slim(value) for key, value in state.items()}
+    return small | {
+        key: small[name]
+        for key in small
+        if (name := str(key).removeprefix(TARGET)) != key and name in small and _alike(small[name], small[key])
+    }
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two states hold tensors of the same names and shapes."""
+    return (
+        isinstance(one, dict) and isinstance(other, dict) and one.keys() == other.keys()
+        and all(getattr(one[key], "shape", None) == getattr(other[key], "shape", None) for key in one)
+    )  # fmt: skip
+
+
+def overview(root: Path) -> str:
+    """Return the text of ``README.md``: each team below ``root``, its game, steps, commit and digest of its weights."""
+    lines = [
+        "# Trained teams",
+        "",
+        '`runs=zoo/...` takes them like runs, `marl.load("zoo:NAME")` as a team; docs/robustness.md says how they were',
+        "trained. Made by `python -m scripts.zoo`.",
+        "",
+        "| team | game | steps | commit | SHA-256 of the weights |",
+        "| --- | --- | --- | --- | --- |",
+        *(_line(path) for path in sorted(root.glob("*/config.json"))),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _line(path: Path) -> str:
+    folder = path.parent
+    (entrant,) = from_runs([str(folder)], None, None)
+    meta = checkpoint.verify(pick_checkpoint(folder, None))
+    run = json.loads((folder / "meta.json").read_text(encoding="utf8"))
+    cells: Iterable[Any] = (
+        folder.name, entrant.task, f"{int(meta['step']):,}", str(run.get("commit", ""))[:12],
+        meta["digests"]["state.pt"][:16],
+    )  # fmt: skip
+    return "| " + " | ".join(map(str, cells)) + " |"

@@ -1,0 +1,28 @@
+"""Trained teams without what only training needs: ``python -m scripts.zoo runs=['runs/study/**'] out=zoo``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from marl.core.checks import require_name, require_writable
+from marl.core.config import plain
+from marl.core.types import ConfigError
+from marl.measure.zoo import pack
+from marl.run.lock import held
+from scripts.main import run
+
+
+def main(cfg: DictConfig) -> None:
+    require_name(out=cfg.out)
+    require_writable("", out=Path(cfg.out))
+    if cfg.runs is None:
+        raise ConfigError("runs is missing: give runs=[DIR, ...] (run folders or patterns)")
+    with held(Path(cfg.out), "out"):
+        for folder in pack(plain(cfg.runs), Path(cfg.out)):
+            print(f"packed {folder}")
+
+
+if __name__ == "__main__":
+    run(main, "zoo")

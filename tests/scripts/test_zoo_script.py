@@ -1,0 +1,96 @@
+"""Packed teams: they play as their runs do, are small, can be trained on, and are found by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import marl
+from marl.core.types import ConfigError
+from marl.measure import zoo
+from marl.run.folders import pick_checkpoint
+from marl.run.trainer import fit
+from tests.scripts.test_cli import refused
+from tests.support.helpers import TINY, command, compose_train
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two seeds of QMIX in a corridor."""
+    runs = tmp_path_factory.mktemp("zoo") / "runs"
+    for seed in (0, 1):
+        cfg = compose_train(runs, "env=toy/corridor", "algo=qmix", f"seed={seed}", *TINY)
+        fit(cfg, runs / "toy-corridor" / "qmix-none" / f"seed{seed}")
+    return runs
+
+
+@pytest.fixture(scope="module")
+def packed(trained: Path) -> Path:
+    command("zoo", f"runs=[{{name: My Team, path: '{trained}/**'}}]", f"out={trained.parent}/zoo")
+    return trained.parent / "zoo"
+
+
+def parts(folder: Path) -> Any:
+    return torch.load(pick_checkpoint(folder, None) / "state.pt", weights_only=True)["algo"]["learner"]
+
+
+def test_teams_play_as_their_runs_do(trained: Path, packed: Path) -> None:
+    names = sorted(path.name for path in packed.iterdir() if path.is_dir())
+    assert names == ["my-team-toy-corridor-0", "my-team-toy-corridor-1"]
+    run, team = trained / "toy-corridor" / "qmix-none" / "seed1", packed / names[1]
+    assert marl.load(team).evaluate(episodes=8) == marl.load(run).evaluate(episodes=8)
+    before, after = parts(run), parts(team)
+    for name, tensor in before["agent"].items():
+        assert torch.equal(tensor, after["agent"][name])
+        assert torch.equal(tensor, after["target_agent"][name])
+    assert before["optimizer"]["state"] and not after["optimizer"]["state"]
+    size = [
+        sum(path.stat().st_size for path in folder.rglob("state.pt")) for folder in (pick_checkpoint(run, None), team)
+    ]
+    assert size[1] < 0.5 * size[0], "networks once, instead of four times their size"
+
+
+def test_training_goes_on_from_a_packed_team(packed: Path, tmp_path: Path) -> None:
+    origin = f"init_from={packed}/my-team-toy-corridor-0"
+    fit(compose_train(tmp_path, "env=toy/corridor", "algo=qmix", *TINY, origin), tmp_path / "run")
+    assert (tmp_path / "run" / "DONE").exists()
+
+
+def test_what_there_is_stands_in_a_table(packed: Path) -> None:
+    text = (packed / "README.md").read_text()
+    digest = zoo.checkpoint.verify(pick_checkpoint(packed / "my-team-toy-corridor-0", None))["digests"]["state.pt"]
+    assert text.count("| my-team-toy-corridor-") == 2 and digest[:16] in text
+
+
+def test_a_team_is_found_by_its_name(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zoo.team, "__defaults__", (packed,))
+    assert marl.load("zoo:my-team-toy-corridor-0").dir == packed / "my-team-toy-corridor-0"
+    with pytest.raises(ConfigError, match=r"zoo:nobody is not in .*; there are my-team-toy-corridor-0, my-team-"):
+        marl.load("zoo:nobody")
+
+
+def test_only_what_is_a_target_of_equal_shape_is_left_out() -> None:
+    """A target that a method calls so, but that is something else, stays."""
+    net, other = {"w": torch.ones(2)}, {"w": torch.zeros(3)}
+    slim = zoo.slim(
+        {"net": net, "target_net": {"w": torch.zeros(2)}, "rate": 1, "target_rate": 2, "a": net, "target_a": other}
+    )
+    assert (
+        slim["target_net"] is slim["net"]
+        and slim["target_rate"] == 2
+        and torch.equal(slim["target_a"]["w"], other["w"])
+    )
+    optimizer = {"state": {0: {"exp_avg": torch.ones(1)}}, "param_groups": [{"lr": 1.0}]}
+    assert zoo.slim([optimizer]) == [{"state": {}, "param_groups": [{"lr": 1.0}]}]
+
+
+def test_what_cannot_be_packed_is_refused(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, message in (
+        ((), "runs is missing"), (("runs=[nowhere]",), "runs=nowhere matches no run folder"),
+        ((f"runs=[{trained}]", f"out={trained}/toy-corridor/qmix-none/seed0/config.json"), "is a file"),
+    ):  # fmt: skip
+        assert message in refused(capsys, "zoo", f"out={tmp_path}/zoo", *words)
+    assert not (tmp_path / "zoo").exists()
