@@ -50,9 +50,11 @@ def draw(
         weight, colour = "bold" if (i, j) in heavy else "normal", "black" if bright or not known else "white"
         more = (below or {}).get((i, j))
         place: dict[str, Any] = {"xy": (j, i), "textcoords": "offset points", "ha": "center", "va": "center"}
-        axis.annotate(text, xytext=(0, 5 if more else 0), fontsize=8, fontweight=weight, color=colour, **place)
+        more_lines = more.count("\n") + 1 if more else 0  # one is below the number, of two the first is in the middle
+        rise = (0, 5, 10)[min(more_lines, 2)]
+        axis.annotate(text, xytext=(0, rise), fontsize=8, fontweight=weight, color=colour, **place)
         if more:
-            axis.annotate(more, xytext=(0, -6), fontsize=7, color=colour, **place)
+            axis.annotate(more, xytext=(0, -6), fontsize=7 if more_lines < 2 else 6, color=colour, **place)
     for column in lines:
         axis.axvline(column - 0.5, color="white", linewidth=3)
     if dense:

@@ -118,7 +118,7 @@ def draw(curves: Curves, matrix: Matrix, path: Path) -> Path:
     shown = {text: handle for ax in panels.flat for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     if shown:
         names = [fill(text, 40) for text in shown]
-        figure.legend([*shown.values()], names, loc="outside upper center", ncols=min(len(shown), 6), frameon=False)
+        figure.legend([*shown.values()], names, loc="outside upper center", ncols=min(len(shown), 3), frameon=False)
     save_figure(figure, path, 120)
     return path
 

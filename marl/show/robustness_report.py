@@ -198,7 +198,8 @@ def _runs_of(row: Row, matrix: Matrix) -> int:
 
 
 def heatmap(matrix: Matrix, path: Path) -> Path:
-    """Draw methods (and their means over tasks) by columns, coloured by the metric; grey where there is no score."""
+    """Draw methods (and their means over tasks) by columns, coloured by the metric, each with its interval and its
+    dose: attacked steps and attacked agent actions per episode. Grey where there is no score."""
     rows = [row for row in matrix.rows if row.level != "run"]
     titles = [*matrix.columns, *([EVERY] if _has_every(matrix) else [])]
     values = np.full((len(rows), len(titles)), np.nan)
@@ -209,6 +210,8 @@ def heatmap(matrix: Matrix, path: Path) -> Path:
             cell = row.cells[name]
             if isinstance(cell, Score):
                 values[i, j] = cell.metric(matrix.metric).mean
+                if text := _below(cell, matrix.metric):
+                    below[i, j] = text
             else:
                 why[i][j] = cell.partition(":")[0]
             if name == row.worst(matrix.metric, matrix.baseline):
@@ -224,6 +227,14 @@ def heatmap(matrix: Matrix, path: Path) -> Path:
         path, values, names, titles, label=matrix.metric.replace("_", " "), low=low, high=high, why=why,
         heavy=heavy, below=below, lines=[len(matrix.columns)] if len(titles) > len(matrix.columns) else (),
     )  # fmt: skip
+
+
+def _below(cell: Score, metric: str) -> str:
+    """Return what the picture has below a number: its interval and the hits, where there are any."""
+    lines = tables.interval_lines(cell.metric(metric))[1:]
+    if cell.attacked_steps:
+        lines.append(f"hits {cell.attacked_steps:.1f}/{cell.attacked_actions:.1f}")
+    return "\n".join(lines)
 
 
 def bars(matrix: Matrix, path: Path) -> Path:
