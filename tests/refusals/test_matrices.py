@@ -1,4 +1,4 @@
-"""What robustness, leaderboard, crossplay and reproduce refuse before they measure or train; and calls of the library."""
+"""What robustness, leaderboard, crossplay and reproduce refuse before they begin; and calls of the library."""
 
 from __future__ import annotations
 
