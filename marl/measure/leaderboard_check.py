@@ -152,7 +152,8 @@ def compare(given: Entry, measured: Entry) -> tuple[Number, ...]:
 
     rates = [value for value in given.columns.values() if isinstance(value, Interval)]
     attacked = [v for name, v in given.columns.items() if isinstance(v, Interval) and name != given.baseline]
-    weakest = number("weakest column", given.weakest.win_rate, measured.weakest.win_rate)
+    which = " / ".join(dict.fromkeys((given.weakest.column, measured.weakest.column)))
+    weakest = number(f"weakest column ({which})", given.weakest.win_rate, measured.weakest.win_rate)
     natural = number("without attack", given.without_attack, measured.without_attack)
     if given.without_attack != given.columns[given.baseline]:
         natural = replace(natural, verdict="no")
