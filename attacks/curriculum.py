@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from attacks.base import Budget
-from attacks.successes import Successes
-from attacks.wrapper import Wrapper
+from attacks.shared.successes import Successes
+from attacks.shared.wrapper import Wrapper
 from marl.core.protocols import Attack, Policy, Replay, attacks_within
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Generator, Tensor
 
-from attacks.wrapper import Wrapper
+from attacks.shared.wrapper import Wrapper
 from marl.core.checks import require_share
 from marl.core.protocols import Attack, Policy, View
 from marl.core.types import EnvSpec, Step

@@ -119,7 +119,7 @@ def find_circles(graph: dict[str, set[str]]) -> list[list[str]]:
 @pytest.mark.parametrize("folder", ["algos", "attacks"])
 def test_plugins_do_not_import_each_other(folder: str) -> None:
     """Any algorithm works with any attack because neither knows another. A method is a file or a package; what several
-    share is in ``algos/shared`` and ``attacks/base``."""
+    share is in ``algos/shared``, ``attacks/shared`` and ``attacks/base``."""
     wrong = []
     for path in sources(folder):
         method = path.relative_to(ROOT / folder).with_suffix("").parts[0]

@@ -6,13 +6,13 @@ from typing import Any
 
 from torch import Tensor
 
-from attacks.successes import Successes
+from attacks.shared.successes import Successes
 from marl.core.checks import require_at_least
 
 
 class Curriculum:
     """``p_max`` starts at 1/k_max. Every ``every`` environment steps it is multiplied by ``growth``, up to 1, if the
-    attacked episodes since it last grew succeeded often enough (``attacks.successes.Successes``).
+    attacked episodes since it last grew succeeded often enough (``attacks.shared.successes.Successes``).
     """
 
     def __init__(

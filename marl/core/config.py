@@ -186,6 +186,27 @@ class RobustnessConfig:
 
 
 @dataclass
+class LeaderboardConfig:
+    file: str = MISSING
+    runs: Any = None
+    imports: Any = None
+    by: str | None = None
+    check: bool = False
+    suite: Any = MISSING
+    only: list[str] | None = None
+    episodes: int = MISSING
+    n_envs: int = MISSING
+    act: str | None = None  # greedy or sample, for teams of actors
+    seed: int = 0
+    device: str = "auto"
+    threads: int | None = None
+    jobs: int = 1
+    luck: bool = True
+    fit: FitSection = field(default_factory=FitSection)
+    out: str = MISSING
+
+
+@dataclass
 class CrossplayConfig:
     runs: Any = None
     partners: Any = MISSING
@@ -245,6 +266,7 @@ SCHEMAS = {
     "bench": BenchConfig,
     "fidelity": FidelityConfig,
     "robustness": RobustnessConfig,
+    "leaderboard": LeaderboardConfig,
     "crossplay": CrossplayConfig,
     "play": PlayConfig,
     "reproduce": ReproduceConfig,

@@ -187,10 +187,16 @@ def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable
     ``suite_name`` and ``env_name`` are what the configurations ``cfg.suite`` and ``cfg.env`` are called; ``option`` is
     as for ``find_entrants``. Raise ConfigError for bad options, before anything is measured.
     """
+    return measured(cfg, suite_name, lambda: find_entrants(cfg, env_name, option))
+
+
+def measured(cfg: DictConfig, suite_name: str, find: Callable[[], tuple[list[Entrant], list[Entrant]]]) -> Matrix:
+    """Do as ``run``, with the rows and the references that ``find`` returns once the other options are known to be
+    good."""
     require_at_least("fit", 1, n_envs=cfg.fit.n_envs, replay=cfg.fit.replay)
     setting = Setting(**matrix.read_options(cfg), fit_envs=cfg.fit.n_envs, fit_replay=cfg.fit.replay)
     columns, baseline = read_suite(cfg.suite, cfg.only)
-    entrants, references = find_entrants(cfg, env_name, option)
+    entrants, references = find()
     versus = pick_versus(cfg.versus, entrants)
     budgets = curves.read_budgets(plain(cfg.budgets), {column.name: column.attack for column in columns}, baseline)
     check_rows(entrants, columns, given_env=cfg.env is not None)

@@ -1,4 +1,4 @@
-"""What robustness, crossplay and reproduce refuse before anything is measured or trained; and calls of the library."""
+"""What robustness, leaderboard, crossplay and reproduce refuse before they begin; and calls of the library."""
 
 from __future__ import annotations
 
@@ -81,6 +81,27 @@ CASES = {
     "robustness runs=team out=": "out= must name a file or folder",
     "robustness runs=team results=x.txt": "results=x.txt must end in .json",
     "robustness runs=team results=file/x.json": "results=file/x.json cannot be written: file is a file",
+    # the leaderboard
+    "leaderboard": "file=leaderboard.json does not exist; runs=[...] by=NAME makes it",
+    "leaderboard by=us": "runs is missing: give runs=[DIR",
+    "leaderboard check=true": "runs is missing: give runs=[DIR",
+    "leaderboard runs=team": "by is missing: say who trained the runs",
+    "leaderboard runs=team by=": "by is missing: say who trained the runs",
+    "leaderboard file=file": "file=file is not a leaderboard",
+    "leaderboard file=file runs=team by=us": "file=file is not a leaderboard",
+    "leaderboard file=file/x.json runs=team by=us": "file=file/x.json cannot be written: file is a file",
+    "leaderboard file=empty runs=team by=us": "file=empty is a folder, not a file",
+    "leaderboard file=empty": "file=empty is not a leaderboard",
+    "leaderboard file= runs=team by=us": "file= must name a file or folder",
+    "leaderboard runs=nowhere by=us": "runs=nowhere matches no run folder",
+    "leaderboard runs=team by=us only=[random]": "only=random leaves out natural, the win rate without attack",
+    "leaderboard runs=team by=us only=[natural]": "only=natural: a leaderboard needs the baseline natural and at least",
+    "leaderboard runs=team by=us suite.baseline=null": "suite.baseline=null: a leaderboard needs the win rate without",
+    "leaderboard runs=team by=us suite.budget=-1": "attack.budget=-1 must be at least 0",
+    "leaderboard runs=team by=us n_envs=0": "n_envs=0 must be at least 1",
+    "leaderboard runs=team by=us fit.replay=0": "fit.replay=0 must be at least 1",
+    "leaderboard runs=team by=us out=file": "out=file cannot be written: file is a file",
+    "leaderboard runs=team by=us metric=return": "metric",
     # cross-play
     "crossplay": "runs is missing",
     "crossplay runs=nowhere": "runs=nowhere matches no run folder with checkpoints",

@@ -69,6 +69,7 @@ PARENTS = {
         "train", ("-m", *LONG, *POOL, *JOBLIB, "seed=0,1", "runs_dir=runs"), training=2, workers=8
     ),
     "robustness": Parent("robustness", ("runs=['RUN']", "suite=quick", *FOREVER), workers=2),
+    "leaderboard": Parent("leaderboard", ("runs=['RUN']", "by=us", "suite=quick", *FOREVER), workers=2),
     "crossplay": Parent("crossplay", ("runs=['RUN']", "partners=simple", *FOREVER), workers=1),
     "reproduce": reproduce(2, "plot runs=runs/**", *LONG),
     "reproduce, measuring": reproduce(1, "robustness runs=[runs/**] suite=quick episodes=100000000", *TINY),

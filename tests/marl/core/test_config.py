@@ -228,7 +228,7 @@ def test_every_study_composes_and_names_runs_that_experiments_make(study: str) -
 
 
 @pytest.mark.parametrize(
-    "script", ["evaluate", "record", "plot", "bench", "fidelity", "robustness", "crossplay", "play"]
+    "script", ["evaluate", "record", "plot", "bench", "fidelity", "robustness", "leaderboard", "crossplay", "play"]
 )
 def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
     given = {
@@ -236,6 +236,7 @@ def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
         "bench": [],
         "fidelity": ["dir=agents"],
         "robustness": ["runs=runs"],
+        "leaderboard": [],
         "crossplay": ["runs=runs"],
     }.get(script, ["run=runs/one"])
     with initialize_config_module("conf", version_base="1.3"):
