@@ -20,7 +20,6 @@ from marl.run.folders import TRAINED, pick_checkpoint
 
 ZOO = Path(__file__).resolve().parents[2] / "zoo"  # of the repository
 PREFIX = "zoo:"
-KEPT = ("config.json", "meta.json")  # of a run folder, beside its checkpoint
 TARGET = "target_"
 
 
@@ -60,9 +59,11 @@ def pack_run(run: Path, folder: Path) -> Path:
     picked = pick_checkpoint(run, None)
     meta = checkpoint.verify(picked)
     state = checkpoint.load_state(picked)
-    for name in KEPT:
-        write_atomic(folder / name, (run / name).read_text(encoding="utf8"))
-    about = {key: value for key, value in meta.items() if key not in ("step", "digests")}
+    write_atomic(folder / "config.json", (run / "config.json").read_text(encoding="utf8"))
+    record = json.loads((run / "meta.json").read_text(encoding="utf8"))
+    record.pop("folder", None)  # where it was trained: of no use to others
+    write_atomic(folder / "meta.json", json.dumps(record, indent=1))
+    about = {key: value for key, value in meta.items() if key not in ("step", "digests", "folder")}
     step, small = int(meta["step"]), {"algo": slim(state["algo"]), "clock": state["clock"]}
     checkpoint.save(folder / TRAINED, step, small, None, about, keep=1, milestone=False)
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,8 @@ def test_training_goes_on_from_a_packed_team(packed: Path, tmp_path: Path) -> No
 
 def test_what_there_is_stands_in_a_table(packed: Path) -> None:
     text = (packed / "README.md").read_text()
+    record = json.loads((packed / "my-team-toy-corridor-0" / "meta.json").read_text())
+    assert record["commit"] and "folder" not in record, "where it comes from, but no path of a machine"
     digest = zoo.checkpoint.verify(pick_checkpoint(packed / "my-team-toy-corridor-0", None))["digests"]["state.pt"]
     assert text.count("| my-team-toy-corridor-") == 2 and digest[:16] in text
 
