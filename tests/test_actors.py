@@ -23,7 +23,7 @@ TINY = (
 )  # fmt: skip
 TOYS = [name for name in choices("env") if name.startswith("toy/")]
 # attacks that read the value of joint actions: Wolfpack's target, the attackers that learn beside a team's values
-NEED_VALUES = {"wolfpack", "ega", "rap", "rarl", "romance"}
+NEED_VALUES = {"wolfpack", "curriculum", "ega", "rap", "rarl", "romance"}
 MORE = {**MORE, **dict.fromkeys(("ibal", "ib"), tuple(one.replace("16", "8") for one in MORE["ibal"]))}
 
 pytestmark = pytest.mark.usefixtures("no_drawing")

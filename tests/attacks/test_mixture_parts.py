@@ -30,11 +30,13 @@ EGA = ("learner.batch_size=2", "learner.hidden_dim=8", "budget=2", "behaviour_ro
        "team_episodes=8", "review_episodes=8", "generations=2")  # fmt: skip
 IBAL = ("warmup_episodes=0", "k_max=1", "estimators.hidden_dim=16", "estimators.width=8", "estimators.group_width=8",
         "estimators.samples=16", "estimators.every=1", "estimators.fit_rounds=4")  # fmt: skip
+PACKS = ("foresight.window=3", "foresight.ff_dim=16", "fit_episodes=8", "fit_updates=2")
 SMALL: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("ega", "romance", "rarl", "rap"), EGA),
     **dict.fromkeys(("ibal", "ib"), IBAL),
     "atla": ("width=8", "period=2", "fit_episodes=8"),
-    "wolfpack": ("foresight.window=3", "foresight.ff_dim=16", "fit_episodes=8", "fit_updates=2"),
+    "wolfpack": PACKS,
+    "curriculum": tuple(f"attack.{option}" for option in PACKS),
 }
 
 
