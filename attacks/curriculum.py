@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +11,8 @@ import torch
 from attacks.base import Budget
 from attacks.shared.successes import Successes
 from attacks.shared.wrapper import Wrapper
-from marl.core.protocols import Attack, Policy, Replay, attacks_within
-from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics
+from marl.core.protocols import Policy, Replay, attacks_within
+from marl.core.types import Clock, ConfigError, EpisodeBatch, Metrics
 
 
 class BudgetCurriculum(Wrapper):
@@ -24,17 +24,10 @@ class BudgetCurriculum(Wrapper):
     """
 
     def __init__(
-        self,
-        spec: EnvSpec,
-        device: torch.device | str,
-        *,
-        attack: Callable[[EnvSpec, torch.device | str], Attack],
-        budgets: Sequence[int],
-        success: float,
-        success_return: float | None,
-        window: int,
-    ) -> None:
-        super().__init__(spec, device, attack=attack)
+        self, *args: Any, budgets: Sequence[int], success: float, success_return: float | None, window: int,
+        **wrapped: Any,
+    ) -> None:  # fmt: skip
+        super().__init__(*args, **wrapped)
         rising = all(low < high for low, high in pairwise(budgets))
         if not budgets or budgets[0] < 0 or not rising:
             raise ConfigError(f"attack.budgets={list(budgets)} must be numbers that rise, the first at least 0")

@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from attacks.shared.wrapper import Wrapper
 from marl.core.checks import require_share
-from marl.core.protocols import Attack, Policy, View
-from marl.core.types import EnvSpec, Step
+from marl.core.protocols import Policy, View
+from marl.core.types import Step
 
 
 class Recovery(Wrapper):
     """Another attack, which acts only in the first ``share`` of an episode's longest possible length."""
 
-    def __init__(
-        self,
-        spec: EnvSpec,
-        device: torch.device | str,
-        *,
-        attack: Callable[[EnvSpec, torch.device | str], Attack],
-        share: float,
-    ) -> None:
-        super().__init__(spec, device, attack=attack)
+    def __init__(self, *args: Any, share: float, **wrapped: Any) -> None:
+        super().__init__(*args, **wrapped)
         require_share("attack", share=share)
-        self.last = math.ceil(share * spec.episode_limit)
+        self.last = math.ceil(share * self.spec.episode_limit)
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         self.age = torch.zeros(n_envs, dtype=torch.long, device=self.device)  # [B] steps of the episode so far

@@ -30,7 +30,7 @@ from attacks.ibal.scores import (
     own_features,
     table,
     write_table,
-)  # fmt: skip
+)
 from attacks.ibal.search import Search
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share, require_within
 from marl.core.protocols import Policy, Replay, View

@@ -162,7 +162,9 @@ class FitSection:
 
 
 @dataclass
-class RobustnessConfig:
+class AttackedConfig:
+    """What every measurement of teams under the attacks of a suite has."""
+
     runs: Any = None
     imports: Any = None
     suite: Any = MISSING
@@ -174,36 +176,26 @@ class RobustnessConfig:
     device: str = "auto"
     threads: int | None = None
     jobs: int = 1
+    luck: bool = True
+    fit: FitSection = field(default_factory=FitSection)
+    out: str = MISSING
+
+
+@dataclass
+class RobustnessConfig(AttackedConfig):
     metric: str = MISSING
     versus: str | None = None
-    luck: bool = True
     budgets: Any = None
-    fit: FitSection = field(default_factory=FitSection)
     fit_on: Any = None
-    out: str = MISSING
     results: str | None = None
     env: Any = None
 
 
 @dataclass
-class LeaderboardConfig:
+class LeaderboardConfig(AttackedConfig):
     file: str = MISSING
-    runs: Any = None
-    imports: Any = None
     by: str | None = None
     check: bool = False
-    suite: Any = MISSING
-    only: list[str] | None = None
-    episodes: int = MISSING
-    n_envs: int = MISSING
-    act: str | None = None  # greedy or sample, for teams of actors
-    seed: int = 0
-    device: str = "auto"
-    threads: int | None = None
-    jobs: int = 1
-    luck: bool = True
-    fit: FitSection = field(default_factory=FitSection)
-    out: str = MISSING
 
 
 @dataclass

@@ -44,7 +44,10 @@ def read_budgets(given: Any, attacks: dict[str, Tree], baseline: str | None) -> 
 
 
 def own_budget(attack: Tree) -> int | None:
-    """Return the budget in an attack's configuration, its own or that of the first part that has one; else None."""
+    """Return the budget in an attack's configuration, its own or that of the first part that has one; else None. Of a
+    curriculum (``budgets``) it is the one that it begins with, whatever its parts have."""
+    if attack.get("budgets"):
+        return int(attack["budgets"][0])
     if attack.get("budget") is not None:
         return int(attack["budget"])
     found = (own_budget(node) for node in attack.values() if isinstance(node, dict))
@@ -56,7 +59,8 @@ def with_budget(node: Any, budget: int) -> Any:
     if not isinstance(node, dict):
         return node
     changed = {name: with_budget(value, budget) for name, value in node.items()}
-    return changed | ({"budget": budget} if node.get("budget") is not None else {})
+    own = {"budget": budget, "budgets": [budget]}
+    return changed | {name: value for name, value in own.items() if node.get(name) is not None}
 
 
 def at(cell: Any, budget: int) -> Any:
@@ -123,7 +127,8 @@ def _areas(
 ) -> dict[str, Interval]:
     """Return a row's areas by column: a run's with an interval over its episodes, a method's over its seeds and tasks
     as other scores have it. Columns that some run lacks have none."""
-    tasks = row.task.split(", ") if row.level == "tasks" else [row.task]
+    theirs = dict.fromkeys(task for task, label, _ in runs if label == row.label)
+    tasks = list(theirs) if row.level == "tasks" else [row.task]
     groups = [[runs[task, row.label, seed] for seed in row.seeds if (task, row.label, seed) in runs] for task in tasks]
     areas = {}
     for name in columns:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -55,17 +56,23 @@ def pack(runs: Any, out: Path) -> list[Path]:
 
 
 def pack_run(run: Path, folder: Path) -> Path:
-    """Pack the newest checkpoint of a run into ``folder``."""
+    """Pack the newest checkpoint of a run into ``folder``, in place of what is there: an older team may have a later
+    checkpoint."""
     picked = pick_checkpoint(run, None)
     meta = checkpoint.verify(picked)
     state = checkpoint.load_state(picked)
-    write_atomic(folder / "config.json", (run / "config.json").read_text(encoding="utf8"))
     record = json.loads((run / "meta.json").read_text(encoding="utf8"))
     record.pop("folder", None)  # where it was trained: of no use to others
-    write_atomic(folder / "meta.json", json.dumps(record, indent=1))
     about = {key: value for key, value in meta.items() if key not in ("step", "digests", "folder")}
-    step, small = int(meta["step"]), {"algo": slim(state["algo"]), "clock": state["clock"]}
-    checkpoint.save(folder / TRAINED, step, small, None, about, keep=1, milestone=False)
+    small = {"algo": slim(state["algo"]), "clock": state["clock"]}
+    config = (run / "config.json").read_text(encoding="utf8")
+    new = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    write_atomic(new / "config.json", config)
+    write_atomic(new / "meta.json", json.dumps(record, indent=1))
+    checkpoint.save(new / TRAINED, int(meta["step"]), small, None, about, keep=1, milestone=False)
+    shutil.rmtree(folder, ignore_errors=True)
+    new.rename(folder)
     return folder
 
 

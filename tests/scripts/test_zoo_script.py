@@ -60,6 +60,17 @@ def test_training_goes_on_from_a_packed_team(packed: Path, tmp_path: Path) -> No
     assert (tmp_path / "run" / "DONE").exists()
 
 
+def test_a_team_takes_the_place_of_another_that_trained_for_longer(trained: Path, packed: Path, tmp_path: Path) -> None:
+    """A packed team may be packed again, too."""
+    run, out = trained / "toy-corridor" / "qmix-none" / "seed0", tmp_path / "team"
+    later = out / "checkpoints" / "step_000000900000"
+    later.mkdir(parents=True)
+    zoo.pack_run(run, out)
+    assert not later.exists() and [path.name for path in tmp_path.iterdir()] == ["team"]
+    again = zoo.pack_run(out, tmp_path / "again")
+    assert marl.load(again).evaluate(episodes=8) == marl.load(run).evaluate(episodes=8)
+
+
 def test_what_there_is_stands_in_a_table(packed: Path) -> None:
     text = (packed / "README.md").read_text()
     record = json.loads((packed / "my-team-toy-corridor-0" / "meta.json").read_text())

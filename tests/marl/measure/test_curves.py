@@ -117,3 +117,6 @@ def test_parts_get_the_budget_too() -> None:
     inner = {"_target_": "x", "budget": 8, "part": {"budget": None, "budget_unit": "step"}}
     assert curves.own_budget({"attack": inner}) == 8
     assert curves.with_budget({"attack": inner}, 3) == {"attack": {**inner, "budget": 3}}
+    growing = {"budgets": [2, 8], "attack": inner}
+    assert curves.own_budget(growing) == 2, "what a curriculum begins with holds, not what its part has"
+    assert curves.with_budget(growing, 3) == {"budgets": [3], "attack": {**inner, "budget": 3}}
