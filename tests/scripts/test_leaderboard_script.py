@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from marl.core.intervals import Interval, rate_interval
 from marl.measure import leaderboard
-from marl.measure.leaderboard import Entry
-from marl.measure.leaderboard_check import agreement
+from marl.measure.leaderboard import Entry, Weakest
+from marl.measure.leaderboard_check import agreement, compare
 from marl.measure.robustness_scores import Matrix
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
@@ -218,6 +220,26 @@ def test_numbers_agree_where_each_lies_in_the_other_ones_interval() -> None:
     assert agreement(*seeds, 100, 2) == "no", "the same teams play again: the spread of seeds explains nothing"
     assert agreement(seeds[0], Interval(0.54, 0.0, 1.0, 2), 100, 2) == "within"
     assert agreement(seeds[0], Interval(0.5, 0.0, 1.0, 3), 100, 2) == "no"
+
+
+def test_an_entry_must_be_consistent_with_its_own_columns(board: str, tmp_path: Path) -> None:
+    """A head that flatters the columns below it is caught even where it is near enough to be measured so by chance."""
+    path = tmp_path / "board.json"
+    path.write_text(board)
+    entry = leaderboard.read(path)[0]
+    columns = {"natural": rate_interval(np.arange(100) < 80), "random": rate_interval(np.arange(100) < 50)}
+    flattering = rate_interval(np.arange(100) < 55)
+    honest = replace(
+        entry, seeds=(0,), weights=("w",), baseline="natural", episodes=100, columns=columns,
+        without_attack=columns["natural"], weakest=Weakest("random", columns["random"]),
+    )  # fmt: skip
+    assert {number.verdict for number in compare(honest, honest)} == {"equal"}
+    for forged, name in (
+        (replace(honest, weakest=Weakest("random", flattering)), "weakest column"),
+        (replace(honest, weakest=Weakest("natural", columns["natural"])), "weakest column"),
+        (replace(honest, without_attack=rate_interval(np.arange(100) < 83)), "without attack"),
+    ):
+        assert [n.name.partition(" (")[0] for n in compare(forged, honest) if n.verdict == "no"] == [name]
 
 
 # refusals

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from marl.measure.robustness_scores import add_leads, score_rows
-from marl.show.robustness_report import table, write
+from marl.show.robustness_report import heatmap, table, write
 from tests.marl.run.test_lock import holder, tree
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
@@ -115,6 +115,15 @@ def test_the_heatmap_shows_the_numbers(tmp_path: Path) -> None:
     assert colours([0, 0], [NATURAL]) >= {bright} and not colours([0, 0], [NATURAL]) & {dark, grey}
     assert colours([0, 1], [NATURAL]) >= {dark} and not colours([0, 1], [NATURAL]) & {bright, grey}
     assert colours([0, 0], [NATURAL, column("peek", fake("Peek"))]) >= {bright, grey}
+
+
+def test_the_heatmap_says_interval_and_dose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cell without hits has no dose."""
+    said: dict[tuple[int, int], str] = {}
+    monkeypatch.setattr("marl.show.robustness_report.draw", lambda *_, below, **__: said.update(below))
+    rows, _ = measured([entrant([0, 0])], [NATURAL, TRIP], setting(tmp_path))
+    heatmap(matrix(rows), tmp_path / "matrix.png")
+    assert said[0, 0] == "[0.61, 1.00]" and said[0, 1] == "[0.19, 0.81]\nhits 0.5/0.5"
 
 
 # the script
