@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from numba.core import event
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from marl.core.checks import refuse_strange, require_at_least, require_name, require_writable
@@ -35,7 +35,7 @@ from marl.run.metrics import NonFiniteError
 from marl.run.quoting import repaired
 from marl.run.report import short
 from marl.run.signals import StopRequest
-from marl.run.sweep import Entry, Here, Sweep, failures
+from marl.run.sweep import Entry, Here, Sweep, failures, overview
 from scripts.words import check_words, help_text, setting_up
 
 log = logging.getLogger(__name__)
@@ -128,12 +128,27 @@ class FollowSweep(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         if _launcher(config) == "SlurmLauncher" and shutil.which("srun") is None:
-            fail("launch=slurm needs Slurm, but there is no srun on this machine; try launch=joblib", 2)
+            fail(
+                "launch=slurm needs Slurm, but there is no srun on this machine; launch=slurm_dry prints the job, "
+                "launch=joblib uses the cores of this machine",
+                2,
+            )
         Sweeps.written = Kept(Path(config.hydra.sweep.dir) / "multirun.yaml")
         if _launcher(config) != "BasicLauncher":
             Sweeps.current.share(Path(config.hydra.sweep.dir))
             answer = "stopping once the runs in hand have saved; again to stop at once"
             Sweeps.around.enter_context(StopRequest(answer, Sweeps.current.ask_to_stop))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Keep what a search has found beside its runs: Optuna's sweeper writes one file for all searches."""
+        top = Path(config.hydra.sweep.dir)
+        if (found := top / "optimization_results.yaml").is_file() and "optuna" in str(config.hydra.sweeper._target_):
+            kept = top / str(config.name) / "search.yaml"
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            found.replace(kept)
+            best = OmegaConf.load(kept)
+            with_values = " ".join(f"{key}={value}" for key, value in best.best_params.items())
+            print(f"best {config.objective} {best.best_value:.4g} with {with_values}; kept in {short(kept.absolute())}")
 
 
 def _launcher(config: DictConfig) -> str:
@@ -157,8 +172,22 @@ def _run_of_sweep(sweep: Sweep, task: Task, cfg: DictConfig) -> object:
         error = traceback.format_exception_only(unknown)[-1].strip()
     if error:
         print(f"error: {run}: {error}", file=sys.stderr)
-    sweep.note(Entry(run, "failed", error) if error else Entry(run, "stopped" if Here.stopped else "finished"))
+    if error:
+        sweep.note(Entry(run, "failed", error))
+    else:
+        score = result if isinstance(result, float) else None
+        sweep.note(Entry(run, "stopped" if Here.stopped else "finished", score=score))
     return result
+
+
+@contextmanager
+def searching() -> Iterator[None]:
+    """Leave it to the runs' own errors to say why a search has found nothing."""
+    try:
+        yield
+    except ValueError as error:
+        if "No trials are completed" not in str(error):  # Optuna's words
+            raise
 
 
 CONF = tree_folder()
@@ -211,12 +240,13 @@ def run(task: Task, config_name: str) -> None:
 
     with exit_codes():
         try:
-            with setting_up(begun):
+            with setting_up(begun), searching():
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         finally:
             Sweeps.around.close()
             entries = sweep.close()
             if Sweeps.written is not None and all(entry.outcome == "failed" for entry in entries):
                 Sweeps.written.put_back()
+        print("".join(f"{line}\n" for line in overview(entries)), end="")
         if (line := failures(entries)) is not None:
             raise UnfinishedError(line)

@@ -27,11 +27,11 @@ from marl.core.processes import started_with
 from marl.core.types import ConfigError
 from marl.core.validation import validate
 from marl.run.compose import compose
-from marl.run.jobs import Stopped, run_jobs
+from marl.run.jobs import Stopped, require_jobs, run_jobs
 from marl.run.lock import held
 from marl.run.progress import JobProgress
 from marl.run.signals import StopRequest
-from scripts.main import UnfinishedError, positive, run
+from scripts.main import UnfinishedError, run
 
 log = logging.getLogger(__name__)
 POLL_S = 0.2
@@ -76,7 +76,7 @@ def runs_of(sweep: str, more: list[str]) -> list[Command]:
     return [Command("train", words) for words in itertools.product(*values)]
 
 
-def measurement(name: str, line: str, folder: Path, jobs: int) -> Command:
+def measurement(name: str, line: str, folder: Path, jobs: int | str) -> Command:
     """Return ``line``, a script and its options, changed to leave ``folder/name.json`` and its picture."""
     script, *words = words_of(line, f"table.measure.{name}")
     require_below("results", **{f"table.measure.{name}": name})
@@ -114,7 +114,7 @@ def train(command: Command, tell: Callable[[float], None]) -> str | None:
         return None if code == 0 and "the same command continues" not in last else last
 
 
-def train_all(sweeps: list[list[Command]], jobs: int, stop: StopRequest) -> None:
+def train_all(sweeps: list[list[Command]], jobs: int | str, stop: StopRequest) -> None:
     """Train one sweep after the other, ``jobs`` runs at once. A run that fails ends neither the others of its sweep nor
     their results, but the sweeps after it."""
     with JobProgress(sum(map(len, sweeps))) as progress:
@@ -152,7 +152,7 @@ def check(commands: list[Command]) -> None:
 
 
 def main(cfg: DictConfig) -> None:
-    positive(cfg, "jobs")
+    require_jobs(cfg.jobs)
     require_name(results=cfg.results)
     require_writable("", results=Path(cfg.results))
     if not cfg.table.train and not cfg.table.measure:

@@ -13,9 +13,13 @@ from marl.show.plot import run_curve
 from scripts.main import run
 
 
-def train(cfg: DictConfig) -> None:
-    if not fit(cfg, Path(HydraConfig.get().runtime.output_dir), run_curve):
+def train(cfg: DictConfig) -> float | None:
+    """Train, and return the score that ``objective`` names, for a search; None if a signal stopped the run."""
+    final = fit(cfg, Path(HydraConfig.get().runtime.output_dir), run_curve)
+    if not final:
         Here.stopped = True  # what is left of a sweep is not begun
+        return None
+    return float(final[cfg.objective.removeprefix("eval/")]["mean"])
 
 
 if __name__ == "__main__":

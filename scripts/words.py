@@ -21,7 +21,13 @@ from marl.run.compose import choices, tree_folder
 
 NO_CHOICE = re.compile(r"null|~|-?[\d.]+|true|false|\[.*|\{.*", re.IGNORECASE)  # no name of an option of a group
 
-LAUNCHERS = {"joblib": "hydra_plugins.hydra_joblib_launcher", "slurm": "hydra_plugins.hydra_submitit_launcher"}
+LAUNCHERS = {  # option of launch -> the package that it needs, and the extra that brings it
+    "joblib": ("hydra_plugins.hydra_joblib_launcher", "cluster"),
+    "slurm": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
+    "slurm_dry": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
+    "optuna": ("hydra_plugins.hydra_optuna_sweeper", "search"),
+    "ray": ("ray", "ray"),
+}
 
 
 def check_words(words: Sequence[str]) -> argparse.Namespace:
@@ -35,8 +41,9 @@ def check_words(words: Sequence[str]) -> argparse.Namespace:
         group = key.partition("@")[0]
         if equals and not key:
             raise ConfigError(f"'{word}' has no key; give key=value")
-        if key == "launch" and not _is_installed(LAUNCHERS.get(value)):
-            raise ConfigError(f"launch={value} needs {LAUNCHERS[value]}; pip install -e .[cluster]")
+        package, extra = LAUNCHERS.get(value, (None, "")) if key == "launch" else (None, "")
+        if not _is_installed(package):
+            raise ConfigError(f"launch={value} needs {package}; pip install -e .[{extra}]")
         in_place = word.startswith("+") and value.startswith("{")  # what to make instead of an option's name
         if equals and not in_place and NO_CHOICE.fullmatch(value) and (names := group_choices(group)):
             raise ConfigError(f"{key}={value} names no option of {group}; choose one of {', '.join(names)}")

@@ -27,7 +27,7 @@ from tests.support.processes import alive, descendants, start
 LEARN = (
     "env=toy/corridor", "train.n_envs=8", "eval.every=4000", "eval.episodes=8", "eval.final_episodes=8",
     "eval.n_envs=8", "log.every=400", "checkpoint.every=800", "replay.capacity=64", "algo.batch_size=8",
-    "algo.agent.hidden_dim=16", "log.tensorboard=false", "log.progress=off", "threads=1", "device=cpu",
+    "algo.agent.hidden_dim=16", "log.to=[]", "log.progress=off", "threads=1", "device=cpu",
 )  # fmt: skip
 SHORTER = ("train.total_steps=3000",)
 MATRIX = "robustness runs=runs suite=quick episodes=400 n_envs=8 out=out"

@@ -18,7 +18,7 @@ from tests.support.helpers import command, compose_train, differences, newest_st
 
 TINY = (
     "train.n_envs=8", "train.total_steps=240", "eval.every=120", "eval.episodes=4", "eval.final_episodes=4",
-    "eval.n_envs=4", "log.every=40", "checkpoint.every=120", "log.tensorboard=false", "replay.capacity=64",
+    "eval.n_envs=4", "log.every=40", "checkpoint.every=120", "log.to=[]", "replay.capacity=64",
     "algo.agent.hidden_dim=8", "algo.critic.hidden_dim=8", "algo.learner.epochs=2",
 )  # fmt: skip
 TOYS = [name for name in choices("env") if name.startswith("toy/")]

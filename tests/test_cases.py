@@ -18,7 +18,7 @@ from tests.support.processes import DEADLINE_S, ROOT
 
 CASES = ROOT.parent / "shared" / "cases"
 QUICK = (
-    "train.total_steps=400 train.n_envs=4 eval.episodes=4 eval.final_episodes=4 eval.n_envs=4 log.tensorboard=false "
+    "train.total_steps=400 train.n_envs=4 eval.episodes=4 eval.final_episodes=4 eval.n_envs=4 log.to=[] "
     "env.workers=1 env.episode_limit=20"
 )
 TRAIN = "python -m scripts.train"
@@ -76,7 +76,7 @@ GAMES = {
     "gym_done_per_agent list": Case(f"{SWITCHED}list {QUICK}", 1, "terminated must be one flag"),
     "gym_done_per_agent dict": Case(f"{SWITCHED}dict {QUICK}", 1, "terminated must be one flag"),
     "windows_folders": Case(
-        "python windows_folders.py env=toy/matrix train.total_steps=200 eval.episodes=4 log.tensorboard=false", 0, "",
+        "python windows_folders.py env=toy/matrix train.total_steps=200 eval.episodes=4 log.to=[]", 0, "",
         finished("runs/*/*/*/*", 1),
     ),
     "gpu_run_on_cpu": Case("python gpu_run_on_cpu.py", 0, "stream|generator", done("runs/gpu")),

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LINES, FUNCTION_LINES = 350, 70
-OURS = ("marl", "envs", "algos", "attacks", "scripts", "conf", "tests")
+OURS = ("marl", "envs", "algos", "attacks", "scripts", "conf", "hydra_plugins", "tests")
 MAY_IMPORT = {  # of our own packages, and each its own
     "marl": set(),
     "envs": {"marl"},
@@ -21,7 +21,7 @@ MAY_IMPORT = {  # of our own packages, and each its own
 }
 FLOORS = ("core", "learn", "run", "measure", "show")
 HEAVY = ("matplotlib", "ray", "smacv2", "pysc2", "tensorboard", "torch.utils.tensorboard", "pettingzoo", "submitit",
-         "pygame", "jax")  # fmt: skip
+         "pygame", "jax", "wandb", "mlflow", "optuna", "plotly", "rliable")  # fmt: skip
 
 
 def sources(*folders: str) -> list[Path]:

@@ -7,6 +7,7 @@ values that are allowed.
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import tempfile
@@ -103,6 +104,15 @@ def require_below(folder: str, **paths: str) -> None:
             raise ConfigError(f"{key}={path} must name a folder below {folder}: without .. and not absolute")
         if any(len(part.encode()) > LONGEST_NAME for part in parts):
             raise ConfigError(f"{key}={path} has a part that is longer than {LONGEST_NAME} bytes")
+
+
+def require_extra(package: str, extra: str, wanted_by: str) -> None:
+    """Refuse ``wanted_by``, an option as it is typed, where the package that it needs is not installed; raise
+    ConfigError that says what to type."""
+    if importlib.util.find_spec(package) is None:
+        raise ConfigError(
+            f"{wanted_by} needs the package '{package}', which is not installed: pip install -e .[{extra}]"
+        )
 
 
 def refuse_strange(cfg: DictConfig, section: str = "") -> None:

@@ -18,6 +18,7 @@ from marl.core.types import ConfigError
 # the sections annotate these as str, since OmegaConf knows no Literal; ``validation`` checks them
 ResumeMode = Literal["auto", "never", "must"]
 ProgressMode = Literal["auto", "bar", "lines", "off"]  # auto: bar on a terminal, lines elsewhere
+Objective = Literal["eval/return", "eval/win_rate", "eval/length"]  # of the final test
 
 
 @dataclass
@@ -57,7 +58,8 @@ class CheckpointSection:
 class LogSection:
     every: int = MISSING  # environment steps
     progress: str = "auto"  # a ProgressMode
-    tensorboard: bool = True
+    to: list[str] = field(default_factory=lambda: ["tensorboard"])  # keys of loggers
+    loggers: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -69,6 +71,7 @@ class TrainConfig:
     deterministic: bool = False
     resume: str = "auto"  # a ResumeMode
     init_from: str | None = None
+    objective: str = "eval/return"  # an Objective
     runs_dir: str = "runs"
     run_path: str = MISSING
     algo: Any = MISSING
@@ -175,7 +178,7 @@ class AttackedConfig:
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
-    jobs: int = 1
+    jobs: Any = 1  # a number, or ray
     luck: bool = True
     fit: FitSection = field(default_factory=FitSection)
     out: str = MISSING
@@ -210,7 +213,7 @@ class CrossplayConfig:
     epsilon: float = MISSING
     device: str = "auto"
     threads: int | None = None
-    jobs: int = 1
+    jobs: Any = 1  # a number, or ray
     metric: str = MISSING
     out: str = MISSING
     results: str | None = None
@@ -244,7 +247,7 @@ class TableSection:
 @dataclass
 class ReproduceConfig:
     table: TableSection = MISSING
-    jobs: int = 1
+    jobs: Any = 1  # a number, or ray
     overrides: list[str] = field(default_factory=list)
     results: str = MISSING
     dry_run: bool = False

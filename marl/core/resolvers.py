@@ -13,6 +13,7 @@ FREE_ON_RESUME = (
     "device",
     "threads",
     "resume",
+    "objective",
     "runs_dir",
     "run_path",
     "eval",

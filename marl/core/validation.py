@@ -15,7 +15,7 @@ from marl.core.checks import (
     require_share,
     require_threads,
 )
-from marl.core.config import ProgressMode, ResumeMode
+from marl.core.config import Objective, ProgressMode, ResumeMode
 from marl.core.types import ConfigError
 
 
@@ -46,6 +46,7 @@ def validate(cfg: DictConfig) -> None:
     require_at_least("", 0, seed=cfg.seed)
     require_threads(cfg.threads)
     require_choice("", get_args(ResumeMode), resume=cfg.resume)
+    require_choice("", get_args(Objective), objective=cfg.objective)
     _require_room(cfg)
 
 

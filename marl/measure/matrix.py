@@ -27,7 +27,7 @@ from marl.core.types import ConfigError
 from marl.run.build import use_threads
 from marl.run.checkpoint import CheckpointError
 from marl.run.files import write_atomic
-from marl.run.jobs import Stopped, run_jobs
+from marl.run.jobs import Stopped, require_jobs, run_jobs
 from marl.run.progress import JobProgress
 from marl.run.resume import command_line, git_commit
 from marl.run.signals import StopRequest
@@ -107,7 +107,8 @@ def check_outputs(cfg: DictConfig) -> None:
 
 def read_options(cfg: DictConfig) -> dict[str, Any]:
     """Return the fields of ``Setting`` from a script's options. Raise ConfigError for what no matrix can have."""
-    require_at_least("", 1, episodes=cfg.episodes, n_envs=cfg.n_envs, jobs=cfg.jobs)
+    require_at_least("", 1, episodes=cfg.episodes, n_envs=cfg.n_envs)
+    require_jobs(cfg.jobs)
     require_at_least("", 0, seed=cfg.seed)
     require_choice("", METRICS, metric=cfg.metric)
     use_threads(cfg.threads)

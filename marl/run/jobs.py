@@ -1,13 +1,17 @@
-"""Interruptible jobs, run one after the other in this process or side by side in worker processes."""
+"""Interruptible jobs, run one after the other in this process, side by side in worker processes, or on a cluster."""
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import Any, Protocol, TypeVar
 
+from marl.core.checks import require_extra
 from marl.core.processes import follow_parent, ignore_signals
+from marl.core.types import ConfigError
+from marl.run import cluster
 from marl.run.progress import JobProgress
 from marl.run.signals import StopRequest
 
@@ -26,10 +30,22 @@ class Stopped(Exception):
     """A signal asked to stop; running jobs are dropped, results of finished ones are kept."""
 
 
+def require_jobs(jobs: int | str) -> None:
+    """Refuse what is neither a number of processes nor a cluster; raise ConfigError."""
+    if jobs == "ray":
+        require_extra("ray", "ray", "jobs=ray")
+    elif not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
+        raise ConfigError(f"jobs={jobs} must be at least 1, or ray")
+
+
 def run_jobs(
-    work: Work[J, R], jobs: Sequence[J], processes: int, stop: StopRequest, progress: JobProgress
+    work: Work[J, R], jobs: Sequence[J], processes: int | str, stop: StopRequest, progress: JobProgress
 ) -> Iterator[tuple[J, R]]:
-    """Yield each job with its result, in the order in which they finish. Raise Stopped once ``stop`` is requested."""
+    """Yield each job with its result, in the order in which they finish. Raise Stopped once ``stop`` is requested.
+    ``processes``: how many jobs at once, or "ray" for as many as the cluster of RAY_ADDRESS has cores for."""
+    if isinstance(processes, str):
+        yield from _on_ray(work, jobs, stop, progress)
+        return
     if processes > 1 and len(jobs) > 1:
         yield from _side_by_side(work, jobs, processes, stop, progress)
         return
@@ -65,6 +81,21 @@ def _side_by_side(
         finally:
             halt.set()
             pool.shutdown(cancel_futures=True)
+
+
+def _on_ray(work: Work[J, R], jobs: Sequence[J], stop: StopRequest, progress: JobProgress) -> Iterator[tuple[J, R]]:
+    def stopping() -> None:
+        if stop:
+            raise Stopped
+
+    ray = cluster.connect(None, "jobs=ray")
+    for k, result in cluster.each(ray, functools.partial(_one, work), jobs, stopping=stopping):
+        progress.finished()
+        yield jobs[k], result
+
+
+def _one(work: Work[J, R], job: J, again: bool) -> R:
+    return work(job, lambda done: None)
 
 
 _halt: Any = None  # in a worker: set once the parent wants to stop

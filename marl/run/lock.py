@@ -76,6 +76,11 @@ def held(folder: Path, key: str = "") -> Iterator[None]:
                 path.unlink(missing_ok=True)
 
 
+def release(folder: Path) -> None:
+    """Remove the lock of ``folder``, whose owner is known to be gone, also from another machine."""
+    (folder / LOCK).unlink(missing_ok=True)
+
+
 @contextmanager
 def tidied(folder: Path, top: Path | None = None) -> Iterator[None]:
     """Leave no empty folders behind: ``folder`` and, if it is empty, those above it that are empty and below ``top`` or

@@ -1,4 +1,4 @@
-"""Scalars, written to TensorBoard and, as the same rows, to ``metrics.jsonl`` / ``eval.jsonl``. The x axis is always
+"""Scalars, written to ``metrics.jsonl`` / ``eval.jsonl`` and, as the same rows, to the loggers. The x axis is always
 ``env_steps``."""
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from marl.core.intervals import Interval
 from marl.core.protocols import Algorithm
 from marl.core.types import Clock, EpisodeBatch, Metrics
 from marl.run.evaluate import attack_facts
-from marl.run.events import EventFile
 from marl.run.files import append, expendable, write_atomic
+from marl.run.loggers import Loggers
 
 
 class NonFiniteError(RuntimeError):
@@ -107,18 +107,22 @@ def require_finite(metrics: Metrics, algo: Algorithm, clock: Clock) -> None:
 
 
 class Writer:
-    """Appends rows to the run folder, on rank 0 only (``active``), as far as the disk takes them. On resume it drops
-    rows later than the checkpoint, since they will be written again."""
+    """Appends rows to the run folder, on rank 0 only (``active``), as far as the disk takes them, and hands them to the
+    ``loggers``. On resume it drops rows later than the checkpoint, since they will be written again."""
 
-    def __init__(self, run_dir: Path, clock: Clock, tensorboard: bool) -> None:
+    def __init__(self, run_dir: Path, clock: Clock, loggers: Callable[[], Loggers]) -> None:
         self.run_dir, self.active = run_dir, world()[0] == 0
-        self._tb: EventFile | None = None
+        self._loggers: Loggers | None = None
         if not self.active:
             return
         for name in ("metrics.jsonl", "eval.jsonl"):
             self._keep(run_dir / name, lambda row: row.get("env_steps", 0) <= clock.env_steps)
-        if tensorboard:
-            self._tb = EventFile(run_dir / "tb", clock.env_steps + 1 if clock.env_steps else None)
+        self._loggers = loggers()
+
+    def close(self) -> None:
+        """Close the loggers."""
+        if self._loggers is not None:
+            self._loggers.close()
 
     @staticmethod
     def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
@@ -139,16 +143,15 @@ class Writer:
                 self._keep(path, lambda row: not again(row))
 
     def write(self, file: str, scalars: dict[str, float], clock: Clock, **extra: Any) -> None:
-        """Write one row to ``file`` ("metrics" or "eval"), and the scalars to TensorBoard."""
+        """Write one row to ``file`` ("metrics" or "eval"), and hand the scalars to the loggers."""
         if not self.active:
             return
         row = {**clock.state_dict(), **extra, **{k: v if math.isfinite(v) else None for k, v in scalars.items()}}
         path = self.run_dir / f"{file}.jsonl"
         with expendable(path):
             append(path, f"{json.dumps(row)}\n".encode())
-        if self._tb is not None:
-            with expendable(self._tb.path):
-                self._tb.write(scalars, clock.env_steps)
+        if self._loggers is not None:
+            self._loggers.write(file, scalars, clock.env_steps)
 
     def intervals(
         self, prefix: str, results: dict[str, Interval], clock: Clock, *, final: bool = False

@@ -30,6 +30,11 @@ OURS = (
     "meta.json",
     "DONE",
     "learning_curve.png",
+    "metrics.csv",
+    "eval.csv",
+    "wandb",
+    "wandb.id",
+    "mlflow.id",
     "reports",
     "train.log",
 )
@@ -116,6 +121,8 @@ def set_aside(run_dir: Path) -> None:
     target.mkdir(parents=True)
     for path in present:
         path.rename(target / path.name)
+    for path in (target / "tb").glob("*tfevents*"):  # TensorBoard reads whatever has this in its name, and only that
+        path.rename(path.with_name(path.name.replace("tfevents", "set_aside")))
     log.info("the run that was here is kept in %s", target)
 
 

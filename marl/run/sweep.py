@@ -35,6 +35,7 @@ class Entry:
     run: str
     outcome: Literal["finished", "stopped", "failed"]
     error: str = ""
+    score: float | None = None  # what the run was for, where that is a number
 
 
 class Sweep:
@@ -66,6 +67,9 @@ class Sweep:
             begin_worker()
             if StopRequest.asked.exists() or parent_lost(started_by.pid):
                 Here.stopped = True
+        elif os.getpid() != self.process and self.folder is not None:  # on a cluster, which ends its processes itself
+            StopRequest.asked = self.folder / "stop"
+            Here.stopped = StopRequest.asked.exists()
         Here.busy = not Here.stopped
         return Here.busy
 
@@ -96,6 +100,20 @@ def begin_worker() -> None:
         Here.is_worker = True
         ignore_signals()  # outside of ``fit``
         follow_parent(grace=SAVING_S, busy=lambda: Here.busy)
+
+
+def overview(entries: list[Entry]) -> list[str]:
+    """Return lines that say what became of the runs of a sweep; none of a single run."""
+    if len(entries) < 2:
+        return []
+    counts = {name: sum(entry.outcome == name for entry in entries) for name in ("finished", "stopped", "failed")}
+    parts = [f"{count} {name}" for name, count in counts.items() if count]
+    width = max(len(entry.run) for entry in entries)
+    lines = [f"{len(entries)} runs: {', '.join(parts)}"]
+    for entry in entries:
+        score = "" if entry.score is None else f"{entry.score:10.3f}"
+        lines.append(f"  {entry.run:<{width}}  {entry.outcome:<8}{score}")
+    return lines
 
 
 def failures(entries: list[Entry]) -> str | None:

@@ -28,6 +28,7 @@ from marl.run.collect import collect
 from marl.run.evaluate import evaluate, summarise
 from marl.run.files import WriteError, expendable, logged_to, write_atomic
 from marl.run.lock import held, tidied
+from marl.run.loggers import LoggedRun, Loggers, require_loggers
 from marl.run.metrics import Window, Writer, require_finite
 from marl.run.progress import TrainProgress
 from marl.run.resume import find, run_meta, set_aside
@@ -276,6 +277,7 @@ def fit(cfg: DictConfig, run_dir: Path, draw: report.Draw | None = None) -> dict
     the learning curve at the end."""
     with tidied(run_dir, Path(cfg.runs_dir)):
         validate(cfg)
+        require_loggers(cfg)
         config = resolved(cfg)
         done = None if cfg.resume == "never" else report.read_done(run_dir, cfg.train.total_steps)
         if done is not None and find(run_dir, config, cfg.resume) is not None:  # which needs no lock
@@ -290,9 +292,10 @@ def fit(cfg: DictConfig, run_dir: Path, draw: report.Draw | None = None) -> dict
 
 def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, Any]:
     """Train an open run, continued from ``found``, to its end or until a signal; see ``fit``."""
-    cfg, total, writer = run.cfg, run.cfg.train.total_steps, Writer(run.dir, run.clock, run.cfg.log.tensorboard)
+    cfg, total, about = run.cfg, run.cfg.train.total_steps, LoggedRun(run.dir, run.config, run.clock.env_steps)
     with (
-        logged_to(run.dir / "train.log") if writer.active else nullcontext(),
+        logged_to(run.dir / "train.log") if distributed.world()[0] == 0 else nullcontext(),
+        closing(Writer(run.dir, run.clock, lambda: Loggers(cfg, about))) as writer,
         StopRequest() as stop,
         TrainProgress(cfg.log.progress if writer.active else "off", total, run.clock.env_steps) as progress,
         saved_if_games_fail(run),

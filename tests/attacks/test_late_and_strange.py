@@ -28,7 +28,7 @@ from tests.support.attack_parts import Linear, look, spec_of
 from tests.support.helpers import compose_train, make_spec
 
 TINY = ("env=mds_mini", "env.episode_limit=6", "train.n_envs=8", "train.rollout=null", "eval.episodes=4",
-        "eval.final_episodes=4", "eval.n_envs=4", "log.tensorboard=false", "algo.agent.hidden_dim=8")  # fmt: skip
+        "eval.final_episodes=4", "eval.n_envs=4", "log.to=[]", "algo.agent.hidden_dim=8")  # fmt: skip
 A = 4
 PAIR = replace(make_spec(n=2, A=A), idle_action=0)
 

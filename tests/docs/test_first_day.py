@@ -12,7 +12,7 @@ from tests.support.helpers import command
 
 SMALL = {  # options that do not change the folder of a run
     "train": ["train.total_steps=50", "eval.episodes=2", "eval.final_episodes=2", "eval.n_envs=2",
-              "log.tensorboard=false", "log.progress=off"],
+              "log.to=[]", "log.progress=off"],
     "evaluate": ["episodes=2", "n_envs=2"],
     "robustness": ["episodes=2", "n_envs=2"],
     "crossplay": ["episodes=2", "n_envs=2"],

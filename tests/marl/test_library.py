@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("env=toy/corridor", "train.total_steps=400", "train.n_envs=8", "eval.every=200", "eval.episodes=8",
          "eval.final_episodes=8", "eval.n_envs=8", "replay.capacity=64", "algo.batch_size=8",
          "algo.episodes_per_update=1", "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "log.every=100",
-         "log.tensorboard=false", "log.progress=off")  # fmt: skip
+         "log.to=[]", "log.progress=off")  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -48,7 +48,7 @@ CASES = {
     TRAIN + "+hook@algo.hooks.x=pushbox": "'pushing' is not told by this environment; it tells nothing",
     TRAIN + "demos@algo.demos=overcooked": "'demos@algo.demos'. No match in the defaults list",
     TRAIN + "suite=quick": "'suite'. No match in the defaults list",
-    TRAIN + "launch=abacus": "launch=abacus does not exist; there are joblib, local, slurm",
+    TRAIN + "launch=abacus": "launch=abacus does not exist; there are joblib, local, optuna, ray, slurm, slurm_dry",
     TRAIN + "hydra/launcher=nope": "launcher/nope does not exist; did you mean launcher/",
     "evaluate run=team attack=nope": "attack=nope does not exist; did you mean none",
     "evaluate run=team env=3m": "env=3m does not exist; did you mean skirmish/3m",

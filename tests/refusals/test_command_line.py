@@ -40,7 +40,6 @@ CASES = {
     "train -m env=toy/corridor algo=qmix,nope runs_dir=new/runs": "algo=nope does not exist",
     "train -m env=toy/corridor train.nope=1,2": "nope",
     "train -m env=toy/corridor algo=qmix,nope launch=joblib": "algo=nope does not exist",
-    "train -m env=toy/corridor seed=1,2 launch=slurm": "there is no srun on this machine",
     "evaluate --nonsense": "unrecognized arguments: --nonsense",
     "robustness --help=yes": "--help",
     TRAIN + "hydra.job.chdir=maybe": "hydra.job.chdir=maybe ... is not a valid bool",

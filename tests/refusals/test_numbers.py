@@ -38,7 +38,7 @@ CASES = {
     "checkpoint.milestone=0": "checkpoint.milestone=0 must be at least 1, or null",
     "log.every=0": "log.every=0 must be at least 1",
     "log.every=-5": "log.every=-5 must be at least 1",
-    "log.tensorboard=perhaps": "log.tensorboard=perhaps ... is not a valid bool",
+    "log.to=perhaps": "log.to=perhaps: Invalid value assigned: str is not a ListConfig",
     "seed=-1": "seed=-1 must be at least 0",
     "seed=1.5": "seed=1.5 ... could not be converted to Integer",
     "seed=[0]": "seed",

@@ -134,7 +134,7 @@ def test_a_recipe_that_is_wrong_is_refused_before_anything_starts(
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: int, tmp_path: Path) -> None:
     def begin(total: int) -> subprocess.Popen[str]:
-        options = f"overrides=['env=toy/corridor','train.total_steps={total}','log.every=400','log.tensorboard=false']"
+        options = f"overrides=['env=toy/corridor','train.total_steps={total}','log.every=400','log.to=[]']"
         return start(tmp_path, "algo=vdn seed=0,1,2", options, f"jobs={jobs}")
 
     process = begin(99999999)

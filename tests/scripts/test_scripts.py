@@ -301,7 +301,7 @@ def test_smax_runs() -> None:
 
 def test_a_sweep_leaves_one_run_folder_each(tmp_path: Path) -> None:
     small = ("train.total_steps=100", "algo.batch_size=8", "algo.warmup_episodes=8", "train.n_envs=8", "threads=1",
-             "eval.episodes=4", "eval.final_episodes=4", "log.every=50", "log.tensorboard=false")  # fmt: skip
+             "eval.episodes=4", "eval.final_episodes=4", "log.every=50", "log.to=[]")  # fmt: skip
     arguments = ("-m", "algo=iql,vdn", "seed=0,1", "env=toy/corridor", f"runs_dir={tmp_path}", *small)
     done = subprocess.run(
         [sys.executable, "-m", "scripts.train", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600

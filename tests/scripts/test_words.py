@@ -112,11 +112,12 @@ def test_a_refused_command_leaves_everything_as_it_was(
         refuse("train.n_envs=4")  # of another configuration
 
 
-@pytest.mark.parametrize("name", ["joblib", "slurm"])
+@pytest.mark.parametrize("name", ["joblib", "slurm", "slurm_dry", "optuna", "ray"])
 @pytest.mark.parametrize("there", ["nosuch", "hydra.nosuch", "nosuch.either"])
 def test_a_launcher_that_is_not_installed_says_which_extra_to_install(
     name: str, there: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(LAUNCHERS, name, there)
+    extra = LAUNCHERS[name][1]
+    monkeypatch.setitem(LAUNCHERS, name, (there, extra))
     line = refused(capsys, "train", "-m", f"launch={name}", "seed=0,1")
-    assert line.strip() == f"error: launch={name} needs {there}; pip install -e .[cluster]"
+    assert line.strip() == f"error: launch={name} needs {there}; pip install -e .[{extra}]"

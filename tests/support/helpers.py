@@ -105,7 +105,7 @@ TINY = (
     "eval.final_episodes=8", "eval.n_envs=8", "log.every=100", "checkpoint.every=200", "replay.capacity=64",
     "algo.batch_size=8", "algo.warmup_episodes=4", "algo.episodes_per_update=4", "algo.epsilon.steps=300",
     "agent@algo.agent=gru", "algo.agent.hidden_dim=16", "algo.learner.target_every=20", "algo.learner.tau=null",
-    "log.tensorboard=false",
+    "log.to=[]",
 )  # fmt: skip
 
 

@@ -23,7 +23,7 @@ SETS: dict[str, Any] = {
 MINI = (  # a training of actors within seconds
     "env=mds_mini", "env.episode_limit=5", "train.total_steps=240", "train.n_envs=8", "eval.every=120",
     "eval.episodes=4", "eval.final_episodes=4", "eval.n_envs=4", "checkpoint.every=40", "checkpoint.milestone=40",
-    "checkpoint.at_start=true", "log.every=40", "log.tensorboard=false", "algo.agent.hidden_dim=8",
+    "checkpoint.at_start=true", "log.every=40", "log.to=[]", "algo.agent.hidden_dim=8",
     "algo.critic.hidden_dim=8", "algo.learner.epochs=2",
 )  # fmt: skip
 GOALS = ("algo.sets.family=goals", "algo.sets.m_max=1", "algo.sets.refresh_steps=80")

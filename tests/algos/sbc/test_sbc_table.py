@@ -26,7 +26,7 @@ SPEC = replace(
 )  # fmt: skip
 SMALL = ("env=mds_mini", "env.size=3", "env.goals=[[0,1],[2,1]]", "env.episode_limit=6", "train.n_envs=64",
          "train.total_steps=19200", "eval.every=19200", "eval.episodes=1", "eval.final_episodes=1", "eval.n_envs=1",
-         "log.every=3840", "log.progress=off", "log.tensorboard=false", "checkpoint.every=9600", "replay.capacity=64",
+         "log.every=3840", "log.progress=off", "log.to=[]", "checkpoint.every=9600", "replay.capacity=64",
          "algo.lr.steps=15000", "algo.epsilon.steps=8000")  # fmt: skip
 
 

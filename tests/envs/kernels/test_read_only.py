@@ -40,7 +40,7 @@ def train(installed: Path, temporary: Path) -> subprocess.CompletedProcess[str]:
     environment |= {"HOME": "/dev/null", "PYTHONPATH": str(installed), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-c", SCRIPT, str(temporary), "env=spread", "train.total_steps=50", "train.n_envs=1",
-         "eval.episodes=1", "eval.final_episodes=1", "log.tensorboard=false", "runs_dir=runs"],
+         "eval.episodes=1", "eval.final_episodes=1", "log.to=[]", "runs_dir=runs"],
         cwd=installed.parent, env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
     )  # fmt: skip
 

@@ -38,7 +38,12 @@ GIVEN = {
     "env=pettingzoo": ("env.env=package.module", "env.episode_limit=10"),
 }
 ALGOS = choices("algo")
-PLUGINS = {"joblib": "hydra_plugins.hydra_joblib_launcher", "slurm": "hydra_plugins.hydra_submitit_launcher"}
+PLUGINS = {
+    "joblib": "hydra_plugins.hydra_joblib_launcher",
+    "optuna": "hydra_plugins.hydra_optuna_sweeper",
+    **dict.fromkeys(("slurm", "slurm_dry"), "hydra_plugins.hydra_submitit_launcher"),
+}
+LAUNCHERS = {"joblib": "JoblibLauncher", "ray": "RayLauncher", "slurm": "SlurmLauncher", "slurm_dry": "PrintedSlurm"}
 OPTIONS = [
     *(f"algo={name}" for name in choices("algo")),
     *(f"mixer@algo.mixer={name}" for name in choices("mixer")),
@@ -56,7 +61,19 @@ SHARING_A_FILE = [
     for path in sorted((CONF / "options").rglob("*.yaml"))
     for name in OmegaConf.load(path)
 ]
-COMPOSED_HERE = {"algo", "demos", "mixer", "agent", "attack", "env", "experiment", "hook", "launch", "sampler"}
+COMPOSED_HERE = {
+    "algo",
+    "demos",
+    "mixer",
+    "agent",
+    "attack",
+    "env",
+    "experiment",
+    "hook",
+    "launch",
+    "logger",
+    "sampler",
+}
 # job_logging, what evaluate and record take instead of a run, columns of robustness, of crossplay (test_scripted.py),
 # published tables (test_reproduce.py), what fidelity compares with (test_fidelity.py)
 COMPOSED_BY_SCRIPTS = {"hydra", "policy", "suite", "study", "partners", "table", "logs"}
@@ -184,10 +201,10 @@ def test_a_wrong_part_is_named_by_its_whole_key() -> None:
 def test_every_launcher_composes(name: str, tmp_path: Path) -> None:
     plugin = PLUGINS.get(name)
     if plugin is not None and importlib.util.find_spec(plugin) is None:
-        pytest.skip(f"launch={name} needs {plugin}: pip install -e .[cluster]")
+        pytest.skip(f"launch={name} needs {plugin}: pip install -e .[cluster] or .[search]")
     compose_train(tmp_path, f"launch={name}")
-    launcher = {"joblib": "JoblibLauncher", "slurm": "SlurmLauncher"}.get(name, "BasicLauncher")
-    assert HydraConfig.get().launcher._target_.endswith(f".{launcher}")
+    assert HydraConfig.get().launcher._target_.endswith(f".{LAUNCHERS.get(name, 'BasicLauncher')}")
+    assert HydraConfig.get().sweeper._target_.endswith(".OptunaSweeper" if name == "optuna" else ".BasicSweeper")
 
 
 @pytest.mark.parametrize("suite", choices("suite"))
@@ -251,7 +268,7 @@ def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "override",
     ["train.nonsense=1", "nonsense=1", "algo.nonsense=1", "algo.learner.nonsense=1", "env.nonsense=1", "train.n_envs=x",
-     "seed=one", "log.tensorboard=perhaps", "checkpoint.keep=2.5"],
+     "seed=one", "log.to=perhaps", "checkpoint.keep=2.5"],
 )  # fmt: skip
 def test_unknown_keys_and_wrong_types_do_not_compose(override: str, tmp_path: Path) -> None:
     with pytest.raises(HydraException):

@@ -82,7 +82,7 @@ def counted(folder: Path, algo: str, lanes: int) -> dict[str, Any]:
         folder.parent, f"algo={algo}", "env=toy/corridor", "env.length=9", "env.episode_limit=4",
         "train.total_steps=512", f"train.n_envs={lanes}", "replay.capacity=128", "eval.episodes=4", "eval.n_envs=4",
         "eval.final_episodes=4", "log.every=1000000", "eval.every=1000000", "checkpoint.replay=false",
-        "log.tensorboard=false", "algo.batch_size=8", *NEEDS.get(algo, ()),
+        "log.to=[]", "algo.batch_size=8", *NEEDS.get(algo, ()),
     )  # fmt: skip
     trainer.fit(cfg, folder)
     state = newest_state(folder)[0]

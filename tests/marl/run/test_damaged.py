@@ -161,7 +161,7 @@ def test_a_damaged_run_is_left_out_of_a_matrix_by_name(
 
 FROZEN = ("algo=frozen", "algo.run=runs/victim", "env=toy/corridor", "train.total_steps=64", "train.n_envs=8",
           "eval.n_envs=8", "eval.episodes=8", "eval.final_episodes=8", "replay.capacity=64",
-          "log.tensorboard=false")  # fmt: skip
+          "log.to=[]")  # fmt: skip
 
 
 def test_a_frozen_team_is_found_from_another_folder(

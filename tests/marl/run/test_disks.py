@@ -43,7 +43,7 @@ def run_folder(runs: Path) -> Path:
 
 def test_networks_that_cannot_be_saved_end_in_one_line(tmp_path: Path) -> None:
     """Rows and the log are written, and no part of a checkpoint stays."""
-    done = limited(20_000, tmp_path, "log.tensorboard=true")
+    done = limited(20_000, tmp_path, "log.to=[tensorboard]")
     assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: the networks of ") and last.endswith(
@@ -63,7 +63,7 @@ def test_rows_that_cannot_be_written_end_no_run(tmp_path: Path) -> None:
         path = tmp_path / "run" / name
         rows, note = path.read_text(), json.dumps({"env_steps": 0, "note": ""})
         path.write_text(note.replace('""', f'"{"x" * (LIMIT - len(note) - len(rows) - 1)}"') + "\n" + rows + '{"cut')
-    done = limited(LIMIT, tmp_path, "log.tensorboard=true", f"hydra.run.dir={tmp_path / 'run'}")
+    done = limited(LIMIT, tmp_path, "log.to=[tensorboard]", f"hydra.run.dir={tmp_path / 'run'}")
     assert done.returncode == 0 and "Traceback" not in done.stderr, done.stderr
     assert done.stderr.count("eval.jsonl not written: File too large; what belongs there is left out") == 1
     folder = tmp_path / "run"

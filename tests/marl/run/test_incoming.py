@@ -132,6 +132,6 @@ class Nan(Corridor):
 def test_the_command_ends_with_the_games_fault_and_not_with_the_learning_rate(tmp_path: Any, capsys: Any) -> None:
     game = ("env=toy/corridor", "env._target_=tests.marl.run.test_incoming.Nan", "train.n_envs=4", "eval.n_envs=4")
     with pytest.raises(SystemExit) as ended:
-        command("train", *game, "eval.episodes=4", f"runs_dir={tmp_path}", "log.tensorboard=false")
+        command("train", *game, "eval.episodes=4", f"runs_dir={tmp_path}", "log.to=[]")
     assert ended.value.code == 1
     assert "error: lane 0, agent 0, feature 0, step 3: obs must be finite" in capsys.readouterr().err

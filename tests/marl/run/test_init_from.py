@@ -137,7 +137,7 @@ def test_exploration_starts_at_the_new_clock(source: Path, tmp_path: Path) -> No
 # frozen
 
 FROZEN = ("algo=frozen", "env=toy/corridor", "train.n_envs=8", "eval.n_envs=8", "eval.episodes=8",
-          "eval.final_episodes=8", "replay.capacity=64", "log.every=60", "log.tensorboard=false", *SHORT)  # fmt: skip
+          "eval.final_episodes=8", "replay.capacity=64", "log.every=60", "log.to=[]", *SHORT)  # fmt: skip
 
 
 def test_a_frozen_team_plays_greedily_and_learns_nothing(source: Path, tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ def test_many_at_once_have_one_owner(tmp_path: Path) -> None:
 
 def test_a_finished_run_is_read_without_a_lock(tmp_path: Path) -> None:
     """Also while somebody else holds it, and where nothing can be written."""
-    final = train(tmp_path / "run", "train.total_steps=64", "log.tensorboard=false")
+    final = train(tmp_path / "run", "train.total_steps=64", "log.to=[]")
     before = tree(tmp_path)
     with holder(tmp_path / "run") as other:
         assert train(tmp_path / "run", "train.total_steps=64") == final

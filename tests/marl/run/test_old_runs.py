@@ -27,7 +27,7 @@ COMMAND = (
     "eval.episodes=4", "eval.final_episodes=4", "eval.n_envs=4", "log.every=100", "checkpoint.every=200",
     "checkpoint.keep=1", "replay.capacity=16", "algo.batch_size=4", "algo.warmup_episodes=4",
     "algo.agent.hidden_dim=8", "algo.central_dim=8", "algo.decoder_dim=8", "algo.latent_dim=4",
-    "mixer@algo.mixer=vdn", "log.tensorboard=false", "algo.episodes_per_update=4", "algo.learner.target_every=100",
+    "mixer@algo.mixer=vdn", "log.to=[]", "algo.episodes_per_update=4", "algo.learner.target_every=100",
 )  # fmt: skip
 
 

@@ -302,14 +302,3 @@ def test_scalars_have_the_documented_names(straight: Path) -> None:
     assert all(math.isfinite(v) for row in metrics + tests for v in row.values())
     assert [row["env_steps"] for row in tests] == sorted(row["env_steps"] for row in tests)
     assert tests[0]["env_steps"] == 0, "a curve starts before the first step"
-
-
-def test_tensorboard_has_the_same_scalars(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    train(tmp_path / "run", "log.tensorboard=true")
-    board = EventAccumulator(str(tmp_path / "run" / "tb"))
-    board.Reload()
-    steps = {key: [event.step for event in board.Scalars(key)] for key in board.Tags()["scalars"]}
-    assert steps["train/return"] == [row["env_steps"] for row in rows(tmp_path / "run", "metrics")]
-    assert steps["eval/win_rate"] == [row["env_steps"] for row in rows(tmp_path / "run", "eval")]

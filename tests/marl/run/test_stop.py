@@ -22,7 +22,7 @@ ROOT = CONF.parent
 def start(runs: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
     arguments = (
         "env=toy/corridor", "train.n_envs=4", "algo.batch_size=4", "algo.warmup_episodes=4", "log.every=100",
-        "log.tensorboard=false", "algo.episodes_per_update=4", "threads=1", f"runs_dir={runs}",
+        "log.to=[]", "algo.episodes_per_update=4", "threads=1", f"runs_dir={runs}",
     )  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "scripts.train", *arguments, *overrides],

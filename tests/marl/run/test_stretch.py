@@ -22,7 +22,7 @@ from tests.support.helpers import compose_train, differences, make_spec, newest_
 
 TINY = (
     "train.rollout=5", "train.n_envs=6", "train.total_steps=600", "eval.every=150", "eval.episodes=4",
-    "eval.final_episodes=4", "eval.n_envs=4", "log.every=60", "checkpoint.every=120", "log.tensorboard=false",
+    "eval.final_episodes=4", "eval.n_envs=4", "log.every=60", "checkpoint.every=120", "log.to=[]",
     "algo.agent.hidden_dim=8", "algo.critic.hidden_dim=8", "algo.learner.epochs=2", "algo.learner.minibatches=2",
 )  # fmt: skip
 GAMES = {
