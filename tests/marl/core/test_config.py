@@ -91,7 +91,7 @@ def test_every_option_that_shares_a_file_is_composed_here_and_has_no_file_of_its
         assert not (CONF / group / f"{name}.yaml").exists(), f"{group}/{name} has two definitions"
         top, _, folder = group.partition("/")
         option = f"{folder}/{name}".lstrip("/")
-        assert name == "base" or f"{top}={option}" in OPTIONS
+        assert name == "base" or f"{top}={option}" in OPTIONS or (top == "logger" and option in choices("logger"))
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "options").rglob("*.yaml")), ids=lambda path: path.stem)
@@ -136,6 +136,13 @@ def test_every_option_composes_and_gives_every_value(option: str, tmp_path: Path
     resolved(cfg)  # nothing missing, every interpolation resolves
     for section in ("algo", "env", "attack"):
         assert absent(factory(cfg[section], section), section) == []
+
+
+def test_every_logger_is_there_to_be_chosen_and_has_every_value(tmp_path: Path) -> None:
+    loggers = compose_train(tmp_path).log.loggers
+    assert sorted(loggers) == choices("logger")
+    for name in loggers:
+        assert absent(factory(loggers[name], name), name) == []
 
 
 def test_a_missing_value_and_a_hidden_default_would_be_seen(tmp_path: Path) -> None:
