@@ -32,6 +32,7 @@ from marl.run.compose import one_line, refuse_bases, register_configs, tree_fold
 from marl.run.files import WriteError
 from marl.run.lock import tidied
 from marl.run.metrics import NonFiniteError
+from marl.run.progress import Doing
 from marl.run.quoting import repaired
 from marl.run.report import short
 from marl.run.signals import StopRequest
@@ -45,15 +46,19 @@ Task = Callable[[DictConfig], object]
 class CompileNotice(event.Listener):
     """A listener that says once why nothing happens for a while: numba compiles what its cache does not hold."""
 
-    said = False
+    def __init__(self) -> None:
+        self.said = False
+        self.before: list[str] = []
 
     def on_start(self, event: event.Event) -> None:
         if not self.said:
             log.info("compiling for this machine, once: up to a minute")
         self.said = True
+        self.before.append(Doing.begin("compiling"))
 
     def on_end(self, event: event.Event) -> None:
-        """Ignore the end: several compilations follow each other."""
+        if self.before:
+            Doing.begin(self.before.pop())
 
 
 class UnfinishedError(RuntimeError):
@@ -138,6 +143,7 @@ class FollowSweep(Callback):
             Sweeps.current.share(Path(config.hydra.sweep.dir))
             answer = "stopping once the runs in hand have saved; again to stop at once"
             Sweeps.around.enter_context(StopRequest(answer, Sweeps.current.ask_to_stop))
+            Sweeps.around.enter_context(Sweeps.current.show_bars())
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         """Keep what a search has found beside its runs: Optuna's sweeper writes one file for all searches."""
@@ -158,7 +164,7 @@ def _launcher(config: DictConfig) -> str:
 def _run_of_sweep(sweep: Sweep, task: Task, cfg: DictConfig) -> object:
     """Call ``task`` for one of the runs of a sweep. One that fails ends none of the others."""
     run = short(Path(HydraConfig.get().runtime.output_dir))
-    if not sweep.may_begin():
+    if not sweep.may_begin(run):
         log.info("not begun: %s", run)
         sweep.note(Entry(run, "stopped"))
         return None

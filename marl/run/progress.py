@@ -1,23 +1,32 @@
-"""Progress display: a rich bar on a terminal, a log line every 30 s elsewhere, or nothing."""
+"""Progress display: a rich bar on a terminal, a log line every 30 s elsewhere, or nothing. A run beside others tells
+the process that waits for all of them instead (``marl.run.bars``)."""
 
 from __future__ import annotations
 
 import logging
 import sys
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from marl.core.config import ProgressMode
+from marl.run.bars import Teller
 
 log = logging.getLogger(__name__)
 LINE_EVERY_S = 30.0
+STOPPING = "stopping"
 
 
 class ConsoleHandler(logging.StreamHandler):
-    """A log handler that looks up ``sys.stderr`` at each line, so that lines appear above a live progress bar."""
+    """A log handler that looks up ``sys.stderr`` at each line, so that lines appear above a live progress bar.
+    ``whose``, if not empty, names the run before every line: several processes write here."""
+
+    whose: ClassVar[str] = ""
 
     def __init__(self) -> None:
         super().__init__(sys.stderr)
@@ -25,6 +34,42 @@ class ConsoleHandler(logging.StreamHandler):
     def emit(self, record: logging.LogRecord) -> None:
         self.stream = sys.stderr
         super().emit(record)
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"{self.whose}  {text}" if self.whose else text
+
+
+class Doing:
+    """What this process is busy with, whoever shows it."""
+
+    now: ClassVar[str] = "training"
+    teller: ClassVar[Teller | None] = None  # of a run beside others whose bars somebody draws
+
+    @classmethod
+    def begin(cls, what: str) -> str:
+        """Be busy with ``what`` from now on; return what it was before. A run that is stopping does nothing else."""
+        before = cls.now
+        if before != STOPPING:
+            cls.now = what
+        if cls.teller is not None:
+            cls.teller.tell(at_once=True, doing=cls.now)
+        return before
+
+
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Be busy with ``what`` inside this context."""
+    before = Doing.begin(what)
+    try:
+        yield
+    finally:
+        Doing.begin(before)
+
+
+class _DoingColumn(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{Doing.now:<9}")
 
 
 def clock_text(seconds: float) -> str:
@@ -38,17 +83,22 @@ class TrainProgress:
 
     def __init__(self, mode: ProgressMode, total_steps: int, first_step: int) -> None:
         console = Console(stderr=True)
+        Doing.now = "training"
+        self.teller = Doing.teller if mode in ("auto", "bar") else None
         self.mode = ("bar" if console.is_terminal else "lines") if mode == "auto" else mode
+        if self.teller is not None:
+            self.mode = "off"
+            self.teller.tell(at_once=True, doing=Doing.now, step=first_step, total=total_steps)
         self.total = total_steps
         self.since: tuple[int, float] | None = None  # step and time of the first ``show``, after compilation
         self.last_line = time.monotonic()
         self.bar: Progress | None = None
         if self.mode == "bar":
             self.bar = Progress(
-                SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[status]}"),
+                SpinnerColumn(), _DoingColumn(), BarColumn(), TextColumn("{task.fields[status]}"),
                 TimeElapsedColumn(), console=console,
             )  # fmt: skip
-            self.task = self.bar.add_task("training", total=total_steps, completed=first_step, status="")
+            self.task = self.bar.add_task("", total=total_steps, completed=first_step, status="")
             self.bar.start()
 
     def status(self, step: int, scalars: dict[str, float]) -> str:
@@ -65,7 +115,9 @@ class TrainProgress:
 
     def show(self, step: int, scalars: dict[str, float]) -> None:
         self.since = self.since or (step, time.monotonic())
-        if self.bar is not None:
+        if self.teller is not None:
+            self.teller.tell(step=min(step, self.total), status=self.status(step, scalars))
+        elif self.bar is not None:
             self.bar.update(self.task, completed=min(step, self.total), status=self.status(step, scalars))
         elif self.mode == "lines" and time.monotonic() - self.last_line >= LINE_EVERY_S:
             self.last_line = time.monotonic()

@@ -23,7 +23,7 @@ class StopRequest:
 
     def __init__(
         self, answer: str = "stopping after this collection; again to stop at once",
-        then: Callable[[str], None] | None = None,
+        then: Callable[[str], object] | None = None,
     ) -> None:  # fmt: skip
         self.answer, self.then = answer, then
         self.name: str | None = None

@@ -9,11 +9,16 @@ import multiprocessing
 import os
 import shutil
 import uuid
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+
 from marl.core.processes import SAVING_S, follow_parent, ignore_signals, parent_lost
+from marl.run.bars import Bars, Teller
+from marl.run.progress import ConsoleHandler, Doing
 from marl.run.signals import StopRequest
 
 log = logging.getLogger(__name__)
@@ -52,6 +57,14 @@ class Sweep:
         self.folder = parent.absolute() / f".sweep-{uuid.uuid4().hex[:12]}"
         self.folder.mkdir(parents=True)
 
+    def show_bars(self) -> AbstractContextManager[object]:
+        """Draw a bar for every run, where this process has a terminal; runs that begin later then tell it."""
+        assert self.folder is not None
+        if not Console(stderr=True).is_terminal:
+            return contextlib.nullcontext()
+        (self.folder / "bars").touch()
+        return Bars(self.folder)
+
     def ask_to_stop(self, signal_name: str) -> None:
         """Tell the processes of the sweep that a signal reached the one that waits for them."""
         if self.folder is not None:
@@ -59,7 +72,7 @@ class Sweep:
             whole.write_text(signal_name, encoding="utf8")
             whole.replace(self.folder / "stop")
 
-    def may_begin(self) -> bool:
+    def may_begin(self, run: str) -> bool:
         """Prepare this process for a run; return whether the run may begin."""
         started_by = multiprocessing.parent_process()
         if started_by is not None and started_by.pid is not None and self.folder is not None:
@@ -71,11 +84,25 @@ class Sweep:
             StopRequest.asked = self.folder / "stop"
             Here.stopped = StopRequest.asked.exists()
         Here.busy = not Here.stopped
+        if os.getpid() != self.process and Here.busy:
+            self._name_lines(run)
         return Here.busy
+
+    def _name_lines(self, run: str) -> None:
+        """Let what this process prints say whose it is; where bars are drawn, only warnings are printed."""
+        ConsoleHandler.whose = "/".join(Path(run).parts[-2:])
+        Doing.teller = None
+        if self.folder is not None and (self.folder / "bars").exists():
+            Doing.teller = Teller(self.folder, ConsoleHandler.whose)
+            for handler in logging.getLogger().handlers:
+                if isinstance(handler, ConsoleHandler):
+                    handler.setLevel(logging.WARNING)
 
     def note(self, entry: Entry) -> None:
         """Keep what became of a run. Raise RuntimeError where nobody would learn that it failed."""
         Here.busy = False
+        if Doing.teller is not None:
+            Doing.teller.close()
         if os.getpid() == self.process:
             self.entries.append(entry)
         elif self.folder is not None:

@@ -30,7 +30,7 @@ from marl.run.files import WriteError, expendable, logged_to, write_atomic
 from marl.run.lock import held, tidied
 from marl.run.loggers import LoggedRun, Loggers, require_loggers
 from marl.run.metrics import Window, Writer, require_finite
-from marl.run.progress import TrainProgress
+from marl.run.progress import STOPPING, Doing, TrainProgress, doing
 from marl.run.resume import find, run_meta, set_aside
 from marl.run.signals import StopRequest
 from marl.run.stretch import Stretches, require_pieces
@@ -115,7 +115,7 @@ class Run:
         p = self.parts
         if isinstance(self.eval_env, Moving):
             self.eval_env.follow(p.env)
-        with globals_kept(p.streams.global_seed(f"eval/step{self.clock.env_steps}")):
+        with doing("testing"), globals_kept(p.streams.global_seed(f"eval/step{self.clock.env_steps}")):
             results = evaluate(
                 self.eval_env, p.algo.policy(self.clock), NoAttack(p.spec, p.device), p.fields, episodes=episodes,
                 policy_gen=p.streams["eval"], attack_gen=p.streams["eval_attack"], device=p.device,
@@ -296,7 +296,7 @@ def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, A
     with (
         logged_to(run.dir / "train.log") if distributed.world()[0] == 0 else nullcontext(),
         closing(Writer(run.dir, run.clock, lambda: Loggers(cfg, about))) as writer,
-        StopRequest() as stop,
+        StopRequest(then=lambda name: Doing.begin(STOPPING)) as stop,
         TrainProgress(cfg.log.progress if writer.active else "off", total, run.clock.env_steps) as progress,
         saved_if_games_fail(run),
     ):

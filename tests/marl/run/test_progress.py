@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import io
+import logging
+import re
+from pathlib import Path
 
-from marl.run import progress
-from marl.run.progress import TrainProgress
+import pytest
+from rich.console import Console
+
+from marl.run import bars, progress
+from marl.run.bars import Bars, Teller
+from marl.run.progress import STOPPING, ConsoleHandler, Doing, TrainProgress, doing
 from marl.run.report import size_text
 
 
@@ -30,3 +37,52 @@ def test_speed_is_measured_from_the_first_collection_on(monkeypatch: pytest.Monk
 )  # fmt: skip
 def test_sizes_are_written_without_exponents(number: float, text: str) -> None:
     assert size_text(number) == text
+
+
+def test_a_run_beside_others_tells_what_it_does_and_is_drawn_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [100.0]
+    monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(Doing, "teller", Teller(tmp_path, "qmix-none/seed1"))
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    drawn = Bars(tmp_path, screen)
+
+    def lines() -> list[str]:
+        drawn.look()
+        with screen.capture() as seen:
+            screen.print(drawn.progress.get_renderable())
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", seen.get())
+        return [" ".join(line.split()[1:]).replace("━", "").replace("╸", "") for line in plain.splitlines()]
+
+    line = TrainProgress("auto", total_steps=3000, first_step=0)
+    assert [" ".join(one.split()) for one in lines()] == ["qmix-none/seed1 training"]
+    with doing("testing"):
+        assert "testing" in lines()[0], "at once"
+    now[0] += 1
+    line.show(1500, {"train/return": 2.5})
+    assert "training" in lines()[0] and "1,500/3,000 steps return 2.50" in lines()[0]
+    now[0] += 0.1
+    line.show(1600, {})
+    assert "1,500/3,000" in lines()[0], "not at every collection"
+    (tmp_path / "stop").touch()
+    assert "stopping" in lines()[0], "a signal is answered before the run has seen it"
+    assert Doing.teller is not None
+    Doing.teller.close()
+    assert lines() == []
+
+
+def test_lines_say_whose_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = logging.LogRecord("x", logging.INFO, "", 0, "finished", None, None)
+    assert ConsoleHandler().format(record) == "finished"
+    monkeypatch.setattr(ConsoleHandler, "whose", "qmix-none/seed1")
+    assert ConsoleHandler().format(record) == "qmix-none/seed1  finished"
+
+
+def test_a_run_that_stops_does_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Doing, "now", "training")
+    with doing("testing"):
+        Doing.begin(STOPPING)
+    assert Doing.now == STOPPING
+    TrainProgress("off", total_steps=1, first_step=0)
+    assert Doing.now == "training", "the next run of this process"

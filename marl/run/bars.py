@@ -1,0 +1,88 @@
+"""The bars of runs that train side by side: each process tells how far it is in a file, and the one that waits for them
+draws a line per run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.table import Column
+
+EVERY_S = 0.5  # between the words of a run
+SUFFIX = ".bar"
+
+
+class Teller:
+    """Tells how far a run is, in a file of ``folder``, which other processes see."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        self.path, self.run, self.told = folder / f"{uuid.uuid4().hex}{SUFFIX}", run, 0.0
+        self.last: dict[str, Any] = {}
+
+    def tell(self, *, at_once: bool = False, **facts: Any) -> None:
+        """Tell ``doing``, ``step``, ``total`` and ``status``; what is left out is as before. Words that follow others
+        too closely are kept for the next ones, but for those ``at_once``."""
+        self.last |= facts
+        if not at_once and time.monotonic() - self.told < EVERY_S:
+            return
+        self.told = time.monotonic()
+        whole = self.path.with_suffix(".asking")
+        with contextlib.suppress(OSError):  # the sweep has ended, or the disk is full: no run fails for its bar
+            whole.write_text(json.dumps({"run": self.run, **self.last}), encoding="utf8")
+            whole.replace(self.path)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        self.path.unlink(missing_ok=True)
+
+
+class Bars:
+    """Draws the bars of the runs that tell something in ``folder``, until it is closed."""
+
+    def __init__(self, folder: Path, console: Console | None = None) -> None:
+        self.folder, self.tasks = folder, dict[Path, TaskID]()
+        self.progress = Progress(
+            SpinnerColumn(), TextColumn("{task.fields[run]}", table_column=Column(no_wrap=True, min_width=24)),
+            TextColumn("{task.fields[doing]}", table_column=Column(no_wrap=True, min_width=9)), BarColumn(12),
+            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            console=console or Console(stderr=True), expand=True,
+        )  # fmt: skip
+        self.ended = threading.Event()
+        self.thread = threading.Thread(target=self._watch, name="bars", daemon=True)
+
+    def look(self) -> None:
+        """Draw what the runs have told."""
+        told = {}
+        for path in sorted(self.folder.glob(f"*{SUFFIX}")):
+            with contextlib.suppress(OSError, ValueError):  # it was taken away just now
+                told[path] = json.loads(path.read_text(encoding="utf8"))
+        for path in set(self.tasks) - set(told):
+            self.progress.remove_task(self.tasks.pop(path))
+        for path, facts in sorted(told.items(), key=lambda item: item[1]["run"]):
+            what = "stopping" if (self.folder / "stop").exists() else facts.get("doing", "")
+            shown = {"run": facts["run"], "doing": what, "status": facts.get("status", "")}
+            done, total = facts.get("step", 0), facts.get("total")
+            if path not in self.tasks:
+                self.tasks[path] = self.progress.add_task("", total=total, **shown)
+            self.progress.update(self.tasks[path], completed=done, total=total, **shown)
+
+    def _watch(self) -> None:
+        while not self.ended.wait(EVERY_S):
+            self.look()
+
+    def __enter__(self) -> Bars:
+        self.progress.start()
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.thread.join()
+        self.progress.stop()
