@@ -52,7 +52,9 @@ def overrides_of(words: list[str]) -> Iterator[tuple[str, ...]]:
             given.append(word)
     values = []
     for one in OverridesParser.create().parse_overrides(given):
-        if one.is_sweep_override():
+        if one.is_interval_sweep():  # of a search: its lower end
+            values.append([f"{one.get_key_element()}={one.value().start}"])
+        elif one.is_sweep_override():
             swept = [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
             values.append(swept if is_group(one.key_or_group) else swept[:1])
         else:
