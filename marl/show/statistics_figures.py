@@ -135,7 +135,9 @@ def _rows(axis: Any, found: Sequence[Estimate], colours: Sequence[str]) -> None:
             axis.barh(place, one.high - one.low, 0.6, left=one.low, color=colour, alpha=0.75)
         axis.vlines(one.value, place - 0.36, place + 0.36, color="black", linewidth=1.6)
     axis.set_ylim(-0.6, len(found) - 0.4)
-    axis.use_sticky_edges = False  # of bars, which would end at the frame
+    ends = [end for one in found for end in (one.value, one.low, one.high) if end is not None]
+    room = 0.06 * (max(ends) - min(ends)) or 0.05
+    axis.set_xlim(min(ends) - room, max(ends) + room)  # left to themselves, bars begin at the frame
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(axis="y", length=0)

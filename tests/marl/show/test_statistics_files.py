@@ -62,6 +62,7 @@ def test_figures_show_every_method_and_number(tmp_path: Path) -> None:
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["study qmix", "study vdn"]
     bars = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in figure.axes[0].patches]
     assert bars == [(0.625, 0.875), (0.375, 0.625)]
+    assert figure.axes[0].get_xlim() == pytest.approx((0.375 - 0.03, 0.875 + 0.03))
     (pair,) = statistics_figures.improvements(aggregate_by_hand()).axes[0].get_yticklabels()
     assert pair.get_text() == "study qmix\n> study vdn"
     assert not statistics_figures.intervals(aggregate_by_hand(single=True)).axes[0].patches
