@@ -167,6 +167,17 @@ CASES = {
     "plot runs=team results=file/x.json": "results=file/x.json cannot be written",
     "plot runs=team out=file": "out=file cannot be written",
     "plot runs=team out=file/x": "out=file/x cannot be written",
+    "plot runs=team formats=[gif]": "formats=gif is not known; choose one of png, pdf, svg",
+    "plot runs=team formats=[]": "formats=[] leaves no pictures; choose from png, pdf, svg",
+    "plot runs=team formats=png": "formats=png",
+    "plot runs=team export=csv": "export=csv is not known; choose one of marl_eval",
+    "plot runs=team statistics=maybe": "statistics=maybe",
+    "plot runs=team versus=qmix": "versus=qmix needs statistics=true",
+    "plot runs=team scores.low=0 scores.high=1": "scores.low=0 needs statistics=true",
+    "plot runs=team statistics=true scores.low=0": "scores.low=0 and scores.high=None must be given together",
+    "plot runs=team statistics=true scores.low=2 scores.high=1": "scores.low=2 must be below scores.high=1",
+    "plot runs=team statistics=true scores.low=x scores.high=1": "scores.low=x must be a number",
+    "plot runs=team statistics=true scores.middle=1": "'middle' ... there are low, high",
 }
 
 
