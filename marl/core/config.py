@@ -128,6 +128,27 @@ class PlotConfig:
 
 
 @dataclass
+class ReportConfig:
+    runs: Any = None
+    robustness: Any = None
+    crossplay: Any = None
+    out: str = MISSING
+    title: str | None = None
+    metrics: list[str] | None = None
+    last: int = 1
+    fractions: list[float] = MISSING
+    unfinished: bool = False
+    episodes: int = MISSING
+    attack: Any = MISSING
+    act: str | None = None  # greedy or sample, for teams of actors
+    seed: int = 0
+    device: str = "cpu"
+    threads: int | None = None
+    fps: float = MISSING
+    megabytes: float = MISSING
+
+
+@dataclass
 class ZooConfig:
     runs: Any = None
     out: str = MISSING
@@ -255,6 +276,7 @@ SCHEMAS = {
     "evaluate": EvaluateConfig,
     "record": RecordConfig,
     "plot": PlotConfig,
+    "report": ReportConfig,
     "bench": BenchConfig,
     "fidelity": FidelityConfig,
     "robustness": RobustnessConfig,
