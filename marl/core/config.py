@@ -268,6 +268,7 @@ class ReproduceConfig:
     jobs: int = 1
     overrides: list[str] = field(default_factory=list)
     results: str = MISSING
+    report: bool = True
     dry_run: bool = False
 
 

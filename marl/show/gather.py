@@ -49,7 +49,7 @@ def gather(
     """Return the runs below every path that one of ``patterns`` matches, by environment and, within it, by everything
     but the seed, and the run folders that are left out. ``unfinished`` takes in runs that have not come to their end.
     Rows are those of tests, and those of training that have a scalar of ``also``. Raise ConfigError for a pattern that
-    matches no tested run, where nothing is left, and for equal seeds in a group."""
+    matches no run, where nothing is left, and for equal seeds in a group."""
     several = [patterns] if isinstance(patterns, str) else list(patterns)
     pattern = ",".join(several)
     kept: list[Run] = []
@@ -80,14 +80,19 @@ def gather(
 
 
 def _folders(patterns: Sequence[str]) -> list[Path]:
-    """Return the run folders that patterns match, each once, in order."""
+    """Return the run folders that patterns match, each once, in order. Raise ConfigError for a pattern that matches
+    none, and where none of them has been tested."""
     found: dict[Path, Path] = {}
+    none = ",".join(patterns)
     for pattern in patterns:
+        begun = folders.find_runs(pattern, "meta.json")
         tested = folders.find_runs(pattern, folders.TESTED, folders.TESTED)
-        if not tested:
+        if not (begun or tested):
             raise ConfigError(f"runs={pattern} matches no run folder with test results (eval.jsonl)")
-        for folder in (*folders.find_runs(pattern, "meta.json"), *tested):
-            found.setdefault(folder.resolve(), folder)
+        none = "" if tested else none
+        found |= {folder.resolve(): folder for folder in (*begun, *tested)}
+    if none:
+        raise ConfigError(f"runs={none} matches no run folder with test results (eval.jsonl)")
     return sorted(found.values())
 
 

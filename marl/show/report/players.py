@@ -26,6 +26,7 @@ from marl.show.report.facts import Group
 
 log = logging.getLogger(__name__)
 WIDEST = 640  # pixels; wider frames are made smaller
+NARROWEST = 240  # pixels; what is narrower is shown larger, by a whole number
 QUALITY = 80  # of WebP, 0 to 100
 
 
@@ -41,6 +42,11 @@ class Film:
     height: int
     steps: int
     every: int = 1
+
+    @property
+    def zoom(self) -> int:
+        """Return how many times larger than its frames it is shown."""
+        return -(-NARROWEST // self.width)
 
     @property
     def size(self) -> int:
