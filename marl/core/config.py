@@ -138,6 +138,7 @@ class ReportConfig:
     last: int = 1
     fractions: list[float] = MISSING
     unfinished: bool = False
+    statistics: bool = True
     episodes: int = MISSING
     attack: Any = MISSING
     act: str | None = None  # greedy or sample, for teams of actors

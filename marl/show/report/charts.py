@@ -193,16 +193,16 @@ class Grid:
     breaks: Sequence[int] = ()
 
 
-def heatmap(grid: Grid, metric: str, title: str) -> Chart:
-    """Draw a matrix, coloured by ``metric``; grey where there is no number. More than ``DENSE`` rows or columns leave
-    no room for numbers, which then show on hovering."""
+def heatmap(grid: Grid, metric: str, title: str, bar: str | None = None) -> Chart:
+    """Draw a matrix, coloured by ``metric``, which the colour bar calls ``bar`` (None: its own name); grey where there
+    is no number. More than ``DENSE`` rows or columns leave no room for numbers, which then show on hovering."""
     from plotly import graph_objects as go
 
     known = [value for row in grid.values for value in row if value is not None]
     low, high = (0.0, 1.0) if limits(metric) == (0, 1) else (min([0.0, *known]), max(known, default=0.0) or 1.0)
     dense = max(len(grid.rows), len(grid.columns)) > DENSE
     texts = [[_cell_text(grid, i, j) for j in range(len(grid.columns))] for i in range(len(grid.rows))]
-    word = metric.replace("_", " ")
+    word = bar or metric.replace("_", " ")
     figure = go.Figure(
         go.Heatmap(z=grid.values, zmin=low, zmax=high, colorscale="Viridis", xgap=1, ygap=1, hoverongaps=False,
                    text=None if dense else texts, texttemplate=None if dense else "%{text}", textfont={"size": 11},
@@ -241,25 +241,52 @@ def _cell_text(grid: Grid, i: int, j: int) -> str:
     return (f"<b>{number}</b>" if (i, j) in grid.heavy else number) + small
 
 
-# curves over budgets
+# curves with bands
 
 
 @dataclass(frozen=True)
 class Line:
-    """The curve of a method under one column: at each budget the mean of the metric and its interval; None where it is
-    unbounded."""
+    """The curve of a method: at each ``x`` a value and its interval; None where it is unbounded."""
 
     label: str
     colour: str
-    budgets: list[float]
+    x: list[float]
     means: list[float]
     lows: list[float | None]
     highs: list[float | None]
 
 
+def _banded(line: Line, mode: str, named: bool = True) -> Iterator[Any]:
+    """Yield the band of a line, where it has one, and the line; the legend switches both together."""
+    from plotly import graph_objects as go
+
+    whole = None not in line.lows and None not in line.highs
+    if whole:
+        yield go.Scatter(x=[*line.x, *line.x[::-1]], y=[*line.highs, *line.lows[::-1]], fill="toself",
+                         fillcolor=_faded(line.colour, 0.1), line={"width": 0}, mode="lines", hoverinfo="skip",
+                         legendgroup=line.label, showlegend=False)  # fmt: skip
+    ends = " [%{customdata[0]:.3f}, %{customdata[1]:.3f}]" if whole else ""
+    yield go.Scatter(x=line.x, y=line.means, mode=mode, name=plain(line.label), legendgroup=line.label,
+                     line={"color": line.colour, "width": 2}, marker={"size": 5}, showlegend=named,
+                     customdata=[*zip(line.lows, line.highs, strict=True)],
+                     hovertemplate="%{y:.3f}" + ends)  # fmt: skip
+
+
+def bands(lines: Sequence[Line], x: str, y: str, title: str, rate: bool = False) -> Chart:
+    """Draw lines with their bands over ``x``; the values ``y`` of a ``rate`` lie within 0 and 1."""
+    from plotly import graph_objects as go
+
+    figure = go.Figure([trace for line in lines for trace in _banded(line, "lines")])
+    figure.update_layout(
+        xaxis={"title": {"text": x}}, yaxis={"title": {"text": y}, **({"range": [-0.02, 1.02]} if rate else {})},
+        hovermode="x unified", legend={"orientation": "h", "y": -0.2, "yanchor": "top"},
+        margin={"l": 60, "r": 30, "t": 15, "b": 60},
+    )  # fmt: skip
+    return _chart(figure, title, 380 + 12 * len(lines))
+
+
 def budget_curves(panels: Mapping[str, Sequence[Line]], metric: str, task: str) -> Chart:
     """Draw a panel for every column and in it a line for each method, with its interval at every budget."""
-    from plotly import graph_objects as go
     from plotly.subplots import make_subplots
 
     across = min(3, len(panels))
@@ -269,18 +296,8 @@ def budget_curves(panels: Mapping[str, Sequence[Line]], metric: str, task: str) 
     shown: set[str] = set()
     for k, found in enumerate(panels.values()):
         for line in found:
-            whole = None not in line.lows and None not in line.highs
-            if whole:
-                figure.add_trace(
-                    go.Scatter(x=[*line.budgets, *line.budgets[::-1]], y=[*line.highs, *line.lows[::-1]], fill="toself",
-                               fillcolor=_faded(line.colour, 0.1), line={"width": 0}, mode="lines", hoverinfo="skip",
-                               legendgroup=line.label, showlegend=False), k // across + 1, k % across + 1)  # fmt: skip
-            ends = " [%{customdata[0]:.3f}, %{customdata[1]:.3f}]" if whole else ""
-            figure.add_trace(
-                go.Scatter(x=line.budgets, y=line.means, mode="lines+markers", name=plain(line.label),
-                           line={"color": line.colour}, marker={"size": 5}, legendgroup=line.label,
-                           showlegend=line.label not in shown, customdata=[*zip(line.lows, line.highs, strict=True)],
-                           hovertemplate="%{y:.3f}" + ends), k // across + 1, k % across + 1)  # fmt: skip
+            for trace in _banded(line, "lines+markers", named=line.label not in shown):
+                figure.add_trace(trace, k // across + 1, k % across + 1)
             shown.add(line.label)
     figure.update_xaxes(title_text="budget", title_standoff=4)
     figure.update_yaxes(**_share_range(metric))

@@ -24,6 +24,7 @@ from marl.run.resume import command_line, git_commit
 from marl.show.gather import LeftOut, Tasks, gather
 from marl.show.record import MOST_FPS
 from marl.show.report import charts, facts, matrices, players
+from marl.show.report.aggregates import Aggregates, aggregates
 from marl.show.report.charts import Chart
 from marl.show.report.facts import Difference, Efficiency, Final, Group, Origin
 from marl.show.report.matrices import Matrix
@@ -35,8 +36,8 @@ MEGABYTE = 1_000_000
 CONTENTS = (
     ("short", "In short"), ("missing", "What is missing"), ("what", "What was run"),
     ("configurations", "Configurations"), ("curves", "Learning curves"), ("finals", "Final scores"),
-    ("efficiency", "Sample efficiency"), ("robustness", "Robustness"), ("crossplay", "Cross-play"),
-    ("episodes", "Episodes"),
+    ("efficiency", "Sample efficiency"), ("aggregates", "Aggregates"), ("robustness", "Robustness"),
+    ("crossplay", "Cross-play"), ("episodes", "Episodes"),
 )  # fmt: skip
 
 
@@ -75,6 +76,7 @@ class Report:
     attack: str  # that the films were recorded under; "" for none
     no_films: str  # what is said where there are none
     tasks: list[Task]
+    aggregates: Aggregates | None
     robustness: list[Matrix]
     crossplay: list[Matrix]
     missing: list[str]
@@ -133,16 +135,28 @@ def contents(options: DictConfig) -> tuple[Report, list[Group]]:
     groups = facts.groups_of(tasks)
     refuse_unknown(groups, options.metrics)
     found = [task_of(tasks, name, members, options) for name, members in facts.by_task(groups).items()]
-    missing = facts.missing(groups, left)
+    together, why = compared(tasks, groups, options)
+    missing = facts.missing(groups, left) + why
     missing += [f"{one.name}: {note}" for one in (*tested, *crossed) for note in one.notes]
     missing += [] if tested else ["No robustness matrix was given: nothing is known of the teams under attack."]
     missing += [] if crossed else ["No cross-play matrix was given: nothing is known of the teams with other partners."]
     name = str(options.attack["_target_"]).rpartition(".")[2]
     return Report(
         title_of(options.title, groups, [*tested, *crossed]), options.last, options.fps,
-        "" if name == "NoAttack" else name, no_films(options, groups), found, tested, crossed, missing,
+        "" if name == "NoAttack" else name, no_films(options, groups), found, together, tested, crossed, missing,
         in_short(found, groups, left, [*tested, *crossed]),
     ), groups  # fmt: skip
+
+
+def compared(tasks: Tasks, groups: Sequence[Group], options: DictConfig) -> tuple[Aggregates | None, list[str]]:
+    """Return how groups compare over all environments in the first of the scalars, or None and why there is nothing to
+    compare."""
+    keys = facts.metrics_of(groups, options.metrics)
+    if not options.statistics:
+        return None, ["Aggregates: not computed (statistics=false)."]
+    if not keys:
+        return None, []
+    return aggregates(tasks, groups, keys[0], options.last)
 
 
 def no_films(options: DictConfig, groups: Sequence[Group]) -> str:
