@@ -280,10 +280,10 @@ def _methods(document: Document) -> Table:
     heads = ["method", "seeds", "self-play", "cross-play", "cross-play / self-play", "worst pair"]
     lines = []
     for method in document["methods"]:
-        worst = method["worst_pair"]
+        worst = method.get("worst_pair")
         line = [method["method"], ", ".join(map(str, method["seeds"]))]
-        line += [_text(method[key]) for key in ("self_play", "cross_play", "ratio")]
+        line += [_text(method.get(key)) for key in ("self_play", "cross_play", "ratio")]
         line.append("-" if worst is None else f"{worst['mean']:.2f}, {worst['who']}")
         line += [_text((method["populations"].get(name) or {}).get("mean")) for name in populations]
-        lines.append([*line, _text(method["held_out"])])
+        lines.append([*line, _text(method.get("held_out"))])
     return Table([*heads, *(f"with {name}" for name in populations), "all held out"], lines)
