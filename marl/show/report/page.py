@@ -10,14 +10,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from omegaconf import DictConfig
 
-from marl.core.checks import require_at_least, require_name, require_within, require_writable
-from marl.core.config import plain
+from marl.core.checks import require_at_least, require_choice, require_name, require_within, require_writable
+from marl.core.config import pick_device, plain
 from marl.core.types import ConfigError
+from marl.learn.actor import Act
 from marl.run.build import use_threads
 from marl.run.files import write_atomic
 from marl.run.resume import command_line, git_commit
@@ -109,7 +110,9 @@ def check(options: DictConfig) -> None:
     require_at_least("", 1, megabytes=options.megabytes)
     for fraction in options.fractions:
         require_within("", 0, 1, ends="(]", fractions=fraction)
+    require_choice("", get_args(Act), or_null=True, act=options.act)
     use_threads(options.threads)
+    pick_device(options.device)
     require_name(out=options.out)
     if Path(options.out).suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"out={options.out} must end in .html")
