@@ -117,6 +117,12 @@ class RecordConfig:
 
 
 @dataclass
+class ScoresSection:
+    low: Any = None  # a number, or one for each task
+    high: Any = None
+
+
+@dataclass
 class PlotConfig:
     runs: str = MISSING
     out: str = MISSING
@@ -125,6 +131,12 @@ class PlotConfig:
     last: int = 1
     also: list[str] = field(default_factory=list)
     unfinished: bool = False
+    statistics: bool = False
+    scores: ScoresSection = field(default_factory=ScoresSection)
+    versus: str | None = None
+    formats: list[str] = field(default_factory=lambda: ["png"])
+    latex: bool = False
+    export: str | None = None  # marl_eval
 
 
 @dataclass

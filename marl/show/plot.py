@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -9,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from marl.core.intervals import bootstrap_bounds, bootstrap_interval, limits
-from marl.run.files import save_figure
+from marl.run.files import replacing
 from marl.run.metrics import read_rows
 from marl.show.gather import LeftOut, Rows, Tasks
 
@@ -39,11 +42,39 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return (mean, mean, mean) if len(values) < 2 else (mean, *bootstrap_bounds(values))
 
 
+@contextmanager
+def quiet(library: str) -> Iterator[None]:
+    """Keep what a library logs to warnings in this context."""
+    logger = logging.getLogger(library)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def save_pictures(figure: Any, path: Path, formats: Sequence[str] = ()) -> list[Path]:
+    """Write a figure of matplotlib as ``path``, or with each of the endings ``formats`` in place of its own, and return
+    the files. Equal figures are equal files, and letters stay letters in a PDF. Raise WriteError."""
+    import matplotlib
+
+    paths = [path.with_suffix(f".{ending}") for ending in formats] or [path]
+    dated = {".pdf": "CreationDate", ".svg": "Date"}
+    for one in paths:
+        metadata = {dated[one.suffix]: None} if one.suffix in dated else None
+        looks = matplotlib.rc_context({"pdf.fonttype": 42, "svg.hashsalt": "marl"})
+        with looks, quiet("fontTools"), replacing(one) as file:
+            figure.savefig(file, dpi=120, format=one.suffix.removeprefix(".") or "png", metadata=metadata)
+    return paths
+
+
 def learning_curves(
-    groups: dict[str, list[Rows]], path: Path, keys: tuple[str, ...] | None = None, short: dict[str, int] | None = None
-) -> Path | None:
+    groups: dict[str, list[Rows]], path: Path, keys: tuple[str, ...] | None = None,
+    short: dict[str, int] | None = None, formats: Sequence[str] = (),
+) -> Path | None:  # fmt: skip
     """Draw one panel per scalar and one line per group; None where there is nothing to draw. ``short`` says how many
-    runs of a group are unfinished."""
+    runs of a group are unfinished, ``formats`` which files there are (``save_pictures``); the first one is returned."""
     present = {k for runs in groups.values() for rows in runs for row in rows for k in row}
     wanted = keys or tuple(k for k in ("eval/win_rate", "eval/return") if k in present)
     wanted = tuple(k for k in wanted if k in present)
@@ -76,8 +107,7 @@ def learning_curves(
             axis.set_ylim(-0.02, 1.02)
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)
-    save_figure(figure, path, 120)
-    return path
+    return save_pictures(figure, path, formats)[0]
 
 
 def run_curve(run_dir: Path) -> Path | None:

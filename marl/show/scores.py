@@ -54,9 +54,7 @@ def require_bounds(low: Bound, high: Bound) -> None:
         where = f" of {task}" if task else ""
         for name, end in zip(("low", "high"), ends, strict=True):
             if low is not None and not (isinstance(end, int | float) and np.isfinite(end)):
-                raise ConfigError(
-                    f"scores.{name}={end}{where} must be a number; both ends of a task's scores are needed"
-                )
+                raise ConfigError(f"scores.{name}={end}{where} must be a number; a task's scores have two ends")
         if low is not None and not float(ends[0]) < float(ends[1]):  # type: ignore[arg-type]
             raise ConfigError(f"scores.low={ends[0]} must be below scores.high={ends[1]}{where}")
 
@@ -126,6 +124,10 @@ def _common_tasks(tasks: Tasks, notes: list[str]) -> Tasks:
 def _equal_seeds(tasks: Tasks, notes: list[str]) -> Tasks:
     """Return as many seeds of a method on every task as it has on each, the smallest ones."""
     methods = sorted({label for groups in tasks.values() for label in groups})
+    tasks = {
+        task: {label: sorted(groups[label], key=lambda run: run.seed) for label in methods}
+        for task, groups in tasks.items()
+    }
     count = {label: min(len(groups[label]) for groups in tasks.values()) for label in methods}
     for label in methods:
         for task, groups in tasks.items():
@@ -138,10 +140,7 @@ def _equal_seeds(tasks: Tasks, notes: list[str]) -> Tasks:
     if len(set(count.values())) > 1:
         held = ", ".join(f"{label} {n}" for label, n in count.items())
         notes.append(f"methods have different numbers of seeds: {held}")
-    return {
-        task: {label: sorted(groups[label], key=lambda run: run.seed)[: count[label]] for label in methods}
-        for task, groups in tasks.items()
-    }
+    return {task: {label: groups[label][: count[label]] for label in methods} for task, groups in tasks.items()}
 
 
 def _ranges(tasks: Tasks, key: str, low: Bound, high: Bound, notes: list[str]) -> tuple[Limits, str]:
@@ -162,9 +161,7 @@ def _ranges(tasks: Tasks, key: str, low: Bound, high: Bound, notes: list[str]) -
         if values.min() < values.max():
             found[task] = float(values.min()), float(values.max())
         else:
-            notes.append(
-                f"{task} is left out, for all its runs have {key} {values[0]:g}: there is no range to divide by"
-            )
+            notes.append(f"{task} is left out, for all its tests have {key} {values[0]:g}: scores have no range")
     return found, f"{key} is 0 at the least and 1 at the largest value of any test of a task's runs"
 
 

@@ -7,8 +7,9 @@ and put back: equal input has equal intervals, whatever was drawn before and whi
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from types import ModuleType
@@ -19,6 +20,7 @@ import numpy as np
 from marl.core.intervals import limits
 from marl.core.types import ConfigError
 from marl.show.gather import Tasks
+from marl.show.plot import quiet
 from marl.show.scores import Bound, Limits, Scores, scores_of
 
 REPS = 2000  # resamples of an interval
@@ -90,7 +92,9 @@ def load_rliable() -> tuple[ModuleType, ModuleType]:
     """Return ``rliable.library`` and ``rliable.metrics``; raise ConfigError if they are not installed, or not beside
     versions that they work with."""
     try:
-        from rliable import library, metrics
+        # absl, on which rliable logs, closes what was sys.stderr when it was loaded as soon as logging is set up anew
+        with redirect_stderr(sys.__stderr__):
+            from rliable import library, metrics
     except ImportError as error:
         raise ConfigError("statistics need rliable: pip install -e .[report]") from error
     except TypeError as error:  # arch before 8, which rliable needs, beside pandas 3
@@ -158,8 +162,8 @@ def _pairs(scores: Scores, estimates: _Estimates, versus: str | None) -> list[Pa
 
 
 def improvement(first: np.ndarray, second: np.ndarray) -> float:
-    """Return ``metrics.probability_of_improvement`` of scores [seeds, tasks]. That one also has scipy compute a p-value
-    for every task and resample, which takes a hundred times as long."""
+    """Return ``metrics.probability_of_improvement`` of scores [seeds, tasks], without the p-value that scipy computes
+    there for every task and resample."""
     ahead = first[:, None] - second[None]  # [seeds, seeds, tasks]
     return float((ahead > 0).mean() + 0.5 * (ahead == 0).mean())
 
@@ -212,7 +216,7 @@ class _Estimates:
         together = scores if isinstance(scores, list) else [scores]
         if min(map(len, together)) < 2:
             return [Estimate(value, None, None) for value in function(*together).tolist()]
-        with _global_draws(self.seed):
+        with quiet("absl"), _global_draws(self.seed):
             points, ends = self.library.get_interval_estimates({"": scores}, function, reps=self.reps)
         low, high = ends[""].clip(0, 1) if rate else ends[""]
         return [Estimate(*found) for found in zip(points[""].tolist(), low.tolist(), high.tolist(), strict=True)]
