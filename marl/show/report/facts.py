@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from marl.core.config import flatten
-from marl.core.intervals import Interval, limits
+from marl.core.intervals import Interval
 from marl.core.types import ConfigError
 from marl.learn.rhythm import Rhythm
 from marl.run.folders import read_meta
@@ -237,14 +237,14 @@ class Efficiency:
 
 def efficiency(groups: Sequence[Group], key: str, fractions: Sequence[float], last: int) -> Efficiency | None:
     """Return how soon groups reach ``start + fraction * (best - start)``. ``best`` is the highest final mean of a
-    group; ``start`` is 0 for a rate, otherwise the lowest mean of a group's first tests. None where no group has the
-    scalar, or none has come to more than the start."""
+    group; ``start`` is 0, or the lowest mean of a group's first tests where that is negative. None where no group has
+    the scalar, or none has come to more than the start."""
     having = [group for group in groups if len(final_values(group.rows, key, last))]
     if not having:
         return None
     best = max(float(final_values(group.rows, key, last).mean()) for group in having)
     first = [np.mean([values[0] for rows in group.rows if len(values := curve(rows, key)[1])]) for group in having]
-    start = 0.0 if limits(key) == (0, 1) else float(min(first))
+    start = min(0.0, *map(float, first))
     if not best > start:
         return None
     levels = [start + fraction * (best - start) for fraction in fractions]

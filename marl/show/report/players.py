@@ -27,7 +27,7 @@ from marl.show.report.facts import Group
 log = logging.getLogger(__name__)
 WIDEST = 640  # pixels; wider frames are made smaller
 NARROWEST = 240  # pixels; what is narrower is shown larger, by a whole number
-QUALITY = 80  # of WebP, 0 to 100
+QUALITY = 60  # of WebP, 0 to 100
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def picture(frame: np.ndarray) -> str:
     if image.width > WIDEST:
         image = image.resize((WIDEST, round(image.height * WIDEST / image.width)), Image.Resampling.LANCZOS)
     held = io.BytesIO()
-    image.save(held, "WEBP", quality=QUALITY)
+    image.save(held, "WEBP", quality=QUALITY, method=6)
     return "data:image/webp;base64," + base64.b64encode(held.getvalue()).decode()
 
 

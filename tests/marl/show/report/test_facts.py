@@ -84,7 +84,14 @@ def test_steps_to_a_level_are_those_of_the_first_test_at_it(tmp_path: Path) -> N
     assert fast == ["400 (1 of 1 seed)", "400 (1 of 1 seed)"]
 
 
-def test_levels_of_returns_begin_where_the_lowest_group_began(tmp_path: Path) -> None:
+def test_levels_of_positive_returns_are_fractions_of_the_best_also_where_groups_begin_high(tmp_path: Path) -> None:
+    make_run(tmp_path, points=((0, 0.8), (500, 0.85), (1000, 0.9)))
+    found = facts.efficiency(groups_of(tmp_path), "eval/return", (0.5, 1.0), 1)
+    assert found is not None and (found.start, found.best, found.levels) == (0.0, 9.0, [4.5, 9.0])
+    assert [one.steps for _, reached in found.reached for one in reached] == [[0], [1000]]
+
+
+def test_levels_of_negative_returns_begin_where_the_lowest_group_began(tmp_path: Path) -> None:
     """Returns from -20 (a) and -10 (b) to 10: half of the way is -5."""
     make_run(tmp_path, "a-none", 0, ((0, -2.0), (500, -0.4), (1000, 1.0)))
     make_run(tmp_path, "b-none", 0, ((0, -1.0), (500, -0.6), (1000, 0.0)))
