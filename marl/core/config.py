@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from marl.core import resolvers
+from marl.core.filming import RecordConfig, ReportConfig
 from marl.core.types import ConfigError
 
 # the sections annotate these as str, since OmegaConf knows no Literal; ``validation`` checks them
@@ -99,24 +100,6 @@ class EvaluateConfig:
 
 
 @dataclass
-class RecordConfig:
-    run: str | None = None
-    policy: Any = None
-    checkpoint: int | None = None
-    episodes: int = MISSING
-    act: str | None = None  # greedy or sample, for teams of actors
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
-    fps: float = MISSING
-    show: bool = False
-    out: str | None = None
-    env: Any = None
-    env_options: dict[str, Any] = field(default_factory=dict)
-    attack: Any = MISSING
-
-
-@dataclass
 class ScoresSection:
     low: Any = None  # a number, or one for each task
     high: Any = None
@@ -137,28 +120,6 @@ class PlotConfig:
     formats: list[str] = field(default_factory=lambda: ["png"])
     latex: bool = False
     export: str | None = None  # marl_eval
-
-
-@dataclass
-class ReportConfig:
-    runs: Any = None
-    robustness: Any = None
-    crossplay: Any = None
-    out: str = MISSING
-    title: str | None = None
-    metrics: list[str] | None = None
-    last: int = 1
-    fractions: list[float] = MISSING
-    unfinished: bool = False
-    statistics: bool = True
-    episodes: int = MISSING
-    attack: Any = MISSING
-    act: str | None = None  # greedy or sample, for teams of actors
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
-    fps: float = MISSING
-    megabytes: float = MISSING
 
 
 @dataclass
