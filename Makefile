@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install overcooked train test lint format bench tensorboard lock clean gpu
+.PHONY: help install overcooked browser train test lint format bench tensorboard lock clean gpu
 
 help:            ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -21,6 +21,13 @@ install: $(VENV)/installed  ## create .venv and install everything that tests an
 overcooked: install  ## install what the tests of Overcooked are compared with
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
 		overcooked_ai gym gym_notices tqdm pandas
+
+# The test of the report's page opens it in Chromium, which is no Python package.
+browser:         ## install the browser that the test of reports opens, where that is possible
+	@if [ ! -x /usr/bin/chromium ] && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; fi; \
+	if [ -x /usr/bin/chromium ]; then echo /usr/bin/chromium; \
+	else echo "install Chromium as /usr/bin/chromium (Debian: apt-get install chromium); without it a test is skipped"; fi
 
 train: install   ## train QMIX on the embedded battle 3m; other jobs: make train ARGS="algo=vdn env=skirmish/8m"
 	$(BIN)/python -m scripts.train $(ARGS)

@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from marl.library import Run, Team, crossplay, load, make_env, robustness, train
+    from marl.library import Run, Team, crossplay, load, make_env, report, robustness, train
     from marl.run.compose import compose
 
-_HOMES = {name: "marl.library" for name in ("Run", "Team", "crossplay", "load", "make_env", "robustness", "train")}
+_HOMES = {
+    name: "marl.library" for name in ("Run", "Team", "crossplay", "load", "make_env", "report", "robustness", "train")
+}
 _HOMES["compose"] = "marl.run.compose"
-__all__ = ["Run", "Team", "__version__", "compose", "crossplay", "load", "make_env", "robustness", "train"]
+__all__ = ["Run", "Team", "__version__", "compose", "crossplay", "load", "make_env", "report", "robustness", "train"]
 
 
 def __getattr__(name: str) -> Any:

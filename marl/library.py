@@ -33,8 +33,9 @@ from marl.run.resume import called_as
 from marl.run.trainer import fit
 from marl.show.plot import run_curve
 from marl.show.record import MOST_FPS, film, save_gif
+from marl.show.report import page
 
-__all__ = ["Run", "Team", "crossplay", "load", "make_env", "robustness", "train"]
+__all__ = ["Run", "Team", "crossplay", "load", "make_env", "report", "robustness", "train"]
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,7 @@ def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *ov
 
     ``marl.show.robustness_report`` shows the matrix as a table (``show``) and writes its files (``write``).
     """
-    cfg, chosen = _matrix_config("robustness", runs, [f"suite={suite}", *overrides], options)
+    cfg, chosen = _configured("robustness", runs, [f"suite={suite}", *overrides], options)
     with called_as(_call("robustness", _folders(runs), suite, *overrides, **options)):
         return robustness_engine.run(cfg, chosen["suite"], chosen.get("env"), option)
 
@@ -243,9 +244,30 @@ def crossplay(
 
     ``marl.show.crossplay_report`` shows the matrix as tables (``show``) and writes its files (``write``).
     """
-    cfg, chosen = _matrix_config("crossplay", runs, [f"partners={partners}", *overrides], options)
+    cfg, chosen = _configured("crossplay", runs, [f"partners={partners}", *overrides], options)
     with called_as(_call("crossplay", _folders(runs), partners, *overrides, **options)):
         return crossplay_engine.run(cfg, chosen.get("env"))
+
+
+@globals_kept()
+def report(
+    runs: str | Path | Run | Sequence[Any], out: str | Path = "report.html", *overrides: str, **options: Any
+) -> Path:
+    """Write a study as one page of HTML, and return its path.
+
+    Args:
+        runs (str | Path | Run | Sequence): run folders, patterns, or what ``train`` returned.
+        out (str | Path): the page; must end in ``.html``.
+        overrides (str): as on the command line of ``scripts.report``, such as ``"attack=random"``.
+        options (Any): its keys, such as ``robustness="outputs/robustness"``, ``episodes=0``, ``title="Our study"``.
+
+    Raises:
+        ConfigError: for runs and matrices that are not there or cannot be read, options out of range, and where plotly
+            is not installed.
+    """
+    cfg, _ = _configured("report", runs, [*overrides], {"out": out, **options})
+    with called_as(_call("report", _folders(runs), str(out), *overrides, **options)):
+        return page.make(cfg)
 
 
 def _folders(given: Any) -> list[Any]:
@@ -253,7 +275,7 @@ def _folders(given: Any) -> list[Any]:
     return [str(one.dir) if isinstance(one, Run) else str(one) if isinstance(one, Path) else one for one in several]
 
 
-def _matrix_config(
+def _configured(
     script: str, given: Any, overrides: list[str], options: dict[str, Any]
 ) -> tuple[DictConfig, dict[str, str]]:
     cfg, chosen = compose_with_choices(overrides, script)

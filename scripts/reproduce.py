@@ -1,11 +1,12 @@
 """A published table from nothing: ``python -m scripts.reproduce table=s2q_shift jobs=2``.
 
-``conf/table/NAME.yaml`` says which sweeps train its runs, one sweep after the other, and what is measured then.
-Finished runs and cells are kept: the same command continues.
+``conf/table/NAME.yaml`` says which sweeps train its runs, one sweep after the other, and what is measured then. At the
+end a page shows both (``scripts.report``). Finished runs and cells are kept: the same command continues.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import logging
 import shlex
@@ -18,6 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
@@ -30,6 +32,7 @@ from marl.run.compose import compose
 from marl.run.jobs import Stopped, require_jobs, run_jobs
 from marl.run.lock import held
 from marl.run.progress import JobProgress
+from marl.run.quoting import quoted
 from marl.run.signals import StopRequest
 from scripts.main import UnfinishedError, run
 
@@ -87,6 +90,18 @@ def measurement(name: str, line: str, folder: Path, jobs: int | str) -> Command:
     if "jobs" in options[script]:
         words.append(f"jobs={jobs}")
     return Command(script, (*words, f"results={folder / name}.json"))
+
+
+def report(sweeps: list[list[Command]], measured: list[Command], path: Path) -> list[Command]:
+    """Return the command that shows the runs of ``sweeps``, and the matrices that ``measured`` leave, on one page; none
+    where there are neither."""
+    folders = [Path(cfg.runs_dir) / cfg.run_path for cfg in (compose(*one.words) for one in itertools.chain(*sweeps))]
+    given = {"runs": [str(folder) for folder in folders]} if folders else {}
+    for one in measured:
+        if one.script in ("robustness", "crossplay"):
+            given.setdefault(one.script, []).append(one.words[-1].removeprefix("results="))
+    words = [f"{key}=[{','.join(map(quoted, paths))}]" for key, paths in given.items()]
+    return [Command("report", (*words, f"out={quoted(str(path))}", f"title={quoted(path.stem)}"))] if given else []
 
 
 def finish(command: Command, tell: Callable[[float], None], output: IO[str] | None = None) -> int:
@@ -160,6 +175,11 @@ def main(cfg: DictConfig) -> None:
     sweeps = [runs_of(sweep, plain(cfg.overrides)) for sweep in cfg.table.train]
     measured = [measurement(name, line, Path(cfg.results), cfg.jobs) for name, line in cfg.table.measure.items()]
     check([sweep[0] for sweep in sweeps] + measured)
+    if cfg.report and importlib.util.find_spec("plotly") is None:
+        log.info("there will be no report, which needs the package 'plotly': pip install -e .[report]")
+    elif cfg.report:
+        name = HydraConfig.get().runtime.choices["table"]
+        measured += report(sweeps, measured, Path(cfg.results) / f"{name}.html")
     if cfg.dry_run:
         for command in [*itertools.chain(*sweeps), *measured]:
             print(shlex.join(["python", *command.argv[1:]]))

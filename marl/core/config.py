@@ -13,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from marl.core import resolvers
+from marl.core.filming import RecordConfig, ReportConfig
 from marl.core.types import ConfigError
 
 # the sections annotate these as str, since OmegaConf knows no Literal; ``validation`` checks them
@@ -95,24 +96,6 @@ class EvaluateConfig:
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
-    out: str | None = None
-    env: Any = None
-    env_options: dict[str, Any] = field(default_factory=dict)
-    attack: Any = MISSING
-
-
-@dataclass
-class RecordConfig:
-    run: str | None = None
-    policy: Any = None
-    checkpoint: int | None = None
-    episodes: int = MISSING
-    act: str | None = None  # greedy or sample, for teams of actors
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
-    fps: float = MISSING
-    show: bool = False
     out: str | None = None
     env: Any = None
     env_options: dict[str, Any] = field(default_factory=dict)
@@ -262,6 +245,7 @@ class ReproduceConfig:
     jobs: Any = 1  # a number, or ray
     overrides: list[str] = field(default_factory=list)
     results: str = MISSING
+    report: bool = True
     dry_run: bool = False
 
 
@@ -270,6 +254,7 @@ SCHEMAS = {
     "evaluate": EvaluateConfig,
     "record": RecordConfig,
     "plot": PlotConfig,
+    "report": ReportConfig,
     "bench": BenchConfig,
     "fidelity": FidelityConfig,
     "robustness": RobustnessConfig,

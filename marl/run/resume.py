@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import shlex
 import subprocess
@@ -44,7 +45,7 @@ UNTRACKED = (":(top)*.py", ":(top)*.yaml", ":(top)*.yml", ":(top,exclude)*.hydra
 
 
 def run_meta(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the origin of a result: configuration digest, commit, package versions, command."""
+    """Return the origin of a result: configuration digest, commit, machine, package versions, command."""
     packages = {}
     for name in ("torch", "numpy", "numba", "hydra-core", "gymnasium", "pettingzoo"):
         try:
@@ -54,11 +55,20 @@ def run_meta(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "config_hash": config_hash(config),
         "commit": git_commit(),
+        "machine": machine(),
         "python": platform.python_version(),
         "packages": packages,
         "command": command_line(),
         "folder": str(Path.cwd()),
     }
+
+
+def machine() -> str:
+    """Return the processor, the number of cores and the system of this machine, and no name that says whose it is."""
+    cpus = Path("/proc/cpuinfo")
+    lines = cpus.read_text(encoding="utf8").splitlines() if cpus.exists() else []
+    model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 _call: ContextVar[str | None] = ContextVar("call", default=None)  # a call of the library, in place of a script

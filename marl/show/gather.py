@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -44,18 +44,17 @@ Tasks = dict[str, dict[str, list[Run]]]  # environment -> group of runs -> its s
 
 
 def gather(
-    pattern: str, *, unfinished: bool = False, also: tuple[str, ...] = (), metas: bool = False
+    patterns: str | Sequence[str], *, unfinished: bool = False, also: tuple[str, ...] = (), metas: bool = False
 ) -> tuple[Tasks, list[LeftOut]]:
-    """Return the runs below every path that ``pattern`` matches, by environment and, within it, by everything but the
-    seed, and the run folders that are left out. ``unfinished`` takes in runs that have not come to their end. Rows are
-    those of tests, and those of training that have a scalar of ``also``. Raise ConfigError where nothing is left, and
-    for equal seeds in a group."""
-    begun, tested = folders.find_runs(pattern, "meta.json"), folders.find_runs(pattern, folders.TESTED, folders.TESTED)
-    if not tested:
-        raise ConfigError(f"runs={pattern} matches no run folder with test results (eval.jsonl)")
+    """Return the runs below every path that one of ``patterns`` matches, by environment and, within it, by everything
+    but the seed, and the run folders that are left out. ``unfinished`` takes in runs that have not come to their end.
+    Rows are those of tests, and those of training that have a scalar of ``also``. Raise ConfigError for a pattern that
+    matches no run, where nothing is left, and for equal seeds in a group."""
+    several = [patterns] if isinstance(patterns, str) else list(patterns)
+    pattern = ",".join(several)
     kept: list[Run] = []
     left: list[LeftOut] = []
-    for folder in sorted({*begun, *tested}):
+    for folder in _folders(several):
         try:
             run = _read(folder, also, metas)
         except ConfigError as error:
@@ -78,6 +77,23 @@ def gather(
         for members in groups.values():
             members.sort(key=lambda run: run.seed)  # folders sort as text: 10 before 2
     return tasks, left
+
+
+def _folders(patterns: Sequence[str]) -> list[Path]:
+    """Return the run folders that patterns match, each once, in order. Raise ConfigError for a pattern that matches
+    none, and where none of them has been tested."""
+    found: dict[Path, Path] = {}
+    none = ",".join(patterns)
+    for pattern in patterns:
+        begun = folders.find_runs(pattern, "meta.json")
+        tested = folders.find_runs(pattern, folders.TESTED, folders.TESTED)
+        if not (begun or tested):
+            raise ConfigError(f"runs={pattern} matches no run folder with test results (eval.jsonl)")
+        none = "" if tested else none
+        found |= {folder.resolve(): folder for folder in (*begun, *tested)}
+    if none:
+        raise ConfigError(f"runs={none} matches no run folder with test results (eval.jsonl)")
+    return sorted(found.values())
 
 
 def _read(folder: Path, also: tuple[str, ...], metas: bool) -> Run:

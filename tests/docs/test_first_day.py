@@ -16,6 +16,7 @@ SMALL = {  # options that do not change the folder of a run
     "evaluate": ["episodes=2", "n_envs=2"],
     "robustness": ["episodes=2", "n_envs=2"],
     "crossplay": ["episodes=2", "n_envs=2"],
+    "report": ["statistics=false"],
 }  # fmt: skip
 STUDY, RUN = "runs/study", "runs/study/skirmish-2s3z/qmix-none/seed1"
 
@@ -31,15 +32,15 @@ def test_a_study_is_trained_tested_drawn_filmed_and_compared(tmp_path: Path, mon
     readme = commands("README.md", "study", tmp_path / "empty")
     attacked = commands("docs/attacks.md", "runs/...", tmp_path / "empty")
     scripts = [words[0] for words in readme + attacked]
-    assert scripts == ["train", "evaluate", "plot", "plot", "record", "robustness", "crossplay", "evaluate", "record",
-                       "evaluate"]  # fmt: skip
+    assert scripts == ["train", "evaluate", "plot", "plot", "report", "record", "robustness", "crossplay", "evaluate",
+                       "record", "evaluate"]  # fmt: skip
     (tmp_path / "empty").rmdir()
     monkeypatch.chdir(tmp_path)
     another = [word.replace("seed=1", "seed=2") for word in readme[0]]
     for script, *words in [another, *readme, *attacked]:
         words = [word.replace("runs/...", RUN) for word in words]
         command(script, *words, *SMALL.get(script, []))
-    assert {path.name for path in tmp_path.iterdir()} == {"runs", "plots", "outputs", "result.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"runs", "plots", "outputs", "result.json", "report.html"}
     assert json.loads(Path("result.json").read_text())["n"] == 2
     made = [RUN + "/DONE", "plots/curves_skirmish-2s3z.png", "plots/summary.json", "outputs/study.json",
             "outputs/study.png", "outputs/robustness/matrix.json", "outputs/crossplay/crossplay.json"]  # fmt: skip

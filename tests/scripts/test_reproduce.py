@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_module
 from marl.core.config import register
 from marl.run.compose import choices, register_configs
 from scripts.main import CONF
-from scripts.reproduce import Command, check, measurement, runs_of
+from scripts.reproduce import Command, check, measurement, report, runs_of
 from tests.support.helpers import TINY
 
 ROOT = CONF.parent
@@ -42,6 +42,22 @@ def test_measurements_are_told_where_to_write_and_how_many_at_once() -> None:
     assert measurement("b", "plot runs='x/**' last=10", Path("out"), 3).words == (
         "runs=x/**", "last=10", "results=out/b.json",
     )  # fmt: skip
+
+
+def test_the_report_is_of_all_runs_and_of_the_matrices_that_are_measured() -> None:
+    sweeps = [runs_of("algo=vdn seed=0,1 algo.learner.lr=0.1", []), runs_of("algo=qmix name=b", [])]
+    lines = {"a": "robustness study=x", "b": "plot runs=x", "c": "crossplay study=y", "d": "robustness study=z"}
+    measured = [measurement(name, line, Path("out"), 1) for name, line in lines.items()]
+    (command,) = report(sweeps, measured, Path("out/x.html"))
+    path = "runs/default/skirmish-3m/vdn-none/algo.learner.lr=0.1-seed"
+    assert command == Command(
+        "report",
+        (f"runs=['{path}0','{path}1',runs/b/skirmish-3m/qmix-none/seed0]", "robustness=[out/a.json,out/d.json]",
+         "crossplay=[out/c.json]", "out=out/x.html", "title=x"),
+    )  # fmt: skip
+    assert report([], [measured[1]], Path("x.html")) == [], "there is nothing to show"
+    (only,) = report([], [measured[0]], Path("x.html"))
+    assert only.words == ("robustness=[out/a.json]", "out=x.html", "title=x")
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -74,7 +90,7 @@ def test_every_published_table_has_its_recipe() -> None:
 def start(folder: Path, sweep: str, *options: str, measure: str = "plot runs=runs/**") -> subprocess.Popen[str]:
     words = (
         "table=s2q_tenfold", f"table.train=['{sweep}']", f"table.measure={{s2q_tenfold: '{measure}'}}", "jobs=2",
-        f"overrides={list(TINY)}", *options,
+        f"overrides={list(TINY)}", "report=false", *options,
     )  # fmt: skip
     return subprocess.Popen(
         [sys.executable, "-m", "scripts.reproduce", *words],
@@ -90,9 +106,12 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 
 def test_a_table_is_trained_and_measured_and_nothing_is_done_twice(tmp_path: Path) -> None:
-    process = start(tmp_path, "algo=vdn,qmix seed=0")
+    pytest.importorskip("plotly", reason="a report needs plotly: pip install -e .[report]")
+    process = start(tmp_path, "algo=vdn,qmix seed=0", "report=true")
     output = finish(process)
     assert process.returncode == 0, output
+    page = (tmp_path / "outputs/tables/s2q_tenfold.html").read_text(encoding="utf8")
+    assert "2 runs in 2 groups and 1 environment; none left out." in page and page.count('class="player"') == 2
     done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("DONE")}
     document = json.loads((tmp_path / "outputs/tables/s2q_tenfold.json").read_text())
     assert len(done) == 2 and {group["group"][:4] for group in document["groups"]} == {"vdn ", "qmix"}

@@ -252,11 +252,13 @@ def test_every_study_composes_and_names_runs_that_experiments_make(study: str) -
 
 
 @pytest.mark.parametrize(
-    "script", ["evaluate", "record", "plot", "bench", "fidelity", "robustness", "leaderboard", "crossplay", "play"]
+    "script",
+    ["evaluate", "record", "plot", "report", "bench", "fidelity", "robustness", "leaderboard", "crossplay", "play"],
 )
 def test_the_other_scripts_compose(script: str, tmp_path: Path) -> None:
     given = {
         "plot": ["runs=runs"],
+        "report": ["runs=runs"],
         "bench": [],
         "fidelity": ["dir=agents"],
         "robustness": ["runs=runs"],

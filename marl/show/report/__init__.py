@@ -1,0 +1,1 @@
+"""A study as one page of HTML: its facts, its charts, its matrices, its films, and the page that holds them."""
