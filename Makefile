@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install overcooked train test lint format bench tensorboard lock clean gpu
+.PHONY: help install overcooked football train test lint format bench tensorboard lock clean gpu
 
 help:            ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -21,6 +21,9 @@ install: $(VENV)/installed  ## create .venv and install everything that tests an
 overcooked: install  ## install what the tests of Overcooked are compared with
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
 		overcooked_ai gym gym_notices tqdm pandas
+
+football: install  ## build and install the engine of Google Research Football; one compiler: make football ARGS="--jobs 1"
+	$(BIN)/python -m envs.adapters.football.install $(ARGS)
 
 train: install   ## train QMIX on the embedded battle 3m; other jobs: make train ARGS="algo=vdn env=skirmish/8m"
 	$(BIN)/python -m scripts.train $(ARGS)
