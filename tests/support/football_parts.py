@@ -19,7 +19,7 @@ from envs.adapters.football.scene import NORMAL, Scene
 FAKES = Path(__file__).parent / "fakes"
 ACADEMY = {
     "level": "academy_3_vs_1_with_keeper", "agents": 3, "enemies": 2, "episode_limit": 150, "pos_limit": 0.0,
-    "reward": "fox", "checkpoints": False, "scale_directions": 1.0, "timeout_is_terminal": False,
+    "reward": "fox", "checkpoints": False, "observe": "last", "scale_directions": 1.0, "timeout_is_terminal": False,
     "physics_steps_per_frame": 10, "workers": 1,
 }  # fmt: skip
 needs_engine = pytest.mark.skipif(

@@ -17,20 +17,19 @@ Point = tuple[float, float]
 Colour = tuple[int, int, int]
 
 
-def draw(scene: Scene, n_agents: int, caption: str) -> np.ndarray:
-    """Draw the pitch with the agents (numbered), their other players, the opponents and the ball, which grows with its
-    height, and ``caption`` below: uint8 [height, width, 3]. Who has the ball has a golden ring."""
+def draw(scene: Scene, caption: str) -> np.ndarray:
+    """Draw the pitch, our players (those that agents move with the agents' numbers), the opponents and the ball, which
+    grows with its height, and ``caption`` below: uint8 [height, width, 3]. Who has the ball has a golden ring."""
     wide, high = 2 * (UNIT + MARGIN), round(2 * (PITCH_Y * UNIT + MARGIN))
     image = Image.new("RGB", (FINE * wide, FINE * (high + BAR)), GRAY)
     pen = ImageDraw.Draw(image)
     _draw_pitch(pen, FINE * wide, FINE * high)
-    agents_from = len(scene.left) - n_agents
+    agents = {player: str(agent) for agent, player in enumerate(scene.controlled)}
     for k, player in enumerate(scene.right):
         _draw_player(pen, player, THEIRS, "", scene.owner_team == 1 and scene.owner == k)
     for k, player in enumerate(scene.left):
-        agent = k >= agents_from
-        number = str(k - agents_from) if agent else ""
-        _draw_player(pen, player, OURS if agent else MATES, number, scene.owner_team == 0 and scene.owner == k)
+        has_ball = scene.owner_team == 0 and scene.owner == k
+        _draw_player(pen, player, OURS if k in agents else MATES, agents.get(k, ""), has_ball)
     x, y = _at(scene.ball[0], scene.ball[1])
     _disc(pen, x, y, FINE * (3.5 + min(max(scene.ball[2], 0.0), 10.0) / 2.5), BALL)
     _write(pen, 6 * FINE, FINE * (high + 2), caption, 13)

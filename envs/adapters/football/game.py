@@ -11,8 +11,10 @@ from envs.adapters.football.draw import draw
 from envs.adapters.football.engine import ACTIONS, ENGINE, IDLE, Engine, levels
 from envs.adapters.football.referee import Referee, Reward, Rules
 from envs.adapters.football.scene import (
+    Who,
     about,
     bounds,
+    find_agents,
     obs_names,
     state_names,
     width,
@@ -33,6 +35,7 @@ def Football(
     pos_limit: float | None,
     reward: Reward,
     checkpoints: bool,
+    observe: Who,
     scale_directions: float,
     timeout_is_terminal: bool,
     physics_steps_per_frame: int,
@@ -44,10 +47,13 @@ def Football(
 ) -> Pool:
     """Make ``n_envs`` matches of the scenario ``level``; needs the engine (``make football``).
 
-    The agents are the last ``agents`` players of the left team; they see the first ``enemies`` of the right one. An
-    episode ends when the scenario says so (goal, ball out of play, the other team in possession), and when the ball or
-    an agent is left of ``pos_limit``, in half lengths of the pitch (None: never). At ``episode_limit`` steps it is
-    ``truncated``, or ``terminated`` with ``timeout_is_terminal``, the published setting.
+    ``observe`` says whose eyes the agents have: "last", as published, those of the last ``agents`` players of the left
+    team; "controlled", those of the players that they move, whom the engine chooses and changes as the ball goes. They
+    see the first ``enemies`` players of the right team.
+
+    An episode ends when the scenario says so (goal, ball out of play, the other team in possession), and when the ball
+    or one of the last ``agents`` players is left of ``pos_limit``, in half lengths of the pitch (None: never). At
+    ``episode_limit`` steps it is ``truncated``, or ``terminated`` with ``timeout_is_terminal``, the published setting.
 
     ``reward``: "goals" pays the change of the score times ``agents`` (code of S2Q), "mean" once, "fox" 100 for a goal,
     -1 in the last step of an episode without one, be it a time-out, and else 0 (code of FoX). ``checkpoints`` adds 0.1
@@ -64,11 +70,12 @@ def Football(
                      physics_steps_per_frame=physics_steps_per_frame)  # fmt: skip
     require_within("env", -1, 1, or_null=True, pos_limit=pos_limit)
     require_choice("env", get_args(Reward), reward=reward)
+    require_choice("env", get_args(Who), observe=observe)
     require_positive("env", scale_directions=scale_directions)
     require_package(ENGINE)
     require_choice("env", levels(), level=level)
     rules = Rules(episode_limit, pos_limit, reward, bool(checkpoints), bool(timeout_is_terminal))
-    make = _MakeFootball(level, agents, enemies, float(scale_directions), physics_steps_per_frame, rules)
+    make = _MakeFootball(level, agents, enemies, observe, float(scale_directions), physics_steps_per_frame, rules)
     return Pool(make, n_envs=n_envs, seed=seed, workers=workers, timeout=timeout)
 
 
@@ -79,6 +86,7 @@ class _MakeFootball:
     level: str
     agents: int
     enemies: int
+    observe: Who
     scale: float
     physics_steps_per_frame: int
     rules: Rules
@@ -114,16 +122,17 @@ class FootballGame:
     def render(self) -> np.ndarray:
         """Draw the pitch, players, ball, score and step: uint8 [height, width, 3]."""
         left, right = self.scene.goals
-        return draw(self.scene, self.make.agents, f"step {self.referee.steps}   {left} : {right}")
+        return draw(self.scene, f"step {self.referee.steps}   {left} : {right}")
 
     def close(self) -> None:
         return None  # the engine ends with its process
 
     def _write(self, view: View) -> None:
-        n, m, scale = self.make.agents, self.make.enemies, self.make.scale
-        write_observations(self.scene, n, m, scale, view.obs)
+        m, scale = self.make.enemies, self.make.scale
+        team = find_agents(self.scene, self.make.agents, self.make.observe)
+        write_observations(team, self.scene, m, scale, view.obs)
         np.clip(view.obs, self.spec.obs_low, self.spec.obs_high, out=view.obs)
-        write_state(self.scene, n, m, scale, view.state)
+        write_state(team, self.scene, m, scale, view.state)
         view.avail[:] = view.alive[:] = True
 
 

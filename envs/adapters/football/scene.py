@@ -2,15 +2,17 @@
 
 Positions are the engine's: x from -1 (our goal) to 1 (theirs), y from -0.42 (top) to 0.42, the height of the ball in
 metres. Directions are what a player or the ball moves in a step. Observation and state are those of the code of FoX
-and S2Q: agent ``i`` of ``n`` is the left team's player ``i - n``, counted from the end.
+and S2Q, for which agent ``i`` of ``n`` is the left team's player ``i - n``, counted from the end. The engine does not
+know that: it moves the player that it has given to agent ``i``, often another one.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+Who = Literal["last", "controlled"]
 NORMAL = 0  # game mode: the ball is in play
 # Bounds of what is shown; values beyond them are cut. Players and ball may leave the pitch by a little.
 FAR_X, FAR_Y, HIGH, FAST = 1.2, 0.6, 30.0, 0.2
@@ -46,19 +48,29 @@ def _read_team(players: Any) -> np.ndarray:
     return np.array([(p.position[0], p.position[1], p.direction[0], p.direction[1]) for p in players])
 
 
+def find_agents(scene: Scene, n: int, who: Who) -> np.ndarray:
+    """Return the rows of ``scene.left`` that are the agents, f64 [n, 4]: the last ones, or those that they move (for an
+    agent that moves nobody, the one that it would be among the last)."""
+    last = range(len(scene.left) - n, len(scene.left))
+    if who == "last":
+        return scene.left[last.start :]
+    return scene.left[[own if own >= 0 else spare for own, spare in zip(scene.controlled, last, strict=True)]]
+
+
 def width(n: int, m: int) -> int:
     """Return the size of observation and state for ``n`` agents and ``m`` opponents."""
     return 4 * n + 4 * m + 6
 
 
-def write_observations(scene: Scene, n: int, m: int, scale: float, out: np.ndarray) -> None:
-    """Write the observations f32 [n, O]: own place; the other agents' places from there; own and their directions; the
-    first ``m`` opponents' places from there and directions; the ball's place from there, height and direction.
+def write_observations(team: np.ndarray, scene: Scene, m: int, scale: float, out: np.ndarray) -> None:
+    """Write the observations f32 [n, O] of the agents ``team`` [n, 4]: own place; the other agents' places from there;
+    own and their directions; the first ``m`` opponents' places from there and directions; the ball's place from there,
+    height and direction.
 
     Directions are multiplied by ``scale``.
     """
-    team, others = scene.left[-n:], scene.right[:m]
-    for i in range(n):
+    others = scene.right[:m]
+    for i in range(len(team)):
         here, rest = team[i, :2], np.delete(team, i, 0)
         out[i] = np.concatenate([
             here, (rest[:, :2] - here).ravel(), scale * team[i, 2:], scale * rest[:, 2:].ravel(),
@@ -67,9 +79,10 @@ def write_observations(scene: Scene, n: int, m: int, scale: float, out: np.ndarr
         ])  # fmt: skip
 
 
-def write_state(scene: Scene, n: int, m: int, scale: float, out: np.ndarray) -> None:
-    """Write the state f32 [S]: agents' places and directions, the first ``m`` opponents', the ball's."""
-    team, others = scene.left[-n:], scene.right[:m]
+def write_state(team: np.ndarray, scene: Scene, m: int, scale: float, out: np.ndarray) -> None:
+    """Write the state f32 [S]: places and directions of the agents ``team`` [n, 4], the first ``m`` opponents' and the
+    ball's."""
+    others = scene.right[:m]
     out[:] = np.concatenate([
         team[:, :2].ravel(), scale * team[:, 2:].ravel(), others[:, :2].ravel(), scale * others[:, 2:].ravel(),
         scene.ball[:3], scale * scene.ball[3:],

@@ -8,7 +8,7 @@ import pytest
 from envs.adapters.football import scene as scenes
 from envs.adapters.football.draw import draw
 from envs.adapters.football.referee import Referee
-from envs.adapters.football.scene import Scene, about, bounds, obs_names, read_scene, state_names, width
+from envs.adapters.football.scene import Scene, about, bounds, find_agents, obs_names, read_scene, state_names, width
 from tests.support.football_parts import ends, info, rules, scene
 
 OUT = 5  # some game mode that is not NORMAL
@@ -22,8 +22,9 @@ STATE = [0.5, 0.1, 0.75, -0.2, 0.01, 0.02, 0.03, -0.04, 1.0, 0.05, 0.25, 0.3, -0
 
 def seen(moment: Scene, scale: float = 1.0) -> tuple[list[list[float]], list[float]]:
     obs, state = np.zeros((2, 22), np.float32), np.zeros(22, np.float32)
-    scenes.write_observations(moment, 2, 2, scale, obs)
-    scenes.write_state(moment, 2, 2, scale, state)
+    team = find_agents(moment, 2, "last")
+    scenes.write_observations(team, moment, 2, scale, obs)
+    scenes.write_state(team, moment, 2, scale, state)
     return obs.tolist(), state.tolist()
 
 
@@ -43,6 +44,14 @@ def test_a_moment_is_a_copy_with_whom_agents_control() -> None:
     moment = read_scene(info(), 3)
     assert moment.controlled == (1, 2, -1) and (moment.owner_team, moment.owner) == (0, 1)
     assert (moment.mode, moment.goals, moment.step) == (0, (0, 0), 7)
+
+
+def test_agents_are_the_last_players_or_those_they_move() -> None:
+    moment = scene(xs=(0.1, 0.2, 0.3), controlled=(3, 0))
+    assert find_agents(moment, 2, "last")[:, 0].tolist() == [0.2, 0.3]
+    assert find_agents(moment, 2, "controlled")[:, 0].tolist() == [0.3, -1.0]
+    nobody = moment._replace(controlled=(1, -1))
+    assert find_agents(nobody, 2, "controlled")[:, 0].tolist() == [0.1, 0.3], "who moves nobody sees as the last does"
 
 
 def test_names_say_what_stands_where() -> None:
@@ -173,7 +182,7 @@ def test_checkpoints_by_hand() -> None:
 
 
 def test_a_picture_shows_ball_and_owner() -> None:
-    calm, near = draw(scene(), 2, "step 1   0 : 0"), draw(scene(ball=(0.5, 0.1), owner_team=0, owner=1), 2, "")
+    calm, near = draw(scene(), "step 1   0 : 0"), draw(scene(ball=(0.5, 0.1), owner_team=0, owner=1), "")
     assert calm.dtype == np.uint8 and calm.shape == (265, 512, 3)
     x, y = round(26 + 230 * 1.6), round(26 + 230 * 0.42)  # (0.6, 0.0) in pixels
     assert calm[y, x].min() > 240 and near[y, x].min() < 200, "the ball is white, grass is not"

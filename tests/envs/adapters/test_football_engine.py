@@ -15,7 +15,7 @@ import torch
 from envs.adapters.football import Football
 from envs.adapters.football.engine import ACTIONS, IDLE, LEFT, RIGHT, SHORT_PASS, Builder, Engine, _go_on, levels
 from envs.adapters.football.game import FootballGame, _MakeFootball
-from envs.adapters.football.scene import NORMAL, read_scene
+from envs.adapters.football.scene import NORMAL, Who, read_scene
 from envs.adapters.pool import Pool, require_package
 from envs.adapters.worker import Outcome, View
 from envs.base import ContractError, check_env
@@ -36,8 +36,8 @@ def view(n: int = 3, size: int = 26) -> View:
     return View(np.zeros((n, size), np.float32), np.zeros(size, np.float32), np.zeros((n, 19), bool), np.zeros(n, bool))
 
 
-def game(level: str = LEVEL, agents: int = 3, enemies: int = 2, **changed: Any) -> FootballGame:
-    return _MakeFootball(level, agents, enemies, 1.0, 10, rules(episode_limit=150, **changed))()
+def game(level: str = LEVEL, agents: int = 3, enemies: int = 2, observe: Who = "last", **changed: Any) -> FootballGame:
+    return _MakeFootball(level, agents, enemies, observe, 1.0, 10, rules(episode_limit=150, **changed))()
 
 
 def acts(*names: str) -> np.ndarray:
@@ -132,6 +132,7 @@ REFUSED = {
         "level": "academy_3_vs_2"
     },
     "env.reward=scoring is not known; choose one of goals, fox, mean": {"reward": "scoring"},
+    "env.observe=all is not known; choose one of last, controlled": {"observe": "all"},
     "env.agents=0 must be at least 1": {"agents": 0},
     "env.enemies=-1 must be at least 1": {"enemies": -1},
     "env.episode_limit=0 must be at least 1": {"episode_limit": 0},
@@ -185,12 +186,15 @@ def kept_matches() -> list[dict[str, Any]]:
     return found
 
 
+def kept_game(one: dict[str, Any]) -> FootballGame:
+    return game(one["level"], one["agents"], one["enemies"], pos_limit=one["pos_limit"], checkpoints=True)
+
+
 @needs_engine
 def test_kept_matches_play_again_whatever_was_played_before() -> None:
     """Three matches, played twice in other orders in one engine: a fresh one, and one with a past."""
     kept = kept_matches()
-    matches = {one["level"]: game(one["level"], one["agents"], one["enemies"], pos_limit=0.0, checkpoints=True)
-               for one in kept}  # fmt: skip
+    matches = {one["level"]: kept_game(one) for one in kept}
     for one in [*kept, *reversed(kept)]:
         rewards, digest, last = replayed(matches[one["level"]], one)
         assert rewards == pytest.approx(one["rewards"]) and digest == one["digest"]
@@ -201,12 +205,12 @@ def test_kept_matches_play_again_whatever_was_played_before() -> None:
 def test_another_action_would_be_seen() -> None:
     one = kept_matches()[0]
     other = {**one, "actions": [[(one["actions"][0][0] + 1) % 19, *one["actions"][0][1:]], *one["actions"][1:]]}
-    assert replayed(game(one["level"], one["agents"], one["enemies"], pos_limit=0.0), other)[1] != one["digest"]
+    assert replayed(kept_game(one), other)[1] != one["digest"]
 
 
 @needs_engine
 def test_contract_of_the_engine() -> None:
-    check_env(lambda n, s: football(n, s, episode_limit=12), steps=30)
+    check_env(lambda n, s: football(n, s, episode_limit=6), steps=14)
 
 
 @needs_engine
