@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install overcooked browser train test lint format bench tensorboard lock clean gpu
+.PHONY: help install overcooked football browser train test lint format bench tensorboard lock clean gpu
 
 help:            ## say what there is
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
@@ -28,6 +28,9 @@ browser:         ## install the browser that the test of reports opens, where th
 		apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core >/dev/null; fi; \
 	if [ -x /usr/bin/chromium ]; then echo /usr/bin/chromium; \
 	else echo "install Chromium as /usr/bin/chromium (Debian: apt-get install chromium); without it a test is skipped"; fi
+
+football: install  ## build and install the engine of Google Research Football; one compiler: make football ARGS="--jobs 1"
+	$(BIN)/python -m envs.adapters.football.install $(ARGS)
 
 train: install   ## train QMIX on the embedded battle 3m; other jobs: make train ARGS="algo=vdn env=skirmish/8m"
 	$(BIN)/python -m scripts.train $(ARGS)

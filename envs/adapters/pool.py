@@ -36,7 +36,7 @@ INSTALL = {  # package -> what to type; everything else is installed under its o
     "smacv2": "pip install -e .[smacv2]",
     "lbforaging": "pip install -e .[lbf]",
     "overcooked_ai_py": "pip install -e .[overcooked]",
-    "gfootball": "pip install -e .[football]",
+    "gfootball_engine": "make football",
 }
 
 
@@ -53,8 +53,8 @@ def require_gymnasium(env: str) -> None:
     """Raise ConfigError if the package of ``env`` is known to have the interface of Gym before Gymnasium."""
     if env.partition(":")[0].partition(".")[0] in OLD_GYM:
         raise ConfigError(
-            f"env.env={env} has the old Gym interface (reset without a seed, four values from step), for which an "
-            "adapter is missing; env=gym takes games with Gymnasium's interface"
+            f"env.env={env} has the old Gym interface (reset without a seed, four values from step); env=gym takes "
+            "games with Gymnasium's interface; football has an adapter of its own: env=football/SCENARIO, make football"
         )
 
 

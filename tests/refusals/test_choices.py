@@ -20,6 +20,7 @@ CASES = {
     "train env=[toy/corridor,toy/matrix]": "env=[toy/corridor,toy/matrix] names no option of env",
     "train env=skirmish/base": "env=skirmish/base is what others are made of; choose one of foraging",
     "train env=overcooked/base": "env=overcooked/base is what others are made of",
+    "train env=football/base": "env=football/base is what others are made of",
     "train env=gym": "env.env",
     "train env=pettingzoo": "env.env",
     TRAIN + "algo=QMIX": "algo=QMIX does not exist; did you mean qmix",
@@ -133,6 +134,10 @@ CASES = {
     "train env=skirmish/3m env.terrain=nowhere": "nowhere",
     "train env=mpe/spread env.episode_limit=0": "episode_limit=0 must be at least 1",
     "train env=lbf env.episode_limit=-1": "episode_limit=-1 must be at least 1",
+    "train env=football/5_vs_5 env.reward=scoring": "reward=scoring is not known; choose one of goals, fox, mean",
+    "train env=football/5_vs_5 env.observe=me": "observe=me is not known; choose one of last, controlled",
+    "train env=football/5_vs_5 env.pos_limit=2": "pos_limit=2 must be within [-1, 1], or null",
+    "train env=football/5_vs_5 env.agents=0": "agents=0 must be at least 1",
     "train env=gym env.env=nosuch:Game env.episode_limit=5": "no module of the name 'nosuch' is found; check the",
     "train env=pettingzoo env.env=nosuch.game env.episode_limit=5": "no module of the name 'nosuch' is found",
 }  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import subprocess
 import sys
@@ -169,14 +170,36 @@ def test_an_interrupt_is_one_word_and_not_a_traceback(capsys: pytest.CaptureFixt
     assert ended.value.code == 130 and capsys.readouterr().err == "interrupted\n"
 
 
-@pytest.mark.parametrize("name", ["fim_football", "fox_football", "s2q_football"])
-def test_football_is_refused_in_one_line_until_it_has_an_adapter(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("name", "reward"),
+    {"fim_football": "fox", "fox_football": "fox", "s2q_football": "goals", "football_small/qmix": "fox"}.items(),
+)
+def test_football_without_its_engine_is_refused_in_one_line(
+    name: str, reward: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether or not the package is installed, and before anything is written."""
+    """Whether or not it is installed here, and before anything is written."""
+    found = importlib.util.find_spec
+    missing = {"gfootball_engine": None}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda one, *rest: missing.get(one, one) and found(one, *rest))
     with pytest.raises(SystemExit) as stopped:
         command("train", f"experiment={name}", f"runs_dir={tmp_path / 'runs'}")
     (line,) = capsys.readouterr().err.splitlines()
     assert stopped.value.code == 2 and list(tmp_path.rglob("*")) in ([], [tmp_path / "runs"])
+    wanted = "the environment needs the package 'gfootball_engine', which is not installed: make football"
+    assert line == f"error: {wanted}"
+    cfg = compose_train(tmp_path, f"experiment={name}").env
+    assert cfg.reward == reward and cfg.timeout_is_terminal is True
+
+
+def test_the_old_interface_of_football_is_refused_and_the_adapter_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        command(
+            "train", "env=gym", "env.env=gfootball.env:create_environment", "env.episode_limit=9",
+            f"runs_dir={tmp_path / 'runs'}",
+        )  # fmt: skip
+    (line,) = capsys.readouterr().err.splitlines()
+    assert stopped.value.code == 2 and list(tmp_path.rglob("*")) in ([], [tmp_path / "runs"])
     assert line.startswith("error: env.env=gfootball.env:create_environment has the old Gym interface")
-    assert compose_train(tmp_path, f"experiment={name}").env.reward == "sum"
+    assert "env=football/SCENARIO" in line

@@ -46,6 +46,37 @@ def test_published_numbers(experiment: str, battle: str, learner: list[Any], res
     assert values(cfg, *LEARNER) == learner and values(cfg, *REST) == rest
 
 
+@pytest.mark.parametrize(
+    ("experiment", "learner", "rest", "ends"),
+    [
+        ("fox_football", [0.0005, 1e-5, 200, None, 0.0], [1, 8, 1, 50_000, 64], ["fox", True, 150]),
+        ("s2q_football", [0.001, 1e-8, 200, None, 0.6], [8, 128, 8, 100_000, 256], ["goals", True, 150]),
+    ],
+)
+def test_published_numbers_of_football(
+    experiment: str, learner: list[Any], rest: list[Any], ends: list[Any], tmp_path: Path
+) -> None:
+    cfg = compose_train(tmp_path, f"experiment={experiment}")
+    assert values(cfg, *LEARNER) == learner and values(cfg, *REST) == rest
+    assert values(cfg, "env.reward", "env.timeout_is_terminal", "env.episode_limit") == ends
+    assert values(cfg, "env.scale_directions", "env.observe", "env.checkpoints") == [1.0, "last", False]
+
+
+FIELDS = {  # of S2Q's table: agents, opponents seen, limit, line
+    "academy_3_vs_1_with_keeper": (3, 2, 150, 0.0),
+    "academy_counterattack_hard": (4, 3, 150, 0.0),
+    "academy_corner": (10, 11, 150, -0.1),
+    "academy_run_pass_and_shoot_with_keeper": (2, 2, 150, 0.0),
+    "5_vs_5": (4, 5, 300, -0.15),
+}
+
+
+@pytest.mark.parametrize("scenario", FIELDS)
+def test_published_scenarios_of_football(scenario: str, tmp_path: Path) -> None:
+    env = compose_train(tmp_path, f"env=football/{scenario}").env
+    assert env.level == scenario and (env.agents, env.enemies, env.episode_limit, env.pos_limit) == FIELDS[scenario]
+
+
 @pytest.mark.parametrize("experiment", [name for name in ON_BATTLES if name not in OURS])
 def test_a_time_out_is_the_end_in_every_published_experiment_on_battles(experiment: str, tmp_path: Path) -> None:
     given = () if experiment in {"wall_smac", "ibal_smac"} else ("init_from=null",)
