@@ -49,8 +49,8 @@ class FIM(NoHook):
     to choose the features (``cog``) and to train the forward model (``pretrain`` minibatches). Afterwards r_int =
     ``scale`` * min(``r_clip``, mean_i sum_d w I).
 
-    ``scale`` rule: the features being chosen, it is judged by what random play pays and loses, with ``margin`` and
-    ``least_scale`` (``algos.fim.scale.ScaleRule``), and stays.
+    ``scale`` rule: once features are chosen it is judged by what random play pays and loses, with ``margin``,
+    ``least_scale`` and ``most_scale`` (``algos.fim.scale.ScaleRule``), and stays.
     ``influence``: abs (with a dead zone of ``tau``, at most 1) or sq. ``average`` over an agent's alternatives:
     uniform, or policy (softmax of its values over ``temperature``). ``trace``, ``trace_form``, ``eta``, ``kappa``: see
     ``algos.fim.trace.focus``. ``refresh_every``: the environment steps after which features are searched again in the
@@ -79,6 +79,7 @@ class FIM(NoHook):
         anneal_steps: int | None,
         margin: float = 2.5,
         least_scale: float = 0.02,
+        most_scale: float = 10.0,
     ) -> None:
         one_process("algo.hooks.fim")
         require_choice("fim", get_args(Influence), influence=influence)
@@ -88,7 +89,7 @@ class FIM(NoHook):
         require_positive("fim", r_clip=r_clip, temperature=temperature, id_steps=id_steps, pretrain=pretrain)
         require_at_least("fim", 0, kappa=kappa, tau=tau, refresh_every=refresh_every)
         require_within("fim", 0, 1, ends="[)", eta=eta)
-        self.scale, self.rule = read_scale(scale), ScaleRule(margin, least_scale)
+        self.scale, self.rule = read_scale(scale), ScaleRule(margin, least_scale, most_scale)
         self.judged: Judged | None = None
         self.eta, self.kappa, self.tau, self.r_clip = eta, kappa, tau, r_clip
         self.kind, self.average, self.temperature = influence, average, temperature
@@ -182,7 +183,7 @@ class FIM(NoHook):
         few = judged_episodes(episodes)
         paid = self.paid(few, None).reward.sum((1, 2))  # 0 on padding
         self.judged = self.rule.judge(paid, episode_returns(few))
-        log.log(logging.INFO if self.judged.bonus else logging.WARNING, "%s", self.judged.said())
+        log.log(logging.WARNING if self.judged.capped else logging.INFO, "%s", self.judged.said())
 
     def refreshed(self, before: Findings, change: Tensor) -> Findings:
         """Return the earlier findings plus new ones. Features never leave and keep their normaliser."""

@@ -18,23 +18,25 @@ EPISODES = 256  # that are judged at most
 
 @dataclass(frozen=True)
 class ScaleRule:
-    """scale = ``margin`` * penalty / bonus, and at least ``least``.
+    """scale = ``margin`` * penalty / bonus, but at most ``most`` * penalty, and at least ``least``.
 
     The penalty is the largest loss of an episode of random play, 0 if none lost; the bonus is what such an episode
-    pays on average at scale 1.
+    pays on average at scale 1. It is next to nothing where the model has learnt nothing, and no scale mends that.
     """
 
     margin: float
     least: float
+    most: float
 
     def __post_init__(self) -> None:
-        require_at_least("fim", 0, margin=self.margin, least_scale=self.least)
+        require_at_least("fim", 0, margin=self.margin, least_scale=self.least, most_scale=self.most)
 
     def judge(self, paid: Tensor, returns: Tensor) -> Judged:
         """Return the scale from what episodes paid at scale 1, [E], and their returns [E]."""
         bonus, penalty = float(paid.mean()), max(0.0, -float(returns.amin()))
-        by_rule = self.margin * penalty / bonus if bonus > 0 else 0.0
-        return Judged(max(self.least, by_rule), bonus, penalty, len(paid))
+        enough = bonus > 0 and self.margin <= self.most * bonus
+        by_rule = penalty * (self.margin / bonus if enough else self.most)
+        return Judged(max(self.least, by_rule), bonus, penalty, len(paid), capped=penalty > 0 and not enough)
 
 
 @dataclass(frozen=True)
@@ -45,16 +47,19 @@ class Judged:
     bonus: float
     penalty: float
     episodes: int
+    capped: bool
 
     def said(self) -> str:
         """Return one line for the log."""
-        if not self.bonus:
-            why = "random play pays no bonus at all"
-        elif not self.penalty:
+        paid = self.scale * self.bonus
+        why = f"an episode of random play is paid {paid:.3g} on average and loses {self.penalty:.3g} at most"
+        if not self.penalty:
             why = "no episode of random play lost anything"
-        else:
-            paid = self.scale * self.bonus
-            why = f"an episode of random play is paid {paid:.3g} on average and loses {self.penalty:.3g} at most"
+        elif self.capped:
+            why += (
+                "; this is the cap (fim.most_scale), because the model sees hardly any influence: see "
+                "fim/event_recall, and give fim.pretrain a larger number or fim.cog fewer features"
+            )
         return f"fim: scale {self.scale:.3g} by rule, from {self.episodes} episodes: {why}"
 
 

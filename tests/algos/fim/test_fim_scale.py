@@ -23,7 +23,7 @@ from tests.support.helpers import compose_train, make_learner, make_spec, rows, 
 
 SPEC = replace(make_spec(n=2, A=3, O=4, S=5, limit=8), state_names=("button", "clock", "wall", "x", "y"))
 ONLY_BUTTON = {"delta": 0.7}
-RULE = ScaleRule(margin=2.5, least=0.02)
+RULE = ScaleRule(margin=2.5, least=0.02, most=10.0)
 
 
 def forward(batch: EpisodeBatch) -> Any:
@@ -40,20 +40,22 @@ def identified(**changes: Any) -> FIM:
 
 
 @pytest.mark.parametrize(
-    ("paid", "returns", "scale", "bonus", "penalty"),
+    ("paid", "returns", "scale", "penalty", "capped"),
     [
-        ([1.24, 0.4], [-1.0, -0.5], 2.5 / 0.82, 0.82, 1.0),  # the largest loss counts, not the mean
-        ([0.5, 0.5], [-3.0, 10.0], 15.0, 0.5, 3.0),
-        ([500.0, 500.0], [-1.0, 0.0], 0.02, 500.0, 1.0),  # 0.005 would do
-        ([1.0, 2.0], [0.0, 10.0], 0.02, 1.5, 0.0),  # failing costs nothing
-        ([0.0, 0.0], [-1.0, -1.0], 0.02, 0.0, 1.0),
+        ([1.24, 0.4], [-1.0, -0.5], 2.5 / 0.82, 1.0, False),  # the largest loss counts, not the mean
+        ([0.5, 0.5], [-3.0, 10.0], 15.0, 3.0, False),
+        ([0.25, 0.25], [-3.0, 10.0], 30.0, 3.0, False),  # just within the cap
+        ([0.24, 0.24], [-3.0, 10.0], 30.0, 3.0, True),
+        ([500.0, 500.0], [-1.0, 0.0], 0.02, 1.0, False),  # 0.005 would do
+        ([1.0, 2.0], [0.0, 10.0], 0.02, 0.0, False),  # failing costs nothing
+        ([0.0, 0.0], [-1.0, -1.0], 10.0, 1.0, True),
+        ([0.0, 0.0], [0.0, 1.0], 0.02, 0.0, False),
     ],
 )
-def test_the_rule_by_hand(paid: list[float], returns: list[float], scale: float, bonus: float, penalty: float) -> None:
+def test_the_rule_by_hand(paid: list[float], returns: list[float], scale: float, penalty: float, capped: bool) -> None:
     found = RULE.judge(torch.tensor(paid), torch.tensor(returns))
-    assert (found.scale, found.bonus, found.penalty, found.episodes) == (
-        pytest.approx(scale), pytest.approx(bonus), pytest.approx(penalty), 2,
-    )  # fmt: skip
+    assert (found.scale, found.penalty, found.episodes) == (pytest.approx(scale), pytest.approx(penalty), 2)
+    assert found.bonus == pytest.approx(sum(paid) / 2) and found.capped is capped
 
 
 def two_episodes() -> EpisodeBatch:
@@ -150,11 +152,11 @@ def test_a_scale_once_judged_stays_when_features_are_searched_again() -> None:
     ("found", "says"),
     [
         (
-            Judged(2.0, 1.25, 1.0, 9),
+            Judged(2.0, 1.25, 1.0, 9, False),
             "scale 2 by rule, from 9 episodes: an episode of random play is paid 2.5 on average",
         ),
-        (Judged(0.02, 1.25, 0.0, 9), "no episode of random play lost anything"),
-        (Judged(0.02, 0.0, 1.0, 9), "random play pays no bonus at all"),
+        (Judged(0.02, 1.25, 0.0, 9, False), "no episode of random play lost anything"),
+        (Judged(10.0, 0.01, 1.0, 9, True), "is paid 0.1 on average and loses 1 at most; this is the cap"),
     ],
 )
 def test_what_the_log_says(found: Judged, says: str) -> None:
@@ -174,6 +176,7 @@ def test_a_given_scale_is_not_judged_and_needs_no_more_memory() -> None:
     [
         ({"scale": "auto"}, "fim.scale=auto must be rule or a number of at least 0"),
         ({"scale": "rule", "margin": -1.0}, "fim.margin=-1.0 must be at least 0"),
+        ({"scale": "rule", "most_scale": -1.0}, "fim.most_scale=-1.0 must be at least 0"),
         ({"scale": "rule", "least_scale": -1.0}, "fim.least_scale=-1.0 must be at least 0"),
     ],
 )
