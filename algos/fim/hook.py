@@ -6,6 +6,7 @@ structure is the paper's; docs/fim.md says which details are reconstructed. Axis
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -18,12 +19,14 @@ from torch.nn import Parameter
 
 from algos.fim.cog import STILL, CenterOfGravity, Findings, NoGap
 from algos.fim.memory import Memory
+from algos.fim.scale import Judged, ScaleRule, episode_returns, judged_episodes, read_scale
 from algos.fim.trace import Form, Trace, focus, team_reward, trace_metrics
 from algos.shared.influence import CHANGED, Anneal, Dynamics, Transitions, events, one_process
 from marl.core.checks import require_at_least, require_choice, require_positive, require_within
 from marl.core.protocols import NoHook
 from marl.core.seeding import derive
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
+from marl.run.files import write_atomic
 
 log = logging.getLogger(__name__)
 RECALLED = 0.3  # a predicted change of this size, in units of the largest seen, counts as foreseen
@@ -46,6 +49,8 @@ class FIM(NoHook):
     to choose the features (``cog``) and to train the forward model (``pretrain`` minibatches). Afterwards r_int =
     ``scale`` * min(``r_clip``, mean_i sum_d w I).
 
+    ``scale`` rule: once features are chosen it is judged by what random play pays and loses, with ``margin``,
+    ``least_scale`` and ``most_scale`` (``algos.fim.scale.ScaleRule``), and stays.
     ``influence``: abs (with a dead zone of ``tau``, at most 1) or sq. ``average`` over an agent's alternatives:
     uniform, or policy (softmax of its values over ``temperature``). ``trace``, ``trace_form``, ``eta``, ``kappa``: see
     ``algos.fim.trace.focus``. ``refresh_every``: the environment steps after which features are searched again in the
@@ -58,7 +63,7 @@ class FIM(NoHook):
         *,
         cog: Callable[[EnvSpec], CenterOfGravity],
         model: Callable[[EnvSpec, int], Dynamics],
-        scale: float,
+        scale: float | str,
         eta: float,
         kappa: float,
         tau: float,
@@ -72,6 +77,9 @@ class FIM(NoHook):
         pretrain: int,
         refresh_every: int,
         anneal_steps: int | None,
+        margin: float = 2.5,
+        least_scale: float = 0.02,
+        most_scale: float = 10.0,
     ) -> None:
         one_process("algo.hooks.fim")
         require_choice("fim", get_args(Influence), influence=influence)
@@ -79,15 +87,17 @@ class FIM(NoHook):
         require_choice("fim", get_args(Trace), trace=trace)
         require_choice("fim", get_args(Form), trace_form=trace_form)
         require_positive("fim", r_clip=r_clip, temperature=temperature, id_steps=id_steps, pretrain=pretrain)
-        require_at_least("fim", 0, scale=scale, kappa=kappa, tau=tau, refresh_every=refresh_every)
+        require_at_least("fim", 0, kappa=kappa, tau=tau, refresh_every=refresh_every)
         require_within("fim", 0, 1, ends="[)", eta=eta)
-        self.scale, self.eta, self.kappa, self.tau, self.r_clip = scale, eta, kappa, tau, r_clip
+        self.scale, self.rule = read_scale(scale), ScaleRule(margin, least_scale, most_scale)
+        self.judged: Judged | None = None
+        self.eta, self.kappa, self.tau, self.r_clip = eta, kappa, tau, r_clip
         self.kind, self.average, self.temperature = influence, average, temperature
         self.trace, self.trace_form = trace, trace_form
         self.id_steps, self.pretrain, self.refresh_every = id_steps, pretrain, refresh_every
         self.cog, self.anneal = cog(spec), Anneal(anneal_steps)
         self.dynamics = model(spec, derive(torch.initial_seed(), "fim"))
-        self.memory = Memory(spec, id_steps, self.dynamics.uses_obs)
+        self.memory = Memory(spec, id_steps, self.dynamics.uses_obs, judged=self.scale is None)
         self.found: Findings | None = None
         self.due, self.dims, self.reported = id_steps, torch.zeros(0, dtype=torch.long), True
         self.seen: RewardParts | None = None
@@ -111,12 +121,24 @@ class FIM(NoHook):
             return 0.0
         with torch.no_grad():
             q = fwd.q.detach()[:, :-1] / self.temperature if self.average == "policy" else None
-            contrast, predicted = self.dynamics.contrast(batch, self.dims, q)
-            influence = self.sized(contrast)
-            weighted, e = focus(influence, self.trace, self.trace_form, self.eta, self.kappa)
-            reward = self.scale * self.anneal.factor() * team_reward(weighted, self.r_clip)
-        self.seen = RewardParts(influence, predicted, e, reward)
-        return reward
+            parts = self.paid(batch, q)
+            parts.reward = self.present_scale() * self.anneal.factor() * parts.reward
+        self.seen = parts
+        return parts.reward
+
+    def paid(self, batch: EpisodeBatch, q: Tensor | None) -> RewardParts:
+        """Return the parts of the reward at scale 1; q [M, T, n, A] weighs alternatives, None: all alike."""
+        contrast, predicted = self.dynamics.contrast(batch, self.dims, q)
+        influence = self.sized(contrast)
+        weighted, e = focus(influence, self.trace, self.trace_form, self.eta, self.kappa)
+        return RewardParts(influence, predicted, e, team_reward(weighted, self.r_clip))
+
+    def present_scale(self) -> float:
+        """Return the scale that was given, or that of the rule, which is there once features are."""
+        if self.scale is not None:
+            return self.scale
+        assert self.judged is not None
+        return self.judged.scale
 
     def sized(self, contrast: Tensor) -> Tensor:
         """Return the influence, within [0, 1], of a predicted difference."""
@@ -128,7 +150,8 @@ class FIM(NoHook):
 
     def identify(self, device: torch.device) -> None:
         """Choose the features, or add to them, and train the model on the steps in which they were found."""
-        data = self.dynamics.transitions(self.memory.episodes().to(device))
+        episodes = self.memory.episodes().to(device)
+        data = self.dynamics.transitions(episodes)
         change = data.change[data.filled]
         before = self.found
         if before is None:
@@ -146,11 +169,21 @@ class FIM(NoHook):
         self.reported = self.reported and before is not None and not new
         if new:
             self.train_on(data, self.pretrain)
+            if self.scale is None and self.judged is None:
+                self.judge(episodes)
         names = [self.cog.names[d] for d in self.dims.tolist()]
         if names:
             log.info("fim: %d center-of-gravity features: %s", len(names), ", ".join(names[:12]))
         else:
             log.warning("fim: no state feature qualifies; the base learner goes on alone (docs/fim.md)")
+
+    @torch.no_grad()
+    def judge(self, episodes: EpisodeBatch) -> None:
+        """Set the scale by rule from ``episodes`` of random play."""
+        few = judged_episodes(episodes)
+        paid = self.paid(few, None).reward.sum((1, 2))  # 0 on padding
+        self.judged = self.rule.judge(paid, episode_returns(few))
+        log.log(logging.WARNING if self.judged.capped else logging.INFO, "%s", self.judged.said())
 
     def refreshed(self, before: Findings, change: Tensor) -> Findings:
         """Return the earlier findings plus new ones. Features never leave and keep their normaliser."""
@@ -170,9 +203,12 @@ class FIM(NoHook):
         return self.dynamics.learn(data, selected, scale, steps)
 
     def report(self, folder: Path) -> None:
-        """Write the table and the plot of entropies once per finding; then raise NoGap if there was no gap."""
+        """Write the table and the plot of entropies, and the scale by rule, once per finding; then raise NoGap if there
+        was no gap."""
         if self.found is not None and not self.reported:
             self.cog.report(self.found, folder)
+            if self.judged is not None:
+                write_atomic(folder / "fim_scale.json", json.dumps(vars(self.judged), indent=2) + "\n")
             self.reported = True
         if self.no_gap is not None:
             raise self.no_gap
@@ -188,7 +224,10 @@ class FIM(NoHook):
         if self.seen is None:
             return facts
         data = self.dynamics.transitions(batch)
-        facts["fim/anneal"] = torch.tensor(self.anneal.factor())
+        facts["fim/anneal"], facts["fim/scale"] = torch.tensor(self.anneal.factor()), torch.tensor(self.present_scale())
+        if self.judged is not None:
+            facts["fim/random_bonus"] = torch.tensor(self.judged.scale * self.judged.bonus)
+            facts["fim/penalty"] = torch.tensor(self.judged.penalty)
         facts |= self.metrics(self.seen, data, batch)
         return facts | {"fim/model_loss": self.train_on(data)}
 
@@ -215,6 +254,7 @@ class FIM(NoHook):
             "found": None if self.found is None else dict(vars(self.found)),
             "anneal": self.anneal.state_dict(),
             "due": self.due,
+            "judged": None if self.judged is None else dict(vars(self.judged)),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -222,6 +262,8 @@ class FIM(NoHook):
         self.memory.load_state_dict(state["memory"])
         self.anneal.load_state_dict(state["anneal"])
         self.due = int(state["due"])
+        if state.get("judged") is not None:
+            self.judged = Judged(**state["judged"])
         if state["found"] is not None:
             self.found = Findings(**state["found"])
             self.dims = self.found.selected.nonzero().flatten()

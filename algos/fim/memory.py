@@ -11,17 +11,21 @@ from torch.nn.functional import pad
 from marl.core.memory import available_bytes
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, core_fields
 
+JUDGED = ("avail", "alive", "reward")
+
 
 class Memory:
-    """Keeps collected batches while all but the oldest hold fewer than ``capacity`` steps.
+    """Keeps collected batches while all but the oldest hold fewer than ``capacity`` steps; ``judged`` also what
+    ``algos.fim.scale`` reads of them.
 
     Raises ConfigError, with the numbers, where that many steps cannot fit into the memory that is free now.
     """
 
-    def __init__(self, spec: EnvSpec, capacity: int, with_obs: bool) -> None:
-        names = ("state", "actions", "filled", *(("obs",) if with_obs else ()))
+    def __init__(self, spec: EnvSpec, capacity: int, with_obs: bool, judged: bool = False) -> None:
+        names = ("state", "actions", "filled", *(("obs",) if with_obs else ()), *(JUDGED if judged else ()))
         self.fields = {name: field for name, field in core_fields(spec).items() if name in names}
         per_step = 4 * (spec.state_dim + spec.n_agents * spec.obs_dim * with_obs) + 2 * spec.n_agents
+        per_step += (spec.n_agents * (spec.n_actions + 1) + 4) * judged
         free = available_bytes(torch.device("cpu"))
         if capacity * per_step > free:
             raise ConfigError(

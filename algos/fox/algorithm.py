@@ -11,27 +11,42 @@ from typing import Any
 from torch import nn
 
 from algos.fox.hook import FoXHook
+from algos.fox.policy import Act, SampledLatent, check_act
+from marl.core.protocols import Policy
 from marl.core.seeding import derive
-from marl.core.types import EnvSpec
+from marl.core.types import Clock, EnvSpec
 from marl.learn.algorithm import Factories, ValueAlgorithm
 from marl.learn.learner import ValueLearner
 from marl.learn.rhythm import Rhythm
 
 
 class FoX(ValueAlgorithm):
-    """A ``ValueAlgorithm`` with the hook that ``fox`` makes; ``agent=gru`` leaves out the formation-aware agent."""
+    """A ``ValueAlgorithm`` with the hook that ``fox`` makes; ``agent=gru`` leaves out the formation-aware agent.
+
+    ``act``: what agents read when they act: the latent's mean, or a drawn one while they explore (explore) or always
+    (sample, as published).
+    """
 
     published = Rhythm(batch_size=32, episodes_per_update=1, target_every=200)
 
-    def __init__(self, *args: Any, fox: Callable[..., FoXHook], **base: Any) -> None:
-        self.make_fox = fox
+    def __init__(self, *args: Any, fox: Callable[..., FoXHook], act: Act = "mean", **base: Any) -> None:
+        self.make_fox, self.act = fox, act
         super().__init__(*args, **base)
 
     def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
         agent, mixer = make.agent(spec), make.mixer(spec)  # in the base algorithm's order: the same initial weights
+        check_act(self.act, agent)
         self.fox = self.make_fox(spec, agent, self.device, derive(self.gen.initial_seed(), "fox"))
         self.hooks.append(self.fox)
         return make.learner(spec, agent, mixer, self.hooks, device=self.device)
+
+    def policy(self, clock: Clock) -> Policy:
+        if self.act == "mean":
+            return super().policy(clock)
+        learner = self.learner
+        policy = SampledLatent(learner.agent, learner.mixer, self.epsilon(clock.env_steps), learner.last_action)
+        policy.always = self.act == "sample"
+        return policy
 
     def networks(self) -> dict[str, nn.Module]:
         return super().networks() | self.fox.aware.networks()

@@ -5,6 +5,7 @@ Equations as implemented, and what is reconstructed: docs/fox.md.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, get_args
 
@@ -19,6 +20,8 @@ from marl.core.seeding import restore
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 from marl.learn.agents import RecurrentAgent
 
+log = logging.getLogger(__name__)
+FIT = (0.02, 0.3)  # shares of distinct formations between which counts tell rare ones from common ones
 Variant = Literal["fixed", "code"]
 Shift = Literal["nonpositive", "none"]
 CountMode = Literal["fresh", "stored"]
@@ -29,8 +32,9 @@ class FoXHook(NoHook):
 
     ``beta1``, ``beta2`` scale the two rewards; ``shift``: nonpositive subtracts each reward's maximum. ``variant``:
     code keeps the defects of the published code that docs/fox.md lists. ``count_mode``: fresh looks counts up when a
-    batch is sampled, stored when it is collected; null leaves it to the variant. ``seed`` starts the hook's own random
-    stream; projections and initial weights come from torch's global one.
+    batch is sampled, stored when it is collected; null leaves it to the variant. ``calib_steps``: after how many
+    observations the log says which share of their formations is distinct (``fox/calib_distinct``); 0: never. ``seed``
+    starts the hook's own random stream; projections and initial weights come from torch's global one.
     """
 
     def __init__(
@@ -53,12 +57,13 @@ class FoXHook(NoHook):
         canonical: bool,
         max_keys: int,
         aware: Callable[..., Awareness],
+        calib_steps: int = 20000,
     ) -> None:
         require_choice("fox", get_args(Variant), variant=variant)
         require_choice("fox", get_args(Shift), shift=shift)
         require_choice("fox", get_args(Partners), partners=partners)
         require_choice("fox", get_args(CountMode), count_mode=count_mode, or_null=True)
-        require_at_least("fox", 0, beta1=beta1, beta2=beta2)
+        require_at_least("fox", 0, beta1=beta1, beta2=beta2, calib_steps=calib_steps)
         check_spec(spec, bits, features)
         self.code, self.beta1, self.beta2, self.nonpositive = variant == "code", beta1, beta2, shift == "nonpositive"
         count_mode = count_mode or ("stored" if self.code else "fresh")
@@ -71,6 +76,7 @@ class FoXHook(NoHook):
             matrix, decimals=decimals, features=features, partners=partners, mask_dead=mask_dead, canonical=canonical
         )
         self.table = CountTable(max_keys, device)
+        self.calib_steps, self.observed, self.distinct = calib_steps, 0, -1.0  # -1: not known yet
         self.rewarded: Metrics = {}
 
     def parameters(self) -> Iterable[nn.Parameter]:
@@ -97,6 +103,10 @@ class FoXHook(NoHook):
         visits = self.table.add(fresh.fox_id[counted].to(self.device))
         if self.stored:
             fresh.data["fox_visit"][counted] = visits.to(counted.device)
+        self.observed += len(visits)
+        if self.distinct < 0 and self.observed >= self.calib_steps > 0:
+            self.distinct = self.table.first_seen / self.observed
+            say_distinct(self.distinct, self.observed)
 
     def counted(self, batch: EpisodeBatch) -> Tensor:
         """Return the slots whose formation counts as a visit, bool [M, T+1]."""
@@ -139,7 +149,8 @@ class FoXHook(NoHook):
 
     def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics:
         facts = self.aware.update(batch, fwd.h)
-        return self.rewarded | facts | {"fox/n_formations": torch.tensor(float(len(self.table)))}
+        known = {"fox/calib_distinct": torch.tensor(self.distinct)} if self.distinct >= 0 else {}
+        return self.rewarded | facts | known | {"fox/n_formations": torch.tensor(float(len(self.table)))}
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -147,6 +158,7 @@ class FoXHook(NoHook):
             "table": self.table.state_dict(),
             "matrix": self.formations.matrix,
             "gen": self.gen.get_state(),
+            "calib": (self.observed, self.distinct),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -154,6 +166,24 @@ class FoXHook(NoHook):
         self.table.load_state_dict(state["table"])
         self.formations.matrix = state["matrix"].cpu()
         restore(self.gen, state["gen"], "fox")
+        self.observed, self.distinct = state.get("calib", (0, -1.0))  # absent from checkpoints of earlier versions
+
+
+def say_distinct(share: float, observed: int) -> None:
+    """Log which share of the formations is distinct, and warn where counts of them cannot guide."""
+    said = f"fox: {share:.3g} of the first {observed:,} formations are distinct"
+    if share > FIT[1]:
+        log.warning(
+            "%s (fit: %g to %g), so counts hardly tell rare from common; give algo.fox.decimals or algo.fox.bits a "
+            "smaller number, or algo.fox.features a list (docs/fox.md)", said, *FIT,
+        )  # fmt: skip
+    elif share < FIT[0]:
+        log.warning(
+            "%s (fit: %g to %g), so each is soon common and the bonus fades; unless the game has no more, give "
+            "algo.fox.decimals or algo.fox.bits a larger number (docs/fox.md)", said, *FIT,
+        )  # fmt: skip
+    else:
+        log.info("%s", said)
 
 
 def check_spec(spec: EnvSpec, bits: int, features: Sequence[int] | None) -> None:

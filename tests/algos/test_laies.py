@@ -85,6 +85,23 @@ def test_the_published_numbers_are_the_defaults() -> None:
     assert (old.change_scale, old.total_clip, old.clip_on, old.anneal_steps) == (1.0, 0.4, "influence", None)
 
 
+def test_the_reward_fades_from_the_first_success_on() -> None:
+    """Nothing is won in the first three steps collected, something in the next three; six later half of it is gone."""
+    hook, batch = hand_made(clip_on="sum", anneal_steps=12)
+    full = rewarded(hook, batch)
+    batch.data["reward"][:], batch.data["filled"][1] = 0.0, False
+    hook.annotate(batch)
+    assert torch.equal(rewarded(hook, batch)[0], full[0])
+    batch.data["reward"][0, 2] = 1.0
+    for collected, factor in ((6, 1.0), (9, 0.75), (12, 0.5)):
+        hook.annotate(batch)
+        assert hook.anneal.seen == collected
+        assert torch.allclose(rewarded(hook, batch)[0], factor * full[0])
+    for _ in range(3):
+        hook.annotate(batch)
+    assert not rewarded(hook, batch).any(), "and is gone"
+
+
 def test_only_external_features_pay() -> None:
     hook, batch = hand_made(external=["wall"])
     assert not rewarded(hook, batch)[0].any()

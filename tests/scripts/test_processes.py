@@ -130,7 +130,7 @@ def test_slurm_is_not_mistaken_for_this_machine(tmp_path: Path) -> None:
 
 
 GAMES = (
-    "pair", "countdown", "lbf", "mpe/spread", "foraging", "mds_mini", "pushbox", "spread", "staghunt", "posts",
+    "pair", "countdown", "lbf", "mpe/spread", "foraging", "mds_mini", "pushbox", "spread", "staghunt", "posts", "lock",
     "toy/matrix", "toy/shift", "skirmish/3m", "overcooked/cramped_room",
 )  # fmt: skip
 

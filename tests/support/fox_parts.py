@@ -21,6 +21,7 @@ from tests.support.wqmix_parts import MIXER
 HOOK: dict[str, Any] = {
     "variant": "fixed", "beta1": 0.1, "beta2": 0.1, "shift": "none", "count_mode": None, "decimals": 3, "bits": 3,
     "features": None, "partners": "minmax", "mask_dead": False, "canonical": False, "max_keys": 1000,
+    "calib_steps": 0,
 }  # fmt: skip
 AWARE: dict[str, Any] = {
     "form_target": None, "samples": 2, "minibatch": 16, "interval": 1, "latent_dim": 4, "encoder_dim": 8, "flip": 0.1,
@@ -34,12 +35,13 @@ def make_fox(spec: EnvSpec, mixer: Any = MIXER, heads: bool = True, **changes: A
     torch.manual_seed(0)
     hook = {key: changes.pop(key, value) for key, value in HOOK.items()}
     aware = partial(Awareness, **{key: changes.pop(key, value) for key, value in AWARE.items()})
+    act = changes.pop("act", "mean")
     learner = partial(FoXLearner, **{**LEARNER, "local_weight": 0.1, **changes})
     sizes = {key: aware.keywords[key] for key in ("latent_dim", "encoder_dim")}
     return FoX(
         spec, "cpu", torch.Generator().manual_seed(0), mixer=mixer, learner=learner, hooks={},
         agent=partial(FoXAgent, **AGENT, **sizes) if heads else partial(RecurrentAgent, **AGENT),
-        fox=partial(FoXHook, **hook, aware=aware), epsilon=LinearSchedule(0.0, 0.0, 1), batch_size=4,
+        fox=partial(FoXHook, **hook, aware=aware), act=act, epsilon=LinearSchedule(0.0, 0.0, 1), batch_size=4,
         warmup_episodes=4, episodes_per_update=1,
     )  # fmt: skip
 

@@ -33,6 +33,7 @@ GAMES = {
     "chain": ("env=toy/kstep",),
     "shifting": ("env=toy/shift",),
     "posts": ("env=posts", "env.episode_limit=7"),
+    "lock": ("env=lock", "env.cells=5", "env.episode_limit=7"),
 }
 
 NOBODY = torch.zeros(6, dtype=torch.bool)  # is attacked
