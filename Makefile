@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install overcooked train test lint format bench tensorboard lock clean gpu
+.PHONY: help install overcooked train test lint format bench docs docs-serve tensorboard lock clean gpu
 
 help:            ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -46,6 +46,15 @@ gpu: OUT ?= docs/results/gpu.json
 gpu: install     ## on a machine with a GPU: the tests that need one, then speed; the rows go to docs/results/gpu.json
 	$(BIN)/python -m pytest -n 0 -m cuda
 	$(BIN)/python -m scripts.bench env=skirmish/3m device=$(DEVICE) replay.device=$(DEVICE) threads=1 out=$(OUT) $(ARGS)
+
+# Both variables only silence advertisements of other site generators.
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
+docs docs-serve: export DISABLE_MKDOCS_2_WARNING = true
+docs: install    ## build the documentation into site/; a broken link is an error
+	$(BIN)/mkdocs build --strict --quiet
+
+docs-serve: install  ## show the documentation in a browser, renewed while you write
+	$(BIN)/mkdocs serve
 
 tensorboard: install  ## watch all runs in a browser
 	$(BIN)/tensorboard --logdir runs
