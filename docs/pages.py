@@ -24,6 +24,7 @@ GROUPS = {
     "partners": "Populations of partners", "hook": "Hooks",
     "demos": "Demonstrations", "logs": "Published logs", "launch": "Where sweeps run",
 }  # fmt: skip
+COMMAND = re.compile(r"python -m scripts\.[^()]*[^()\s]")
 BUNDLES = {
     "experiment": "Experiments", "suite": "Suites of attacks", "study": "Whole matrices", "table": "Published tables",
 }  # fmt: skip
@@ -31,6 +32,8 @@ BUNDLES = {
 
 def cell(text: str, up: str = "../") -> str:
     """Return a comment as Markdown for a cell of a table, with links to the pages that it names."""
+    if "`" not in text:
+        text = COMMAND.sub(r"`\g<0>`", text)
     parts = text.split("`")
     for k in range(0, len(parts), 2):  # outside of backticks
         for sign in "|*{[<_":
@@ -54,7 +57,7 @@ def table(found: list[Option], package: str = "") -> str:
     if not shown:
         return ""
     rows = [f"| {code(option.key)} | {code(option.value)} | {cell(option.comment)} |" for option in shown]
-    return "\n".join(["| option | default | |", "| --- | --- | --- |", *rows]) + "\n"
+    return "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows]) + "\n"
 
 
 def scripts() -> Iterator[str]:
@@ -112,6 +115,8 @@ def choices() -> Iterator[str]:
 
 
 def _title(name: str, group: str, shared: bool) -> str:
+    if name.endswith("/base"):
+        return f"{group}: what others are made of ({name}.yaml)"
     if not shared:
         return f"{group}={name.removeprefix(f'{group}/')}"
     return f"{group}={name.removeprefix(group).strip('/')}/KEY" if "/" in name else f"{group}=KEY, variants"
