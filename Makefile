@@ -47,11 +47,11 @@ gpu: install     ## on a machine with a GPU: the tests that need one, then speed
 	$(BIN)/python -m pytest -n 0 -m cuda
 	$(BIN)/python -m scripts.bench env=skirmish/3m device=$(DEVICE) replay.device=$(DEVICE) threads=1 out=$(OUT) $(ARGS)
 
-# Both variables only silence advertisements of other site generators.
+# Both variables only silence advertisements of other site generators. No --quiet: it would hide warnings from --strict.
 docs docs-serve: export NO_MKDOCS_2_WARNING = 1
 docs docs-serve: export DISABLE_MKDOCS_2_WARNING = true
 docs: install    ## build the documentation into site/; a broken link is an error
-	$(BIN)/mkdocs build --strict --quiet
+	$(BIN)/mkdocs build --strict
 
 docs-serve: install  ## show the documentation in a browser, renewed while you write
 	$(BIN)/mkdocs serve
