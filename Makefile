@@ -4,10 +4,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: help install overcooked football browser train test lint format bench tensorboard lock clean gpu
+.PHONY: help install overcooked football extras browser train test lint format bench docs docs-serve tensorboard lock clean gpu
 
 help:            ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*##/\t/' | expand -t 14
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,12 @@ install: $(VENV)/installed  ## create .venv and install everything that tests an
 overcooked: install  ## install what the tests of Overcooked are compared with
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -c constraints.txt \
 		overcooked_ai gym gym_notices tqdm pandas
+
+$(VENV)/extras: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .[all]
+	@touch $@
+
+extras: $(VENV)/extras  ## install the optional packages too: loggers, clusters, searches, the docs site; without them their tests are skipped
 
 # The test of the report's page opens it in Chromium, which is no Python package.
 browser:         ## install the browser that the test of reports opens, where that is possible
@@ -56,6 +62,15 @@ gpu: OUT ?= docs/results/gpu.json
 gpu: install     ## on a machine with a GPU: the tests that need one, then speed; the rows go to docs/results/gpu.json
 	$(BIN)/python -m pytest -n 0 -m cuda
 	$(BIN)/python -m scripts.bench env=skirmish/3m device=$(DEVICE) replay.device=$(DEVICE) threads=1 out=$(OUT) $(ARGS)
+
+# Both variables only silence advertisements of other site generators. No --quiet: it would hide warnings from --strict.
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
+docs docs-serve: export DISABLE_MKDOCS_2_WARNING = true
+docs: extras     ## build the documentation into site/; a broken link is an error
+	$(BIN)/mkdocs build --strict
+
+docs-serve: extras  ## show the documentation in a browser, renewed while you write
+	$(BIN)/mkdocs serve
 
 tensorboard: install  ## watch all runs in a browser
 	$(BIN)/tensorboard --logdir runs

@@ -9,7 +9,6 @@ import re
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import NoReturn
 
 import yaml
@@ -18,9 +17,11 @@ from hydra.errors import HydraException
 
 from marl.core.types import ConfigError
 from marl.run.compose import choices, tree_folder
+from scripts.options import composed, listed, source
 
 NO_CHOICE = re.compile(r"null|~|-?[\d.]+|true|false|\[.*|\{.*", re.IGNORECASE)  # no name of an option of a group
 
+WHOLE = ("experiment", "launch", "study", "suite", "table")  # groups of what is best read as a file
 LAUNCHERS = {  # option of launch -> the package that it needs, and the extra that brings it
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "cluster"),
     "slurm": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
@@ -87,40 +88,49 @@ def setting_up(begun: list[bool]) -> Iterator[None]:
 
 def help_text(script: str, about: str, overrides: Sequence[str]) -> str:
     """Return what ``--help`` prints: ``about``, the options of the script with their comments, the choices of every
-    group, and for each ``group=name`` of ``overrides`` the options of that choice."""
+    group, and the options of what is chosen, by the script itself or by a ``group=name`` of ``overrides``."""
     raw = (tree_folder() / f"{script}.yaml").read_text(encoding="utf8")
     shown = raw.partition("\nhydra:")[0].rstrip()
-    groups = {
-        re.sub(r"@.*", "", str(group).removeprefix("optional ")): None
-        for entry in yaml.safe_load(raw)["defaults"]
-        if isinstance(entry, dict)
-        for group in entry
-        if not str(group).startswith("override ")
-    }
-    parts = [about.strip(), shown, "Choices, as GROUP=NAME:"]
-    parts += [_listed(group, choices(group)) for group in groups]
+    chosen = defaults_of(raw)
+    parts = [about.strip(), shown, *(["Choices, as GROUP=NAME:"] if chosen else [])]
+    parts += [_listed(group, choices(group)) for group in dict.fromkeys(map(_group, chosen))]
     for word in overrides:
-        group, _, name = word.lstrip("+").partition("=")
-        text = _option_text(group.partition("@")[0], name)
-        parts.append(f"{word}:\n{textwrap.indent(text, '  ')}" if text else f"{word}: no options of its own")
-    if not overrides:
-        parts.append(f"The options of a choice: python -m scripts.{script} --help GROUP=NAME")
+        group, equals, name = word.lstrip("+").partition("=")
+        if equals and (group in chosen or choices(_group(group))):
+            chosen[group] = name
+    parts += [_choice_text(group, name) for group, name in chosen.items() if name not in (None, "???")]
+    if chosen:
+        parts.append(f"The options of another choice: python -m scripts.{script} --help GROUP=NAME")
     return "\n\n".join(parts)
+
+
+def defaults_of(raw: str) -> dict[str, str | None]:
+    """Return what the configuration of a script chooses by itself: the name for every group, as ``group@package``."""
+    entries = [entry for entry in yaml.safe_load(raw)["defaults"] if isinstance(entry, dict)]
+    pairs = [(str(group).removeprefix("optional "), name) for entry in entries for group, name in entry.items()]
+    return {group: name for group, name in pairs if not group.startswith("override ")}
+
+
+def _group(key: str) -> str:
+    return key.partition("@")[0]
+
+
+def _choice_text(group: str, name: object) -> str:
+    """Return a heading and the options of a choice, with their keys as on a command line; for a group that changes
+    others (``experiment=``, ``study=``) its file."""
+    found = source(_group(group), str(name))
+    if found is None:
+        return f"{group}={name}: there is no such choice"
+    if group in WHOLE:
+        return f"{group}={name}:\n{textwrap.indent(found[0].rstrip(), '  ')}"
+    package = group.rpartition("@")[2]
+    options = [option.below(package) for option in composed(_group(group), str(name)).values()]
+    target = next((option.value for option in options if option.key == f"{package}._target_"), "")
+    head = f"{group}={name}" + (f", {target}" if target else "")
+    shown = listed(options)
+    return f"{head}:\n{textwrap.indent(shown, '  ')}" if shown else f"{head}: no options of its own"
 
 
 def _listed(group: str, names: list[str]) -> str:
     return textwrap.fill(f"{group}: {', '.join(names)}", 110, initial_indent="  ", subsequent_indent="    ",
                          break_on_hyphens=False)  # fmt: skip
-
-
-def _option_text(group: str, name: str) -> str:
-    """Return the text of an option: that of its file, or its part of a file of several options."""
-    folder = tree_folder()
-    if (file := folder / group / f"{name}.yaml").is_file():
-        return file.read_text(encoding="utf8").rstrip()
-    above, _, key = name.rpartition("/")
-    shared = Path(folder, "options", group, above).with_suffix(".yaml")
-    if not shared.is_file():
-        return ""
-    found = re.search(rf"^{re.escape(key)}:.*(?:\n .*)*", shared.read_text(encoding="utf8"), re.MULTILINE)
-    return found[0].rstrip() if found else ""

@@ -21,9 +21,15 @@ from tests.support.documented import COMMENTED, PAGES, ROOT, Shown, in_comments,
 
 SHOWN = [*itertools.chain(*map(on_page, PAGES)), *itertools.chain(*map(in_comments, COMMENTED))]
 PLACEHOLDER = re.compile(r"\b(?:NAME|MAP|METHOD|KEY)$")  # the last part of a choice
-FLAGS = {"-m": 0, "--multirun": 0, "--cfg": 1, "--config-dir": 1}  # of Hydra, and how many words belong to it
+FLAGS = {
+    "-m": 0,
+    "--multirun": 0,
+    "--help": 0,
+    "--cfg": 1,
+    "--config-dir": 1,
+}  # Hydra's; how many words follow
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf8")
-TARGETS = re.findall(r"^([a-z]+):", MAKEFILE, re.MULTILINE)
+TARGETS = re.findall(r"^([a-z-]+):", MAKEFILE, re.MULTILINE)
 VARIABLES = re.findall(r"^(?:[a-z]+: )?([A-Z]+) \?=", MAKEFILE, re.MULTILINE)  # that a caller may set
 
 

@@ -1,4 +1,5 @@
-"""The commands of README.md and docs/attacks.md that build on one study, run in their order with small numbers."""
+"""The commands of docs/running.md and docs/attacks.md that build on one study, run in their order with small numbers;
+those of README.md are among them."""
 
 from __future__ import annotations
 
@@ -29,15 +30,17 @@ def commands(page: str, mark: str, folder: Path) -> list[list[str]]:
 
 def test_a_study_is_trained_tested_drawn_filmed_and_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "empty").mkdir()
-    readme = commands("README.md", "study", tmp_path / "empty")
+    running = commands("docs/running.md", "study", tmp_path / "empty")
+    front = commands("README.md", "study", tmp_path / "empty")
+    assert len(front) == 6 and [words for words in front if words not in running] == []
     attacked = commands("docs/attacks.md", "runs/...", tmp_path / "empty")
-    scripts = [words[0] for words in readme + attacked]
+    scripts = [words[0] for words in running + attacked]
     assert scripts == ["train", "evaluate", "plot", "plot", "report", "record", "robustness", "crossplay", "evaluate",
                        "record", "evaluate"]  # fmt: skip
     (tmp_path / "empty").rmdir()
     monkeypatch.chdir(tmp_path)
-    another = [word.replace("seed=1", "seed=2") for word in readme[0]]
-    for script, *words in [another, *readme, *attacked]:
+    another = [word.replace("seed=1", "seed=2") for word in running[0]]
+    for script, *words in [another, *running, *attacked]:
         words = [word.replace("runs/...", RUN) for word in words]
         command(script, *words, *SMALL.get(script, []))
     assert {path.name for path in tmp_path.iterdir()} == {"runs", "plots", "outputs", "result.json", "report.html"}

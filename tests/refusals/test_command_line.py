@@ -73,8 +73,16 @@ HELP = {
         "total_steps: 300000     # environment steps",
         "algo: bc, count",
         "sampler: uniform",
+        "algo=qmix, marl.learn.algorithm.ValueAlgorithm:\n",  # and the options of what is chosen
+        "  algo.batch_size: 32                 # episodes per gradient step\n",
+        "  env.map: 3m\n",
     ),
-    "train --help algo=fim env=mpe/spread": ("influence: abs        # abs | sq", "env: mpe2.simple_spread_v3"),
+    "train --help algo=fim env=mpe/spread": (
+        "  algo.hooks.fim.influence: abs ",
+        "# abs | sq",
+        "env.env: mpe2.simple_spread_v3",
+        "algo.learner.lr: 0.0005",
+    ),
     "reproduce --help": ("dry_run: false", "only print the commands", "table: battle_scripts"),
     "evaluate --help": ("checkpoint: null", "null: the newest", "attack: atla"),
     "plot -h": ("last: 1",),
@@ -93,7 +101,14 @@ def test_help_says_what_the_files_say(ground: Ground, line: str) -> None:
     assert [words for words in HELP[line] if words not in answer.out] == []
 
 
-def test_help_of_a_choice_is_its_file_or_its_part_of_a_file() -> None:
-    shown = help_text("train", "", ["algo=hsp", "attack=random", "algo=nope"])
-    assert "  hsp: {defaults: [fcp], checkpoints: [1.0]" in shown and "MEP" not in shown
-    assert "attacks.random.RandomActions" in shown and "algo=nope: no options of its own" in shown
+def test_help_of_a_choice_has_the_options_that_it_is_made_of() -> None:
+    shown = help_text("train", "", ["algo=hsp", "attack=random", "env=nope", "mixer@algo.mixer=qmix"])
+    assert (
+        "algo=hsp, algos.sbc.population.BestResponse:\n" in shown
+        and "  algo.checkpoints: [1.0]  " in shown
+        and "MEP" not in shown
+    )
+    assert "  algo.learner.lr: 0.0005" in shown and "  algo.mixer.embed_dim: 32" in shown
+    assert "attack=random, attacks.random.RandomActions:\n" in shown and "env=nope: there is no such choice" in shown
+    assert "algo=qmix" not in shown and "env=skirmish/3m" not in shown, "others stand in their place"
+    assert help_text("zoo", "", []).endswith("METHOD-GAME-SEED"), "a script without choices offers none"
