@@ -26,7 +26,7 @@ PAGES = ("index.md", *(f"tutorials/{name}.md" for name in ("train", "environment
 BLOCK = re.compile(r"^```(?:python|yaml)\n# (\S+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SMALL = {  # options that do not change the folder of a run
     "train": ["train.total_steps=60", "eval.episodes=2", "eval.final_episodes=2", "eval.n_envs=2",
-              "log.tensorboard=false", "log.progress=off"],
+              "log.to=[]", "log.progress=off"],
     "evaluate": ["episodes=2", "n_envs=2"],
     "robustness": ["episodes=2", "n_envs=2"],
 }  # fmt: skip
