@@ -22,7 +22,7 @@ from envs.skirmish.maps import find_map
 from envs.skirmish.options import describe_battle, read_options
 from envs.skirmish.physics import VERSION
 from envs.skirmish.records import ATTACK_MOVE, Outputs
-from envs.skirmish.render import draw, places
+from envs.skirmish.render import camera, draw, places
 from envs.skirmish.setup import allocate_lanes, build_world
 from envs.skirmish.units import TYPE_ID, UNIT_TYPES
 from marl.core.checks import require_at_least
@@ -164,11 +164,13 @@ class Skirmish(LaneGame):
         """Draw a lane, uint8 [height, width, 3]."""
         record = self._lanes.lanes[lane]
         caption = f"{self.map.name}  step {record['t']}/{self.spec.episode_limit}"
-        return draw(self._lanes.units[lane], self._world, self.spec.n_agents, caption)
+        units = self._lanes.units[lane]
+        return draw(units, self._world, self.spec.n_agents, caption, camera(units, self._world))
 
     def agent_places(self, lane: int = 0) -> np.ndarray:
         """Return centres and radii of the agents on the picture of a lane, in pixels, f64 [n, 3]."""
-        return places(self._lanes.units[lane, : self.spec.n_agents], self._world)
+        units = self._lanes.units[lane]
+        return places(units[: self.spec.n_agents], camera(units, self._world))
 
     def render_window(self, lane: int = 0, fps: float = RENDER_FPS) -> bool:
         """Show the picture of a lane in a window at ``fps`` pictures a second; return False once it has been closed.

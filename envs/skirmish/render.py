@@ -1,12 +1,13 @@
 """Pictures of a battle, drawn with Pillow: ground, units, aims, shots of the last step, wounds.
 
-Bodies and lines are drawn at twice the size and then reduced, which smooths them.
+A picture shows the part of the map that ``camera`` chooses: all units with a margin. Bodies and lines are drawn at
+twice the size of the whole map and then cut and resized, which smooths them.
 """
 
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -16,9 +17,10 @@ from envs.skirmish.splash import BURST_RADIUS, LINE_LENGTH
 from envs.skirmish.terrain import SIZE
 from envs.skirmish.units import AIR, BURST, LINE, LOOPS_PER_SECOND, UNIT_TYPES, UnitType
 
-SCALE = 24  # pixels per map unit
+SCALE = 24  # pixels per map unit where the whole map is shown
+NEAREST, MARGIN, STEP = 16.0, 2.5, 4.0  # map units: the narrowest view, what it leaves around units, how it grows
 FINE = 2  # shapes are drawn this many times larger
-RING = 3  # pixels
+RING = 2.5  # pixels
 WHOLE = 0.999  # regeneration may leave a hair's breadth
 STEP_LOOPS = 8  # an environment's step
 MANY = 40  # above this many units they have no numbers
@@ -28,19 +30,49 @@ LETTERS = {"marine": "m", "marauder": "M", "medivac": "+", "stalker": "S", "zeal
 GROUND, HIGH, WALL, CLIFF, GRID = (214, 206, 188), (235, 229, 214), (84, 79, 74), (52, 48, 45), (0, 0, 0, 12)
 ALLY, ENEMY = (41, 98, 190), (196, 54, 44)
 ALLY_SHOT, ENEMY_SHOT, HEAL = (20, 70, 205), (205, 25, 15), (30, 160, 60)
-AIM, SHOT, GLOW, BODY, FLYER = 110, 235, 90, 240, 175  # opacity
+AIM, SHOT, GLOW, BODY, FLYER = 110, 235, 90, 225, 165  # opacity
 BEAM, FIRE = (255, 140, 20), (255, 140, 20)
 WELL, HURT, DYING, SHIELD, EMPTY = (60, 180, 75), (235, 190, 30), (225, 60, 40), (80, 160, 255), (45, 45, 45)
 INK, WHITE, ALLY_TEXT, ENEMY_TEXT = (25, 25, 25), (255, 255, 255), (150, 195, 255), (255, 165, 155)
 
 
-def draw(units: np.ndarray, world: World, n_agents: int, caption: str) -> np.ndarray:
-    """Draw one lane's ``units`` UNIT [N] on the map, y upward: uint8 [height, 768, 3], cut to the rows in use.
+class View(NamedTuple):
+    """The part of the map that is shown, in map units from the upper left corner, y downward."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+def whole(world: World) -> View:
+    """Return the view of all rows in use."""
+    rows = np.flatnonzero(world.walkable.any(1))
+    top, bottom = max(0, SIZE - 2 - int(rows[-1])), min(SIZE, SIZE + 1 - int(rows[0]))
+    return View(0.0, float(top), float(SIZE), float(bottom - top))
+
+
+def camera(units: np.ndarray, world: World) -> View:
+    """Return the view of all ``units`` UNIT [N], in the proportions of the whole map. The dead count, and the view
+    moves in steps: the ground stands still while the units move."""
+    all_of_it = whole(world)
+    x, y = units["x"].astype(float), SIZE - units["y"].astype(float)
+    shape = all_of_it.width / all_of_it.height
+    width = max(NEAREST, np.ptp(x) + 2 * MARGIN, (np.ptp(y) + 2 * MARGIN) * shape)
+    width = min(STEP * np.ceil(width / STEP), all_of_it.width)
+    height = width / shape
+    left, top = (STEP / 2 * np.round((z.min() + z.max() - size) / STEP) for z, size in ((x, width), (y, height)))
+    left = np.clip(left, 0, all_of_it.width - width)
+    top = np.clip(top, all_of_it.top, all_of_it.top + all_of_it.height - height)
+    return View(float(left), float(top), float(width), float(height))
+
+
+def draw(units: np.ndarray, world: World, n_agents: int, caption: str, view: View) -> np.ndarray:
+    """Draw one lane's ``units`` UNIT [N] on the part of the map in ``view``, y upward: uint8 [height, 768, 3].
 
     Thin lines: who aims at whom. Bold lines: shots that began in the last step, green ones heal. Crosses: the dead,
-    in strong colour those of the last step. Rings, around the wounded alone: health, outside it shields.
+    in strong colour those of the last step. Rings, in the wounded alone: health, outside it shields.
     """
-    top, bottom = _rows(world)
     image = _ground(world.walkable.tobytes(), world.height.tobytes()).copy()
     pen = ImageDraw.Draw(image, "RGBA")
     living = np.flatnonzero(units["health"] > 0).tolist()
@@ -53,23 +85,18 @@ def draw(units: np.ndarray, world: World, n_agents: int, caption: str) -> np.nda
     for index in order:
         number = "" if len(units) > MANY else str(index if index < n_agents else index - n_agents)
         _body(pen, units[index], index < n_agents, number)
-    image = image.crop((0, top * SCALE * FINE, SIZE * SCALE * FINE, bottom * SCALE * FINE)).reduce(FINE)
+    box = [SCALE * FINE * edge for edge in (view.left, view.top, view.left + view.width, view.top + view.height)]
+    size = SIZE * SCALE, round(whole(world).height * SCALE)
+    image = image.resize(size, Image.Resampling.BOX if view == whole(world) else Image.Resampling.LANCZOS, tuple(box))
     _write(ImageDraw.Draw(image), units, n_agents, caption, image.height)
     return np.asarray(image)
 
 
-def places(units: np.ndarray, world: World) -> np.ndarray:
-    """Return where ``draw`` puts the ``units`` UNIT [N]: centre (x, y) and radius including the rings, in pixels, f64
-    [N, 3]."""
-    top, _ = _rows(world)
-    radius = [_kind(unit).radius + 2 * RING / SCALE for unit in units]
-    return SCALE * np.stack([units["x"], SIZE - units["y"] - top, radius], 1).astype(np.float64)
-
-
-def _rows(world: World) -> tuple[int, int]:
-    """Return the range of map rows that are drawn, counted from the upper edge."""
-    rows = np.flatnonzero(world.walkable.any(1))
-    return max(0, SIZE - 2 - int(rows[-1])), min(SIZE, SIZE + 1 - int(rows[0]))
+def places(units: np.ndarray, view: View) -> np.ndarray:
+    """Return where ``draw`` puts the ``units`` UNIT [N]: centre (x, y) and radius, in pixels, f64 [N, 3]."""
+    scale = SIZE * SCALE / view.width
+    radius = [_kind(unit).radius for unit in units]
+    return scale * np.stack([units["x"] - view.left, SIZE - units["y"] - view.top, radius], 1).astype(np.float64)
 
 
 @functools.lru_cache(maxsize=8)
@@ -147,27 +174,29 @@ def _attack(pen: ImageDraw.ImageDraw, units: np.ndarray, index: int, n_agents: i
 def _body(pen: ImageDraw.ImageDraw, unit: np.void, ally: bool, number: str) -> None:
     kind, centre = _kind(unit), _at(unit["x"], unit["y"])
     radius = kind.radius * SCALE * FINE
-    _rings(pen, unit, centre, radius)
+    radius = _rings(pen, unit, centre, radius)
     opacity = FLYER if kind.layers == AIR else BODY
     pen.ellipse(_disc(*centre, radius), fill=(*(ALLY if ally else ENEMY), opacity), outline=INK, width=FINE)
     size = max(10, round(kind.radius * SCALE * 0.95)) * FINE
     pen.text(centre, LETTERS.get(kind.name, kind.name[0]) + number, fill=WHITE, anchor="mm", font_size=size)
 
 
-def _rings(pen: ImageDraw.ImageDraw, unit: np.void, centre: tuple[float, float], radius: float) -> None:
+def _rings(pen: ImageDraw.ImageDraw, unit: np.void, centre: tuple[float, float], radius: float) -> float:
     """Draw what is left of the health (green, yellow, red) and around it of the shields, clockwise from the top, if
-    anything is missing. Straight bars would hide the neighbours in a melee."""
+    anything is missing; return the radius that is left for the body. All of it lies inside the unit's own radius:
+    straight bars, or rings around it, would hide the neighbours in a melee."""
     kind = _kind(unit)
     health, shield = float(unit["health"]) / kind.health, float(unit["shield"]) / max(kind.shield, 1e-6)
     if health > WHOLE and (kind.shield == 0 or shield > WHOLE):
-        return
+        return radius
     rings = [(health, WELL if health > 0.6 else HURT if health > 0.3 else DYING)]
     rings += [(shield, SHIELD)] if kind.shield > 0 else []
-    for count in range(len(rings), 0, -1):
-        share, colour = rings[count - 1]
-        disc = _disc(*centre, radius + count * RING * FINE)
+    for share, colour in reversed(rings):
+        disc = _disc(*centre, radius)
         pen.ellipse(disc, fill=EMPTY)
         pen.pieslice(disc, -90, -90 + 360 * min(share, 1.0), fill=colour)
+        radius -= RING * FINE
+    return radius
 
 
 def _write(pen: ImageDraw.ImageDraw, units: np.ndarray, n_agents: int, caption: str, height: int) -> None:

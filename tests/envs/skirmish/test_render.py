@@ -17,11 +17,17 @@ def near(picture: np.ndarray, colour: Colour, tolerance: int = 25) -> np.ndarray
     return (np.abs(picture.astype(int) - colour) <= tolerance).all(2)
 
 
+def picture(env: Skirmish) -> np.ndarray:
+    """Draw the whole map, on which a map unit is ``SCALE`` pixels."""
+    units, n = env._lanes.units[0], env.spec.n_agents
+    return render.draw(units, env._world, n, "", render.whole(env._world))
+
+
 def around(env: Skirmish, x: float, y: float, reach: float = 1.0) -> np.ndarray:
     """Return the square of a picture that shows a place of the map; the picture of a ``bar`` begins a row above y =
     24."""
     column, row, half = round(x * SCALE), round((25 - y) * SCALE), round(reach * SCALE)
-    return env.render()[row - half : row + half, column - half : column + half]
+    return picture(env)[row - half : row + half, column - half : column + half]
 
 
 def test_sides_have_their_colours() -> None:
@@ -31,18 +37,38 @@ def test_sides_have_their_colours() -> None:
     for x, y, own, other in ((10, 16, ALLY, ENEMY), (22, 12, ENEMY, ALLY)):
         square = around(env, x, y)
         assert 0.3 * body < near(square, own).sum() < body and near(square, other).sum() == 0
-    assert near(env.render()[:20, 600:], WALL).mean() > 0.9
+    assert near(picture(env)[:20, 600:], WALL).mean() > 0.9
 
 
 def test_agents_are_where_the_battle_says_they_are() -> None:
     env = Skirmish("3m", 1)
     env.place([ally("marine", 10, 16), ally("marine", 20.5, 12), ally("marine", 6, 14), enemy("marine", 28, 16)])
-    places, picture = env.agent_places(), env.render()
-    assert places.shape == (3, 3) and places[:, 2] == pytest.approx(0.375 * SCALE + 6)
-    seen = near(picture, ALLY)[20:-20]
+    places, shown = env.agent_places(), env.render()
+    zoom = 32 / 28  # the four units, 22 apart, and twice 2.5 around them, in steps of 4
+    assert places.shape == (3, 3) and places[:, 2] == pytest.approx(zoom * 0.375 * SCALE)
+    seen = near(shown, ALLY)[20:-20]
     for x, y, _ in places:
         body = np.argwhere(seen[round(y) - 32 : round(y) - 8, round(x) - 12 : round(x) + 12])
         assert body.min(0) + body.max(0) == pytest.approx([23, 23], abs=3), "the middle of the blue is the place"
+
+
+def test_the_camera_shows_all_units_and_little_else() -> None:
+    env = Skirmish("3m", 1)
+    units, world = env._lanes.units[0], env._world
+
+    def seen(ours: tuple[float, float, float], theirs: tuple[float, float]) -> render.View:
+        env.place([ally("marine", *ours[:2], health=ours[2]), enemy("marine", *theirs)])
+        for other in (1, 2, 4, 5):  # who has no part stands on the enemy
+            units["x"][other], units["y"][other] = theirs
+        return render.camera(units, world)
+
+    near_by = seen((14, 16, 45), (17, 16))
+    assert (near_by.left, near_by.width) == (8, 16), "the narrowest; the middle at 15.5 asks for 7.5, steps are 2"
+    wide = seen((6, 16, 45), (26, 12))
+    assert (wide.left, wide.width) == (2, 28) and wide.top <= 32 - 16 <= 32 - 12 <= wide.top + wide.height
+    assert seen((6, 16, 0), (26, 12)) == wide, "a death does not move it"
+    assert seen((1, 16, 45), (31.5, 16)) == render.whole(world)
+    assert env.render().shape == picture(env).shape, "every frame has one size"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +102,7 @@ def test_shots_of_the_last_step_are_bold() -> None:
     bold = []
     for _ in range(2):
         obs = env.step(act(env, obs, [FIRST_TARGET] + [STOP] * 2)).next
-        strip = env.render()[9 * SCALE - 3 : 9 * SCALE + 3, 11 * SCALE : 14 * SCALE]
+        strip = picture(env)[9 * SCALE - 3 : 9 * SCALE + 3, 11 * SCALE : 14 * SCALE]
         bold.append(near(strip, render.ALLY_SHOT, 40).any(0).mean())
     assert bold == [1.0, 0.0]  # a period is 14 loops, a step 8
     assert (np.ptp(strip.astype(int), 0).max(1) > 20).all(), "the thin line is there"
@@ -90,7 +116,7 @@ def test_healing_is_green() -> None:
         pacify(env)
         wanted = FIRST_TARGET if expected else STOP
         env.step(act(env, obs, [STOP] * 9 + [wanted]))
-        strip = env.render()[round(7.2 * SCALE) : round(7.7 * SCALE), 10 * SCALE - 4 : 10 * SCALE + 4]
+        strip = picture(env)[round(7.2 * SCALE) : round(7.7 * SCALE), 10 * SCALE - 4 : 10 * SCALE + 4]
         assert near(strip, HEAL, 40).any() == expected
 
 
@@ -99,16 +125,16 @@ def test_beams_and_bursts_glow() -> None:
     obs = env.place([ally("colossus", 15, 16), enemy("zealot", 20, 16)])
     pacify(env)
     env.step(act(env, obs, [FIRST_TARGET, STOP]))
-    beam = near(env.render(), FIRE, 40)
+    beam = near(picture(env), FIRE, 40)
     rows, columns = np.nonzero(beam)
     assert np.ptp(rows) > 2 * SCALE and np.ptp(columns) < 2 * SCALE, "across the shot, 2.5 long"
 
     env = Skirmish("bane_vs_bane", 1)
     obs = env.place([ally("baneling", 16, 16), ally("baneling", 8, 16), enemy("zealot", 16.9, 16)])
     pacify(env)
-    before = env.render()
+    before = picture(env)
     env.step(act(env, obs, [FIRST_TARGET] + [STOP] * 23))
-    changed = (before != env.render()).any(2)
+    changed = (before != picture(env)).any(2)
     assert changed.sum() > 0.8 * np.pi * (2.2 * SCALE) ** 2
     env.step(env._obs.avail.int().argmax(2))
-    assert (before != env.render()).any(2).sum() < 0.5 * changed.sum(), "for one step"
+    assert (before != picture(env)).any(2).sum() < 0.5 * changed.sum(), "for one step"
