@@ -102,6 +102,6 @@ def draw_cook(pen: ImageDraw.ImageDraw, cook: Cook, number: int) -> None:
          (x + (dx - dy) * S * 0.27, y + (dy - dx) * S * 0.27)], fill=COOKS[number], outline=INK,
     )  # fmt: skip
     disc(pen, x, y, S * 0.36, COOKS[number])
-    write(pen, x - dx * S * 0.14 - S * 0.09, y - dy * S * 0.14 - S * 0.18, str(number + 1), WHITE, 16)
+    write(pen, x - dx * S * 0.14 - S * 0.09, y - dy * S * 0.14 - S * 0.18, str(number), WHITE, 16)
     if cook.held:
         draw_item(pen, x + dx * S * 0.26, y + dy * S * 0.26, cook.held, S * 0.2)

@@ -31,6 +31,7 @@ class Moment:
     executed: Tensor  # long [B, n]
     hit: Tensor  # bool [B, n]; agents that the attack has hit
     running: Tensor  # bool [B]
+    earned: Tensor  # f32 [B], the rewards so far
 
 
 Watcher = Callable[[Moment], None]
@@ -125,7 +126,7 @@ def _in_lockstep(
         actions = executed.to(env.device)
         if watch is not None:
             hit = attack_extras.get("hit", torch.zeros_like(intended, dtype=torch.bool))
-            watch(Moment(t, env, intended, executed, hit, running))
+            watch(Moment(t, env, intended, executed, hit, running, batch["reward"].sum(1)))
         _store_step(batch, t, {"obs_seen": seen})  # which may be the game's own tensor, and the step overwrites that
         step = env.step(actions)
         incoming.step(t, step)

@@ -1,7 +1,8 @@
-"""Who is under attack, drawn onto frames: rings around the agents that are hit and a line that says what happened.
+"""What is written below every frame of a film: the step and what was earned; and, under attack, rings around the agents
+that are hit and what happened to them.
 
-``t=12 hit: agent 3 (north -> stop)``: it wanted to go north and was made to stop. No arrow: it acts as it intended, on
-what it was shown.
+``hit: agent 3 (north -> stop)``: it wanted to go north and was made to stop. No arrow: it acts as it intended, on what
+it was shown.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from marl.core.protocols import Locating, VectorEnv
 from marl.run.collect import Moment
 
 LEAST_WIDTH = 360  # pixels; narrower frames are widened to hold the text
+LEAST_PICTURE = 240  # pixels; what is narrower is enlarged, by a whole number
 LINES, LINE_HEIGHT, FONT = 2, 18, 13
 PAPER, INK, ALARM = (255, 255, 255), (25, 25, 25), (230, 0, 160)
 RING = 3  # pixels
@@ -29,29 +31,38 @@ def describe(moment: Moment, lane: int = 0) -> list[str]:
     return pieces
 
 
-def mark(frame: np.ndarray, env: VectorEnv, moment: Moment | None, lane: int = 0) -> np.ndarray:
-    """Draw the attack on ``frame`` uint8 [height, width, 3] of a lane; all frames of a film get the same size.
+def status(t: int, limit: int, earned: float) -> str:
+    """Return the line of a step: ``step 12 of 60   return 3.5``."""
+    return f"step {t} of {limit}   return {earned:.4g}"
+
+
+def mark(
+    frame: np.ndarray, env: VectorEnv, moment: Moment | None, text: str, *, attacked: bool, lane: int = 0
+) -> np.ndarray:
+    """Write ``text`` below ``frame`` uint8 [height, width, 3] of a lane, and draw the attack if there is one; all
+    frames of a film get the same size.
 
     With ``moment`` None, after the last step, nobody is attacked any more.
     """
-    picture = Image.fromarray(frame)
+    zoom = -(-LEAST_PICTURE // frame.shape[1])
+    picture = Image.fromarray(frame.repeat(zoom, 0).repeat(zoom, 1))
     width, height = max(LEAST_WIDTH, picture.width), picture.height
-    image = Image.new("RGB", (width, height + LINES * LINE_HEIGHT + 4), PAPER)
-    image.paste(picture, ((width - picture.width) // 2, 0))
-    if moment is None:
-        return np.asarray(image)
+    rows = 1 + LINES * attacked
+    image = Image.new("RGB", (width, height + rows * LINE_HEIGHT + 4), PAPER)
+    left = (width - picture.width) // 2
+    image.paste(picture, (left, 0))
     pen = ImageDraw.Draw(image)
+    pen.text((6, height + 2), text, fill=INK, font_size=FONT)
+    if moment is None or not moment.hit[lane].any():
+        return np.asarray(image)
     if isinstance(env, Locating):
-        places = env.agent_places(lane)
-        left = (width - picture.width) // 2
         for agent in moment.hit[lane].nonzero().flatten().tolist():
-            x, y, radius = places[agent] + (left, 0, RING)
+            x, y, radius = env.agent_places(lane)[agent] * zoom + (left, 0, RING)
             pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=ALARM, width=RING)
     pieces = describe(moment, lane)
-    pieces[:1] = [f"t={moment.t} hit: {pieces[0]}"] if pieces else [f"t={moment.t}"]
-    for row, text in enumerate(_lines(pen, pieces, width - 12)):
-        colour = ALARM if moment.hit[lane].any() else INK
-        pen.text((6, height + 2 + row * LINE_HEIGHT), text, fill=colour, font_size=FONT)
+    pieces[:1] = [f"hit: {pieces[0]}"]
+    for row, words in enumerate(_lines(pen, pieces, width - 12), 1):
+        pen.text((6, height + 2 + row * LINE_HEIGHT), words, fill=ALARM, font_size=FONT)
     return np.asarray(image)
 
 

@@ -13,17 +13,18 @@ from marl.run.collect import Moment, collect_whole
 from marl.run.evaluate import episode_results
 from marl.run.files import replacing
 from marl.run.teams import Team
-from marl.show.overlay import mark
+from marl.show.overlay import mark, status
 from marl.show.window import Window
 
 LAST_FRAME_MS = 1500  # the outcome stays on screen
 MOST_FPS = 100  # a GIF counts time in hundredths of a second
 
 
-def frame(team: Team, moment: Moment | None) -> np.ndarray:
-    """Draw lane 0 as it is now, uint8 [height, width, 3], and who is hit, if the attack says so."""
-    picture = team.env.render(0)
-    return mark(picture, team.env, moment) if "hit" in team.fields else picture.copy()
+def frame(team: Team, moment: Moment | None, t: int, earned: float) -> np.ndarray:
+    """Draw lane 0 as it is now, uint8 [height, width, 3], with the step and the return so far, and who is hit, if the
+    attack says so."""
+    text = status(t, team.env.spec.episode_limit, earned)
+    return mark(team.env.render(0), team.env, moment, text, attacked="hit" in team.fields)
 
 
 def film(
@@ -42,7 +43,7 @@ def film(
             if moment.t == 0:
                 frames.clear()  # of an episode in which the game died
             if moment.running[0]:
-                frames.append(frame(team, moment))
+                frames.append(frame(team, moment, moment.t, moment.earned[0].item()))
                 if window is not None:
                     window.show(frames[-1])
 
@@ -51,7 +52,7 @@ def film(
             attacked=torch.ones(team.env.n_envs, dtype=torch.bool), policy_gen=team.streams["eval"],
             attack_gen=team.streams["eval_attack"], device=team.device, watch=keep,
         )  # fmt: skip
-        frames.append(frame(team, None))
+        frames.append(frame(team, None, int(batch.length[0]), batch["reward"][0].sum().item()))
         if window is not None:
             window.show(frames[-1], LAST_FRAME_MS / 1000)
         films.append(frames)

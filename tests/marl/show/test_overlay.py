@@ -12,7 +12,7 @@ from attacks.random import RandomActions
 from envs.toys.games import MatrixGame
 from marl.core.types import core_fields
 from marl.run.collect import Moment, collect
-from marl.show.overlay import ALARM, LEAST_WIDTH, LINE_HEIGHT, LINES, describe, mark
+from marl.show.overlay import ALARM, LEAST_PICTURE, LEAST_WIDTH, LINE_HEIGHT, LINES, describe, mark, status
 from tests.support.attack_parts import AGENTS, LANES, corridor, corridor_victim
 
 
@@ -21,7 +21,8 @@ def moment(env: Any, hit: list[int], t: int = 12, wanted: int = 2, done: int = 0
     hits = torch.zeros(env.n_envs, n, dtype=torch.bool)
     hits[0, hit] = True
     intended = torch.full((env.n_envs, n), wanted)
-    return Moment(t, env, intended, torch.where(hits, done, intended), hits, torch.ones(env.n_envs, dtype=torch.bool))
+    running = torch.ones(env.n_envs, dtype=torch.bool)
+    return Moment(t, env, intended, torch.where(hits, done, intended), hits, running, torch.zeros(env.n_envs))
 
 
 def alarm(frame: np.ndarray) -> np.ndarray:
@@ -41,22 +42,25 @@ def test_rings_are_where_the_agents_are() -> None:
     env = corridor()
     env.reset()
     picture = env.render(0)
-    frame = mark(picture, env, moment(env, [1, 4]))
-    left = (LEAST_WIDTH - picture.shape[1]) // 2
-    assert frame.shape == (picture.shape[0] + LINES * LINE_HEIGHT + 4, LEAST_WIDTH, 3)
-    ring = alarm(frame)[: picture.shape[0], left : left + picture.shape[1]]
+    frame = mark(picture, env, moment(env, [1, 4]), "", attacked=True)
+    zoom = -(-LEAST_PICTURE // picture.shape[1])
+    cell, height, width = 24 * zoom, picture.shape[0] * zoom, picture.shape[1] * zoom
+    left = (LEAST_WIDTH - width) // 2
+    assert zoom > 1 and frame.shape == (height + (1 + LINES) * LINE_HEIGHT + 4, LEAST_WIDTH, 3)
+    ring = alarm(frame)[:height, left : left + width]
     for agent in range(AGENTS):
-        around = ring[24 * agent : 24 * (agent + 1)]
-        column = 24 * int(env.cell[0, agent])
-        assert around[:, column : column + 24].any() == (agent in (1, 4))
-        assert not np.delete(around, range(column, column + 24), axis=1).any()
+        around = ring[cell * agent : cell * (agent + 1)]
+        column = cell * int(env.cell[0, agent])
+        assert around[:, column : column + cell].any() == (agent in (1, 4))
+        assert not np.delete(around, range(column, column + cell), axis=1).any()
     assert env.agent_places(0)[1].tolist() == [24 * int(env.cell[0, 1]) + 11.5, 35.5, 7.5]
 
 
 def test_frames_of_a_film_have_one_size() -> None:
     env = MatrixGame("climb", n_envs=1)
     env.reset()
-    frames = [mark(env.render(), env, m) for m in (moment(env, []), moment(env, [0, 1], wanted=1), None)]
+    moments = (moment(env, []), moment(env, [0, 1], wanted=1), None)
+    frames = [mark(env.render(), env, m, "step", attacked=True) for m in moments]
     assert len({frame.shape for frame in frames}) == 1
     assert [alarm(frame).any() for frame in frames] == [False, True, False], "who has no places has the words alone"
 
@@ -74,6 +78,14 @@ def test_words_that_do_not_fit_are_counted(hit: list[int], rows: int) -> None:
     assert told == len(hit) or lines[-1].endswith(f", and {len(hit) - told} more")
 
 
+def test_every_game_shows_the_step_and_what_was_earned() -> None:
+    env = corridor()
+    env.reset()
+    without, with_words = (mark(env.render(), env, None, text, attacked=False) for text in ("", "step 1 of 3"))
+    assert (without != with_words).any() and not (without != with_words)[: -LINE_HEIGHT - 4].any(), "below the picture"
+    assert status(12, 60, 3.5) == "step 12 of 60   return 3.5" and status(0, 9, 0.0).endswith("return 0")
+
+
 def test_watchers_are_told_what_was_wanted_done_and_hit() -> None:
     env, seen = corridor(), []
     attack = RandomActions(env.spec, "cpu", p=0.5, budget=None, budget_unit="step")
@@ -83,6 +95,7 @@ def test_watchers_are_told_what_was_wanted_done_and_hit() -> None:
         device="cpu", watch=seen.append,
     )  # fmt: skip
     assert [m.t for m in seen] == list(range(batch.horizon))
+    assert torch.equal(torch.stack([m.earned for m in seen], 1), batch["reward"].cumsum(1).roll(1, 1)[:, :-1])
     for name, field in (("intended", "intended"), ("executed", "actions"), ("hit", "hit"), ("running", "filled")):
         stored = torch.stack([getattr(m, name) for m in seen], 1)
         assert torch.equal(stored.long(), batch[field][:, :-1].long()), name
