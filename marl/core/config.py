@@ -60,6 +60,7 @@ class LogSection:
     every: int = MISSING  # environment steps
     progress: str = "auto"  # a ProgressMode
     to: list[str] = field(default_factory=lambda: ["tensorboard"])  # keys of loggers
+    tensorboard: bool | None = None  # of earlier versions: whether tensorboard is among them; null: what ``to`` says
     loggers: dict[str, Any] = field(default_factory=dict)
 
 

@@ -208,9 +208,16 @@ class MLflow:
         self.client.set_terminated(self.id)
 
 
+def chosen(cfg: DictConfig) -> list[str]:
+    """Return the names of the loggers, each once: those of ``log.to``, as ``log.tensorboard`` of earlier versions
+    changes them."""
+    names = [name for name in dict.fromkeys(cfg.log.to) if name != "tensorboard" or cfg.log.tensorboard is not False]
+    return [*names, "tensorboard"] if cfg.log.tensorboard and "tensorboard" not in names else names
+
+
 def require_loggers(cfg: DictConfig) -> None:
     """Refuse a name in ``log.to`` that no logger has, and one whose package is missing; raise ConfigError."""
-    for name in cfg.log.to:
+    for name in chosen(cfg):
         if name not in cfg.log.loggers:
             raise ConfigError(
                 f"log.to names '{name}', which is no logger; there are {', '.join(sorted(cfg.log.loggers))}, "
@@ -227,7 +234,7 @@ class Loggers:
 
     def __init__(self, cfg: DictConfig, run: LoggedRun) -> None:
         self.open: dict[str, Logger] = {}
-        for name in dict.fromkeys(cfg.log.to):
+        for name in chosen(cfg):
             section = f"log.loggers.{name}"
             with self._guard(name):
                 self.open[name] = call(factory(cfg.log.loggers[name], section), section, run=run)

@@ -69,8 +69,6 @@ def current(config: dict[str, Any]) -> dict[str, Any]:
     for section, keys in ADDED.items():
         if section in renamed:
             renamed[section] = keys | renamed[section]
-    if "tensorboard" in (logged := renamed.get("log", {})):
-        logged["to"] = ["tensorboard"] if logged.pop("tensorboard") else []
     if "train" in renamed:
         lanes = renamed["train"]["n_envs"]
         _count_episodes(renamed.get("algo", {}), lanes)

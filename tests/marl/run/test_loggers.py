@@ -12,10 +12,9 @@ from typing import Any, ClassVar
 import pytest
 
 from marl.core.types import ConfigError
-from marl.run.loggers import CSV, LoggedRun
-from marl.run.renames import current
+from marl.run.loggers import CSV, LoggedRun, chosen
 from tests.marl.run.test_run import at_collection, raise_signal
-from tests.support.helpers import rows, train
+from tests.support.helpers import compose_train, rows, train
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 STEPS = ["env_steps", "episodes", "updates"]
@@ -201,6 +200,15 @@ def test_wandb_keeps_one_record_for_a_run_that_goes_on(tmp_path: Path, monkeypat
     assert calls.count("finished") == 3 and calls[0] == (0, True)
 
 
-def test_runs_of_before_say_their_logger() -> None:
-    assert current({"log": {"every": 5, "tensorboard": False}})["log"] == {"every": 5, "to": []}
-    assert current({"log": {"every": 5, "tensorboard": True}})["log"] == {"every": 5, "to": ["tensorboard"]}
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ([], ["tensorboard"]),
+        (["log.tensorboard=false"], []),
+        (["log.to=[csv,tensorboard]", "log.tensorboard=false"], ["csv"]),
+        (["log.to=[]", "log.tensorboard=true"], ["tensorboard"]),
+        (["log.to=[tensorboard,csv,csv]", "log.tensorboard=true"], ["tensorboard", "csv"]),
+    ],
+)
+def test_the_switch_of_earlier_versions_still_works(tmp_path: Path, options: list[str], names: list[str]) -> None:
+    assert chosen(compose_train(tmp_path, *options)) == names
