@@ -8,8 +8,8 @@ and put back: equal input has equal intervals, whatever was drawn before and whi
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from collections.abc import Callable
+from contextlib import redirect_stderr
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from types import ModuleType
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from marl.core.intervals import limits
+from marl.core.seeding import globals_kept
 from marl.core.types import ConfigError
 from marl.show.gather import Tasks
 from marl.show.plot import quiet
@@ -168,17 +169,6 @@ def improvement(first: np.ndarray, second: np.ndarray) -> float:
     return float((ahead > 0).mean() + 0.5 * (ahead == 0).mean())
 
 
-@contextmanager
-def _global_draws(seed: int) -> Iterator[None]:
-    """Let NumPy's global generator begin at ``seed`` in this context, and go on after it where it was."""
-    before = np.random.get_state()
-    np.random.seed(seed)
-    try:
-        yield
-    finally:
-        np.random.set_state(before)
-
-
 @dataclass(frozen=True)
 class _Estimates:
     """Statistics of scores [seeds, tasks, ...] with the intervals of rliable."""
@@ -216,7 +206,7 @@ class _Estimates:
         together = scores if isinstance(scores, list) else [scores]
         if min(map(len, together)) < 2:
             return [Estimate(value, None, None) for value in function(*together).tolist()]
-        with quiet("absl"), _global_draws(self.seed):
+        with quiet("absl"), globals_kept(self.seed):
             points, ends = self.library.get_interval_estimates({"": scores}, function, reps=self.reps)
         low, high = ends[""].clip(0, 1) if rate else ends[""]
         return [Estimate(*found) for found in zip(points[""].tolist(), low.tolist(), high.tolist(), strict=True)]

@@ -9,16 +9,16 @@ from tests.support.refusals import Ground, faults
 TRAIN = "train env=toy/corridor train.total_steps=50 "
 CASES = {
     # groups: the nearest names, and all
-    "train env=3m": "env=3m does not exist; did you mean skirmish/3m or skirmish/8m? there are foraging, gym",
+    "train env=3m": "env=3m does not exist; did you mean skirmish/3m or skirmish/8m? there are football/5_vs_5",
     "train env=skirmish/3n": "env=skirmish/3n does not exist; did you mean skirmish/3m",
     "train env=SKIRMISH/3M": "env=SKIRMISH/3M does not exist; did you mean skirmish/3m",
     "train env=skirmish": "env=skirmish does not exist; did you mean skirmish/",
     "train env=toy": "env=toy does not exist; did you mean toy/",
-    "train env=": "env= does not exist; there are foraging",
-    "train env=null": "env=null names no option of env; choose one of foraging",
-    "train env=5": "env=5 names no option of env; choose one of foraging",
+    "train env=": "env= does not exist; there are football/5_vs_5",
+    "train env=null": "env=null names no option of env; choose one of football/5_vs_5",
+    "train env=5": "env=5 names no option of env; choose one of football/5_vs_5",
     "train env=[toy/corridor,toy/matrix]": "env=[toy/corridor,toy/matrix] names no option of env",
-    "train env=skirmish/base": "env=skirmish/base is what others are made of; choose one of foraging",
+    "train env=skirmish/base": "env=skirmish/base is what others are made of; choose one of football/5_vs_5",
     "train env=overcooked/base": "env=overcooked/base is what others are made of",
     "train env=football/base": "env=football/base is what others are made of",
     "train env=gym": "env.env",
@@ -57,7 +57,7 @@ CASES = {
     "evaluate +policy={_target_:nosuch.P} env=toy/corridor": "no module of the name 'nosuch' is found",
     TRAIN + "+algo={a:1}": "algo.a is not an option of ValueAlgorithm",
     "evaluate policy=nope env=toy/corridor": "policy=nope does not exist; there are cooks, fighters, idle",
-    "bench env=nope": "env=nope does not exist; there are foraging",
+    "bench env=nope": "env=nope does not exist; there are football/5_vs_5",
     "robustness runs=team suite=papre": "suite=papre does not exist; did you mean paper?",
     "robustness runs=team suite=QUICK": "suite=QUICK does not exist; did you mean quick?",
     "robustness runs=team suite=null": (
@@ -69,9 +69,9 @@ CASES = {
     "crossplay runs=team partners=nope": "partners=nope does not exist; did you mean none?",
     "crossplay runs=team partners=OVERCOOKED": "partners=OVERCOOKED does not exist; did you mean overcooked?",
     "crossplay runs=team env=nope": "env=nope does not exist",
-    "reproduce table=nope": "table=nope does not exist; there are battle_scripts, gradients, ibal_posts",
+    "reproduce table=nope": "table=nope does not exist; there are battle_scripts, football_small, gradients",
     "reproduce table=S2Q_SHIFT": "table=S2Q_SHIFT does not exist; did you mean s2q_shift",
-    "reproduce table=null": "table=null names no option of table; choose one of battle_scripts, gradients, ibal_posts",
+    "reproduce table=null": "table=null names no option of table; choose one of battle_scripts, football_small",
     "reproduce": "table=<OPTION> Available options: battle_scripts",
     # choices of single options
     TRAIN + "resume=sometimes": "resume=sometimes is not known; choose one of auto, never, must",

@@ -64,7 +64,7 @@ CASES = {
     "robustness runs=team episodes=0": "episodes=0 must be at least 1",
     "robustness runs=team n_envs=0": "n_envs=0 must be at least 1",
     "robustness runs=team jobs=0": "jobs=0 must be at least 1",
-    "robustness runs=team jobs=many": "jobs=many ... could not be converted to Integer",
+    "robustness runs=team jobs=many": "jobs=many must be at least 1, or ray",
     "robustness runs=team seed=-1": "seed=-1 must be at least 0",
     "robustness runs=team threads=0": "threads=0 must be at least 1",
     "robustness runs=team threads=100000": "threads=100000 must be within [1, 1024]",
@@ -133,7 +133,7 @@ CASES = {
     "crossplay runs=team +partners.a.policies.x._target_=nosuch.P": "partners.a.policies.x: no module of the name",
     # tables
     "reproduce table=s2q_shift jobs=0": "jobs=0 must be at least 1",
-    "reproduce table=s2q_shift jobs=x": "jobs=x ... could not be converted to Integer",
+    "reproduce table=s2q_shift jobs=x": "jobs=x must be at least 1, or ray",
     "reproduce table=s2q_shift dry_run=maybe": "dry_run=maybe ... is not a valid bool",
     "reproduce table=s2q_shift results=": "results= must name a file or folder",
     "reproduce table=s2q_shift results=file": "results=file cannot be written: file is a file",

@@ -138,7 +138,7 @@ def test_intervals_follow_the_seed_alone(monkeypatch: pytest.MonkeyPatch) -> Non
     assert measured(SPREAD, reps=50, seed=1).as_dict() != measured(SPREAD, reps=50).as_dict()
     alone = {"a": {"x": SPREAD["a"]["x"]}}
     assert measured(alone, reps=50).intervals["x"] == measured(SPREAD, reps=50).intervals["x"]
-    monkeypatch.setattr(statistics, "_global_draws", lambda seed: nullcontext())
+    monkeypatch.setattr(statistics, "globals_kept", lambda seed: nullcontext())
     assert not same_again(), "rliable by itself does not follow a seed"
 
 
