@@ -85,9 +85,10 @@ def draw(units: np.ndarray, world: World, n_agents: int, caption: str, view: Vie
     for index in order:
         number = "" if len(units) > MANY else str(index if index < n_agents else index - n_agents)
         _body(pen, units[index], index < n_agents, number)
-    box = [SCALE * FINE * edge for edge in (view.left, view.top, view.left + view.width, view.top + view.height)]
+    unit = SCALE * FINE
+    box = unit * view.left, unit * view.top, unit * (view.left + view.width), unit * (view.top + view.height)
     size = SIZE * SCALE, round(whole(world).height * SCALE)
-    image = image.resize(size, Image.Resampling.BOX if view == whole(world) else Image.Resampling.LANCZOS, tuple(box))
+    image = image.resize(size, Image.Resampling.BOX if view == whole(world) else Image.Resampling.LANCZOS, box)
     _write(ImageDraw.Draw(image), units, n_agents, caption, image.height)
     return np.asarray(image)
 
