@@ -17,6 +17,7 @@ from marl.run.metrics import read_rows
 from marl.show.gather import LeftOut, Rows, Tasks
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")  # Okabe & Ito
+STYLES = ("-", "--", ":")  # of lines that share a colour
 
 
 def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
@@ -84,7 +85,8 @@ def learning_curves(
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    figure = Figure(figsize=(5.2 * len(wanted), 3.6), layout="constrained")
+    many = len(groups) > 6  # their names stand beside the curves, not over them
+    figure = Figure(figsize=(5.2 * len(wanted) + 3.4 * many, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, key in zip(figure.subplots(1, len(wanted), squeeze=False)[0], wanted, strict=True):
         for i, (label, runs) in enumerate(sorted(groups.items())):
@@ -96,7 +98,8 @@ def learning_curves(
             count = f"{len(values)} seed{'s' * (len(values) > 1)}"
             if short and short.get(label):
                 count += f", {short[label]} unfinished"
-            axis.plot(x, mean, color=colour, label=f"{fill(label, 40)} ({count})")
+            style = STYLES[i // len(COLOURS) % len(STYLES)]
+            axis.plot(x, mean, color=colour, linestyle=style, label=f"{fill(label, 40)} ({count})")
             if len(values) > 1:
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set_xlabel("environment steps")
@@ -106,7 +109,10 @@ def learning_curves(
         if limits(key) == (0, 1):
             axis.set_ylim(-0.02, 1.02)
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
+        if not many:
+            axis.legend(frameon=False, fontsize=8)
+    if many:
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside right upper", frameon=False, fontsize=8)
     return save_pictures(figure, path, formats)[0]
 
 
