@@ -155,7 +155,8 @@ def test_record_films_an_episode(runs: Path, tmp_path: Path) -> None:
             gif.seek(i)
             frames.append(gif.convert("RGB").tobytes())
             durations.append(gif.info["duration"])
-        assert gif.width == 4 * 24 and gif.height == 2 * 24
+        zoom, line = 3, 18 + 4  # 96 pixels are enlarged to at least 240; a line of text below
+        assert gif.width == 360 and gif.height == zoom * 2 * 24 + line
     assert len(frames) > 2 and len(set(frames)) > 1
     assert durations[0] == 100 and durations[-1] >= 1500, "the outcome stays on screen"
 
