@@ -41,9 +41,10 @@ class PrintedSlurm(Launcher):
         from marl.core.checks import require_extra
 
         require_extra("submitit", "cluster", "launch=slurm_dry")
-        options = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in self.options.items()}
-        print(sbatch_script(options, len(job_overrides)))
+        asked = {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in self.options.items()}
+        print(sbatch_script(asked, len(job_overrides)))
         for number, overrides in enumerate(job_overrides, initial_job_idx):
-            words = ["python", "-m", f"scripts.{self.config.hydra.job.name}", *filter_overrides(overrides)]
+            options = [word for word in filter_overrides(overrides) if not word.startswith("launch=")]
+            words = ["python", "-m", f"scripts.{self.config.hydra.job.name}", *options]
             print(f"# task {number}: {shlex.join(words)}")
         return [JobReturn(status=JobStatus.COMPLETED) for _ in job_overrides]

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +15,8 @@ from marl.core.config import pick_device
 from marl.core.validation import validate
 from marl.measure.bench import check_rows, named, rows
 from marl.run.files import write_atomic
+from marl.run.progress import quiet
 from scripts.main import run, writable_file
-
-
-@contextmanager
-def quiet(name: str) -> Iterator[None]:
-    """Let only warnings through from the loggers below ``name``: a table should not be interrupted."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def main(cfg: DictConfig) -> None:

@@ -75,7 +75,7 @@ def at(cell: Any, budget: int) -> Any:
 
 
 def measure(
-    plan: Sequence[dict[str, Any]], found: Sequence[Found], baseline: str, budgets: list[int], processes: int,
+    plan: Sequence[dict[str, Any]], found: Sequence[Found], baseline: str, budgets: list[int], processes: int | str,
     *, more: bool,
 ) -> tuple[dict[int, list[Found]], list[Any], bool]:  # fmt: skip
     """Measure the columns that have a budget at each of ``budgets``, for every entrant (``plan``: its cells by column,

@@ -176,7 +176,7 @@ class Outcome:
 
 
 @globals_kept()
-def measure(cells: Iterable[C], processes: int) -> Outcome:
+def measure(cells: Iterable[C], processes: int | str) -> Outcome:
     """Prepare and measure whatever is not there yet, in ``processes``. A signal stops the pass after the round in hand;
     finished cells stay."""
     pending = missing(cells)
@@ -216,7 +216,7 @@ def _measure_cell(cell: Cell, tell: Tell) -> str | None:
 
 
 @contextmanager
-def _one_pass(total: int, processes: int) -> Iterator[tuple[Outcome, Callable[..., None]]]:
+def _one_pass(total: int, processes: int | str) -> Iterator[tuple[Outcome, Callable[..., None]]]:
     """Give the outcome of a pass over ``total`` jobs, and a function ``do(work, jobs)`` that does some of them. A
     signal leaves the block after the round in hand."""
     outcome = Outcome({}, complete=False)

@@ -63,7 +63,7 @@ def again(cell: Any, replay: int) -> Any:
 
 
 def measure(
-    cells: Sequence[Any], found: Sequence[dict[str, Results | str]], baseline: str, processes: int, *, more: bool
+    cells: Sequence[Any], found: Sequence[dict[str, Results | str]], baseline: str, processes: int | str, *, more: bool
 ) -> tuple[list[list[Results | str]], list[Any], bool]:
     """Replay each entrant's cell of the baseline, ``cells``, once for every other column that was ``found`` possible.
     Return the replays' results, their cells, and whether nothing is left to do. ``more`` false only reads what is kept.
@@ -93,7 +93,7 @@ def _wanted(results: dict[str, Results | str], baseline: str) -> int:
     return len(measured) - 1 if baseline in measured else 0
 
 
-def _pass(rows: list[list[Any]], processes: int, more: bool) -> tuple[list[list[Results | str]], bool]:
+def _pass(rows: list[list[Any]], processes: int | str, more: bool) -> tuple[list[list[Results | str]], bool]:
     cells = [cell for row in rows for cell in row]
     if more and cells:
         outcome = matrix.measure(cells, processes)

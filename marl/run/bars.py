@@ -4,10 +4,10 @@ draws a line per run."""
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import threading
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +19,18 @@ EVERY_S = 0.5  # between the words of a run
 SUFFIX = ".bar"
 
 
+def short_name(run: str) -> str:
+    """Return the parts of a run's path that tell the runs of a sweep apart: environment, algorithm and attack, seed."""
+    return "/".join(Path(run).parts[-3:])
+
+
 class Teller:
-    """Tells how far a run is, in a file of ``folder``, which other processes see."""
+    """Tells how far ``run``, the path of its folder, is, in a file of ``folder`` that other processes see. A run that
+    begins again, because the process that had it is gone, has the same file."""
 
     def __init__(self, folder: Path, run: str) -> None:
-        self.path, self.run, self.told = folder / f"{uuid.uuid4().hex}{SUFFIX}", run, 0.0
+        self.path = folder / f"{hashlib.sha256(run.encode()).hexdigest()[:16]}{SUFFIX}"
+        self.run, self.told = short_name(run), -EVERY_S
         self.last: dict[str, Any] = {}
 
     def tell(self, *, at_once: bool = False, **facts: Any) -> None:

@@ -48,7 +48,7 @@ def read_config(run_dir: Path, key: str = "run") -> DictConfig:
     path = run_dir / "config.json"
     if not path.exists():
         raise ConfigError(f"{key}={run_dir} is not a run folder: it has no config.json")
-    found = OmegaConf.create(current(_read(path)))
+    found = OmegaConf.create(current(_options(path)))
     assert isinstance(found, DictConfig)
     return found
 
@@ -80,7 +80,7 @@ def _working_directories(run_dir: Path, config: DictConfig) -> Iterator[Path]:
     if place.parts[len(place.parts) - len(parts) :] == parts:
         yield Path(*place.parts[: len(place.parts) - len(parts)])
     meta = run_dir / "meta.json"
-    if meta.exists() and isinstance(folder := _read(meta).get("folder"), str):
+    if meta.exists() and isinstance(folder := _options(meta).get("folder"), str):
         yield Path(folder)
 
 
@@ -89,17 +89,22 @@ def read_meta(run_dir: Path) -> dict[str, Any]:
     path = run_dir / "meta.json"
     if not path.exists():
         raise ConfigError(f"{run_dir} does not say where it comes from: it has no meta.json")
-    return _read(path)
+    return _options(path)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Read a file that holds a JSON object. Raise ConfigError naming the file where it does not."""
+def _options(path: Path) -> dict[str, Any]:
+    return read_object(path, str(path), "options")
+
+
+def read_object(path: Path, name: str, kind: str) -> dict[str, Any]:
+    """Read a file that holds a JSON object, a ``kind`` of thing. Raise ConfigError, with the ``name`` of the file,
+    where it does not."""
     try:
         found = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is damaged: {error}") from error
+        raise ConfigError(f"{name} is damaged: {' '.join(str(error).split())}") from error
     if not isinstance(found, dict):
-        raise ConfigError(f"{path} is damaged: it holds no options")
+        raise ConfigError(f"{name} is damaged: it holds no {kind}")
     return found
 
 

@@ -171,6 +171,7 @@ class MLflow:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
+        self.dir = run.dir
         store = f"sqlite:///{Path(run.config['runs_dir']).absolute() / 'mlflow.db'}"
         self.client = MlflowClient(tracking_uri=uri or os.environ.get("MLFLOW_TRACKING_URI") or store)
         kept = run.dir / "mlflow.id"
@@ -204,8 +205,8 @@ class MLflow:
         self.client.log_batch(self.id, metrics=finite)
 
     def close(self) -> None:
-        """Mark the run as ended."""
-        self.client.set_terminated(self.id)
+        """Mark the run as finished, or as killed where it is not at its end."""
+        self.client.set_terminated(self.id, "FINISHED" if (self.dir / "DONE").exists() else "KILLED")
 
 
 def chosen(cfg: DictConfig) -> list[str]:

@@ -40,6 +40,18 @@ class ConsoleHandler(logging.StreamHandler):
         return f"{self.whose}  {text}" if self.whose else text
 
 
+@contextmanager
+def quiet(name: str) -> Iterator[None]:
+    """Let only warnings through from the loggers below ``name`` in this context."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 class Doing:
     """What this process is busy with, whoever shows it."""
 

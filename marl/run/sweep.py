@@ -17,7 +17,7 @@ from typing import Literal
 from rich.console import Console
 
 from marl.core.processes import SAVING_S, follow_parent, ignore_signals, parent_lost
-from marl.run.bars import Bars, Teller
+from marl.run.bars import Bars, Teller, short_name
 from marl.run.progress import ConsoleHandler, Doing
 from marl.run.signals import StopRequest
 
@@ -90,10 +90,10 @@ class Sweep:
 
     def _name_lines(self, run: str) -> None:
         """Let what this process prints say whose it is; where bars are drawn, only warnings are printed."""
-        ConsoleHandler.whose = "/".join(Path(run).parts[-2:])
+        ConsoleHandler.whose = short_name(run)
         Doing.teller = None
         if self.folder is not None and (self.folder / "bars").exists():
-            Doing.teller = Teller(self.folder, ConsoleHandler.whose)
+            Doing.teller = Teller(self.folder, run)
             for handler in logging.getLogger().handlers:
                 if isinstance(handler, ConsoleHandler):
                     handler.setLevel(logging.WARNING)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Any
@@ -14,6 +12,7 @@ import numpy as np
 from marl.core.intervals import bootstrap_bounds, bootstrap_interval, limits
 from marl.run.files import replacing
 from marl.run.metrics import read_rows
+from marl.run.progress import quiet
 from marl.show.gather import LeftOut, Rows, Tasks
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")  # Okabe & Ito
@@ -41,18 +40,6 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return mean and 95% bootstrap interval over axis 0; a single run has no band."""
     mean = values.mean(0)
     return (mean, mean, mean) if len(values) < 2 else (mean, *bootstrap_bounds(values))
-
-
-@contextmanager
-def quiet(library: str) -> Iterator[None]:
-    """Keep what a library logs to warnings in this context."""
-    logger = logging.getLogger(library)
-    before = logger.level
-    logger.setLevel(logging.WARNING)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def save_pictures(figure: Any, path: Path, formats: Sequence[str] = ()) -> list[Path]:

@@ -20,8 +20,8 @@ import numpy as np
 from marl.core.intervals import limits
 from marl.core.seeding import globals_kept
 from marl.core.types import ConfigError
+from marl.run.progress import quiet
 from marl.show.gather import Tasks
-from marl.show.plot import quiet
 from marl.show.scores import Bound, Limits, Scores, scores_of
 
 REPS = 2000  # resamples of an interval

@@ -46,7 +46,7 @@ def test_the_printed_job_has_what_was_asked_for(job: str) -> None:
              "time": "720", "cpus-per-task": "4", "mail-type": "END"}  # fmt: skip
     assert {key: options.get(key) for key in asked} == asked
     assert "module load cuda" in job and "account" not in options, "what is null is left to the cluster"
-    assert job.count("# task ") == 3 and "python -m scripts.train launch=slurm_dry seed=2" in job
+    assert job.count("# task ") == 3 and "# task 2: python -m scripts.train seed=2 env=toy/matrix" in job
 
 
 def test_the_printed_job_uses_options_that_sbatch_has(job: str) -> None:

@@ -3,8 +3,7 @@ become charts, tables and notes."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 from marl.core.intervals import Interval
 from marl.core.types import ConfigError
 from marl.measure.robustness_scores import SHARES
+from marl.run.folders import read_object
 from marl.show.plot import COLOURS
 from marl.show.report.charts import Chart, Grid, Line, budget_curves, heatmap
 from marl.show.tables import interval_lines
@@ -44,34 +44,28 @@ class Matrix:
 def read_robustness(path: Path, key: str = "robustness") -> Matrix:
     """Return the robustness matrix of a file, or of a folder that scripts.robustness left (``matrix.json``). Raise
     ConfigError, naming the option ``key``, where it is none."""
-    file, document = _read(path, "matrix.json", key)
-    try:
-        return _robustness(document, file)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise _refusal(key, path, "robustness", error) from error
+    return _matrix(path, "matrix.json", key, "robustness", _robustness)
 
 
 def read_crossplay(path: Path, key: str = "crossplay") -> Matrix:
     """Return the cross-play matrix of a file, or of a folder that scripts.crossplay left (``crossplay.json``). Raise
     ConfigError, naming the option ``key``, where it is none."""
-    file, document = _read(path, "crossplay.json", key)
+    return _matrix(path, "crossplay.json", key, "crossplay", _crossplay)
+
+
+def _matrix(path: Path, name: str, key: str, kind: str, made: Callable[[Document, Path], Matrix]) -> Matrix:
+    file, document = _read(path, name, key)
     try:
-        return _crossplay(document, file)
+        return made(document, file)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise _refusal(key, path, "crossplay", error) from error
+        raise _refusal(key, path, kind, error) from error
 
 
 def _read(path: Path, name: str, key: str) -> tuple[Path, Document]:
     file = path / name if path.is_dir() else path
     if not file.exists():
         raise ConfigError(f"{key}={path} " + (f"has no {name}" if path.is_dir() else "does not exist"))
-    try:
-        found = json.loads(file.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{key}={path} is damaged: {' '.join(str(error).split())}") from error
-    if not isinstance(found, dict):
-        raise ConfigError(f"{key}={path} is damaged: it holds no matrix")
-    return file, found
+    return file, read_object(file, f"{key}={path}", "matrix")
 
 
 def _refusal(key: str, path: Path, script: str, error: Exception) -> ConfigError:

@@ -162,9 +162,11 @@ def test_mlflow_has_the_rows_of_both_halves_in_one_run(tmp_path: Path, monkeypat
     folder = tmp_path / "run"
     at_collection(monkeypatch, 3, raise_signal(signal.SIGTERM))
     train(folder, "log.to=[mlflow]", "log.every=50")
-    train(folder, "log.to=[mlflow]", "log.every=50")
     client = MlflowClient(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")
-    (found,) = client.search_runs([client.get_experiment_by_name("marl").experiment_id])
+    (where,) = client.search_experiments(filter_string="name = 'marl'")
+    assert client.search_runs([where.experiment_id])[0].info.status == "KILLED"
+    train(folder, "log.to=[mlflow]", "log.every=50")
+    (found,) = client.search_runs([where.experiment_id])
     assert found.info.status == "FINISHED" and found.data.params["algo.batch_size"] == "8"
     for key, name in (("train/return", "metrics"), ("eval/win_rate", "eval")):
         history = {(m.step, m.value) for m in client.get_metric_history(found.info.run_id, key)}

@@ -44,7 +44,7 @@ def test_a_run_beside_others_tells_what_it_does_and_is_drawn_by_name(
 ) -> None:
     now = [100.0]
     monkeypatch.setattr(bars.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(Doing, "teller", Teller(tmp_path, "qmix-none/seed1"))
+    monkeypatch.setattr(Doing, "teller", Teller(tmp_path, "runs/x/game/qmix-none/seed1"))
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
     drawn = Bars(tmp_path, screen)
 
@@ -56,7 +56,7 @@ def test_a_run_beside_others_tells_what_it_does_and_is_drawn_by_name(
         return [" ".join(line.split()[1:]).replace("━", "").replace("╸", "") for line in plain.splitlines()]
 
     line = TrainProgress("auto", total_steps=3000, first_step=0)
-    assert [" ".join(one.split()) for one in lines()] == ["qmix-none/seed1 training"]
+    assert [" ".join(one.split()) for one in lines()] == ["game/qmix-none/seed1 training"]
     with doing("testing"):
         assert "testing" in lines()[0], "at once"
     now[0] += 1
@@ -65,6 +65,11 @@ def test_a_run_beside_others_tells_what_it_does_and_is_drawn_by_name(
     now[0] += 0.1
     line.show(1600, {})
     assert "1,500/3,000" in lines()[0], "not at every collection"
+    Teller(tmp_path, "runs/x/other/qmix-none/seed1").tell(at_once=True, doing="training")
+    assert len(lines()) == 2, "the same algorithm and seed in another game"
+    Teller(tmp_path, "runs/x/game/qmix-none/seed1").tell(at_once=True, doing="training")
+    assert len(lines()) == 2, "a run that begins again takes the place of its own bar"
+    Teller(tmp_path, "runs/x/other/qmix-none/seed1").close()
     (tmp_path / "stop").touch()
     assert "stopping" in lines()[0], "a signal is answered before the run has seen it"
     assert Doing.teller is not None
