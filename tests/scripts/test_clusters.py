@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from omegaconf import OmegaConf
 
-from marl.run.sweep import Entry, overview
-from tests.support.helpers import command
+import scripts.train
+from marl.run.sweep import Entry, Here, overview
+from tests.support.helpers import command, compose_train
 
 # of sbatch's manual page, version 23.11: the long options that take a value
 SBATCH = (
@@ -76,19 +79,36 @@ def test_sbatch_itself_reads_the_printed_job(job: str, tmp_path: Path) -> None:
 
 
 def test_a_search_finds_the_better_learning_rate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The game is one step: whoever learns at all earns 8 or more of it within 1,500 steps."""
+    """With one of the rates nothing is learnt, and the team earns nothing; with the other it earns 1."""
     pytest.importorskip("optuna", reason="pip install -e .[search]")
     command(
-        "train", "-m", "launch=optuna", "env=toy/matrix", "algo=iql", "train.total_steps=1500", "log.to=[]",
-        "log.progress=off", "eval.every=1500", "eval.episodes=8", "eval.final_episodes=8", "checkpoint.every=1500",
-        f"runs_dir={tmp_path}", "name=rates", "hydra.sweeper.n_trials=4", "algo.learner.lr=choice(0.0000001,0.003)",
-        "algo.epsilon.steps=500",
+        "train", "-m", "launch=optuna", "env=toy/kstep", "train.total_steps=3000", "log.to=[]", "log.progress=off",
+        "eval.every=3000", "eval.episodes=8", "eval.final_episodes=8", "checkpoint.every=3000", f"runs_dir={tmp_path}",
+        "name=rates", "hydra.sweeper.n_trials=4", "algo.learner.lr=choice(0.0000001,0.003)", "algo.epsilon.steps=1000",
     )  # fmt: skip
     found = OmegaConf.load(tmp_path / "rates" / "search.yaml")
     said = capsys.readouterr().out
     assert found.best_params["algo.learner.lr"] == 0.003
+    tested = {path.parent.name: json.loads(path.read_text())["final"] for path in (tmp_path / "rates").rglob("DONE")}
+    returns = {name: final["return"]["mean"] for name, final in tested.items()}
+    assert len(returns) == 2 and found.best_value == max(returns.values()) == 1 and min(returns.values()) == 0
     assert "best eval/return" in said and f"kept in {tmp_path}/rates/search.yaml" in said
     assert not (tmp_path / "optimization_results.yaml").exists()
+
+
+@pytest.mark.parametrize(("objective", "score"), [("return", 0.25), ("win_rate", 0.5), ("length", 7.0)])
+def test_training_returns_the_score_that_is_asked_for(
+    objective: str, score: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    final = {"return": {"mean": 0.25}, "win_rate": {"mean": 0.5}, "length": {"mean": 7}}
+    cfg = compose_train(tmp_path, f"objective=eval/{objective}")
+    folder = SimpleNamespace(runtime=SimpleNamespace(output_dir=str(tmp_path)))
+    monkeypatch.setattr(scripts.train.HydraConfig, "get", lambda: folder)
+    monkeypatch.setattr(scripts.train, "fit", lambda *_: final)
+    assert scripts.train.train(cfg) == score
+    monkeypatch.setattr(scripts.train, "fit", lambda *_: {})  # a signal stopped it
+    monkeypatch.setattr(Here, "stopped", False)
+    assert scripts.train.train(cfg) is None and Here.stopped
 
 
 def test_an_overview_says_what_became_of_each_run() -> None:

@@ -10,12 +10,16 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from hydra_plugins import marl_ray
 from marl.core.types import ConfigError
 from marl.run.jobs import require_jobs, run_jobs
+from marl.run.lock import LOCK, held
 from marl.run.progress import JobProgress
 from marl.run.signals import StopRequest
 from tests.support.helpers import rows
@@ -86,6 +90,32 @@ def test_jobs_run_on_the_nodes(cluster: Any) -> None:
         found = {job.n: result for job, result in run_jobs(add_up, jobs, "ray", stop, progress)}
     assert {n: total for n, (total, _) in found.items()} == {1: 0, 2: 1, 3: 3, 4: 6}
     assert os.getpid() not in {process for _, process in found.values()}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_only_a_run_that_begins_again_takes_the_lock_of_another_machine(
+    again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine that had the run is gone, which nobody but the cluster can know."""
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / LOCK).write_text(json.dumps({"host": "gone", "pid": 1, "started": "1"}))
+    cfg = OmegaConf.create({"hydra": {"job": {"name": "train"}, "sweep": {"dir": str(tmp_path), "subdir": "run"}}})
+    loader = SimpleNamespace(load_sweep_config=lambda config, overrides: cfg)
+    monkeypatch.setattr(ray, "get", lambda state: ({}, SimpleNamespace(config_loader=loader), cfg, None))
+    monkeypatch.setattr(marl_ray, "setup_globals", lambda: None)
+    monkeypatch.setattr(marl_ray.Singleton, "set_state", lambda state: None)
+    monkeypatch.setattr(marl_ray.HydraConfig, "instance", lambda: SimpleNamespace(set_config=lambda config: None))
+
+    def work(**_: Any) -> str:
+        with held(tmp_path / "run"):
+            return "trained"
+
+    monkeypatch.setattr(marl_ray, "run_job", work)
+    if again:
+        assert marl_ray._run((0, [], None), again) == "trained"
+    else:
+        with pytest.raises(ConfigError, match="in use by process 1 on gone"):
+            marl_ray._run((0, [], None), again)
 
 
 @pytest.mark.parametrize("jobs", [0, -1, 1.5, True, "dask"])

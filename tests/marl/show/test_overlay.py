@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from attacks.random import RandomActions
 from envs.toys.games import MatrixGame
 from marl.core.types import core_fields
 from marl.run.collect import Moment, collect
+from marl.run.compose import compose
+from marl.run.teams import open_team
+from marl.show import record
 from marl.show.overlay import ALARM, LEAST_PICTURE, LEAST_WIDTH, LINE_HEIGHT, LINES, describe, mark, status
 from tests.support.attack_parts import AGENTS, LANES, corridor, corridor_victim
 
@@ -99,3 +103,21 @@ def test_watchers_are_told_what_was_wanted_done_and_hit() -> None:
     for name, field in (("intended", "intended"), ("executed", "actions"), ("hit", "hit"), ("running", "filled")):
         stored = torch.stack([getattr(m, name) for m in seen], 1)
         assert torch.equal(stored.long(), batch[field][:, :-1].long()), name
+
+
+def test_a_film_writes_what_was_earned_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Games of one step: the first frame has no return yet, the last one that of the step."""
+    told: list[str] = []
+
+    def keep(frame: np.ndarray, env: Any, at: Moment | None, text: str, *, attacked: bool) -> np.ndarray:
+        told.append(text)
+        return frame
+
+    monkeypatch.setattr(record, "mark", keep)
+    cfg = compose("policy=random", "env=toy/matrix", "seed=3", config="record")
+    team = open_team(cfg, 1)
+    with closing(team.env):
+        _, results = record.film(team, 6)
+    final = [status(1, 1, result["return"]) for result in results]
+    assert told[1::2] == final and set(told[::2]) == {status(0, 1, 0.0)}
+    assert len(set(final)) > 1, "some of the payoffs are not 0"
