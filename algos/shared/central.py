@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from marl.core.checks import require_at_least, require_choice
 from marl.core.distributed import global_count
+from marl.core.networks import rectified
 from marl.core.protocols import LearnerHook
 from marl.core.rows import Rows
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward
@@ -45,7 +46,18 @@ class CentralValue(nn.Module):
 
     def forward(self, u: Tensor, state: Tensor) -> Tensor:
         """Map chosen utilities u [*, n] and states [*, S] to Q* [*, 1]; a state axis may be 1 to share a state."""
-        return self.mix(torch.cat([state.expand(*u.shape[:-1], -1), u], -1)) + self.value(state)
+        x = torch.cat([state.expand(*u.shape[:-1], -1), u], -1)
+        return _through(self.mix, x) + _through(self.value, state)
+
+
+def _through(net: nn.Sequential, x: Tensor) -> Tensor:
+    """Apply linear layers with ReLU between them to x [*, a] -> [*, b], and copy nothing on the way: as one matrix, in
+    place."""
+    *hidden, last = (layer for layer in net if isinstance(layer, nn.Linear))
+    rows = x.reshape(-1, x.shape[-1])
+    for layer in hidden:
+        rows = rectified(layer, rows)
+    return last(rows).view(*x.shape[:-1], -1)
 
 
 @dataclass

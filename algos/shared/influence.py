@@ -112,7 +112,7 @@ class Dynamics:
                     nn.init.xavier_uniform_(p)
         self.slow.load_state_dict(self.model.state_dict())
         self.gen = Generator().manual_seed(seed)
-        self.optimizer = Adam(self.model.parameters(), lr=lr)
+        self.optimizer = Adam(self.model.parameters(), lr=lr, fused=True)
         self.updates = 0
 
     def to(self, device: torch.device) -> None:
