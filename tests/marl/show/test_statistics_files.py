@@ -115,6 +115,20 @@ def test_a_latex_table_by_hand() -> None:
     assert "IQM" not in latex.table(DOCUMENT, WON, None, "")
 
 
+@pytest.mark.parametrize(
+    ("names", "rows", "study"),
+    [
+        (["a_b qmix", "a_b vdn lr=1"], ["qmix", "vdn lr=1"], ["% study: a_b"]),
+        (["a_b qmix", "a_bc vdn"], [r"a\_b qmix", r"a\_bc vdn"], []),  # two studies, one of which begins like the other
+        (["a_b", "a_b vdn"], [r"a\_b", r"a\_b vdn"], []),  # a row would have no name
+    ],
+)
+def test_a_study_that_all_groups_share_is_named_once(names: list[str], rows: list[str], study: list[str]) -> None:
+    made = latex.table([group(name, "toy", 0.5, (0.0, 1.0)) for name in names], WON, None, "").splitlines()
+    assert [line.split(" & ")[0] for line in made if "0.50" in line] == rows
+    assert [line for line in made if line.startswith("% study")] == study
+
+
 def faulty(table: str) -> list[str]:
     """Return rows with another number of cells than the table has columns, or with letters that LaTeX does not set."""
     columns = len(re.findall(r"\\begin\{tabular\}\{(\w+)\}", table)[0])
@@ -216,7 +230,7 @@ def test_the_script_writes_what_is_asked_for(
     assert found["intervals"]["study qmix"]["iqm"]["value"] == 0.875 and found["notes"] == []
     assert [(one["first"], one["probability"]["value"]) for one in found["pairs"]] == [("study qmix", 1.0)]
     table = (out / "table_win_rate.tex").read_text()
-    assert faulty(table) == [] and "study qmix & 0.88 [0.75, 1.00] & 0.88 [0.75, 1.00] & 0.88 [" in table
+    assert faulty(table) == [] and "\nqmix & 0.88 [0.75, 1.00] & 0.88 [0.75, 1.00] & 0.88 [" in table
     exported = json.loads((out / "marl_eval.json").read_text())
     assert exported["toy"]["shift"]["study vdn"]["seed_2"]["absolute_metrics"]["win_rate"] == [0.5]
     published = json.loads((tmp_path / "published" / "table.json").read_text())
