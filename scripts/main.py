@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -224,7 +224,10 @@ def run(task: Task, config_name: str) -> None:
         register_configs()
         words = check_words(sys.argv[1:])
     if words.help:
-        print(help_text(config_name, task.__globals__["__doc__"], words.overrides))
+        with suppress(BrokenPipeError):  # whoever reads it, such as `head`, has seen enough
+            print(help_text(config_name, task.__globals__["__doc__"], words.overrides), flush=True)
+            return
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         return
     follow_starter()
     sweep, Sweeps.written = Sweep(), None

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import re
+import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from scripts.options import composed, listed, source
 
 NO_CHOICE = re.compile(r"null|~|-?[\d.]+|true|false|\[.*|\{.*", re.IGNORECASE)  # no name of an option of a group
 
+PLUMBING = re.compile(r" *- (\w+_schema|_self_|override hydra/.*|logger@.*)")  # defaults that nobody chooses
 WHOLE = ("experiment", "launch", "study", "suite", "table")  # groups of what is best read as a file
 LAUNCHERS = {  # option of launch -> the package that it needs, and the extra that brings it
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "cluster"),
@@ -90,7 +92,8 @@ def help_text(script: str, about: str, overrides: Sequence[str]) -> str:
     """Return what ``--help`` prints: ``about``, the options of the script with their comments, the choices of every
     group, and the options of what is chosen, by the script itself or by a ``group=name`` of ``overrides``."""
     raw = (tree_folder() / f"{script}.yaml").read_text(encoding="utf8")
-    shown = raw.partition("\nhydra:")[0].rstrip()
+    lines = raw.partition("\nhydra:")[0].rstrip().splitlines()
+    shown = "\n".join(line for line in lines if not PLUMBING.fullmatch(line)).replace("\ndefaults:\n\n", "\n\n")
     chosen = defaults_of(raw)
     parts = [about.strip(), shown, *(["Choices, as GROUP=NAME:"] if chosen else [])]
     parts += [_listed(group, choices(group)) for group in dict.fromkeys(map(_group, chosen))]
@@ -132,5 +135,6 @@ def _choice_text(group: str, name: object) -> str:
 
 
 def _listed(group: str, names: list[str]) -> str:
-    return textwrap.fill(f"{group}: {', '.join(names)}", 110, initial_indent="  ", subsequent_indent="    ",
+    width = min(shutil.get_terminal_size().columns, 110)
+    return textwrap.fill(f"{group}: {', '.join(names)}", width, initial_indent="  ", subsequent_indent="    ",
                          break_on_hyphens=False)  # fmt: skip

@@ -2,7 +2,7 @@
 
 The notation is that of the ``overcooked-ai`` package: one character per tile, rows from top to bottom; ``X`` counter,
 ``P`` pot, ``O`` onions, ``T`` tomatoes, ``D`` dishes, ``S`` serving window, space floor, ``1`` and ``2`` where the
-players start. A tile's number is y * width + x, y pointing down.
+cooks 0 and 1 start. A tile's number is y * width + x, y pointing down.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def parse(grid: str) -> Layout:
     edge = rows[0] + rows[-1] + "".join(row[0] + row[-1] for row in rows)
     if open_ := set(edge) & set(" 12"):
         raise ConfigError(f"grid {shown}: its border must be closed, but has {min(open_)!r}")
-    for what, tiles in (("player 1", "1"), ("player 2", "2")):
+    for what, tiles in (("1, where cook 0 starts,", "1"), ("2, where cook 1 starts,", "2")):
         if text.count(tiles) != 1:
             raise ConfigError(f"grid {shown}: {what} must be there once, but is there {text.count(tiles)} times")
     for what, tiles in (("P", "P"), ("D", "D"), ("S", "S"), ("O or T", "OT")):

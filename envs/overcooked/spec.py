@@ -84,8 +84,8 @@ def name_state(layout: Layout) -> list[str]:
 
     names = []
     for i in range(PLAYERS):
-        names += [f"player {i} {what}" for what in ("x", "y", *(f"faces {way}" for way in "NSEW"))]
-        names += item(f"player {i} holds")
+        names += [f"cook {i} {what}" for what in ("x", "y", *(f"faces {way}" for way in "NSEW"))]
+        names += item(f"cook {i} holds")
     for pot in layout.tiles(POT):
         names += [f"pot {at(pot)} {what}" for what in ("onions", "tomatoes", "cooks", "cooked share")]
     for shelf in layout.shelves():

@@ -7,6 +7,7 @@ line here.
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 TARGETS = {  # module of a ``_target_`` then -> now; the class keeps its name
@@ -61,6 +62,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # that a class has got since, with the v
     "attacks.ega.EGA": {"after_freeze": "every_turn"},
     **{f"envs.adapters.{path}": {"timeout": 300} for path in ("gym.Gym", "pettingzoo.PettingZoo", "smacv2.SMACv2")},
 }
+KITCHEN = "envs.overcooked.Overcooked"  # its state features of a cook were called "player 0 x" and so on
 
 
 def current(config: dict[str, Any]) -> dict[str, Any]:
@@ -69,6 +71,8 @@ def current(config: dict[str, Any]) -> dict[str, Any]:
     for section, keys in ADDED.items():
         if section in renamed:
             renamed[section] = keys | renamed[section]
+    if _makes(renamed.get("env"), KITCHEN):
+        _name_cooks(renamed.get("algo", {}).get("hooks") or {})
     if "train" in renamed:
         lanes = renamed["train"]["n_envs"]
         _count_episodes(renamed.get("algo", {}), lanes)
@@ -77,6 +81,19 @@ def current(config: dict[str, Any]) -> dict[str, Any]:
             _count_episodes(one.get("foresight", {}), lanes)
             _turns_in_episodes(one, lanes)
     return renamed
+
+
+def _makes(tree: Any, target: str) -> bool:
+    """Return whether a configuration makes an object of a class, at any depth."""
+    return isinstance(tree, dict) and (tree.get("_target_") == target or any(_makes(b, target) for b in tree.values()))
+
+
+def _name_cooks(hooks: dict[str, Any]) -> None:
+    """Let patterns of state names, FIM's and LAIES', call cooks what a kitchen calls them now."""
+    laies, cog = hooks.get("laies") or {}, (hooks.get("fim") or {}).get("cog") or {}
+    for section, key in ((laies, "external"), (cog, "candidates"), (cog, "exclude")):
+        if key in section:
+            section[key] = [re.sub(r"\bplayer\b", "cook", str(pattern)) for pattern in section[key]]
 
 
 def _count_episodes(section: dict[str, Any], lanes: int) -> None:

@@ -21,14 +21,17 @@ def escaped(text: str) -> str:
 
 def table(document: list[dict[str, Any]], key: str, aggregate: Aggregate | None, made_by: str) -> str:
     """Return a table of the scalar ``key``: "mean [low, high]" of each group (``marl.show.plot.summary``) on each task,
-    and, where there is an ``aggregate``, the IQM over its tasks. ``made_by`` is the command, as a comment."""
+    and, where there is an ``aggregate``, the IQM over its tasks. ``made_by`` is the command, as a comment. A study that
+    all groups belong to is named in a comment too, not in every row, which would seldom fit a page."""
     found = {(one["group"], one["task"]): one["metrics"].get(key) for one in document}
     groups, tasks = (sorted({pair[i] for pair in found}) for i in (0, 1))
+    study = _shared(groups)
     heads = [*map(escaped, tasks), *(["IQM"] if aggregate else [])]
     lines = [
         rf"% {' '.join(made_by.split())}",
         rf"% {key}: mean over seeds with its 95% bootstrap interval; needs \usepackage{{booktabs}}",
         *([f"% IQM: over {', '.join(aggregate.tasks) or 'no task'}; {aggregate.scale}"] if aggregate else []),
+        *([f"% study: {study.strip()}"] if study else []),
         rf"\begin{{tabular}}{{l{'c' * len(heads)}}}",
         r"\toprule",
         f"{''.join(f' & {head}' for head in heads)} \\\\",
@@ -38,8 +41,14 @@ def table(document: list[dict[str, Any]], key: str, aggregate: Aggregate | None,
         cells = [_mean(found.get((group, task))) for task in tasks]
         if aggregate:
             cells.append(_estimate(aggregate.intervals.get(group, {}).get("iqm")))
-        lines.append(f"{escaped(group)}{''.join(f' & {cell}' for cell in cells)} \\\\")
+        lines.append(f"{escaped(group.removeprefix(study))}{''.join(f' & {cell}' for cell in cells)} \\\\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def _shared(groups: list[str]) -> str:
+    """Return the first word of all groups, with its space, or nothing where they differ or one has no other word."""
+    first = {group.partition(" ")[0] + " " for group in groups}
+    return first.pop() if len(first) == 1 and all(" " in group for group in groups) else ""
 
 
 def _mean(found: Mapping[str, Any] | None) -> str:

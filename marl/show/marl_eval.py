@@ -15,14 +15,37 @@ def document(tasks: Tasks) -> dict[str, Any]:
     A metric is a mean over the episodes of a test, of which run folders keep no more, in a list of one.
     ``absolute_metrics`` is a run's final test, which has more episodes; it tests the team at the end of training, where
     the paper tests the best one of the training.
+
+    Within an environment marl-eval looks up the runs, tests and metrics of its first algorithm on its first task in all
+    others. So metrics are those that every test has, and where algorithms differ in their seeds runs are called
+    ``run_K``, in the order of seeds. It refuses commas in names of algorithms: they become semicolons.
     """
     found: dict[str, Any] = {}
     for task, groups in tasks.items():
         environment, _, name = task.partition("-")
         held = found.setdefault(environment, {}).setdefault(name or environment, {})
         for label, runs in groups.items():
-            held[label] = {f"seed_{run.seed}": _run(run) for run in runs}
-    return found
+            held[label.replace(",", ";")] = {f"seed_{run.seed}": _run(run) for run in runs}
+    return {environment: _aligned(held) for environment, held in found.items()}
+
+
+def _aligned(held: dict[str, Any]) -> dict[str, Any]:
+    """Return the tasks of an environment with the same metrics in all tests, and the same names of runs."""
+    groups = [runs for algorithms in held.values() for runs in algorithms.values()]
+    tests = [test for runs in groups for run in runs.values() for test in run.values()]
+    common = {"step_count"}.union(set.intersection(*(set(test) for test in tests)))
+    same = len({frozenset(runs) for runs in groups}) == 1
+
+    def cut(run: dict[str, Any]) -> dict[str, Any]:
+        return {step: {key: test[key] for key in test if key in common} for step, test in run.items()}
+
+    return {
+        task: {
+            label: {name if same else f"run_{i}": cut(run) for i, (name, run) in enumerate(runs.items())}
+            for label, runs in algorithms.items()
+        }
+        for task, algorithms in held.items()
+    }
 
 
 def _run(run: Run) -> dict[str, Any]:
@@ -45,10 +68,13 @@ def _metrics(row: dict[str, Any]) -> dict[str, list[float]]:
 
 def uneven(tasks: Tasks) -> str:
     """Return what marl-eval would refuse, in one line, or nothing: within an environment it wants all algorithms on all
-    tasks, with equally many runs and equally many tests each."""
+    tasks, with equally many runs and equally many tests each. It reads all names in lower case."""
     for environment, held in document(tasks).items():
         if len({frozenset(algorithms) for algorithms in held.values()}) > 1:
             return f"tasks of {environment} have runs of different algorithms"
+        for names in (held, *held.values()):
+            if len({name.lower() for name in names}) < len(names):
+                return f"{environment} has names that differ in case alone: {', '.join(sorted(names))}"
         runs = [seeds for algorithms in held.values() for seeds in algorithms.values()]
         for what, counts in {
             "runs": {len(seeds) for seeds in runs},

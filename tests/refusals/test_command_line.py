@@ -112,3 +112,12 @@ def test_help_of_a_choice_has_the_options_that_it_is_made_of() -> None:
     assert "attack=random, attacks.random.RandomActions:\n" in shown and "env=nope: there is no such choice" in shown
     assert "algo=qmix" not in shown and "env=skirmish/3m" not in shown, "others stand in their place"
     assert help_text("zoo", "", []).endswith("METHOD-GAME-SEED"), "a script without choices offers none"
+
+
+def test_help_fits_the_terminal_and_leaves_out_what_nobody_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = help_text("train", "", [])
+    listed = shown.partition("Choices, as GROUP=NAME:")[2].partition("\n\nalgo=qmix")[0].splitlines()
+    assert 70 < max(map(len, listed)) <= 80 and "  - env: skirmish/3m\n" in shown
+    assert not any(word in shown for word in ("train_schema", "_self_", "override hydra", "- logger@log"))
+    assert "defaults" not in help_text("plot", "", []), "nothing is chosen there"

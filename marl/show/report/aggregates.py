@@ -34,11 +34,12 @@ def aggregates(tasks: Tasks, groups: Sequence[Group], key: str, last: int) -> tu
         return None, [f"Aggregates: {error}."]
     if not found.methods:
         return None, [f"Aggregates: {note}." for note in found.notes]
-    return section(found, {group.label: group.colour for group in groups}), []
+    return section(found, {group.label: (group.colour, group.dash) for group in groups}), []
 
 
-def section(found: Aggregate, colours: Mapping[str, str]) -> Aggregates:
-    """Return the table and the charts of an aggregate that has methods; ``colours`` are those of their names."""
+def section(found: Aggregate, strokes: Mapping[str, tuple[str, str]]) -> Aggregates:
+    """Return the table and the charts of an aggregate that has methods; ``strokes`` are the colours and
+    dashes of their lines."""
     heads = ["group", "scores", *(HEADS[name] for name in STATISTICS)]
     counts = {method: sum(map(len, scores)) for method, scores in found.scores.items()}
     table = Table(heads, [
@@ -50,11 +51,11 @@ def section(found: Aggregate, colours: Mapping[str, str]) -> Aggregates:
         grid = _improvement(found)
         charts.append(("Probability of improvement: that a run of the row scores higher than one of the column",
                        heatmap(grid, "win_rate", "probability of improvement", "probability")))  # fmt: skip
-    above = [_line(method, band, colours[method]) for method, band in found.profiles.items()]
+    above = [_line(method, band, *strokes[method]) for method, band in found.profiles.items()]
     charts.append(("Performance profiles: the share of runs above a score",
                    bands(above, "normalised score", "share of runs", "performance profiles", rate=True)))  # fmt: skip
     if found.curves:
-        along = [_line(method, band, colours[method]) for method, band in found.curves.items()]
+        along = [_line(method, band, *strokes[method]) for method, band in found.curves.items()]
         charts.append(("Interquartile mean over environment steps",
                        bands(along, "environment steps", "interquartile mean", "sample efficiency")))  # fmt: skip
     scale = ", ".join(f"{task} {low:.4g} to {high:.4g}" for task, (low, high) in found.limits.items())
@@ -70,10 +71,10 @@ def _ends(one: Estimate | None) -> str:
     return "" if one is None or one.low is None else f"[{one.low:.2f}, {one.high:.2f}]"
 
 
-def _line(method: str, band: Band, colour: str) -> Line:
+def _line(method: str, band: Band, colour: str, dash: str) -> Line:
     none: list[float | None] = [None] * len(band.x)
     return Line(method, colour, band.x, band.value, [*band.low] if band.low else none,
-                [*band.high] if band.high else none)  # fmt: skip
+                [*band.high] if band.high else none, dash)  # fmt: skip
 
 
 def _improvement(found: Aggregate) -> Grid:

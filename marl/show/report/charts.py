@@ -125,7 +125,7 @@ def _lines(group: Group, x: np.ndarray, values: np.ndarray) -> Iterator[Any]:
     count = f"{len(values)} seed{'s' * several}" + (f", {short} unfinished" if short else "")
     yield go.Scatter(
         x=at, y=mean, mode="lines", name=plain(f"{group.label} ({count})"), legendgroup=group.label,
-        line={"color": group.colour, "width": 2.2}, customdata=[*zip(low, high, strict=True)],
+        line={"color": group.colour, "width": 2.2, "dash": group.dash}, customdata=[*zip(low, high, strict=True)],
         hovertemplate="%{y:.3f}" + ends,
     )  # fmt: skip
 
@@ -254,6 +254,7 @@ class Line:
     means: list[float]
     lows: list[float | None]
     highs: list[float | None]
+    dash: str = "solid"
 
 
 def _banded(line: Line, mode: str, named: bool = True) -> Iterator[Any]:
@@ -267,7 +268,7 @@ def _banded(line: Line, mode: str, named: bool = True) -> Iterator[Any]:
                          legendgroup=line.label, showlegend=False)  # fmt: skip
     ends = " [%{customdata[0]:.3f}, %{customdata[1]:.3f}]" if whole else ""
     yield go.Scatter(x=line.x, y=line.means, mode=mode, name=plain(line.label), legendgroup=line.label,
-                     line={"color": line.colour, "width": 2}, marker={"size": 5}, showlegend=named,
+                     line={"color": line.colour, "width": 2, "dash": line.dash}, marker={"size": 5}, showlegend=named,
                      customdata=[*zip(line.lows, line.highs, strict=True)],
                      hovertemplate="%{y:.3f}" + ends)  # fmt: skip
 

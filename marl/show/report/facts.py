@@ -22,19 +22,21 @@ from marl.show.plot import COLOURS, curve, final_values, summary
 USUAL = ("eval/win_rate", "eval/return")  # scalars that are charted where nothing else is asked for
 TITLES = {"eval/win_rate": "test win rate", "eval/return": "test return", "eval/length": "test episode length"}
 OWN = ("seed", "run_path")  # options in which the runs of a group differ by definition
+DASHES = ("solid", "dash", "dashdot")  # of lines that share a colour; the dotted ones are single seeds
 UNKNOWN = "not recorded"
 
 
 @dataclass(frozen=True)
 class Group:
     """Runs that differ in the seed alone, in one environment. ``metas`` are what they say of where they come from;
-    ``colour`` is the group's in all charts, the same in every environment."""
+    ``colour`` and ``dash`` are the group's in all charts, the same in every environment."""
 
     task: str
     label: str
     runs: tuple[Run, ...]
     metas: tuple[dict[str, Any], ...]
     colour: str
+    dash: str = "solid"
 
     @property
     def rows(self) -> list[Rows]:
@@ -42,14 +44,20 @@ class Group:
 
 
 def groups_of(tasks: Tasks) -> list[Group]:
-    """Return the groups of all environments, environment by environment, each with its colour."""
+    """Return the groups of all environments, environment by environment, each with its colour and, beyond the
+    eighth, its dashes."""
     labels = sorted({label for groups in tasks.values() for label in groups})
-    colours = {label: COLOURS[k % len(COLOURS)] for k, label in enumerate(labels)}
+    strokes = {label: stroke(k) for k, label in enumerate(labels)}
     return [
-        Group(task, label, tuple(runs), tuple(read_meta(run.folder) for run in runs), colours[label])
+        Group(task, label, tuple(runs), tuple(read_meta(run.folder) for run in runs), *strokes[label])
         for task, groups in sorted(tasks.items())
         for label, runs in sorted(groups.items())
     ]
+
+
+def stroke(k: int) -> tuple[str, str]:
+    """Return the colour and the dashes of the line of group ``k``."""
+    return COLOURS[k % len(COLOURS)], DASHES[k // len(COLOURS) % len(DASHES)]
 
 
 def title_of(key: str) -> str:

@@ -12,8 +12,8 @@ from marl.core.intervals import Interval
 from marl.core.types import ConfigError
 from marl.measure.robustness_scores import SHARES
 from marl.run.folders import read_object
-from marl.show.plot import COLOURS
 from marl.show.report.charts import Chart, Grid, Line, budget_curves, heatmap
+from marl.show.report.facts import stroke
 from marl.show.tables import interval_lines
 
 EVERY, BY_LUCK = SHARES
@@ -214,10 +214,11 @@ def _curves(curves: Document) -> list[tuple[str, Chart]]:
             for row in (row for row in methods if row["task"] == task and row["curves"][name]["points"]):
                 points = row["curves"][name]["points"]
                 values = [point[metric] for point in points]
+                colour, dash = stroke(labels.index(row["agent"]))
                 panels.setdefault(name, []).append(
-                    Line(row["agent"], COLOURS[labels.index(row["agent"]) % len(COLOURS)],
+                    Line(row["agent"], colour,
                          [point["budget"] for point in points], [value["mean"] for value in values],
-                         [value["low"] for value in values], [value["high"] for value in values])
+                         [value["low"] for value in values], [value["high"] for value in values], dash)
                 )  # fmt: skip
         if panels:
             charts.append((f"Over the attack's budget, {task}", budget_curves(panels, metric, task)))

@@ -22,7 +22,9 @@ function coloured(figure) {
 
 let printing = false;
 
+// only what is near the window is drawn, for each chart takes a moment and a page may have many
 function draw(chart) {
+  chart.drawn = true;
   const made = coloured(chart.figure);
   return Plotly.react(chart.place, made.data, made.layout, { responsive: true, displaylogo: false });
 }
@@ -32,11 +34,10 @@ for (const place of document.querySelectorAll(".chart")) {
   const chart = { place, figure: JSON.parse(held.textContent) };
   held.remove();
   charts.push(chart);
-  draw(chart);
 }
 
 function redraw() {
-  charts.forEach(draw);
+  charts.filter((chart) => chart.drawn || printing).forEach(draw);
   showSeeds();
 }
 
@@ -48,13 +49,23 @@ const box = document.getElementById("seeds");
 
 function showSeeds() {
   if (!box) return;
-  for (const { place } of charts) {
+  for (const { place } of charts.filter((chart) => chart.drawn)) {
     const which = place.data.flatMap((trace, k) => (trace.meta === "seed" ? [k] : []));
     if (which.length) Plotly.restyle(place, { opacity: box.checked ? 0.8 : 0 }, which);
   }
 }
 
 if (box) box.addEventListener("change", showSeeds);
+
+const near = new IntersectionObserver((seen) => {
+  for (const { target } of seen.filter((one) => one.isIntersecting)) {
+    near.unobserve(target);
+    const chart = charts.find((one) => one.place === target);
+    if (!chart.drawn) draw(chart);
+  }
+  if (box && box.checked) showSeeds();
+}, { rootMargin: "50%" });
+for (const { place } of charts) near.observe(place);
 
 // films: one picture is shown at a time
 for (const player of document.querySelectorAll(".player")) {

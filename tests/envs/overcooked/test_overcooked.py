@@ -253,8 +253,14 @@ def test_any_kitchen_as_text() -> None:
         (lambda: kitchen(grid="XXPXX/O  2O/X1 X/XDXSX"), r"rows must be equally long, they have \[5, 5, 4, 5\]"),
         (lambda: kitchen(grid="XXPXX/O  2O/X1 aX/XDXSX"), "unknown tile 'a'; allowed are ' XPOTDS12'"),
         (lambda: kitchen(grid="XX XX/O  2O/X1  X/XDPSX"), "its border must be closed, but has ' '"),
-        (lambda: kitchen(grid="XXPXX/O   O/X1  X/XDXSX"), "player 2 must be there once, but is there 0 times"),
-        (lambda: kitchen(grid="XXPXX/O 12O/X1  X/XDXSX"), "player 1 must be there once, but is there 2 times"),
+        (
+            lambda: kitchen(grid="XXPXX/O   O/X1  X/XDXSX"),
+            "2, where cook 1 starts, must be there once, but is there 0 times",
+        ),
+        (
+            lambda: kitchen(grid="XXPXX/O 12O/X1  X/XDXSX"),
+            "1, where cook 0 starts, must be there once, but is there 2 times",
+        ),
         (lambda: kitchen(grid="XXXXX/O  2O/X1  X/XDXSX"), "there must be a tile P"),
         (lambda: kitchen(grid="XXPXX/X  2X/X1  X/XDXSX"), "there must be a tile O or T"),
         (

@@ -88,7 +88,7 @@ def test_features_cover_counters_on_demand() -> None:
 
 
 def test_the_state_stands_beside_the_features_on_demand() -> None:
-    """All but the time, which people cannot see either; player 1's entries are about player 1 for both."""
+    """All but the time, which people cannot see either; cook 1's entries are about cook 1 for both."""
     cooks, things = (Cook(1, 2, "S"), Cook(3, 1, "N", SOUP)), {(3, 0): SOUP, (0, 2): ONION}
     plain = set_up(*cooks, things, obs="features", counter_features=True)
     env = set_up(*cooks, things, obs="features_and_state", counter_features=True)
@@ -101,7 +101,7 @@ def test_the_state_stands_beside_the_features_on_demand() -> None:
     assert about is not None and torch.equal(about[..., :96], plain.spec.about)
     for j in (0, 1):
         told = [name for name, flag in zip(names, about[0, j] & about[1, j], strict=True) if flag]
-        assert [name for name in told if not name.startswith(f"player {j}")] == [] and len(told) == 12
+        assert [name for name in told if not name.startswith(f"cook {j}")] == [] and len(told) == 12
 
 
 @pytest.mark.parametrize(("first", "way"), [(0, [-1, -2]), (1, [1, -2])])
@@ -119,9 +119,9 @@ def test_the_state_has_names() -> None:
     env = set_up(Cook(1, 1, "E", ONION), Cook(3, 2, "S", SOUP), {POT: Item("soup", 3, 0, 5), (0, 2): DISH})
     state = dict(zip(env.spec.state_names, env._obs.state[0].tolist(), strict=True))
     assert {name: round(value, 4) for name, value in state.items() if value} == {
-        "player 0 x": 0.25, "player 0 y": 0.3333, "player 0 faces E": 1, "player 0 holds onion": 1,
-        "player 1 x": 0.75, "player 1 y": 0.6667, "player 1 faces S": 1, "player 1 holds soup": 1,
-        "player 1 holds soup's onions": 1, "pot 2,0 onions": 1, "pot 2,0 cooks": 1, "pot 2,0 cooked share": 0.25,
+        "cook 0 x": 0.25, "cook 0 y": 0.3333, "cook 0 faces E": 1, "cook 0 holds onion": 1,
+        "cook 1 x": 0.75, "cook 1 y": 0.6667, "cook 1 faces S": 1, "cook 1 holds soup": 1,
+        "cook 1 holds soup's onions": 1, "pot 2,0 onions": 1, "pot 2,0 cooks": 1, "pot 2,0 cooked share": 0.25,
         "counter 0,2 dish": 1,
     }  # fmt: skip
     assert play(env, [STAY, STAY]).next.state[0, -1].item() == pytest.approx(1 / 400)

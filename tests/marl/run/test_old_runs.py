@@ -5,14 +5,17 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
 import shutil
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra.utils import get_object
 from omegaconf import OmegaConf
 
+from marl import make_env
 from marl.core.types import ConfigError
 from marl.run.compose import option
 from marl.run.folders import read_config
@@ -101,6 +104,22 @@ def test_a_share_of_0_meant_the_earliest_checkpoint_that_was_kept() -> None:
     fcp = {"_target_": "algos.sbc_population.BestResponse", "checkpoints": [0.0, 0.5, 1.0]}
     assert current({"algo": fcp})["algo"]["checkpoints"] == [1e-9, 0.5, 1.0]
     assert current({"algo": fcp | {"random_partner": True}})["algo"]["checkpoints"] == [0.0, 0.5, 1.0]
+
+
+def test_patterns_call_cooks_what_a_kitchen_calls_them_now() -> None:
+    """In kitchens alone; without it FIM would exclude nothing, and LAIES would refuse its own run."""
+
+    def hooks(who: str) -> dict[str, Any]:
+        cog = {"candidates": [".*", "3:7"], "exclude": [f"^{who} \\d+ holds", "players"]}
+        return {"fim": {"cog": cog, "scale": 1.0}, "laies": {"external": [f"^pot |^{who} 1"]}}
+
+    kitchen = {"_target_": "envs.wrappers.Wrapped", "env": {"_target_": "envs.overcooked.Overcooked"}}
+    for env, then in ((kitchen, "cook"), ({"_target_": "envs.adapters.football.Football"}, "player")):
+        found = current({"env": env, "algo": {"hooks": hooks("player")}})
+        assert found == {"env": env, "algo": {"hooks": hooks(then)}}
+    assert current({"env": kitchen, "algo": {"hooks": {"count": {}}}})["algo"] == {"hooks": {"count": {}}}
+    names = make_env("overcooked/cramped_room").spec.state_names
+    assert sum(re.search("^cook [01] ", name) is not None for name in names) == 24
 
 
 def test_a_game_of_the_pool_is_the_same_one_as_before_it_had_a_time_limit() -> None:

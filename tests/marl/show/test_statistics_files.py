@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,20 @@ def test_a_latex_table_by_hand() -> None:
     assert "IQM" not in latex.table(DOCUMENT, WON, None, "")
 
 
+@pytest.mark.parametrize(
+    ("names", "rows", "study"),
+    [
+        (["a_b qmix", "a_b vdn lr=1"], ["qmix", "vdn lr=1"], ["% study: a_b"]),
+        (["a_b qmix", "a_bc vdn"], [r"a\_b qmix", r"a\_bc vdn"], []),  # two studies, one of which begins like the other
+        (["a_b", "a_b vdn"], [r"a\_b", r"a\_b vdn"], []),  # a row would have no name
+    ],
+)
+def test_a_study_that_all_groups_share_is_named_once(names: list[str], rows: list[str], study: list[str]) -> None:
+    made = latex.table([group(name, "toy", 0.5, (0.0, 1.0)) for name in names], WON, None, "").splitlines()
+    assert [line.split(" & ")[0] for line in made if "0.50" in line] == rows
+    assert [line for line in made if line.startswith("% study")] == study
+
+
 def faulty(table: str) -> list[str]:
     """Return rows with another number of cells than the table has columns, or with letters that LaTeX does not set."""
     columns = len(re.findall(r"\\begin\{tabular\}\{(\w+)\}", table)[0])
@@ -179,10 +194,68 @@ def test_the_layout_of_marl_eval_by_hand() -> None:
         ),
         ({"toy-a": {"x": [logged(0)], "y": [logged(0), logged(1)]}}, "toy has different numbers of runs: 1, 2"),
         ({"toy-a": {"x": [logged(0), logged(1, 3)]}}, "toy has different numbers of tests: 2, 3"),
+        ({"toy-a": {"QMIX": [logged(0)], "qmix": [logged(0)]}}, "toy has names that differ in case alone: QMIX, qmix"),
     ],
 )
 def test_what_marl_eval_refuses_is_known(tasks: Any, why: str) -> None:
     assert marl_eval.uneven(tasks) == why
+
+
+def lacks(document: dict[str, Any]) -> str:
+    """Return what marl-eval 0.0.4 would look up in vain, or nothing: from the first task, algorithm, run and final test
+    of an environment it takes the names that it reads in all others (``create_matrices_for_rliable``)."""
+
+    def first(held: dict[str, Any]) -> Any:
+        return next(iter(held.values()))
+
+    for held in document.values():
+        runs = first(first(held))
+        steps, metrics = first(runs), set(first(runs)["absolute_metrics"])
+        for algorithms in held.values():
+            for label in first(held):
+                if "," in label or label not in algorithms:
+                    return str(label)
+                for name in runs:
+                    if name not in algorithms[label]:
+                        return str(name)
+                    for step in steps:
+                        if missing := metrics - set(algorithms[label][name].get(step, {})):
+                            return f"{label} {name} {step} {missing}"
+    return ""
+
+
+def with_loss(run: Run, *, until: int) -> Run:
+    """Return the run with another metric in its first tests."""
+    return replace(run, rows=[{**row, "eval/loss": 1.0} if i < until else row for i, row in enumerate(run.rows)])
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        {"toy-a": {"x": [logged(0), logged(3)]}, "toy-b": {"x": [logged(1), logged(2)]}},
+        {"toy-a": {"x a=[1,2]": [logged(0)], "y": [logged(0)]}},
+        {"toy-a": {"x": [with_loss(logged(0), until=9)]}, "toy-b": {"x": [with_loss(logged(0), until=1)]}},
+    ],
+    ids=["seeds", "commas", "metrics"],
+)
+def test_marl_eval_finds_what_it_looks_up(tasks: Any) -> None:
+    """The package itself loads these three; it raised KeyErrors for what was written before, the broken twin."""
+    made = marl_eval.document(tasks)
+    assert marl_eval.uneven(tasks) == "" and lacks(made) == ""
+    plain: dict[str, Any] = {
+        task.removeprefix("toy-"): {
+            label: {f"seed_{run.seed}": marl_eval._run(run) for run in runs} for label, runs in groups.items()
+        }
+        for task, groups in tasks.items()
+    }
+    assert lacks({"toy": plain})
+
+
+def test_runs_of_other_seeds_are_called_by_their_place_and_metrics_are_common() -> None:
+    tasks = {"toy-a": {"x,1": [with_loss(logged(0), until=9), logged(3)]}, "toy-b": {"x,1": [logged(3), logged(7)]}}
+    made = marl_eval.document(tasks)["toy"]
+    assert list(made["a"]) == ["x;1"] and list(made["a"]["x;1"]) == list(made["b"]["x;1"]) == ["run_0", "run_1"]
+    assert made["a"]["x;1"]["run_0"]["absolute_metrics"] == {"win_rate": [0.75], "return": [1.0]}
 
 
 # the script
@@ -216,7 +289,7 @@ def test_the_script_writes_what_is_asked_for(
     assert found["intervals"]["study qmix"]["iqm"]["value"] == 0.875 and found["notes"] == []
     assert [(one["first"], one["probability"]["value"]) for one in found["pairs"]] == [("study qmix", 1.0)]
     table = (out / "table_win_rate.tex").read_text()
-    assert faulty(table) == [] and "study qmix & 0.88 [0.75, 1.00] & 0.88 [0.75, 1.00] & 0.88 [" in table
+    assert faulty(table) == [] and "\nqmix & 0.88 [0.75, 1.00] & 0.88 [0.75, 1.00] & 0.88 [" in table
     exported = json.loads((out / "marl_eval.json").read_text())
     assert exported["toy"]["shift"]["study vdn"]["seed_2"]["absolute_metrics"]["win_rate"] == [0.5]
     published = json.loads((tmp_path / "published" / "table.json").read_text())

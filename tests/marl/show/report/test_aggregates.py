@@ -31,17 +31,18 @@ def made(methods: tuple[str, ...] = ("a", "b")) -> Aggregate:
 
 
 def test_an_aggregate_becomes_a_table_and_charts() -> None:
-    found = section(made(), {"a": "#0072B2", "b": "#D55E00"})
+    found = section(made(), {"a": ("#0072B2", "solid"), "b": ("#D55E00", "dash")})
     assert found.table.lines[0] == ["a", "4", *["0.500 [0.250, 0.750]"] * 4] and found.notes == ["said"]
     assert "x 0 to 1, y 0 to 1" in found.about
     better, above, along = (json.loads(chart.json) for _, chart in found.charts)
     assert better["data"][0]["z"] == [[None, 0.75], [0.25, None]] and "[0.50, 1.00]" in better["data"][0]["text"][0][1]
     assert [trace["name"] for trace in above["data"]] == ["a", "b"], "lines without bands"
-    assert len(along["data"]) == 4 and along["data"][1]["customdata"] == [[0, 0], [0.25, 0.75]]
+    assert [trace["line"].get("dash") for trace in along["data"]] == [None, "solid", None, "dash"], "bands and lines"
+    assert along["data"][1]["customdata"] == [[0, 0], [0.25, 0.75]]
 
 
 def test_one_method_is_not_compared_with_itself() -> None:
-    found = section(made(("a",)), {"a": "#0072B2"})
+    found = section(made(("a",)), {"a": ("#0072B2", "solid")})
     assert [what.partition(":")[0] for what, _ in found.charts] == [
         "Performance profiles", "Interquartile mean over environment steps",
     ]  # fmt: skip

@@ -43,6 +43,7 @@ class Opened:
         tab.on("pageerror", lambda error: self.wrong.append(str(error)))
         tab.on("request", lambda asked: self._note(asked.url, file.as_uri()))
         tab.goto(file.as_uri())
+        tab.locator(".chart").first.scroll_into_view_if_needed()  # what is far below the window is not drawn
         tab.wait_for_selector(".chart .legendtoggle")
 
     def _note(self, url: str, own: str) -> None:
@@ -72,6 +73,10 @@ def opened(browser: Any, file: Path) -> Iterator[Opened]:
 
 
 def test_the_page_opens_without_a_network_and_without_complaints(opened: Opened) -> None:
+    assert opened.tab.evaluate("charts.some(c => !c.drawn)"), "what is far below is not drawn yet"
+    for place in opened.tab.locator(".chart").all():
+        place.scroll_into_view_if_needed()
+        place.locator("svg").first.wait_for(state="attached", timeout=20000)
     drawn = opened.tab.evaluate("[...document.querySelectorAll('.chart')].map(c => c.querySelectorAll('svg').length)")
     assert len(drawn) == 4 and all(drawn) and opened.wrong == []
     wider = opened.tab.evaluate("document.documentElement.scrollWidth > window.innerWidth")

@@ -137,3 +137,8 @@ def test_a_group_has_one_colour_in_all_environments(tmp_path: Path) -> None:
         make_run(tmp_path, team, task=task)
     colours = {(group.task, group.label): group.colour for group in groups_of(tmp_path)}
     assert colours["x", "study b"] == colours["y", "study b"] == "#D55E00" != colours["y", "study a"]
+
+
+def test_a_colour_comes_again_with_other_dashes() -> None:
+    assert [facts.stroke(k)[1] for k in (0, 7, 8, 15, 16)] == ["solid", "solid", "dash", "dash", "dashdot"]
+    assert facts.stroke(0)[0] == facts.stroke(8)[0] and len({facts.stroke(k) for k in range(24)}) == 24
