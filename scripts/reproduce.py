@@ -32,7 +32,7 @@ from marl.run.compose import compose
 from marl.run.jobs import Stopped, require_jobs, run_jobs
 from marl.run.lock import held
 from marl.run.progress import JobProgress
-from marl.run.quoting import quoted
+from marl.run.quoting import quoted, shell
 from marl.run.signals import StopRequest
 from scripts.main import UnfinishedError, run
 
@@ -49,7 +49,7 @@ class Command:
 
     @property
     def title(self) -> str:
-        return shlex.join((self.script, *self.words))
+        return shell((self.script, *self.words))
 
     @property
     def argv(self) -> list[str]:
@@ -182,7 +182,7 @@ def main(cfg: DictConfig) -> None:
         measured += report(sweeps, measured, Path(cfg.results) / f"{name}.html")
     if cfg.dry_run:
         for command in [*itertools.chain(*sweeps), *measured]:
-            print(shlex.join(["python", *command.argv[1:]]))
+            print(shell(["python", *command.argv[1:]]))
         return
     answer = "stopping once the runs in hand have saved; again to stop at once"
     with held(Path(cfg.results), "results"), StopRequest(answer) as stop:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from glob import glob
 from pathlib import Path
 
@@ -29,8 +29,16 @@ def quoted(value: str) -> str:
 def override(key: str, path: Path | str) -> str:
     """Return ``key=path`` as one types it in a shell."""
     word = f"{key}={quoted(str(path))}"
-    if shlex.quote(word) == word:
-        return word
+    return word if shlex.quote(word) == word else _in_double_quotes(word)
+
+
+def shell(words: Iterable[str]) -> str:
+    """Return a command line that a shell reads as these words. Hydra's quotes stand inside double ones, which is easier
+    to read than what ``shlex.join`` makes of them; not where a shell might take ``!`` for a command of before."""
+    return " ".join(_in_double_quotes(w) if "'" in w and "!" not in w else shlex.quote(w) for w in words)
+
+
+def _in_double_quotes(word: str) -> str:
     return '"' + re.sub(r'([\\"$`])', r"\\\1", word) + '"'
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import platform
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from marl.core.distributed import world
 from marl.core.types import ConfigError
 from marl.run import checkpoint
 from marl.run.folders import read_config
+from marl.run.quoting import shell
 
 log = logging.getLogger(__name__)
 OURS = (
@@ -90,7 +90,7 @@ def command_line() -> str:
         return call
     program = Path(sys.argv[0])
     words = ["python", "-m", f"scripts.{program.stem}"] if program.parent.name == "scripts" else [sys.argv[0]]
-    return shlex.join([*words, *sys.argv[1:]])
+    return shell([*words, *sys.argv[1:]])
 
 
 def git_commit() -> str:

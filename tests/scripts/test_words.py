@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from marl.run.quoting import override, quoted, repaired
+from marl.run.quoting import override, quoted, repaired, shell
 from scripts.words import LAUNCHERS
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
@@ -33,6 +33,14 @@ def test_a_printed_option_passes_the_shell_and_hydra(name: str) -> None:
     assert read(f"run={quoted(name)}") == name
     said = subprocess.run(["bash", "-c", f"printf %s {override('run', name)}"], capture_output=True, check=True)
     assert read(said.stdout.decode()) == name
+
+
+def test_a_recorded_command_passes_the_shell_and_is_easy_to_read() -> None:
+    words = ["python", *(f"run={quoted(name)}" for name in NAMES), "hey!", "it's me!", ""]
+    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {shell(words)}"], capture_output=True, check=True)
+    assert said.stdout.decode().split("\0")[:-1] == words
+    typed = ["python", "-m", "scripts.report", "runs=['runs/a/**','runs/b']", "title='A and $B'"]
+    assert shell(typed) == """python -m scripts.report "runs=['runs/a/**','runs/b']" "title='A and \\$B'\""""
 
 
 def test_what_a_person_types_is_repaired_where_hydra_could_not_read_it(
