@@ -32,12 +32,15 @@ def difference_limits(metric: str) -> Limits:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its 95% confidence interval over ``n`` values."""
+    """A mean with its 95% confidence interval over ``n`` values. It prints as ``0.83 [0.75, 0.88], n=100``."""
 
     mean: float
     low: float
     high: float
     n: int
+
+    def __repr__(self) -> str:
+        return f"{self.mean:.2f}" + (f" [{self.low:.2f}, {self.high:.2f}]" if self.bounded else "") + f", n={self.n}"
 
     @property
     def bounded(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from marl.core.intervals import mean_interval, rate_interval
+from marl.core.intervals import Interval, mean_interval, rate_interval
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10, 32, 1000])
@@ -39,3 +39,8 @@ def test_means_have_the_interval_of_student(n: int) -> None:
 def test_a_command_that_trains_does_not_load_scipy_stats() -> None:
     code = "import sys, scripts.train; sys.exit('scipy.stats' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], timeout=600).returncode == 0
+
+
+def test_an_interval_prints_as_tables_show_it() -> None:
+    assert str(Interval(0.834, 0.75, 0.876, 100)) == "0.83 [0.75, 0.88], n=100"
+    assert f"{ {'return': mean_interval(np.array([2.0]))} }" == "{'return': 2.00, n=1}", "of one value it is unbounded"
