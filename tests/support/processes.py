@@ -1,4 +1,4 @@
-"""Real scripts in processes of their own, and the processes that they start."""
+"""Scripts in processes of their own, real ones and quick ones, and the processes that they start."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.main import CONF
+from tests.support.prefork import quick_python
 
 ROOT = CONF.parent
 DEADLINE_S = 900  # for anything that only has to happen at some time
@@ -22,6 +23,15 @@ def start(script: str, *words: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", f"scripts.{script}", *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **{"cwd": ROOT, **options},
+    )  # fmt: skip
+
+
+def run(script: str, *words: str, cwd: Path, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    """Run a script to its end as ``python -m scripts.<script> <words>`` would, in a fork of a process that has imported
+    everything (``tests.support.prefork``)."""
+    return subprocess.run(
+        [str(quick_python()), "-m", f"scripts.{script}", *words], cwd=cwd, env={**os.environ, **(env or {})},
+        stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=DEADLINE_S,
     )  # fmt: skip
 
 

@@ -6,8 +6,6 @@ A table maps a command line, as one would type it after ``python -m scripts.``, 
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import re
 import runpy
 import shlex
@@ -20,9 +18,9 @@ from typing import Any
 import marl
 from scripts.main import exit_codes
 from tests.support.helpers import TINY
+from tests.support.prefork import call
 
 ROOT = Path(__file__).resolve().parents[2]
-PRELOAD = "tests.support.refusals_preload"
 LIMIT_S = 300.0  # a command that is still working then was accepted
 Snapshot = dict[str, tuple[int, int, int]]
 
@@ -40,31 +38,13 @@ class Answer:
 def in_a_child(work: Any, *arguments: Any, cwd: Path) -> tuple[int | None, str, str]:
     """Call ``work(*arguments)`` in a forked process that works in the folder ``cwd``; return its exit code and what it
     wrote to stdout and stderr."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([PRELOAD])
-    with tempfile.TemporaryDirectory() as folder:
-        out, err = Path(folder) / "out", Path(folder) / "err"
-        child = context.Process(target=_begin, args=(work, arguments, str(cwd), str(out), str(err)))
-        child.start()
-        child.join(LIMIT_S)
-        code = child.exitcode
-        if code is None:
-            child.kill()
-            child.join()
-        return code, _read(out), _read(err)
-
-
-def _read(path: Path) -> str:
-    return path.read_text(encoding="utf8") if path.exists() else ""
-
-
-def _begin(work: Any, arguments: tuple[Any, ...], cwd: str, out: str, err: str) -> None:
-    os.chdir(cwd)
-    for path, stream in ((os.devnull, 0), (out, 1), (err, 2)):
-        file = os.open(path, os.O_RDONLY if stream == 0 else os.O_WRONLY | os.O_CREAT, 0o600)
-        os.dup2(file, stream)
-    sys.stdin = open(0, closefd=False)
-    work(*arguments)
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        code = call(work, *arguments, cwd=cwd, out=out.fileno(), err=err.fileno(), limit=LIMIT_S)
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read().decode())
+        return code, *said
 
 
 def script(line: str) -> None:
