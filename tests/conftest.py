@@ -1,12 +1,15 @@
 """One thread: the tests' networks are tiny, and two threads that wait for each other on a busy machine crawl. And the
 CPU: what is compared bit by bit does not depend on whether this machine has a GPU."""
 
+import functools
 import os
 from collections.abc import Iterator
 
 import numba
 import pytest
 import torch
+
+from marl.run import resume
 
 torch.set_num_threads(1)
 numba.set_num_threads(1)
@@ -22,6 +25,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("cuda") is not None and not torch.cuda.is_available():
         pytest.skip("no GPU is visible here: tests that need one are asked for by -m cuda")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def what_no_test_sees() -> Iterator[None]:
+    """Ask git for the commit once, not at every save: its programs take a quarter of the time of a tiny run. And do not
+    wait for the disk, which only a loss of power would tell. tests/marl/run/test_commit.py asks git itself, and
+    test_checkpoint.py lets ``fsync`` fail."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resume, "git_commit", functools.cache(resume.git_commit))
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Everything that scripts import, for processes that are forked from the one that imports this."""
 
+import functools
 import gc
 import importlib
 import pkgutil
@@ -8,9 +9,12 @@ import matplotlib
 import torch
 
 import marl
+from marl.run import resume
 from marl.run.compose import compose, register_configs
 
 matplotlib.use("agg")
+resume.git_commit = functools.cache(resume.git_commit)
+resume.git_commit()  # as in tests/conftest.py
 torch.set_num_threads(1)
 register_configs()
 compose("env=toy/corridor")  # warms Hydra's parsers
