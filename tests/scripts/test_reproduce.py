@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,11 +13,12 @@ from hydra import compose, initialize_config_module
 
 from marl.core.config import register
 from marl.run.compose import choices, register_configs
-from scripts.main import CONF
 from scripts.reproduce import Command, check, measurement, report, runs_of
 from tests.support.helpers import TINY
+from tests.support.processes import ROOT
+from tests.support.processes import run as quick
+from tests.support.processes import start as begun
 
-ROOT = CONF.parent
 TABLES = choices("table")
 # earlier forms of what a recipe now measures at once: further seeds and methods that were run later
 PARTS = {"s2q_shift_more": "s2q_shift", "spread_more": "spread_small", "sparse_battle_more": "sparse_battle_small"}
@@ -84,19 +83,26 @@ def test_every_published_table_has_its_recipe() -> None:
     assert set(PARTS.values()) <= made
 
 
-# real processes, in a folder of their own
+# processes in a folder of their own: real ones where they are stopped
 
 
-def start(folder: Path, sweep: str, *options: str, measure: str = "plot runs=runs/**") -> subprocess.Popen[str]:
-    words = (
+def words_of(sweep: str, *options: str, measure: str = "plot runs=runs/**") -> tuple[str, ...]:
+    return (
         "table=s2q_tenfold", f"table.train=['{sweep}']", f"table.measure={{s2q_tenfold: '{measure}'}}", "jobs=2",
         f"overrides={list(TINY)}", "report=false", *options,
     )  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-m", "scripts.reproduce", *words],
-        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+
+
+def start(folder: Path, sweep: str, *options: str) -> subprocess.Popen[str]:
+    return begun("reproduce", *words_of(sweep, *options), cwd=folder)
+
+
+def run(folder: Path, sweep: str, *options: str, measure: str = "plot runs=runs/**") -> tuple[int, str]:
+    """Run a table to its end, and the scripts that it starts, in forks; return its exit code and what it said."""
+    done = quick("reproduce", *words_of(sweep, *options, measure=measure), cwd=folder)
+    said = done.stdout + done.stderr
+    assert "Traceback" not in said, said
+    return done.returncode, said
 
 
 def finish(process: subprocess.Popen[str]) -> str:
@@ -115,16 +121,14 @@ def test_a_table_is_trained_and_measured_and_nothing_is_done_twice(tmp_path: Pat
     done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("DONE")}
     document = json.loads((tmp_path / "outputs/tables/s2q_tenfold.json").read_text())
     assert len(done) == 2 and {group["group"][:4] for group in document["groups"]} == {"vdn ", "qmix"}
-    again = start(tmp_path, "algo=vdn,qmix seed=0")
-    output = finish(again)
-    assert again.returncode == 0, output
+    code, output = run(tmp_path, "algo=vdn,qmix seed=0", "jobs=1")
+    assert code == 0, output
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("DONE")} == done
 
 
 def test_a_run_that_fails_is_named_and_nothing_is_measured(tmp_path: Path) -> None:
-    process = start(tmp_path, "algo=vdn init_from=null,runs/nowhere")
-    output = finish(process)
-    assert process.returncode == 1
+    code, output = run(tmp_path, "algo=vdn init_from=null,runs/nowhere", "jobs=1")
+    assert code == 1
     assert (
         "1 of 2 runs did not finish" in output
         and "init_from=runs/nowhere" in output
@@ -144,19 +148,18 @@ def test_a_run_that_fails_is_named_and_nothing_is_measured(tmp_path: Path) -> No
 def test_a_recipe_that_is_wrong_is_refused_before_anything_starts(
     sweep: str, measure: str, said: str, tmp_path: Path
 ) -> None:
-    process = start(tmp_path, sweep, measure=measure)
-    output = finish(process)
-    assert process.returncode == 2 and said in output and len(output.strip().splitlines()) == 1, output
+    code, output = run(tmp_path, sweep, measure=measure)
+    assert code == 2 and said in output and len(output.strip().splitlines()) == 1, output
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: int, tmp_path: Path) -> None:
-    def begin(total: int) -> subprocess.Popen[str]:
+    def words(total: int) -> tuple[str, str, str]:
         options = f"overrides=['env=toy/corridor','train.total_steps={total}','log.every=400','log.to=[]']"
-        return start(tmp_path, "algo=vdn seed=0,1,2", options, f"jobs={jobs}")
+        return "algo=vdn seed=0,1,2", options, f"jobs={jobs}"
 
-    process = begin(99999999)
+    process = start(tmp_path, *words(99999999))
     deadline = time.monotonic() + 600
     while len(list(tmp_path.rglob("metrics.jsonl"))) < jobs:
         assert process.poll() is None and time.monotonic() < deadline
@@ -166,7 +169,8 @@ def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: 
     assert process.returncode == 0 and "stopped by SIGINT; the same command continues" in output, output
     saved = {path.parent.parent.name: path.name for path in tmp_path.rglob("checkpoints/step_*")}
     assert len(saved) == jobs and not (tmp_path / "outputs").exists()
-    assert begin(400).wait(timeout=600) == 0
+    code, output = run(tmp_path, *words(400))
+    assert code == 0, output
     logs = {path.parent.name: path.read_text() for path in tmp_path.rglob("train.log")}
     assert len(logs) == 3 and (tmp_path / "outputs/tables/s2q_tenfold.json").exists()
     assert {seed for seed, log in logs.items() if "continuing at step" in log} == set(saved)

@@ -28,6 +28,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from marl.core.processes import PARENT
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAD = 8  # bytes that say how long a request is
 IMPORTS = "tests.support.preload"
@@ -156,6 +158,8 @@ def _begin(request: dict[str, Any], streams: list[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    if PARENT in os.environ:  # whoever started this is not its parent
+        os.environ[PARENT] = str(os.getppid())
     tempfile.tempdir = None
     code = 0
     try:

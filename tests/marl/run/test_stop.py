@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,21 +12,16 @@ from typing import Any
 
 import pytest
 
-from scripts.main import CONF
+from tests.support import processes
 from tests.support.helpers import newest_state
+from tests.support.processes import ROOT
 
-ROOT = CONF.parent
+WORDS = ("env=toy/corridor", "train.n_envs=4", "algo.batch_size=4", "algo.warmup_episodes=4", "log.every=100",
+         "log.to=[]", "algo.episodes_per_update=4", "threads=1")  # fmt: skip
 
 
 def start(runs: Path, *overrides: str, **options: Any) -> subprocess.Popen[str]:
-    arguments = (
-        "env=toy/corridor", "train.n_envs=4", "algo.batch_size=4", "algo.warmup_episodes=4", "log.every=100",
-        "log.to=[]", "algo.episodes_per_update=4", "threads=1", f"runs_dir={runs}",
-    )  # fmt: skip
-    return subprocess.Popen(
-        [sys.executable, "-m", "scripts.train", *arguments, *overrides],
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, **options,
-    )  # fmt: skip
+    return processes.start("train", *WORDS, f"runs_dir={runs}", *overrides, **options)
 
 
 def wait_for(found: Callable[[], list[Path]], process: subprocess.Popen[str]) -> Path:
@@ -52,9 +46,8 @@ def test_a_signal_saves_and_exits_cleanly_and_the_same_command_resumes(number: s
     assert state["clock"]["env_steps"] > 0 and replay is not None
     if number == signal.SIGTERM:
         steps = state["clock"]["env_steps"]
-        again = start(tmp_path, f"train.total_steps={steps + 100}")
-        output, _ = again.communicate(timeout=600)
-        assert again.returncode == 0 and f"continuing at step {steps:,}" in output, output
+        again = processes.run("train", *WORDS, f"runs_dir={tmp_path}", f"train.total_steps={steps + 100}", cwd=ROOT)
+        assert again.returncode == 0 and f"continuing at step {steps:,}" in again.stderr, again.stderr
         assert (folder / "DONE").exists() and newest_state(folder)[0]["clock"]["env_steps"] >= steps + 100
 
 
