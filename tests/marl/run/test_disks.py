@@ -9,31 +9,42 @@ from __future__ import annotations
 
 import json
 import os
+import resource
+import shlex
+import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from marl.run import checkpoint, files
 from tests.support.helpers import TINY, train
+from tests.support.prefork import quick_python
+from tests.support.refusals import ROOT, in_a_child, script
 
 LIMIT = 4_000_000
-LIMITED = """
-import resource, runpy, signal, sys
-signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), resource.RLIM_INFINITY))
-sys.argv = ["scripts/train.py", *sys.argv[2:]]
-runpy.run_module("scripts.train", run_name="__main__")
-"""
 
 
-def limited(limit: int, runs: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
+class Said(NamedTuple):
+    returncode: int | None
+    stderr: str
+
+
+def train_limited(limit: int, *words: str) -> None:
+    """Train as the script does, with a limit on the size of files; for a process of its own."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    script(shlex.join(["train", *words]))
+
+
+def limited(limit: int, runs: Path, *overrides: str) -> Said:
     """Train a tiny run in a process whose files cannot grow beyond ``limit`` bytes."""
-    words = [sys.executable, "-c", LIMITED, str(limit), *TINY, f"runs_dir={runs}", "log.progress=off", *overrides]
-    return subprocess.run(words, capture_output=True, text=True, timeout=600, check=False)
+    words = (*TINY, f"runs_dir={runs}", "log.progress=off", *overrides)
+    code, _, err = in_a_child(train_limited, limit, *words, cwd=ROOT)
+    return Said(code, err)
 
 
 def run_folder(runs: Path) -> Path:
@@ -73,19 +84,27 @@ def test_rows_that_cannot_be_written_end_no_run(tmp_path: Path) -> None:
         assert all(isinstance(json.loads(line)["env_steps"], int) for line in lines)
 
 
+APPEND_TWICE = """
+import resource, signal, sys
+from pathlib import Path
+from marl.run import files
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (30, resource.RLIM_INFINITY))
+path = Path(sys.argv[1])
+for _ in range(2):
+    with files.expendable(path):
+        files.append(path, b"x" * 9)
+"""
+
+
 def test_a_part_of_a_row_is_taken_back_and_a_torn_one_stands_alone(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b'{"a": 1}\n{"cut')
     files.append(path, b'{"b": 2}\n')
     assert path.read_bytes() == b'{"a": 1}\n{"cut\n{"b": 2}\n'
-    script = (
-        "import resource, signal; from pathlib import Path; from marl.run import files;"
-        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (30, resource.RLIM_INFINITY));"
-        f"path = Path({str(path)!r})\n"
-        "for _ in range(2):\n with files.expendable(path): files.append(path, b'x' * 9)"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    (tmp_path / "append.py").write_text(APPEND_TWICE)
+    words = [quick_python(), tmp_path / "append.py", path]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
     assert done.stderr.count("not written") == 1, "said for every row"
     assert path.read_bytes() == b'{"a": 1}\n{"cut\n{"b": 2}\n'
 

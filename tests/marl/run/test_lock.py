@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,23 +16,39 @@ import pytest
 from marl.core.types import ConfigError
 from marl.run.lock import LOCK, held, started, tidied
 from tests.support.helpers import train
+from tests.support.prefork import quick_python
 
 HOLD = """
-import sys, time
+import os, sys
 from pathlib import Path
 from marl.run.lock import held
 with held(Path(sys.argv[1])):
-    print("held", flush=True)
+    print("held by", os.getpid(), flush=True)
     sys.stdin.readline()
 """
 
 
-def holder(folder: Path) -> subprocess.Popen[str]:
-    """Start a process that owns ``folder`` until it is told to end."""
-    words = [sys.executable, "-c", HOLD, str(folder)]
-    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "held\n"
-    return process
+def begin(folder: Path, place: Path) -> subprocess.Popen[str]:
+    """Start a process, from a file in ``place``, that owns ``folder`` until it is told to end."""
+    program = place / "hold.py"
+    program.write_text(HOLD)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen([quick_python(), program, folder], **pipes)  # type: ignore[call-overload]
+
+
+@contextmanager
+def holder(folder: Path, place: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Start a process that owns ``folder``; yield it once it does, with the number that it has itself."""
+    with begin(folder, place) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said.startswith("held by "), process.communicate()[1]
+        yield process, int(said.split()[-1])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("program")
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -39,11 +56,11 @@ def tree(folder: Path) -> dict[str, bytes | None]:
     return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
-def test_a_second_process_is_refused_and_the_first_releases(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_and_the_first_releases(place: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with holder(folder) as first:
+    with holder(folder, place) as (first, number):
         before = tree(tmp_path)
-        line = f"out={folder} is in use by process {first.pid} on {socket.gethostname()}"
+        line = f"out={folder} is in use by process {number} on {socket.gethostname()}"
         with pytest.raises(ConfigError, match=line), held(folder, "out"):
             pytest.fail("two owners")
         assert tree(tmp_path) == before
@@ -53,10 +70,10 @@ def test_a_second_process_is_refused_and_the_first_releases(tmp_path: Path) -> N
         assert json.loads((folder / LOCK).read_text())["pid"] == os.getpid()
 
 
-def test_a_second_training_is_refused_before_it_writes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with holder(tmp_path / "run") as first:
+def test_a_second_training_is_refused_before_it_writes(place: Path, tmp_path: Path) -> None:
+    with holder(tmp_path / "run", place) as (first, number):
         before = tree(tmp_path)
-        with pytest.raises(ConfigError, match=f"in use by process {first.pid}"):
+        with pytest.raises(ConfigError, match=f"in use by process {number}"):
             train(tmp_path / "run")
         assert tree(tmp_path) == before
         first.communicate("end\n")
@@ -69,13 +86,15 @@ def test_it_is_released_after_an_exception(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["file"]
 
 
-def test_what_a_killed_process_left_is_taken_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with holder(tmp_path) as first:
-        os.kill(first.pid, signal.SIGKILL)
+def test_what_a_killed_process_left_is_taken_over(
+    place: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with holder(tmp_path, place) as (_, number):
+        os.kill(number, signal.SIGKILL)
     assert (tmp_path / LOCK).exists()
     with held(tmp_path):
         assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
-    assert f"was left by process {first.pid}; taken over" in caplog.text
+    assert f"was left by process {number}; taken over" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"pid": 1}', "null"])
@@ -102,19 +121,17 @@ def test_the_lock_of_another_machine_counts(tmp_path: Path) -> None:
     assert (tmp_path / LOCK).exists()
 
 
-def test_many_at_once_have_one_owner(tmp_path: Path) -> None:
+def test_many_at_once_have_one_owner(place: Path, tmp_path: Path) -> None:
     """Processes that take over one stale lock at the same moment: exactly one gets it."""
     (tmp_path / LOCK).write_text(json.dumps({"host": socket.gethostname(), "pid": 2**22 + 1, "started": "1"}))
-    words = [sys.executable, "-c", HOLD, str(tmp_path)]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen(words, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+    processes = [begin(tmp_path, place) for _ in range(4)]
     said = []
     owner = None
     for process in processes:  # the owner says so and waits; the others end
         line = process.stdout.readline()
-        said.append(line)
+        said.append(line[:7])
         owner = process if line else owner
-    assert sorted(said) == ["", "", "", "held\n"]
+    assert sorted(said) == ["", "", "", "held by"]
     assert owner is not None
     owner.communicate("end\n")
     for process in processes:
@@ -122,11 +139,11 @@ def test_many_at_once_have_one_owner(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_finished_run_is_read_without_a_lock(tmp_path: Path) -> None:
+def test_a_finished_run_is_read_without_a_lock(place: Path, tmp_path: Path) -> None:
     """Also while somebody else holds it, and where nothing can be written."""
     final = train(tmp_path / "run", "train.total_steps=64", "log.to=[]")
     before = tree(tmp_path)
-    with holder(tmp_path / "run") as other:
+    with holder(tmp_path / "run", place) as (other, _):
         assert train(tmp_path / "run", "train.total_steps=64") == final
         other.communicate("end\n")
     assert tree(tmp_path) == before

@@ -23,6 +23,7 @@ from marl.core.types import ConfigError, EnvSpec
 from marl.show.play import Chooser, Keyboard, Person, Quit, Screen, as_text, bind_keys, legend, play, seats_of
 from tests.scripts.test_cli import refused
 from tests.support.helpers import make_spec
+from tests.support.processes import run
 from tests.support.robustness_parts import Scripted
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -161,8 +162,7 @@ def test_bad_input_is_refused(arguments: list[str], words: str, capsys: pytest.C
     assert words in refused(capsys, "play", *arguments)
 
 
-def test_without_a_terminal_it_says_so() -> None:
+def test_without_a_terminal_it_says_so(tmp_path: Path) -> None:
     policy = "{_target_: tests.support.robustness_parts.Scripted, _partial_: true, actions: [0, 0]}"
-    done = subprocess.run([sys.executable, "-m", "scripts.play", "env=toy/matrix", f"+policy={policy}"], cwd=ROOT,
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600)  # fmt: skip
+    done = run("play", "env=toy/matrix", f"+policy={policy}", cwd=tmp_path)
     assert done.returncode == 2 and "needs a terminal" in done.stderr
