@@ -1,7 +1,7 @@
 """Means and rates with their 95% confidence intervals.
 
 Quantiles come from ``scipy.special``: ``scipy.stats``, which has whole intervals, takes as long to import as half of
-torch, and every run would wait for it.
+torch, and every run would wait for it. Nor does what needs no quantile wait for ``scipy.special``.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from scipy.special import ndtri, stdtrit
 
 Limits = tuple[float, float]  # the least and the largest value that a mean can have
 ANY: Limits = (-math.inf, math.inf)
@@ -62,6 +61,8 @@ class Interval:
 
 def student(freedom: float) -> float:
     """Return the 97.5% quantile of Student's t distribution."""
+    from scipy.special import stdtrit  # see above
+
     return float(stdtrit(freedom, 0.975))
 
 
@@ -95,6 +96,8 @@ def bootstrap_interval(values: np.ndarray) -> Interval:
 
 def rate_interval(successes: np.ndarray) -> Interval:
     """Return the rate of successes with Wilson's interval (Wilson 1927), that of ``scipy.stats.binomtest``."""
+    from scipy.special import ndtri  # see above
+
     n, k, z = len(successes), int(np.sum(successes)), float(ndtri(0.975))
     p = k / n
     center, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))

@@ -29,6 +29,7 @@ for name in (
     "tests.support.helpers",
     "matplotlib.pyplot",
     "marl.library",
+    "scipy.special",
 ):
     importlib.import_module(name)
 assert marl
