@@ -18,14 +18,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from marl.library import Run, Team, crossplay, load, make_env, report, robustness, train
+    from marl.library import Board, Run, Team, crossplay, leaderboard, load, make_env, report, robustness, train
     from marl.run.compose import compose
 
-_HOMES = {
-    name: "marl.library" for name in ("Run", "Team", "crossplay", "load", "make_env", "report", "robustness", "train")
-}
+_LIBRARY = (
+    "Board", "Run", "Team", "crossplay", "leaderboard", "load", "make_env", "report", "robustness", "train",
+)  # fmt: skip
+_HOMES = dict.fromkeys(_LIBRARY, "marl.library")
 _HOMES["compose"] = "marl.run.compose"
-__all__ = ["Run", "Team", "__version__", "compose", "crossplay", "load", "make_env", "report", "robustness", "train"]
+__all__ = [
+    "Board", "Run", "Team", "__version__", "compose", "crossplay", "leaderboard", "load", "make_env", "report",
+    "robustness", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

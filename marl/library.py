@@ -20,9 +20,10 @@ from marl.core.intervals import Interval, mean_interval
 from marl.core.protocols import VectorEnv
 from marl.core.seeding import globals_kept
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
+from marl.measure import board, zoo
 from marl.measure import crossplay as crossplay_engine
 from marl.measure import robustness as robustness_engine
-from marl.measure import zoo
+from marl.measure.board import Board
 from marl.measure.crossplay_scores import CrossMatrix
 from marl.measure.robustness_scores import Matrix
 from marl.run import build, teams
@@ -35,7 +36,7 @@ from marl.show.plot import run_curve
 from marl.show.record import MOST_FPS, film, save_gif
 from marl.show.report import page
 
-__all__ = ["Run", "Team", "crossplay", "load", "make_env", "report", "robustness", "train"]
+__all__ = ["Board", "Run", "Team", "crossplay", "leaderboard", "load", "make_env", "report", "robustness", "train"]
 
 
 @dataclass(frozen=True)
@@ -231,6 +232,37 @@ def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *ov
 
 
 @globals_kept()
+def leaderboard(
+    file: str | Path = "leaderboard.json", runs: str | Path | Run | Sequence[Any] | None = None,
+    suite: str = "ensemble", *overrides: str, **options: Any,
+) -> Board:  # fmt: skip
+    """Read a leaderboard, add trained teams to it, or measure its entries again, and return the board.
+
+    Without ``runs`` and ``imports`` the board is read. With them and ``by="Our group"`` they are measured and added,
+    and the file is replaced in one step. With them and ``check=True`` every entry whose weights are among them is
+    measured again in its own setting, and the file stays as it is; ``board.wrong`` has the entries that do not agree.
+
+    Args:
+        file (str | Path): the JSON file of the board.
+        runs (str | Path | Run | Sequence | None): run folders, patterns, or what ``train`` returned.
+        suite (str): a name of ``conf/suite``: the columns of what is added.
+        overrides (str): as on the command line of ``scripts.leaderboard``, such as ``"suite.budget=12"``.
+        options (Any): its keys, such as ``by="Our group"``, ``check=True``, ``episodes=200``, ``jobs=2``.
+
+    Raises:
+        ConfigError: for a file that is no leaderboard, runs that are not there, teams to add without ``by``, and
+            options out of range, before anything is measured.
+
+    ``marl.show.leaderboard`` prints a board (``show``) and a check (``show_check``).
+    """
+    given = {"file": file, **options}
+    cfg, chosen = _configured("leaderboard", runs, [f"suite={suite}", *overrides], given)
+    arguments = (str(file), None if runs is None else _folders(runs), suite, *overrides)
+    with called_as(_call("leaderboard", *arguments, **options)):
+        return board.run(cfg, chosen["suite"], option)
+
+
+@globals_kept()
 def crossplay(
     runs: str | Path | Run | Sequence[Any], partners: str = "none", *overrides: str, **options: Any
 ) -> CrossMatrix:
@@ -279,7 +311,7 @@ def _configured(
     script: str, given: Any, overrides: list[str], options: dict[str, Any]
 ) -> tuple[DictConfig, dict[str, str]]:
     cfg, chosen = compose_with_choices(overrides, script)
-    for key, value in {"runs": _folders(given), **options}.items():
+    for key, value in {**({} if given is None else {"runs": _folders(given)}), **options}.items():
         if key not in cfg:
             raise ConfigError(f"{key} is not an option of marl.{script}; there are {', '.join(map(str, cfg))}")
         try:

@@ -24,7 +24,7 @@ from envs.skirmish.physics import VERSION
 from envs.skirmish.records import ATTACK_MOVE, Outputs
 from envs.skirmish.render import camera, draw, places
 from envs.skirmish.setup import allocate_lanes, build_world
-from envs.skirmish.units import TYPE_ID, UNIT_TYPES
+from envs.skirmish.units import TYPE_ID, kind_of
 from marl.core.checks import require_at_least
 from marl.core.types import ConfigError, Obs
 from marl.show.window import Window, WindowClosed
@@ -96,7 +96,7 @@ class Skirmish(LaneGame):
             owner = "ally" if index < self.spec.n_agents else "enemy"
             facing = math.atan2(unit["facing_y"], unit["facing_x"])
             numbers = {name: float(unit[name]) for name in NUMBERS}
-            views.append(UnitView(owner, UNIT_TYPES[unit["type"]].name, **numbers, facing=facing))
+            views.append(UnitView(owner, kind_of(unit["type"]).name, **numbers, facing=facing))
         return views
 
     @property
@@ -145,7 +145,7 @@ class Skirmish(LaneGame):
                     raise ConfigError(f"{view} has a {name}, which is for agents and needs the option of that name")
             unit = lined_up[slots[view.owner][used[view.owner]]]
             used[view.owner] += 1
-            unit["type"] = TYPE_ID[view.type]
+            unit["type"] = TYPE_ID[view.type] + (self._world.rules[0]["enemy_types"] if view.owner == "enemy" else 0)
             for name in NUMBERS:
                 unit[name] = getattr(view, name)
             unit["facing_x"], unit["facing_y"] = math.cos(view.facing), math.sin(view.facing)

@@ -18,7 +18,7 @@ from envs.skirmish.maps import Map
 from envs.skirmish.observe import CENTRE, FIRST_LOOK, NORTH, SPAN, STOP_ACTION
 from envs.skirmish.options import read_battle
 from envs.skirmish.setup import map_types
-from envs.skirmish.units import TYPE_ID
+from envs.skirmish.units import TYPE_ID, UNIT_TYPES
 from marl.core.checks import require_choice
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 from marl.learn.scripted import Memoryless
@@ -55,7 +55,8 @@ class Reader:
         self.place, self.health = columns("x", "y"), columns("health")[:, 0]
         self.shield = columns("shield")[:, 0] if f"{side} 0 shield" in place else None
         self.bits = columns(*(f"type {bit}" for bit in range(bits))) if bits else None
-        kinds = [int(np.flatnonzero(types[f"{side}_bit"] == bit)[0]) for bit in range(bits)] or [only]
+        row = 0 if side == "ally" else -1  # of a type: the enemy's own follows the one of both sides
+        kinds = [int(np.flatnonzero(types[f"{side}_bit"] == bit)[row]) for bit in range(bits)] or [only]
         self.kinds = torch.tensor(kinds, device=device)  # [bits], or the one type that the side has
         self.full_health, self.full_shield = (number(types, name, device) for name in ("health", "shield"))
 
@@ -126,6 +127,7 @@ class Fighters(Memoryless):
         """Look up where the state shows the units, their cooldowns and where they look."""
         names, n = self.spec.state_names, self.spec.n_agents
         ours, theirs = (TYPE_ID[groups[0][0]] if groups else 0 for groups in (scenario.allies, scenario.enemies))
+        theirs += len(types) - len(UNIT_TYPES)  # the enemy's own row, where it has one
         self.us = Reader(self.spec, "ally", n, types, ours, self.device)
         self.them = Reader(self.spec, "enemy", scenario.n_enemies, types, theirs, self.device)
         self.cooldown = torch.tensor([names.index(f"ally {i} cooldown") for i in range(n)], device=self.device)

@@ -18,6 +18,8 @@ from marl.core.types import ConfigError
 
 CREATION, REVERSED = "creation", "reversed"  # orders of the enemy that have a name
 LARGEST_SEED = 2**32 - 1  # of numpy's generator with a stream that never changes
+SCALES = ("ally_sight", "enemy_health", "enemy_speed", "enemy_sight")  # of what the unit table says
+MOST_SCALED = 10.0
 CAPABILITIES = ("attack_probability", "health_level", "enemy_mask")  # checked with what they depend on
 
 
@@ -42,6 +44,10 @@ class Options:
     unit_ranges: bool | None = None  # sight and target range by unit type instead of 9 and 6
     enemy_type_swap: bool = True  # SMAC exchanges the enemy's type bits on stalkers_and_zealots maps
     ally_health: float = 1.0  # share of their health that agents start with
+    ally_sight: float = 1.0  # times the range within which agents see
+    enemy_health: float = 1.0  # times the health that enemies have when they are well
+    enemy_speed: float = 1.0  # times the speed at which enemies walk and fly
+    enemy_sight: float = 1.0  # times the range within which enemies notice agents, never less than their weapons reach
     absent_agents: int = 0  # this many agents, drawn anew for every episode, are dead from the start
     spawn_jitter: float = 0.03  # map units, uniform
     healer_priority: bool = False  # the enemy shoots at Medivacs first
@@ -84,6 +90,7 @@ def read_options(scenario: Map, given: dict[str, Any]) -> Options:
     options = dataclasses.replace(options, **published)
     require_choice("", REWARD_MODES, reward=options.reward)
     require_within("", 0, 1, ends="(]", ally_health=options.ally_health)
+    require_within("", 0, MOST_SCALED, ends="(]", **{name: getattr(options, name) for name in SCALES})
     require_within("", 0, 1, note="in map units", spawn_jitter=options.spawn_jitter)
     require_within("", 0, scenario.n_agents - 1, note="on this map", absent_agents=options.absent_agents)
     require_share("", prob_obs_enemy=options.prob_obs_enemy, surrounded=options.surrounded)

@@ -64,7 +64,8 @@ RULES = np.dtype(
         "delayed_beams",  # beams hurt some time after they touch
         "hunt",  # the enemy is ordered to attack the nearest agent: HUNT_ONCE at the start, HUNT_ON whenever it is idle
         "routed",  # walls can stand in the way
-        "bursts")]  # there may be units that burst when they die
+        "bursts",  # there may be units that burst when they die
+        "enemy_types")]  # in the unit table the enemy's types are this far after the agents'
     + [(name, np.float64) for name in (
         "reward_scale",  # 0: rewards stay as they are, otherwise the return of a flawless win
         "cone",  # half the angle of the field of view, radians

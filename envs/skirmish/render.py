@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 from envs.skirmish.records import MOVING, World
 from envs.skirmish.splash import BURST_RADIUS, LINE_LENGTH
 from envs.skirmish.terrain import SIZE
-from envs.skirmish.units import AIR, BURST, LINE, LOOPS_PER_SECOND, UNIT_TYPES, UnitType
+from envs.skirmish.units import AIR, BURST, LINE, LOOPS_PER_SECOND, UNIT_TYPES, UnitType, kind_of
 
 SCALE = 24  # pixels per map unit where the whole map is shown
 NEAREST, MARGIN, STEP = 16.0, 2.5, 4.0  # map units: the narrowest view, what it leaves around units, how it grows
@@ -122,7 +122,7 @@ def _ground(walkable: bytes, height: bytes) -> Image.Image:
 
 
 def _kind(unit: Any) -> UnitType:
-    return UNIT_TYPES[unit["type"]]
+    return kind_of(unit["type"])
 
 
 def _at(x: float, y: float) -> tuple[float, float]:
@@ -211,6 +211,6 @@ def _write(pen: ImageDraw.ImageDraw, units: np.ndarray, n_agents: int, caption: 
     ):
         pen.text((x, 4), text, fill=colour, font_size=15, stroke_width=2, stroke_fill=INK)
         x += pen.textlength(text, font_size=15) + (18 if text == caption else 6)
-    kinds = [UNIT_TYPES[index] for index in sorted(set(units["type"].tolist()))]
+    kinds = [UNIT_TYPES[index] for index in sorted(set((units["type"] % len(UNIT_TYPES)).tolist()))]
     legend = "   ".join(f"{LETTERS.get(kind.name, kind.name[0])} {kind.name.replace('_', ' ')}" for kind in kinds)
     pen.text((6, height - 19), legend, fill=WHITE, font_size=13, stroke_width=2, stroke_fill=INK)

@@ -40,6 +40,8 @@ def build_world(scenario: Map, options: Options) -> World:
     cells, routes, lattice = walkable_cells(ground), routes_on(ground), spawn_lattice()
     rules[0]["routed"] = routes is not NO_ROUTES
     template = line_up_template(scenario, types, cells, lattice)
+    if not scenario.team:  # the types of random teams are drawn in every episode
+        template["type"][scenario.n_agents :] += rules[0]["enemy_types"]
     return World(
         rules, types, cells, routes, ground_height(ground), template, random_team(scenario), lattice,
         enemy_listing(options.enemy_order, scenario.n_enemies),
@@ -83,6 +85,7 @@ def battle_rules(scenario: Map, options: Options) -> np.ndarray:
         "attack_probabilities": options.attack_probability is not None,
         "health_levels": options.health_level is not None,
         "enemy_mask": options.enemy_mask or 0.0,
+        "enemy_types": own_enemy_types(options),
     }
     for name in RULES.names or ():
         if name in values:
@@ -131,10 +134,24 @@ def _map_rules(scenario: Map, looks: int) -> np.ndarray:
 
 def map_types(scenario: Map, options: Options) -> np.ndarray:
     """Return the unit types with the one-hot positions of a map; SMAC v1 reverses the enemy's on
-    stalkers_and_zealots."""
+    stalkers_and_zealots. Where the enemy has other health, its types follow in rows of their own
+    (``own_enemy_types``)."""
     order = scenario.type_order
     swapped = options.enemy_type_swap and scenario.map_type == "stalkers_and_zealots"
-    return type_table(order, order[::-1] if swapped else order, bool(options.unit_ranges))
+    table = type_table(order, order[::-1] if swapped else order, bool(options.unit_ranges))
+    table["sight"] *= options.ally_sight
+    table["stock_speed"] *= options.enemy_speed
+    table["scan"] = np.maximum(table["scan"] * options.enemy_sight, table["range"])
+    if not own_enemy_types(options):
+        return table
+    theirs = table.copy()
+    theirs["health"] *= options.enemy_health
+    return np.concatenate([table, theirs])
+
+
+def own_enemy_types(options: Options) -> int:
+    """Return how far after an agent's type the same type of the enemy stands in the unit table; 0: they share a row."""
+    return len(UNIT_TYPES) if options.enemy_health != 1.0 else 0
 
 
 def random_team(scenario: Map) -> np.ndarray:

@@ -147,6 +147,8 @@ def draw_battle(rules: Record, world: World, units: np.ndarray, lane: Record) ->
     for i in range(n, min(2 * n, N)):
         units[i].type = units[i - n].type
     draw_types(world.team, units, 2 * n, N, lane)
+    for i in range(n, N):
+        units[i].type += rules.enemy_types
     if uniform(lane) < rules.surrounded:
         place_surrounded(rules, units, lane)
     else:

@@ -104,6 +104,12 @@ TYPE_ID = {unit.name: index for index, unit in enumerate(UNIT_TYPES)}
 RANK = {name: index for index, name in enumerate(sorted(TYPE_ID))}  # the game's type ids are alphabetical
 UNKNOWN_BIT = -1
 
+
+def kind_of(unit_type: int) -> UnitType:
+    """Return the row of the catalogue for a unit's type, also for one of the enemy's own (``setup.map_types``)."""
+    return UNIT_TYPES[unit_type % len(UNIT_TYPES)]
+
+
 # One record per unit type, as the kernels read it: distances in map units, rates per loop, times in loops.
 TYPE = np.dtype(
     [(name, np.float64) for name in (

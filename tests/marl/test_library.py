@@ -21,7 +21,7 @@ from marl.core.types import ConfigError
 from marl.run.collect import collect
 from marl.run.metrics import read_rows
 from marl.run.teams import load_trained
-from marl.show import crossplay_report, robustness_report
+from marl.show import crossplay_report, leaderboard, robustness_report
 from tests.support.helpers import command, rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -207,6 +207,39 @@ def test_both_matrices_are_measured_shown_and_written(run: marl.Run, tmp_path: P
         marl.robustness([run], episods=4)
     with pytest.raises(ConfigError, match="episodes=few"):
         marl.robustness([run], episodes="few")
+
+
+def test_a_leaderboard_is_what_the_script_makes(run: marl.Run, tmp_path: Path) -> None:
+    """Added to by the library and by the script, two boards differ in the time and in who says so."""
+    file, how = tmp_path / "library.json", {"episodes": 6, "n_envs": 3, "out": tmp_path / "out"}
+    made = marl.leaderboard(file, run, "quick", by="us", **how)
+    command("leaderboard", f"file={tmp_path}/script.json", f"runs='{run.dir}'", "suite=quick", "by=us", "episodes=6",
+            "n_envs=3", f"out={tmp_path}/script")  # fmt: skip
+    boards = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("library", "script"))
+    (mine,), (other,) = (board["entries"] for board in boards)
+    assert {key for key in mine if mine[key] != other[key]} <= {"date"}
+    assert made.matrix is not None and made.matrix.complete
+    assert made.matrix.about["command"].startswith(f"marl.leaderboard('{file}', ['{run.dir}'], 'quick', by='us'")
+    assert made.entries == made.added == marl.leaderboard(file).entries and not made.replaced + made.left_out
+    again = marl.leaderboard(file, [run], "quick", "suite.budget=8", by="we", **how)
+    assert [one.by for one in again.replaced] == ["us"] and [one.by for one in again.entries] == ["we"]
+
+
+def test_a_leaderboard_is_checked(run: marl.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The honest entry agrees, a forged one does not, and the file stays as it is."""
+    file = tmp_path / "board.json"
+    how = {"episodes": 6, "n_envs": 3, "out": tmp_path / "out"}
+    marl.leaderboard(file, run, "quick", by="us", **how)
+    made = marl.leaderboard(file, run, check=True, out=tmp_path / "out")
+    assert [one.agrees for one in made.checks] == [True] and made.checks[0].numbers and not made.wrong
+    tree = json.loads(file.read_text())
+    head = tree["entries"][0]["without_attack"]
+    head["mean"] = 1.0 if head["mean"] < 0.5 else 0.0
+    file.write_text(json.dumps(tree))
+    forged = marl.leaderboard(file, run, check=True, out=tmp_path / "out")
+    assert len(forged.wrong) == 1 and json.loads(file.read_text()) == tree
+    leaderboard.show_check(list(forged.checks))
+    assert "does not agree" in capsys.readouterr().out
 
 
 def test_composing_while_a_script_runs_leaves_its_hydra_alone(tmp_path: Path) -> None:
