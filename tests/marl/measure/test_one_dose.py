@@ -32,8 +32,8 @@ def test_every_attack_has_the_same_budget(words: tuple[str, ...], budget: int, u
 
 
 def test_the_dose_is_what_was_spent(tmp_path: Path) -> None:
-    """Attackers of every step are stopped by the budget: each episode on the corridor has two attacked steps, whatever the
-    number of agents that they hit; without a budget all of its steps."""
+    """Attackers of every step are stopped by the budget: each episode on the corridor has two attacked steps, whatever
+    the number of agents that they hit; without a budget all of its steps."""
 
     def noise(budget: int | None, agents: int | None) -> Column:
         node = {
