@@ -269,9 +269,12 @@ def attacks_digest(columns: list[Column], baseline: str, task: str) -> str:
     Files and runs within them count by their content."""
     there = {column.name: column.on(task) for column in columns}
     tree = {
-        name: {"attack": by_content(c.attack), "env": c.env, "fit": c.fit, "restarts": c.restarts, "trials": c.trials}
+        name: {
+            "attack": by_content(c.attack), "env": c.env, "fit": c.fit, "restarts": c.restarts, "trials": c.trials,
+            **({"policy_of": c.policy_of} if c.policy_of else {}),
+        }
         for name, c in there.items()
-    }
+    }  # fmt: skip
     return matrix.digest({"columns": tree, "baseline": baseline})
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from marl.measure.entrants import Entrant, Tree, acting, by_content, from_runs, 
 from marl.measure.fitting import fit_attack, load_fit
 from marl.measure.matrix import Episodes, Results, Tell
 from marl.measure.robustness_scores import Matrix, add_leads, pick_versus, score_rows
+from marl.measure.strangers import seated, who_sits
 from marl.measure.suite import Column, read_suite
 from marl.run.files import save_tensors, write_atomic
 from marl.run.resume import git_commit
@@ -140,11 +141,17 @@ def plan_fit(entrant: Entrant, column: Column, setting: Setting, references: lis
     return Fit(f"fit {column.name} to {target.name}", key, path, team, setting, column.restarts, column.trials)
 
 
-def plan_cell(entrant: Entrant, column: Column, setting: Setting, references: list[Entrant]) -> Cell:
-    """Return the cell of ``entrant`` under ``column``."""
+def plan_cell(
+    entrant: Entrant, column: Column, setting: Setting, references: list[Entrant], rows: Sequence[Entrant] = ()
+) -> Cell:
+    """Return the cell of ``entrant`` under ``column``; ``rows`` are the teams that may replace its teammates."""
     column = column.on(entrant.task)
-    team = team_config(entrant, column, setting, setting.seed)
     why, fit = None, None
+    try:
+        column = seated(column, entrant, rows)
+    except ConfigError as error:
+        why = str(error)
+    team = team_config(entrant, column, setting, setting.seed)
     try:
         fit = plan_fit(entrant, column, setting, references)
     except ConfigError as error:
@@ -201,7 +208,7 @@ def measured(cfg: DictConfig, suite_name: str, find: Callable[[], tuple[list[Ent
     budgets = curves.read_budgets(plain(cfg.budgets), {column.name: column.attack for column in columns}, baseline)
     check_rows(entrants, columns, given_env=cfg.env is not None)
     note_absent(columns, {entrant.task for entrant in entrants})
-    plan = [[plan_cell(entrant, column, setting, references) for column in columns] for entrant in entrants]
+    plan = [[plan_cell(one, column, setting, references, entrants) for column in columns] for one in entrants]
     every = [cell for cells in plan for cell in cells]
     outcome = matrix.measure(every, cfg.jobs)
     names = [column.name for column in columns]
@@ -230,9 +237,11 @@ def measured(cfg: DictConfig, suite_name: str, find: Callable[[], tuple[list[Ent
                 "tasks": c.tasks,
                 "restarts": c.restarts,
                 "trials": c.trials,
+                **({"policy_of": c.policy_of} if c.policy_of else {}),
             }
             for c in columns
         },
+        **who_sits(columns, entrants),
         "fits": sorted({cell.fit.title for cell in every if cell.fit is not None}),
         "physics": {one.task: matrix.physics_of(one.env) for one in entrants},
     }
@@ -246,10 +255,15 @@ def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: boo
     check_players([one for one in entrants if given_env or one.opens["run"] is None], games, "env")
     for column in columns:
         section = f"suite.columns.{column.name}"
-        reasons = []
+        reasons: list[str | None] = []
         for entrant in {one.task: one for one in entrants}.values():
             here = column.on(entrant.task)
-            reasons.append(why_impossible(here.attack, here.env, entrant.env, games))
+            try:
+                here = seated(here, entrant, entrants)
+            except ConfigError:  # nobody to sit in: the cell says so
+                reasons.append(None)
+            else:
+                reasons.append(why_impossible(here.attack, here.env, entrant.env, games))
         if (why := reasons[0]) is not None and None not in reasons:
             raise ConfigError(f"{section}: {why}")
         try:

@@ -17,13 +17,16 @@ from marl.run.build import check_call, factory
 
 PARTS = ("columns", "baseline", "budget", "budget_unit")  # of a suite, beside what its values refer to
 FitTo = Literal["victim", "reference"]  # what an attack is fitted to: the row itself, or one team for all rows
+PolicyOf = Literal["next_run"]  # whose team an attack's ``policy`` is (marl.measure.strangers)
+OF_COLUMN = ("attack", "env", "fit", "tasks", "restarts", "trials", "policy_of")
 
 
 @dataclass(frozen=True)
 class Column:
     """An attack, what it is fitted to ("victim", "reference" or nothing), and what it changes in the game's
     configuration. ``tasks``: by task, what of ``attack`` and ``env`` differs there. ``restarts`` and ``trials`` of
-    fitting are as ``fit_attack`` has them."""
+    fitting are as ``fit_attack`` has them. ``policy_of``: the attack's option ``policy`` is the team of another row,
+    which ``marl.measure.strangers`` chooses."""
 
     name: str
     attack: Tree
@@ -32,6 +35,7 @@ class Column:
     tasks: dict[str, Tree] = field(default_factory=dict)
     restarts: int = 1
     trials: int = 0
+    policy_of: str | None = None
 
     def on(self, task: str) -> Column:
         """Return the column as it is on one task."""
@@ -82,7 +86,7 @@ def _column(name: str, node: Any) -> Column:
     section = f"suite.columns.{name}"
     if not isinstance(node, dict) or "attack" not in node:
         raise ConfigError(f"{section} has no attack; give +attack@{section}.attack=NAME")
-    _refuse_unknown(section, node, ("attack", "env", "fit", "tasks", "restarts", "trials"))
+    _refuse_unknown(section, node, OF_COLUMN)
     if not isinstance(node.get("env") or {}, dict):
         raise ConfigError(f"{section}.env={node['env']} must be options of the game; give +{section}.env.OPTION=VALUE")
     fit = node.get("fit")
@@ -96,7 +100,12 @@ def _column(name: str, node: Any) -> Column:
     if (restarts > 1 and not trials) or (trials and fit is None):
         lacks = f"{section}.fit" if fit is None else f"{section}.trials, the episodes that choose among them,"
         raise ConfigError(f"{section}: restarts={restarts} and trials={trials} of fitting need {lacks}")
-    column = Column(name, node["attack"], fit, node.get("env") or {}, tasks, restarts, trials)
+    policy_of = node.get("policy_of")
+    require_choice(section, get_args(PolicyOf), policy_of=policy_of, or_null=True)
+    if policy_of is not None and node["attack"].get("policy", "") is not None:
+        given = "is given" if node["attack"].get("policy") else "is no option of it"
+        raise ConfigError(f"{section}.policy_of={policy_of} fills the attack's option policy, which {given}")
+    column = Column(name, node["attack"], fit, node.get("env") or {}, tasks, restarts, trials, policy_of)
     check_call(factory(DictConfig(column.attack), f"{section}.attack"), f"{section}.attack", None, None)
     for task, changes in column.tasks.items():
         where = f"{section}.tasks.{task}"

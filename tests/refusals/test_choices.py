@@ -61,7 +61,7 @@ CASES = {
     "robustness runs=team suite=papre": "suite=papre does not exist; did you mean paper?",
     "robustness runs=team suite=QUICK": "suite=QUICK does not exist; did you mean quick?",
     "robustness runs=team suite=null": (
-        "suite=null names no option of suite; choose one of ensemble, ibal, paper, quick, shifts"
+        "suite=null names no option of suite; choose one of dose, ensemble, ibal, paper, quick, shifts, strangers"
     ),
     "robustness runs=team study=ROBUST_SMALL": "study=ROBUST_SMALL does not exist; did you mean robust_small",
     "robustness runs=team study=nope": "study=nope does not exist; there are battle_scripts, ibal_small",

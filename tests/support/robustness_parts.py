@@ -234,7 +234,7 @@ BOTH = column("both", fake("Trip", agents=2, to=1))
 
 
 def plan(entrants: list[Entrant], columns: list[Column], where: Setting, references: Any = ()) -> list[list[Cell]]:
-    return [[plan_cell(one, column, where, list(references)) for column in columns] for one in entrants]
+    return [[plan_cell(one, column, where, list(references), entrants) for column in columns] for one in entrants]
 
 
 def measured(
