@@ -147,10 +147,10 @@ def robustness(runs: Path, out: Path, *arguments: str) -> dict[str, Any]:
 def test_a_second_measurement_in_the_same_folder_is_refused(
     script: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with holder(tmp_path / "out") as first:
+    with holder(tmp_path / "out", tmp_path) as (first, number):
         before = tree(tmp_path)
         line = refused(capsys, script, f"runs='{runs}/**'", f"out={tmp_path / 'out'}")
-        assert f"out={tmp_path / 'out'} is in use by process {first.pid}" in line
+        assert f"out={tmp_path / 'out'} is in use by process {number}" in line
         assert tree(tmp_path) == before
         first.communicate("end\n")
 

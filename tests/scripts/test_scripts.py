@@ -126,7 +126,7 @@ def test_plot_publishes_results_that_say_how_they_came_about(runs: Path, tmp_pat
     assert found["commands"] == sorted(meta["command"] for meta in metas) and len(set(found["commands"])) == 2
     for seed, line in enumerate(found["commands"]):
         assert line.startswith("python -m scripts.train env=toy/corridor ") and f" seed={seed} " in line
-    assert found["table"].startswith("python -m scripts.plot 'runs='") and str(tmp_path / "docs") in found["table"]
+    assert found["table"].startswith("python -m scripts.plot \"runs='") and str(tmp_path / "docs") in found["table"]
     assert found["groups"] == json.loads((tmp_path / "plots" / "summary.json").read_text())
     assert found["groups"][0]["seeds"] == [0, 1] and found["physics"] == [1]
     assert len(found["groups"][0]["metrics"]["eval/return"]["per_seed"]) == 2

@@ -72,7 +72,8 @@ def test_outside_a_repository_it_is_unknown(tmp_path: Path, monkeypatch: pytest.
     assert git_commit() == "unknown"
 
 
-def test_a_run_says_so(tree: Path, tmp_path: Path) -> None:
+def test_a_run_says_so(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resume, "git_commit", git_commit)  # other tests remember what it said first
     (tree / "plugin.py").write_text("")
     train(tmp_path / "run", "train.total_steps=8")
     assert json.loads((tmp_path / "run" / "meta.json").read_text())["commit"].endswith("-dirty")
