@@ -84,7 +84,8 @@ def draw(units: np.ndarray, world: World, n_agents: int, caption: str, view: Vie
     order = sorted(living, key=lambda i: (_kind(units[i]).layers == AIR, -_kind(units[i]).radius))
     for index in order:
         number = "" if len(units) > MANY else str(index if index < n_agents else index - n_agents)
-        _body(pen, units[index], index < n_agents, number)
+        well = float(world.types["health"][units[index]["type"]])  # another than the catalogue's with env.enemy_health
+        _body(pen, units[index], well, index < n_agents, number)
     unit = SCALE * FINE
     box = unit * view.left, unit * view.top, unit * (view.left + view.width), unit * (view.top + view.height)
     size = SIZE * SCALE, round(whole(world).height * SCALE)
@@ -172,22 +173,22 @@ def _attack(pen: ImageDraw.ImageDraw, units: np.ndarray, index: int, n_agents: i
         pen.line((*(middle - across), *(middle + across)), fill=(*BEAM, SHOT), width=3 * FINE)
 
 
-def _body(pen: ImageDraw.ImageDraw, unit: np.void, ally: bool, number: str) -> None:
+def _body(pen: ImageDraw.ImageDraw, unit: np.void, well: float, ally: bool, number: str) -> None:
     kind, centre = _kind(unit), _at(unit["x"], unit["y"])
     radius = kind.radius * SCALE * FINE
-    radius = _rings(pen, unit, centre, radius)
+    radius = _rings(pen, unit, well, centre, radius)
     opacity = FLYER if kind.layers == AIR else BODY
     pen.ellipse(_disc(*centre, radius), fill=(*(ALLY if ally else ENEMY), opacity), outline=INK, width=FINE)
     size = max(10, round(kind.radius * SCALE * 0.95)) * FINE
     pen.text(centre, LETTERS.get(kind.name, kind.name[0]) + number, fill=WHITE, anchor="mm", font_size=size)
 
 
-def _rings(pen: ImageDraw.ImageDraw, unit: np.void, centre: tuple[float, float], radius: float) -> float:
-    """Draw what is left of the health (green, yellow, red) and around it of the shields, clockwise from the top, if
-    anything is missing; return the radius that is left for the body. All of it lies inside the unit's own radius:
-    straight bars, or rings around it, would hide the neighbours in a melee."""
+def _rings(pen: ImageDraw.ImageDraw, unit: np.void, well: float, centre: tuple[float, float], radius: float) -> float:
+    """Draw what is left of the health that the unit has when it is ``well`` (green, yellow, red) and around it of the
+    shields, clockwise from the top, if anything is missing; return the radius that is left for the body. All of it lies
+    inside the unit's own radius: straight bars, or rings around it, would hide the neighbours in a melee."""
     kind = _kind(unit)
-    health, shield = float(unit["health"]) / kind.health, float(unit["shield"]) / max(kind.shield, 1e-6)
+    health, shield = float(unit["health"]) / well, float(unit["shield"]) / max(kind.shield, 1e-6)
     if health > WHOLE and (kind.shield == 0 or shield > WHOLE):
         return radius
     rings = [(health, WELL if health > 0.6 else HURT if health > 0.3 else DYING)]

@@ -128,3 +128,15 @@ def test_scales_out_of_range_are_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=name) as error:
         Skirmish("3m", 1, **{name: value})
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("scale", "wounded"), [(1.0, 0.5), (0.5, 0.25), (2.0, 1.0)])
+def test_pictures_show_the_share_of_the_health_that_a_unit_can_have(scale: float, wounded: float) -> None:
+    """Healthy enemies have no ring at any scale; half a ring is half of what they can have."""
+    hurt, half = Skirmish("3m", 1, enemy_health=scale), Skirmish("3m", 1)
+    for env in (hurt, half):
+        env.reset()
+    assert np.array_equal(hurt.render(0), half.render(0)), "all are well"
+    for env, health in ((hurt, 45.0 * wounded), (half, 45.0 * 0.5)):
+        env._lanes.units["health"][0, 3:] = health
+    assert np.array_equal(hurt.render(0), half.render(0))
