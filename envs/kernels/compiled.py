@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numba
-from numba import njit
+from numba import njit, types
 
 from marl.core.types import ConfigError
 
@@ -27,10 +27,47 @@ log = logging.getLogger(__name__)
 
 Record = Any  # one record of a numpy array; its fields read as attributes in compiled code
 
-OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "forceinline": True}
-rule: Any = njit(**OPTIONS)
-part: Any = njit(**{**OPTIONS, "forceinline": False})  # for what is called once a step: it compiles in less time
+OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
 OUTSIDE = ("marl.core.rolling", "marl.learn.acting", "marl.learn.gru")  # what kernels call that is no part of a game
+INSIDE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # each one more copy
+
+
+def rule(function: Any) -> Any:
+    """Compile ``function`` for kernels; it becomes part of the code that calls it."""
+    return _compile_once(function, {**OPTIONS, "forceinline": True})
+
+
+def part(function: Any) -> Any:
+    """Compile ``function`` as a rule that stays a call: for what is called once a step, it compiles in less time."""
+    return _compile_once(function, OPTIONS)
+
+
+def _compile_once(function: Any, options: dict[str, Any]) -> Any:
+    """Compile one version of a rule for all signed integers and constants.
+
+    Numba itself compiles a rule, and all that it calls, anew for int32, for int64 and for every constant; and each
+    version twice more, for callers in Python and C. Here a caller in Python gets another compiled function, which is
+    made when it calls.
+    """
+    compiled: Any = njit(**{**options, **INSIDE})(function)
+    with_literals = compiled.get_call_template
+
+    def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+        return with_literals(tuple(map(_widen, args)), {name: _widen(kind) for name, kind in kws.items()})
+
+    def add_overload(result: Any) -> None:
+        compiled.overloads[tuple(result.signature.args)] = result
+
+    compiled.get_call_template = get_call_template
+    compiled.add_overload = add_overload  # numba's own also offers it to Python, where it cannot be called
+    compiled._compile_for_args = njit(**options)(function)._compile_for_args
+    return compiled
+
+
+def _widen(kind: Any) -> Any:
+    """Return the type that a rule is compiled for if an argument of the type ``kind`` is passed."""
+    kind = types.unliteral(kind) if isinstance(kind, types.IntegerLiteral | types.BooleanLiteral) else kind
+    return types.int64 if kind in types.signed_domain else kind
 
 
 def ensure_cache() -> None:

@@ -108,14 +108,15 @@ observe_lane: Any = None
 
 
 def reset_lanes(rules: Any, board: Any, out: Any, mask: np.ndarray, seed: np.uint64, reseed: bool) -> None:
-    for b in prange(mask.shape[0]):
+    for index in prange(mask.shape[0]):
+        b = np.int64(index)  # in threads numba counts without a sign, and would compile all rules for that as well
         if mask[b]:
             reset_lane(rules, board, out, seed, reseed, b)
 
 
 def step_lanes(rules: Any, board: Any, out: Any, actions: np.ndarray) -> None:
-    for b in prange(actions.shape[0]):
-        step_lane(rules, board, out, actions, b)
+    for index in prange(actions.shape[0]):
+        step_lane(rules, board, out, actions, np.int64(index))
 
 
 def observe_only(rules: Any, board: Any, out: Any, b: int) -> None:

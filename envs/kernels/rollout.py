@@ -93,7 +93,8 @@ def rollout_lanes(
     seen: Arrays, seen_at: np.ndarray, seen_to: Arrays, done: Arrays, done_at: np.ndarray, done_to: Arrays,
 ) -> None:  # fmt: skip
     B, n = actions.shape
-    for b in prange(B):
+    for index in prange(B):
+        b = np.int64(index)  # see ``lanes.reset_lanes``
         desk, last, missing = make_desk(n, h.shape[2], out.avail.shape[2]), np.full(n, -1), np.zeros(n, np.bool_)
         forced, hit, lot, blow = np.zeros(n, np.int64), np.zeros(n, np.bool_), lots[b, 0], lots[b, 1]
         seed_lane(lot, choice.seed, b)
