@@ -11,8 +11,8 @@ import torch
 
 from marl.run import resume
 
-torch.set_num_threads(1)
 numba.set_num_threads(1)
+torch.set_num_threads(1)  # after numba's, which would set it back: marl.run.build.use_threads
 
 
 def pytest_configure(config: pytest.Config) -> None:
