@@ -135,7 +135,7 @@ def train_all(sweeps: list[list[Command]], jobs: int | str, stop: StopRequest) -
     with JobProgress(sum(map(len, sweeps))) as progress:
         for sweep in sweeps:
             failed: dict[str, str] = {}
-            for command, why in run_jobs(train, sweep, jobs, stop, progress):
+            for command, why in run_jobs(train, sweep, jobs, stop, progress, only_waits=True):
                 log.info("%s: %s", command.title, why or "done")
                 failed |= {command.title: why} if why else {}
             if failed:

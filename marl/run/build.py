@@ -167,11 +167,14 @@ def make_sampler(cfg: DictConfig) -> Sampler:
 
 
 def use_threads(threads: int | None) -> None:
-    """Limit torch and the simulators to ``threads`` CPU threads; None sets no limit."""
+    """Limit torch and the simulators to ``threads`` CPU threads; None sets no limit.
+
+    Numba's first: both share OpenMP's number of threads, which numba sets to that of all cores when it starts its own.
+    """
     require_threads(threads)
     if threads is not None:
-        torch.set_num_threads(threads)
         numba.set_num_threads(min(threads, int(getattr(numba.config, "NUMBA_NUM_THREADS"))))  # noqa: B009 - untyped
+        torch.set_num_threads(threads)
 
 
 def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Field]:

@@ -1,11 +1,13 @@
-"""Interruptible jobs, run one after the other in this process, side by side in worker processes, or on a cluster."""
+"""Interruptible jobs, run one after the other in this process, side by side in worker processes or threads, or on a
+cluster."""
 
 from __future__ import annotations
 
 import functools
 import multiprocessing
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from typing import Any, Protocol, TypeVar
 
 from marl.core.checks import require_extra
@@ -39,15 +41,26 @@ def require_jobs(jobs: int | str) -> None:
 
 
 def run_jobs(
-    work: Work[J, R], jobs: Sequence[J], processes: int | str, stop: StopRequest, progress: JobProgress
+    work: Work[J, R],
+    jobs: Sequence[J],
+    processes: int | str,
+    stop: StopRequest,
+    progress: JobProgress,
+    *,
+    only_waits: bool = False,
 ) -> Iterator[tuple[J, R]]:
     """Yield each job with its result, in the order in which they finish. Raise Stopped once ``stop`` is requested.
-    ``processes``: how many jobs at once, or "ray" for as many as the cluster of RAY_ADDRESS has cores for."""
+
+    ``processes``: how many jobs at once, or "ray" for as many as the cluster of RAY_ADDRESS has cores for.
+    ``only_waits``: ``work`` waits for other programs and computes nothing itself. Then threads do, for which nothing
+    has to be imported: a worker process takes seconds to begin, and the memory of torch.
+    """  # fmt: skip
     if isinstance(processes, str):
         yield from _on_ray(work, jobs, stop, progress)
         return
     if processes > 1 and len(jobs) > 1:
-        yield from _side_by_side(work, jobs, processes, stop, progress)
+        begin = _in_threads if only_waits else _in_processes
+        yield from begin(work, jobs, processes, stop, progress)
         return
     for job in jobs:
 
@@ -62,25 +75,41 @@ def run_jobs(
         yield job, result
 
 
-def _side_by_side(
+def _in_processes(
     work: Work[J, R], jobs: Sequence[J], processes: int, stop: StopRequest, progress: JobProgress
 ) -> Iterator[tuple[J, R]]:
     context = multiprocessing.get_context("spawn")  # a forked child would inherit the threads of torch and numba
     halt = context.Event()
     with ProcessPoolExecutor(min(processes, len(jobs)), context, initializer=_begin, initargs=(halt,)) as pool:
-        waiting: dict[Any, J] = {pool.submit(_work, work, job): job for job in jobs}
-        try:
-            while waiting:
-                for future in wait(waiting, timeout=0.2, return_when=FIRST_COMPLETED).done:
-                    job = waiting.pop(future)
-                    result = future.result()
-                    progress.finished()
-                    yield job, result
-                if stop and waiting:
-                    raise Stopped
-        finally:
-            halt.set()
-            pool.shutdown(cancel_futures=True)
+        begun = {pool.submit(_work, work, job): job for job in jobs}
+        yield from _as_they_finish(pool, begun, halt, stop, progress)
+
+
+def _in_threads(
+    work: Work[J, R], jobs: Sequence[J], threads: int, stop: StopRequest, progress: JobProgress
+) -> Iterator[tuple[J, R]]:
+    halt = threading.Event()
+    with ThreadPoolExecutor(min(threads, len(jobs))) as pool:
+        begun = {pool.submit(_until, halt, work, job): job for job in jobs}
+        yield from _as_they_finish(pool, begun, halt, stop, progress)
+
+
+def _as_they_finish(
+    pool: Executor, begun: dict[Future[R], J], halt: Any, stop: StopRequest, progress: JobProgress
+) -> Iterator[tuple[J, R]]:
+    """Yield jobs with their results. However this ends, ``halt`` is set then, and no other job begins."""
+    try:
+        while begun:
+            for future in wait(begun, timeout=0.2, return_when=FIRST_COMPLETED).done:
+                job = begun.pop(future)
+                result = future.result()
+                progress.finished()
+                yield job, result
+            if stop and begun:
+                raise Stopped
+    finally:
+        halt.set()
+        pool.shutdown(cancel_futures=True)
 
 
 def _on_ray(work: Work[J, R], jobs: Sequence[J], stop: StopRequest, progress: JobProgress) -> Iterator[tuple[J, R]]:
@@ -109,8 +138,14 @@ def _begin(halt: Any) -> None:
 
 
 def _work(work: Work[J, R], job: J) -> R:
+    return _until(_halt, work, job)
+
+
+def _until(halt: Any, work: Work[J, R], job: J) -> R:
+    """Do a job unless ``halt`` is set, and until it is."""
+
     def tell(done: float) -> None:
-        if _halt.is_set():
+        if halt.is_set():
             raise Stopped
 
     tell(0.0)  # the pool hands out more jobs than it has workers

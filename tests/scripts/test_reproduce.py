@@ -113,9 +113,8 @@ def finish(process: subprocess.Popen[str]) -> str:
 
 def test_a_table_is_trained_and_measured_and_nothing_is_done_twice(tmp_path: Path) -> None:
     pytest.importorskip("plotly", reason="a report needs plotly: pip install -e .[report]")
-    process = start(tmp_path, "algo=vdn,qmix seed=0", "report=true")
-    output = finish(process)
-    assert process.returncode == 0, output
+    code, output = run(tmp_path, "algo=vdn,qmix seed=0", "report=true")
+    assert code == 0, output
     page = (tmp_path / "outputs/tables/s2q_tenfold.html").read_text(encoding="utf8")
     assert "2 runs in 2 groups and 1 environment; none left out." in page and page.count('class="player"') == 2
     done = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("DONE")}
@@ -156,8 +155,7 @@ def test_a_recipe_that_is_wrong_is_refused_before_anything_starts(
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: int, tmp_path: Path) -> None:
     def words(total: int) -> tuple[str, str, str]:
-        options = f"overrides=['env=toy/corridor','train.total_steps={total}','log.every=400','log.to=[]']"
-        return "algo=vdn seed=0,1,2", options, f"jobs={jobs}"
+        return "algo=vdn seed=0,1,2", f"overrides={[*TINY, f'train.total_steps={total}']}", f"jobs={jobs}"
 
     process = start(tmp_path, *words(99999999))
     deadline = time.monotonic() + 600
@@ -177,9 +175,7 @@ def test_a_stop_lets_the_runs_in_hand_save_and_the_same_command_continues(jobs: 
 
 
 def test_a_run_that_somebody_else_stopped_is_not_taken_for_finished(tmp_path: Path) -> None:
-    process = start(
-        tmp_path, "algo=vdn seed=0", "overrides=['env=toy/corridor','train.total_steps=99999999','log.every=400']"
-    )
+    process = start(tmp_path, "algo=vdn seed=0", f"overrides={[*TINY, 'train.total_steps=99999999']}")
     deadline = time.monotonic() + 600
     while not list(tmp_path.rglob("metrics.jsonl")):
         assert process.poll() is None and time.monotonic() < deadline

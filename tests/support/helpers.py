@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import logging
+import pickle
 import runpy
 import sys
 from pathlib import Path
@@ -80,23 +80,28 @@ def random_batch(spec: EnvSpec, episodes: int, seed: int = 0) -> EpisodeBatch:
     return batch
 
 
-@functools.lru_cache(maxsize=64)
-def _composed(config: str, overrides: tuple[str, ...]) -> DictConfig:
+@functools.lru_cache(maxsize=256)
+def _composed(config: str, overrides: tuple[str, ...]) -> tuple[bytes, Any]:
+    """Return a configuration without Hydra's part, pickled, and Hydra's part."""
     register_configs()
     with initialize_config_module("conf", version_base="1.3"):
-        return compose(config, overrides=[*overrides, "runs_dir=/nowhere"], return_hydra_config=True)
-
-
-def compose_train(runs_dir: Path, *overrides: str, config: str = "train") -> DictConfig:
-    """Return the configuration of a command line, with its run folder below ``runs_dir``. Composed once, then copied:
-    composing takes most of the time of many tests."""
-    cfg = copy.deepcopy(_composed(config, (*overrides, "log.progress=off")))
-    cfg.runs_dir = str(runs_dir)
+        cfg = compose(config, overrides=[*overrides, "runs_dir=/nowhere"], return_hydra_config=True)
     HydraConfig.instance().set_config(cfg)
     with open_dict(cfg):
         path = cfg.run_path
         del cfg["hydra"]
         cfg.run_path = path
+    return pickle.dumps(cfg), HydraConfig.instance().cfg
+
+
+def compose_train(runs_dir: Path, *overrides: str, config: str = "train") -> DictConfig:
+    """Return the configuration of a command line, with its run folder below ``runs_dir``. Composed once, then copied:
+    composing takes most of the time of many tests."""
+    pickled, hydra = _composed(config, (*overrides, "log.progress=off"))
+    cfg: DictConfig = pickle.loads(pickled)
+    cfg.runs_dir = str(runs_dir)
+    HydraConfig.instance().cfg = hydra
+    hydra.hydra._set_parent(cfg)  # as set_config does
     return cfg
 
 

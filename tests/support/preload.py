@@ -11,13 +11,15 @@ import torch
 import marl
 from marl.run import resume
 from marl.run.compose import compose, register_configs
+from tests.support.composing import compose_quickly
 
 matplotlib.use("agg")
 resume.git_commit = functools.cache(resume.git_commit)
 resume.git_commit()  # as in tests/conftest.py
 torch.set_num_threads(1)
+compose_quickly()
 register_configs()
-compose("env=toy/corridor")  # warms Hydra's parsers
+compose("env=toy/corridor")  # warms Hydra's parsers, and reads files
 compose("runs=team", config="robustness")
 for package in ("marl", "algos", "attacks"):
     for module in pkgutil.walk_packages(importlib.import_module(package).__path__, f"{package}."):

@@ -14,10 +14,10 @@ from marl.run.signals import StopRequest
 from tests.support.jobs_parts import Note, Sum, add_up, leave_note, start_program
 
 
-def finished(jobs: list[Sum], processes: int, found: dict[int, tuple[int, int]]) -> None:
+def finished(jobs: list[Sum], processes: int, found: dict[int, tuple[int, int]], **how: bool) -> None:
     """Run the jobs; write the result of each into ``found``, by its n, as it arrives."""
     with StopRequest() as stop, JobProgress(len(jobs)) as progress:
-        for job, result in run_jobs(add_up, jobs, processes, stop, progress):
+        for job, result in run_jobs(add_up, jobs, processes, stop, progress, **how):
             found[job.n] = result
         assert progress.done == len(jobs)
 
@@ -39,6 +39,21 @@ def test_a_stop_drops_the_job_in_hand_and_those_that_wait(processes: int, then: 
         finished([Sum(2), Sum(10_000, 0.1, then), *(Sum(n, 0.1) for n in range(101, 120))], processes, found)
     assert found[2][0] == 1 and 10_000 not in found and len(found) < 3
     assert time.monotonic() - started < 600
+
+
+def test_work_that_only_waits_is_done_side_by_side_in_this_process() -> None:
+    """The first job would take a quarter of an hour, and the second one interrupts it."""
+    found: dict[int, tuple[int, int]] = {}
+    started = time.monotonic()
+    with pytest.raises(Stopped):
+        finished([Sum(10_000, 0.1), Sum(3), Sum(2, then="interrupt"), Sum(10_001, 0.1)], 2, found, only_waits=True)
+    assert found[3] == (3, os.getpid()) and found.keys() <= {2, 3}
+    assert time.monotonic() - started < 600
+
+
+def test_what_a_job_that_only_waits_raises_is_raised_here() -> None:
+    with pytest.raises(ValueError, match="no sum of 4"):
+        finished([Sum(4, then="fail"), Sum(10_000, 0.1)], 2, {}, only_waits=True)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
