@@ -54,7 +54,7 @@ def run_jobs(
     ``processes``: how many jobs at once, or "ray" for as many as the cluster of RAY_ADDRESS has cores for.
     ``only_waits``: ``work`` waits for other programs and computes nothing itself. Then threads do, for which nothing
     has to be imported: a worker process takes seconds to begin, and the memory of torch.
-    """  # fmt: skip
+    """
     if isinstance(processes, str):
         yield from _on_ray(work, jobs, stop, progress)
         return
