@@ -23,7 +23,8 @@ CRITIC = ("seen", "v", "target", "filled")
 @dataclass
 class Lesson:
     """Rows for an actor, which are sequences as ``rows`` says and begin with the states ``begin`` [S, *, H] (None:
-    zeros), and rows for a critic. Both are indexed [N, n], or where some are left out [K, 1], [K]."""
+    zeros), and rows for a critic. Both are indexed [N, n], or where some are left out [K, 1], [K]. Where the critic's
+    inputs ``seen`` are fewer than its other rows, ``place`` long [K] says which of them each row has."""
 
     rows: Rows
     begin: Tensor | None
@@ -42,13 +43,19 @@ def condensed(rows: Rows, data: Data, begin: Tensor | None, agent: RecurrentAgen
     others; arguments as for ``whole``.
 
     A shared actor without memory reads the steps in ``played``; a recurrent one reads each agent's steps up to the last
-    of these, as a sequence of its own. A critic reads the agents' steps in ``filled``, or the rows that have any.
+    of these, as a sequence of its own. A critic reads the agents' steps in ``filled``, what the dead see alike only
+    once, or the rows that have any.
     """
     found = whole(rows, data, begin)
     if rows.start is None:
         return found
     if critic.for_each:
-        found.critic = _chosen(found.critic, data["filled"].flatten().nonzero()[:, 0], flat=True)
+        index = data["filled"].flatten().nonzero()[:, 0]
+        found.critic = _chosen(found.critic, index, flat=True)
+        dead = ~data["played"].flatten()[index]
+        if bool(dead.any()):
+            whose = index % data["filled"].shape[1]
+            found.critic["seen"], found.critic["place"] = distinct(found.critic["seen"], dead, whose)
     else:
         found.critic = _chosen(found.critic, data["filled"].any(1).nonzero()[:, 0])
     if not agent.shared or type(agent) not in (RecurrentAgent, FeedForwardAgent) or not bool(data["played"].any()):
@@ -66,6 +73,22 @@ def condensed(rows: Rows, data: Data, begin: Tensor | None, agent: RecurrentAgen
 def _chosen(data: Data, index: Tensor, flat: bool = False) -> Data:
     """Return the rows ``index`` long [K]; ``flat``: of [N n, ...], not of [N, ...]."""
     return {name: (value.flatten(0, 1) if flat else value).index_select(0, index) for name, value in data.items()}
+
+
+def distinct(seen: Tensor, dead: Tensor, agent: Tensor) -> tuple[Tensor, Tensor]:
+    """Leave out of ``seen`` [K, I] what the ``dead`` bool [K] see where it is what the same ``agent`` long [K] saw when
+    it was dead for the first time: nothing, in battles. Return the rest [K', I], and which of them each row has, long
+    [K]."""
+    rows = dead.nonzero()[:, 0]
+    whose = agent[rows]
+    first = torch.full((int(agent.max()) + 1 if len(agent) else 0,), len(seen)).scatter_reduce(0, whose, rows, "amin")
+    again = (seen[rows] == seen[first[whose]]).all(1) & (rows != first[whose])
+    place = torch.ones(len(seen), dtype=torch.long)
+    place[rows[again]] = 0
+    kept = place.nonzero()[:, 0]
+    place = place.cumsum(0) - 1
+    place[rows[again]] = place[first[whose[again]]]
+    return seen[kept], place
 
 
 def sequences(rows: Rows, played: Tensor) -> tuple[Rows, Tensor, Tensor]:

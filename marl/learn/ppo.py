@@ -224,6 +224,8 @@ class PPOLearner(Learner):
         then = actor.setdefault("log_p", chosen.detach())
         mean, deviation = self.scale.scale()
         v = self.critic(critic["seen"])
+        if "place" in critic:
+            v = v.index_select(0, critic["place"])
         before, target = (critic["v"] - mean) / deviation, (critic["target"] - mean) / deviation
         advantage, played = actor["advantage"], actor["played"]
         if self.normalise_advantage:

@@ -13,7 +13,7 @@ from marl.core.types import EpisodeBatch
 from marl.learn import ppo
 from marl.learn.actor import Critic, log_policy
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
-from marl.learn.lesson import condensed, sequences, whole
+from marl.learn.lesson import condensed, distinct, sequences, whole
 from marl.learn.ppo import PPOLearner
 from tests.marl.learn.test_ppo import CRITIC, LEARNER
 from tests.support.helpers import AGENT, make_spec, random_batch
@@ -37,12 +37,31 @@ def test_sequences_are_longest_first_and_keep_what_lies_between_played_steps() -
     assert agents.tolist() == [1, 0] and index.tolist() == [1, 4, 7, 0]
 
 
+def test_what_the_dead_see_alike_is_kept_once_for_each_agent() -> None:
+    seen = torch.tensor([[1.0], [0.0], [2.0], [0.0], [0.0], [5.0], [0.0], [0.0]])
+    dead = torch.tensor([0, 1, 0, 1, 1, 1, 0, 1]).bool()  # the row before the last sees zeros alive
+    agent = torch.tensor([0, 1, 0, 1, 0, 1, 0, 0])
+    rest, place = distinct(seen, dead, agent)
+    assert rest[:, 0].tolist() == [1.0, 0.0, 2.0, 0.0, 5.0, 0.0]
+    assert place.tolist() == [0, 1, 2, 1, 3, 4, 5, 3]
+    assert torch.equal(rest[place], seen)
+
+
+def test_where_nobody_dies_the_critic_reads_its_rows_as_they_are() -> None:
+    learner, batch = make(RecurrentAgent, True, {}), mortal(3)
+    for lives in (True, False):
+        batch.alive[:] = lives
+        rows, data, _ = learner.prepare(batch)
+        assert ("place" in learner.lesson(batch, rows, data).critic) is not lives
+
+
 def mortal(seed: int) -> EpisodeBatch:
     """Return pieces in the middle of episodes, whose agents die, some at once, and some come back."""
     spec = make_spec()
     batch, gen = random_batch(spec, 8), torch.Generator().manual_seed(seed)
     batch.data["alive"] = torch.rand(batch.alive.shape, generator=gen) < 0.6
     batch.alive[0], batch.alive[1, :, 0] = False, False
+    batch.data["obs"] = torch.where(batch.alive[..., None], batch.obs, 0.0)
     batch.data["begin_h"] = torch.randn(8, spec.n_agents, AGENT["hidden_dim"], generator=gen)
     batch.data["begin_last"] = torch.randint(0, spec.n_actions, (8, spec.n_agents), generator=gen)
     return batch
