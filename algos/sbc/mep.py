@@ -125,10 +125,7 @@ class ActorDiverse(DiverseTeams, ActorSeats):
     def log_policies(self, batch: EpisodeBatch) -> Iterator[Tensor]:
         rows = self.teams[0].rows(batch)
         for team in self.teams:
-            start = team.start(batch)
-            logits, _ = team.agent.along(
-                team.inputs(batch, rows), rows, None if start is None else start[rows.episodes]
-            )
+            logits, _ = team.agent.along(team.inputs(batch, rows), rows, team.start(batch, rows))
             yield log_policy(rows.spread(logits), batch.avail)
 
 

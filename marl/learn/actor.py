@@ -18,12 +18,17 @@ from marl.learn.policy import AgentPolicy
 
 Act = Literal["greedy", "sample"]
 Sees = Literal["obs", "state", "both"]
+WIDE = 16  # numbers of actions from which on torch's log-softmax needs no help on the CPU
 FIRST_GAIN, ACTOR_GAIN, CRITIC_GAIN = 2**0.5, 0.01, 1.0  # of orthogonal weights: hidden layers, last layers
 
 
 def log_policy(logits: Tensor, avail: Tensor) -> Tensor:
     """Return log probabilities of actions, -inf where unavailable: logits [*, A], avail bool [*, A]."""
-    return logits.masked_fill(~avail, -torch.inf).log_softmax(-1)
+    scores = logits.masked_fill(~avail, -torch.inf)
+    if scores.shape[-1] >= WIDE or scores.device.type != "cpu" or scores.dim() < 2:
+        return scores.log_softmax(-1)
+    turned = scores.flatten(0, -2).t().contiguous()  # torch computes many short rows one by one, long columns at once
+    return turned.log_softmax(0).t().unflatten(0, scores.shape[:-1])
 
 
 def draw(logits: Tensor, avail: Tensor, gen: Generator) -> Tensor:

@@ -21,13 +21,12 @@ from marl.core.protocols import LearnerHook, NoHook, Policy, Replay
 from marl.core.rows import Rows
 from marl.core.types import ActedOn, Clock, ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.learn.actor import Act, Actor, Critic, RunningScale, initialise, log_policy
-from marl.learn.agents import FeedForwardAgent, RecurrentAgent
+from marl.learn.agents import RecurrentAgent
 from marl.learn.algorithm import Hooked
 from marl.learn.learner import Learner, best_available, gather_actions, make_optimizer, previous_actions
+from marl.learn.lesson import Data, Lesson, condensed
 from marl.learn.policy import LinearSchedule
 from marl.learn.returns import discounted_sums
-
-Data = dict[str, Tensor]
 
 
 def gae(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor, gamma: float, lam: float) -> Tensor:
@@ -79,7 +78,7 @@ class PPOLearner(Learner):
 
     Minibatches are whole pieces of episodes, so that recurrent actors are unrolled as they were played.
     ``act_on`` says at which actions probabilities are taken: what the policy chose, or what was executed. Networks
-    without memory that all agents share are given only the steps of agents that count.
+    that all agents share are given only the steps that teach them something (``marl.learn.lesson``).
     """
 
     begins = "begin_"  # of the fields that hold what the policy remembered before a piece
@@ -141,9 +140,9 @@ class PPOLearner(Learner):
             last[:, 0] = batch[f"{self.begins}last"]
         return self.agent.inputs(self.known(rows, rows.of(batch.policy_obs)), rows.of(last))
 
-    def start(self, batch: EpisodeBatch) -> Tensor | None:
-        """Return the hidden states before the pieces [M, n, H]; None: episodes begin with them."""
-        return batch[f"{self.begins}h"] if f"{self.begins}h" in batch else None
+    def start(self, batch: EpisodeBatch, rows: Rows) -> Tensor | None:
+        """Return the hidden states before the pieces of ``rows`` [M, n, H]; None: episodes begin with them."""
+        return batch[f"{self.begins}h"][rows.episodes] if f"{self.begins}h" in batch else None
 
     # learners of some of the seats override the following two
 
@@ -156,22 +155,26 @@ class PPOLearner(Learner):
         return rows["filled"][:, None].expand(-1, self.spec.n_agents)
 
     @torch.no_grad()
-    def prepare(self, batch: EpisodeBatch) -> tuple[Rows, Data, Forward]:
+    def prepare(self, batch: EpisodeBatch, unrolled: bool = True) -> tuple[Rows, Data, Forward | None]:
         """Return what every epoch reads, as rows: the inputs of actor and critic, ``x`` and ``seen``, the actions and
         their ``log_p`` then, ``advantage``, ``target`` and value ``v`` then, ``filled`` and ``played`` bool [N, n] (any
-        counted step, and those of the living); and what hooks read."""
+        counted step, and those of the living); and what hooks read. ``unrolled`` false: without ``log_p`` and, where
+        there are no hooks, what they read; the first gradient step finds the former out itself."""
         rows = self.rows(batch)
         seen = self.critic.inputs(self.known(rows, rows["obs"]), rows["state"])
-        data = {"x": self.inputs(batch, rows), "seen": seen}
-        data |= {"avail": rows["avail"], "action": rows["actions" if self.act_on == "executed" else "intended"]}
-        start = self.start(batch)
-        logits, h = self.agent.along(data["x"], rows, None if start is None else start[rows.episodes])
-        data["action"] = data["action"].long()
-        data["log_p"] = gather_actions(log_policy(logits, data["avail"]), data["action"])
+        data = {"x": self.inputs(batch, rows), "seen": seen, "avail": rows["avail"]}
+        data["action"] = rows["actions" if self.act_on == "executed" else "intended"].long()
         mean, deviation = self.scale.scale()
         data["v"] = self.critic(data["seen"]) * deviation + mean
-        fwd = Forward(rows, logits, h, data["v"], best_available(logits, data["avail"]))
-        reward = batch.reward[:, :-1, None] + sum(hook.reward(batch, fwd) for hook in self.hooks)
+        fwd = None
+        if unrolled or self.hooks:
+            logits, h = self.agent.along(data["x"], rows, self.start(batch, rows))
+            data["log_p"] = gather_actions(log_policy(logits, data["avail"]), data["action"])
+            fwd = Forward(rows, logits, h, data["v"], best_available(logits, data["avail"]))
+        reward = batch.reward[:, :-1, None]
+        for hook in self.hooks:
+            assert fwd is not None
+            reward = reward + hook.reward(batch, fwd)
         filled, ended, v = batch.filled[:, :-1, None], batch.terminated[:, :-1, None], rows.spread(data["v"])
         advantage = gae(reward, ended, filled, v, self.gamma, self.gae_lambda)
         data["advantage"] = rows.of(advantage)
@@ -183,21 +186,21 @@ class PPOLearner(Learner):
     def update(self, batch: EpisodeBatch, entropy_weight: float, lr_share: float, gen: Generator) -> Metrics:
         """Learn from ``batch`` [M pieces of episodes]; return the metrics of the last pass, detached 0-d tensors. The
         step size is ``lr_share`` of the whole one."""
-        rows, data, fwd = self.prepare(batch)
+        steps = min(self.minibatches, len(batch))
+        rows, data, fwd = self.prepare(batch, unrolled=steps > 1)
         self.scale.update(data["target"], data["filled"])
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_share
-        start, sums = self.start(batch), Metrics()
-        steps = min(self.minibatches, len(batch))
-        whole = self.condensed(data) if steps == 1 else data
+        sums, whole = Metrics(), self.lesson(batch, rows, data) if steps == 1 else None
         for epoch in range(self.epochs):
             last = epoch == self.epochs - 1
             for chosen in torch.randperm(len(batch), generator=gen).tensor_split(steps):
-                some, own = (rows, whole) if steps == 1 else self.part(rows, data, chosen)
-                metrics = self.step(some, own if steps == 1 else self.condensed(own), start, entropy_weight)
+                lesson = whole or self.lesson(batch, *self.part(rows, data, chosen))
+                metrics = self.step(lesson, entropy_weight)
                 if last:
                     sums = {name: sums.get(name, 0.0) + value / steps for name, value in metrics.items()}
         for hook in self.hooks:
+            assert fwd is not None
             sums |= hook.update(batch, fwd)
         return sums | {"ppo/entropy_weight": torch.tensor(entropy_weight), **self.explained(data)}
 
@@ -208,29 +211,29 @@ class PPOLearner(Learner):
         index = index.to(data["v"].device, non_blocking=True)
         return some, {name: value[index] for name, value in data.items()}
 
-    def condensed(self, data: Data) -> Data:
-        """Return only the steps that count, [K, ...], where the networks can do without the others."""
-        lone = isinstance(self.agent, FeedForwardAgent) and self.agent.shared and self.critic.for_each
-        if not lone or self.device.type != "cpu":  # a GPU would wait for their number
-            return data
-        index = data["filled"].flatten().nonzero()[:, 0]
-        return {name: value.flatten(0, 1).index_select(0, index) for name, value in data.items()}
+    def lesson(self, batch: EpisodeBatch, rows: Rows, data: Data) -> Lesson:
+        """Return what a gradient step on ``data``, the ``rows`` of some pieces of ``batch``, reads."""
+        return condensed(rows, data, self.start(batch, rows), self.agent, self.critic)
 
-    def step(self, rows: Rows, own: Data, start: Tensor | None, entropy_weight: float) -> Metrics:
-        """Make a gradient step on the rows ``own``; ``rows`` says how they are sequences, and ``start`` [M, n, H] holds
-        the hidden states before all pieces of the batch."""
-        begin = None if start is None else start[rows.episodes]
-        log_p = log_policy(self.agent.along(own["x"], rows, begin)[0], own["avail"])
+    def step(self, lesson: Lesson, entropy_weight: float) -> Metrics:
+        """Make a gradient step on ``lesson``. Where it does not say how likely the actions were (``log_p``), they were
+        as likely as they are now; later steps read that in it."""
+        actor, critic = lesson.actor, lesson.critic
+        log_p = log_policy(self.agent.along(actor["x"], lesson.rows, lesson.begin)[0], actor["avail"])
+        chosen = gather_actions(log_p, actor["action"])
+        then = actor.setdefault("log_p", chosen.detach())
         mean, deviation = self.scale.scale()
-        v = self.critic(own["seen"])
-        before, target = (own["v"] - mean) / deviation, (own["target"] - mean) / deviation
-        advantage, played = own["advantage"], own["played"]
+        v = self.critic(critic["seen"])
+        if "place" in critic:
+            v = v.index_select(0, critic["place"])
+        before, target = (critic["v"] - mean) / deviation, (critic["target"] - mean) / deviation
+        advantage, played = actor["advantage"], actor["played"]
         if self.normalise_advantage:
             advantage = standardised(advantage, played)
-        log_ratio = torch.where(played, gather_actions(log_p, own["action"]) - own["log_p"], 0.0)
+        log_ratio = torch.where(played, chosen - then, 0.0)
         policy = masked_mean(clipped_policy_loss(log_ratio, advantage, self.clip), played)
         bonus = masked_mean(entropy(log_p), played)
-        value = masked_mean(value_loss(v, before, target, self.value_clip), own["filled"])
+        value = masked_mean(value_loss(v, before, target, self.value_clip), critic["filled"])
         loss = policy + self.value_weight * value - entropy_weight * bonus
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

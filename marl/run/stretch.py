@@ -233,31 +233,35 @@ class Pieces:
         new = torch.arange(self.used, self.used + count, device=self.device)
         self.used += count
         self.place[lanes], self.at[lanes] = new, 0
-        self._observe(lanes, now, seen)
+        for name, value in self._observed(now, seen).items():
+            self.data[name][new, 0] = value[lanes]
         for name, value in carry.items():
             self.data[f"begin_{name}"][new] = value.to(self.device)[lanes]
 
-    def _observe(self, lanes: Tensor, now: Obs, seen: Tensor) -> None:
-        where = (self.place[lanes], self.at[lanes])
-        for name in ("obs", "state", "avail", "alive"):
-            self.data[name][where] = getattr(now, name)[lanes]
-        if "obs_seen" in self.data:
-            self.data["obs_seen"][where] = seen.to(self.device)[lanes]
+    def _observed(self, now: Obs, seen: Tensor) -> dict[str, Tensor]:
+        values = {name: getattr(now, name) for name in ("obs", "state", "avail", "alive")}
+        return values | ({"obs_seen": seen.to(self.device)} if "obs_seen" in self.data else {})
+
+    def _put(self, values: dict[str, Tensor]) -> None:
+        """Store values of every lane in its present slot; faster than by two indices."""
+        slots = self.place * (self.steps + 1) + self.at
+        for name, value in values.items():
+            self.data[name].flatten(0, 1).index_copy_(0, slots, value)
 
     def add(self, step: Step, seen: Tensor, values: dict[str, Tensor]) -> None:
         """Store a step of every lane and the observation after it, of which the policy is shown ``seen``."""
-        where = (self.place, self.at)
         values = {**step.info, **values, "reward": step.reward, "terminated": step.terminated}
-        for name, value in values.items():
-            if name in self.fields and self.fields[name].per == "step":
-                self.data[name][where] = value.to(self.device, self.fields[name].dtype)
-            elif name in self.fields and name != "won":
-                self.data[name][self.place] = value.to(self.device, self.fields[name].dtype)
-        self.data["filled"][where] = True
+        known = {name: self.fields[name] for name in values if name in self.fields and name != "won"}
+        stored = {name: values[name].to(self.device, field.dtype) for name, field in known.items()}
+        here = {name: value for name, value in stored.items() if known[name].per == "step"}
+        self._put(here | {"filled": torch.ones_like(step.terminated)})
+        for name, value in stored.items():
+            if known[name].per == "episode":
+                self.data[name][self.place] = value
         self.data["won"][self.place] |= step.info["won"]
         self.at += 1
         self.data["length"][self.place] = self.at.to(torch.int32)
-        self._observe(torch.arange(len(self.place), device=self.device), step.next, seen)
+        self._put(self._observed(step.next, seen))
 
     def drop(self, lanes: Tensor) -> None:
         """Leave out the present pieces of ``lanes`` bool [B]."""

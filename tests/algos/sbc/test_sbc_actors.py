@@ -21,9 +21,11 @@ from algos.sbc import (
 from algos.sbc.policies import ReadingPolicy
 from algos.sbc.roles import PARTNER, with_blocked_set
 from marl.core.types import Clock, EnvSpec, EpisodeBatch, Obs
+from marl.learn import ppo
 from marl.learn.actor import Actor, Critic, log_policy
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.learner import gather_actions
+from marl.learn.lesson import whole
 from marl.learn.lineup import Lineup
 from marl.learn.policy import LinearSchedule
 from marl.learn.ppo import PPOLearner
@@ -83,21 +85,23 @@ def test_what_the_other_role_saw_and_did_changes_nothing(net: str) -> None:
     assert moved == [True, False, True]
 
 
-def test_steps_that_do_not_count_are_left_out_of_the_products_only() -> None:
-    """Networks without memory are given the steps that count alone: the same step, up to the order of sums."""
+@pytest.mark.parametrize("net", NETS)
+def test_steps_that_do_not_count_are_left_out_of_the_products_only(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks are given the steps of the role's seats alone: the same step, up to the order of sums."""
     learnt = []
-    for whole in (False, True):
-        learner, batch = make(SPEC), role_batch(SPEC, 8)
-        _, data, _ = learner.prepare(batch)
+    for every in (False, True):
+        learner, batch = make(SPEC, net), role_batch(SPEC, 8)
+        rows, data, _ = learner.prepare(batch)
         seats = (batch.assign == 0)[:, None] & batch.filled[..., None]
-        assert len(learner.condensed(data)["x"]) == int(seats.sum()) < data["filled"].numel()
-        if whole:
-            learner.condensed = lambda data: data
+        lesson = learner.lesson(batch, rows, data)
+        assert len(lesson.critic["v"]) == int(seats.sum()) < data["filled"].numel()
+        assert len(lesson.actor["x"]) < data["filled"].numel()
+        if every:
+            monkeypatch.setattr(ppo, "condensed", lambda rows, data, begin, *nets: whole(rows, data, begin))
         update(learner, batch)
         learnt.append(learner.state_dict()["agent"] | learner.state_dict()["critic"])
     for name, value in learnt[0].items():
         assert torch.allclose(value, learnt[1][name], atol=1e-6), name
-    assert make(SPEC, "gru").condensed(data) is data, "memory needs whole pieces"
 
 
 def test_without_its_seats_a_role_learns_nothing() -> None:
