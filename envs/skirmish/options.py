@@ -50,7 +50,7 @@ class Options:
     enemy_sight: float = 1.0  # times the range within which enemies notice agents, never less than their weapons reach
     absent_agents: int = 0  # this many agents, drawn anew for every episode, are dead from the start
     spawn_jitter: float = 0.03  # map units, uniform
-    healer_priority: bool = False  # the enemy shoots at Medivacs first
+    healer_priority: bool = True  # the enemy shoots at Medivacs first; False: at them as at anyone
     friends_block: bool = False  # movers go around friends that fight instead of passing them
     delayed_beams: bool = True  # a Colossus's beams hurt 0.25 s after they touch; False: at once
     # the order in which agents see and target enemies: of creation, which the game does not always keep, reversed, the
