@@ -50,12 +50,12 @@ class Options:
     enemy_sight: float = 1.0  # times the range within which enemies notice agents, never less than their weapons reach
     absent_agents: int = 0  # this many agents, drawn anew for every episode, are dead from the start
     spawn_jitter: float = 0.03  # map units, uniform
-    healer_priority: bool = False  # the enemy shoots at Medivacs first
+    healer_priority: bool = True  # the enemy shoots at Medivacs first; False: at them as at anyone
     friends_block: bool = False  # movers go around friends that fight instead of passing them
     delayed_beams: bool = True  # a Colossus's beams hurt 0.25 s after they touch; False: at once
-    # the order in which agents see and target enemies: of creation, which the game does not always keep, reversed, or
-    # the seed of a permutation; the battle itself is the same in any
-    enemy_order: str | int = CREATION
+    # the order in which agents see and target enemies: of creation, which the game does not always keep, reversed, the
+    # seed of a permutation, or all enemies' numbers, counted from 0 as created; the battle itself is the same in any
+    enemy_order: str | int | Sequence[int] = CREATION
     terrain: str | None = None  # another map's ground
     surrounded: float = 0.5  # random teams: share of episodes that start in the centre of enemy groups, not opposite
     conic_fov: bool = False  # agents see and target a cone, and have ``num_fov_actions`` actions to turn it
@@ -95,10 +95,7 @@ def read_options(scenario: Map, given: dict[str, Any]) -> Options:
     require_within("", 0, scenario.n_agents - 1, note="on this map", absent_agents=options.absent_agents)
     require_share("", prob_obs_enemy=options.prob_obs_enemy, surrounded=options.surrounded)
     require_at_least("", 2, num_fov_actions=options.num_fov_actions)
-    order = options.enemy_order
-    if order not in (CREATION, REVERSED) and not (isinstance(order, int) and 0 <= order <= LARGEST_SEED):
-        choices = f"{CREATION}, {REVERSED} or the seed of a permutation within [0, {LARGEST_SEED}]"
-        raise ConfigError(f"enemy_order={order} must be {choices}")
+    options = dataclasses.replace(options, enemy_order=_read_order(options.enemy_order, scenario.n_enemies))
     return _read_capabilities(options)
 
 
@@ -112,6 +109,19 @@ def read_battle(text: str) -> tuple[Map, Options]:
     given = json.loads(text)
     scenario = find_map(given.pop("map"))
     return scenario, read_options(scenario, given)
+
+
+def _read_order(given: str | int | Sequence[int], n_enemies: int) -> str | int | Sequence[int]:
+    """Return ``enemy_order``, a permutation as a list; raise ConfigError for what orders no ``n_enemies`` enemies."""
+    if isinstance(given, str | int):
+        if given not in (CREATION, REVERSED) and not (isinstance(given, int) and 0 <= given <= LARGEST_SEED):
+            choices = f"{CREATION}, {REVERSED}, the seed of a permutation within [0, {LARGEST_SEED}] or a list"
+            raise ConfigError(f"enemy_order={given} must be {choices}")
+        return given
+    order = list(given)
+    if sorted(order) != list(range(n_enemies)):
+        raise ConfigError(f"enemy_order={order} must hold each of 0 to {n_enemies - 1} once")
+    return order
 
 
 def _read_capabilities(options: Options) -> Options:

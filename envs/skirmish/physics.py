@@ -25,7 +25,7 @@ from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOV
 from envs.skirmish.splash import burn, burst_the_fallen, sweep
 from envs.skirmish.units import BIOLOGICAL, LINE
 
-VERSION = 4  # of everything that decides a battle; docs/skirmish.md says what each stands for
+VERSION = 5  # of everything that decides a battle; docs/skirmish.md says what each stands for
 
 SHIELD_DELAY, SHIELD_RATE = 160, 2.0 / 16.0  # loops without damage before shields grow; points per loop
 ENERGY_RATE, MAX_ENERGY = 0.5625 / 16.0, 200.0

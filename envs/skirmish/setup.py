@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -48,15 +49,18 @@ def build_world(scenario: Map, options: Options) -> World:
     )  # fmt: skip
 
 
-def enemy_listing(order: str | int, enemies: int) -> np.ndarray:
+def enemy_listing(order: str | int | Sequence[int], enemies: int) -> np.ndarray:
     """Return int32 [enemies]: the enemies, by order of creation, in the ``order`` in which agents see and target them.
 
-    An integer is the seed of a permutation, the same in all episodes, lanes and versions of numpy.
+    An integer is the seed of a permutation, the same in all episodes, lanes and versions of numpy; a sequence is the
+    permutation itself.
     """
     if isinstance(order, str):
         created = np.arange(enemies, dtype=np.int32)
         return created[::-1].copy() if order == REVERSED else created
-    return np.random.RandomState(order).permutation(enemies).astype(np.int32)
+    if isinstance(order, int):
+        return np.random.RandomState(order).permutation(enemies).astype(np.int32)
+    return np.array(order, np.int32)
 
 
 def allocate_lanes(n_envs: int, n: int, enemies: int) -> Lanes:

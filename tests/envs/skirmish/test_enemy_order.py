@@ -19,6 +19,7 @@ HIDDEN = {"prob_obs_enemy": 0.5, "enemy_mask": 0.3, "conic_fov": True, "attack_p
 CASES = [
     ("2s3z", "reversed", {}),
     ("2s3z", 5, {"obs_last_action": True}),
+    ("2s3z", [3, 0, 4, 2, 1], {}),
     ("MMM", 1, {}),
     ("zerg_5_vs_5", 2, HIDDEN),
     ("terran_10_vs_11", "reversed", {"prob_obs_enemy": 0.5, "action_mask": False}),
@@ -49,7 +50,7 @@ def healers(env: Skirmish) -> Tensor:
 
 
 @pytest.mark.parametrize(("name", "order", "options"), CASES)
-def test_the_battle_is_the_same_in_any_order(name: str, order: str | int, options: dict[str, Any]) -> None:
+def test_the_battle_is_the_same_in_any_order(name: str, order: str | int | list[int], options: dict[str, Any]) -> None:
     plain, other = Skirmish(name, 4, seed=3, **options), Skirmish(name, 4, seed=3, enemy_order=order, **options)
     listed = enemy_listing(order, plain.map.n_enemies)
     assert (listed != np.arange(len(listed))).any()
@@ -92,6 +93,7 @@ def test_an_enemy_out_of_reach_is_closed_at_its_place() -> None:
 def test_orders_are_permutations() -> None:
     assert enemy_listing("creation", 4).tolist() == [0, 1, 2, 3]
     assert enemy_listing("reversed", 4).tolist() == [3, 2, 1, 0]
+    assert enemy_listing([2, 0, 1], 3).tolist() == [2, 0, 1]
     for seed in range(20):
         assert sorted(enemy_listing(seed, 9)) == list(range(9))
     assert enemy_listing(0, 5).tolist() == [2, 0, 1, 3, 4]  # never to change: runs name their seed

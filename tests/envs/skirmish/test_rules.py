@@ -169,9 +169,12 @@ def test_refusal_changes_nothing_and_says_what_was_open() -> None:
         ({"num_fov_actions": 1}, "num_fov_actions"),
         ({"spawn_jiter": 0.0}, "did you mean spawn_jitter"),
         ({"map": "terran_5_vs_6"}, "terran_5_vs_5"),
-        ({"enemy_order": "random"}, "enemy_order=random must be creation, reversed or the seed of a permutation"),
+        ({"enemy_order": "random"}, "enemy_order=random must be creation, reversed, the seed of a permutation"),
         ({"enemy_order": -1}, r"enemy_order=-1 must be .* within \[0, 4294967295\]"),
         ({"enemy_order": 2**32}, "enemy_order=4294967296 must be creation"),
+        ({"enemy_order": [0, 1]}, r"enemy_order=\[0, 1\] must hold each of 0 to 2 once"),
+        ({"enemy_order": [0, 1, 1]}, r"enemy_order=\[0, 1, 1\] must hold each of 0 to 2 once"),
+        ({"enemy_order": [0, 1, 2.5]}, r"enemy_order=\[0, 1, 2.5\] has the wrong type"),
         ({"enemy_order": 1.5}, "enemy_order=1.5 has the wrong type"),
         ({"enemy_order": True}, "enemy_order=True has the wrong type"),
         ({"enemy_order": None}, "enemy_order=None has the wrong type"),
@@ -195,7 +198,7 @@ def test_configuration_lists_every_option() -> None:
 def test_the_version_of_the_physics_is_told() -> None:
     """Results hang on it: what changes a battle raises it, and the document says what each version stands for."""
     said = (Path(__file__).resolve().parents[3] / "docs" / "skirmish.md").read_text()
-    assert Skirmish("3m", 1).spec.physics == VERSION == 4
+    assert Skirmish("3m", 1).spec.physics == VERSION == 5
     for version in range(1, VERSION + 1):
         assert f"| {version} |" in said.partition("**Versions.**")[2]
 
