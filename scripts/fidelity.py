@@ -8,10 +8,22 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from envs.skirmish.maps import find_map
 from envs.skirmish.physics import VERSION
+from envs.skirmish.setup import enemy_listing
 from marl.core.checks import require_at_least, require_name, require_threads, require_writable
 from marl.core.types import ConfigError
-from marl.measure.fidelity import Logs, Row, best_of, find_teams, read_logs, score_random_play, score_team
+from marl.measure.fidelity import (
+    SEARCH_EPISODES,
+    Logs,
+    Row,
+    best_of,
+    find_teams,
+    read_logs,
+    score_random_play,
+    score_team,
+    search_of,
+)
 from marl.run.files import write_atomic
 from marl.run.resume import command_line, git_commit
 from marl.show import scoreboard
@@ -32,19 +44,26 @@ def game(name: str, **options: Any) -> DictConfig:
 
 
 def score(cfg: DictConfig, name: str, agent: Path, logs: Logs) -> Row:
-    """Return the row of a team on its map; with more than one order, under "best" that of the order that suits it."""
+    """Return the row of a team on its map; with more than one order, under "best" that of the order that suits it, and
+    with a search, under "searched" that of the order which it finds, from that one on."""
     said = logs.teams.get(agent.stem, {})
     row = {"map": name, "agent": agent.name, **score_team(cfg, game(name), agent, cfg.seed, said)}
-    if cfg.orders > 1:
-        envs = {str(order): game(name, enemy_order=order) for order in enemy_orders(cfg.orders)}
+    orders, best = enemy_orders(cfg.orders), 0
+    if len(orders) > 1:
+        envs = {str(order): game(name, enemy_order=order) for order in orders}
         row["best"] = best_of(cfg, envs, agent, said)
+        best = list(envs).index(row["best"]["chosen"])
+    enemies = find_map(name).n_enemies
+    if cfg.search > 0 and enemies > 1:
+        start = enemy_listing(orders[best], enemies).tolist()
+        row["searched"] = search_of(cfg, lambda order: game(name, enemy_order=order), start, agent, said)
     return row
 
 
 def check(cfg: DictConfig) -> None:
     """Refuse what can be refused before anything is played."""
     positive(cfg, "episodes", "n_envs", "orders")
-    require_at_least("", 0, seed=cfg.seed)
+    require_at_least("", 0, seed=cfg.seed, search=cfg.search)
     require_threads(cfg.threads)
     writable_file(cfg)
     require_name(picture=cfg.picture)
@@ -58,7 +77,7 @@ def check(cfg: DictConfig) -> None:
 
 def main(cfg: DictConfig) -> None:
     check(cfg)
-    logs, teams = read_logs(cfg.logs), find_teams(Path(cfg.dir))
+    logs, teams = read_logs(cfg.logs), find_teams(Path(cfg.dir), cfg.only)
     rows = [score(cfg, name, agent, logs) for name, agent in teams]
     maps = [name for name in logs.random if name in dict(teams)]
     board = {
@@ -73,6 +92,10 @@ def main(cfg: DictConfig) -> None:
     scoreboard.show(board)
     if cfg.orders > 1:
         print(f"best order: of {cfg.orders}, chosen over {cfg.episodes} other episodes, of seed {cfg.seed + 1}")
+    if cfg.search > 0:
+        print(
+            f"searched order: of {cfg.search} more, by the return of {SEARCH_EPISODES} episodes, of seed {cfg.seed + 2}"
+        )
     for made, path in (("written to", cfg.out), ("drawn as", cfg.picture)):
         if path is not None:
             print(f"{made} {path}")

@@ -144,10 +144,12 @@ class BenchConfig(TrainConfig):
 @dataclass
 class FidelityConfig:
     dir: str = MISSING
+    only: list[str] | None = None
     logs: Any = MISSING
     episodes: int = MISSING
     n_envs: int = MISSING
     orders: int = MISSING
+    search: int = MISSING
     seed: int = 0
     threads: int | None = None
     out: str | None = None

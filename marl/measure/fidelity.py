@@ -7,7 +7,7 @@ zero, if observations, state and dynamics are those that it was trained on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,12 +24,14 @@ from marl.core.types import ConfigError, EpisodeBatch, Field
 from marl.learn.learner import best_available, gather_actions, previous_actions
 from marl.learn.policy import EpsilonGreedy
 from marl.measure.importers import mixer_beside
+from marl.measure.orders import Order, anneal
 from marl.run.teams import Team, evaluate_team, open_imported
 
 GAMMA = 0.99  # of the published agents
 MEANS = ("return", "length", "deaths", "expected", "real", "residual")  # over episodes
 MEASURES = ("win_rate", *MEANS, "residual_rms")
 OF_RANDOM_PLAY = ("return", "length")
+SEARCH_EPISODES = 24  # that each order is tried on in a search
 RANDOM_PLAY = {"_target_": "marl.learn.scripted.RandomPlay", "_partial_": True}
 Row = dict[str, Any]
 
@@ -65,12 +67,17 @@ def _read_facts(key: str, given: Any, measures: tuple[str, ...]) -> dict[str, di
     return {str(name): {m: float(value) for m, value in facts.items()} for name, facts in given.items()}
 
 
-def find_teams(folder: Path) -> list[tuple[str, Path]]:
-    """Return (map, agent file) for every ``<algorithm>_<map>.th`` in ``folder``."""
+def find_teams(folder: Path, only: Sequence[str] | None = None) -> list[tuple[str, Path]]:
+    """Return (map, agent file) for every ``<algorithm>_<map>.th`` in ``folder``, or for those of the maps ``only``."""
     files = [p for p in sorted(folder.glob("*.th")) if not p.stem.endswith("_mixer") and "_" in p.stem]
     if not files:
         raise ConfigError(f"dir={folder} holds no agents; expected files like qmix_3m.th")
-    return [(p.stem.partition("_")[2], p) for p in files]
+    teams = [(p.stem.partition("_")[2], p) for p in files]
+    maps = {name for name, _ in teams}
+    for name in only or ():
+        if name not in maps:
+            raise ConfigError(f"only={name} is the map of no team in {folder}; there are {', '.join(sorted(maps))}")
+    return [team for team in teams if only is None or team[0] in only]
 
 
 def imported(agent: Path) -> dict[str, Any]:
@@ -162,3 +169,21 @@ def best_of(cfg: DictConfig, envs: Mapping[str, DictConfig], agent: Path, logs: 
     means = {name: {key: row[key]["mean"] for key in ("win_rate", "return")} for name, row in tried.items()}
     chosen = max(means, key=lambda name: (means[name]["win_rate"], means[name]["return"]))
     return {"chosen": chosen, "tried": means, **score_team(cfg, envs[chosen], agent, cfg.seed, logs)}
+
+
+def search_of(
+    cfg: DictConfig, env_of: Callable[[Order], DictConfig], start: Order, agent: Path, logs: Mapping[str, float]
+) -> Row:
+    """Return the row of the agent in the order of the enemy with the greatest mean return among ``start`` and
+    ``cfg.search`` others that annealing tries; under "order" which that is, and under "then" its return in the search.
+
+    Orders are tried on ``SEARCH_EPISODES`` episodes of ``cfg.seed + 2``; the row is of those of ``cfg.seed`` alone.
+    """
+    short = cfg.copy()
+    short.update(episodes=SEARCH_EPISODES, n_envs=SEARCH_EPISODES)
+
+    def earned(order: Order) -> float:
+        return float(score_team(short, env_of(order), agent, cfg.seed + 2, logs)["return"]["mean"])
+
+    order, then = anneal(earned, start, cfg.search, np.random.default_rng(cfg.seed))
+    return {"order": order, "then": then, **score_team(cfg, env_of(order), agent, cfg.seed, logs)}

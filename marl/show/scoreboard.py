@@ -73,7 +73,8 @@ def name_of(row: Row) -> str:
 
 
 def show(board: dict[str, Any], console: Console | None = None) -> None:
-    """Print a board: all teams, those in the order of the enemy that suits them best, and random play."""
+    """Print a board: all teams, those in the order of the enemy that suits them best or that a search finds, and random
+    play."""
     console, teams = console or wide_console(WIDTH), board["teams"]
     title = f"{board['episodes']} episodes a team, seed {board['seed']}, physics {board['physics']}"
     console.print(table(title, "team", [(name_of(row), row) for row in teams], MEASURES))
@@ -82,6 +83,10 @@ def show(board: dict[str, Any], console: Console | None = None) -> None:
         best = [(f"{name_of(row)}: {row['best']['chosen']}", row["best"]) for row in teams]
         title = f"in the order of the enemy that suits each team best over the same number of seed {board['seed'] + 1}"
         console.print(table(title, "team: order", best, MEASURES))
+    searched = [(f"{name_of(row)}: {row['searched']['order']}", row["searched"]) for row in teams if "searched" in row]
+    if searched:
+        title = f"in the order of the enemy that a search over episodes of seed {board['seed'] + 2} finds"
+        console.print(table(title, "team: order", searched, MEASURES))
     if board["random"]:
         rows = [(row["map"], row) for row in board["random"]]
         console.print(table("random play", "map", rows, OF_RANDOM_PLAY))

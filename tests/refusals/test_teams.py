@@ -127,6 +127,7 @@ CASES = {
     "fidelity dir=empty n_envs=0": "n_envs=0 must be at least 1",
     "fidelity dir=empty orders=0": "orders=0 must be at least 1",
     "fidelity dir=empty seed=-1": "seed=-1 must be at least 0",
+    "fidelity dir=empty search=-1": "search=-1 must be at least 0",
     "fidelity dir=empty threads=0": "threads=0 must be at least 1",
     "fidelity dir=empty out=file/x.json": "out=file/x.json cannot be written: file is a file",
     "fidelity dir=empty out=": "out= must name a file or folder, or be left out",

@@ -125,6 +125,21 @@ def test_the_choice_is_made_on_other_episodes(monkeypatch: pytest.MonkeyPatch) -
     assert row["tried"]["a"] == {"win_rate": 0.2, "return": 9.0} and list(row["tried"]) == ["a", "b", "c"]
 
 
+def test_a_search_tries_orders_on_few_other_episodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an order earns in the search is 10 for its first place; the row is of the episodes that were asked for."""
+    asked = []
+
+    def score(cfg: DictConfig, env: DictConfig, agent: Path, seed: int, logs: Mapping[str, float]) -> dict[str, Any]:
+        asked.append((seed, cfg.episodes, cfg.n_envs))
+        return {"return": {"mean": 10.0 * env.order[0] if seed == 9 else 0.5}}
+
+    monkeypatch.setattr(fidelity, "score_team", score)
+    cfg = OmegaConf.create({"seed": 7, "search": 40, "episodes": 200, "n_envs": 50})
+    row = fidelity.search_of(cfg, lambda order: OmegaConf.create({"order": order}), [0, 1, 2], Path("agent.th"), {})
+    assert row["order"][0] == 2 and row["then"] == 20.0 and row["return"]["mean"] == 0.5
+    assert asked == [(9, 24, 24)] * 41 + [(7, 200, 50)] and cfg.episodes == 200
+
+
 def test_orders_have_names_first() -> None:
     assert enemy_orders(1) == ["creation"] and enemy_orders(2) == ["creation", "reversed"]
     assert enemy_orders(5) == ["creation", "reversed", 0, 1, 2]
@@ -157,8 +172,9 @@ def test_the_script_scores_the_plain_and_the_best_order(tmp_path: Path, capsys: 
     team_of_3m(tmp_path / "teams")
     out, picture = tmp_path / "rows.json", tmp_path / "new" / "board.png"
     command(
-        "fidelity", f"dir={tmp_path / 'teams'}", "episodes=6", "n_envs=3", "orders=3", "seed=5", f"out={out}",
-        f"picture={picture}", "+logs.teams.qmix_3m.win_rate=0.97", "+logs.random={3m:{length:21}}",
+        "fidelity", f"dir={tmp_path / 'teams'}", "only=[3m]", "episodes=6", "n_envs=3", "orders=3", "search=2",
+        "seed=5", f"out={out}", f"picture={picture}",
+        "+logs.teams.qmix_3m.win_rate=0.97", "+logs.random={3m:{length:21}}",
     )  # fmt: skip
     board = json.loads(out.read_text())
     assert (board["episodes"], board["seed"]) == (6, 5) and "scripts.fidelity" in board["command"]
@@ -166,10 +182,12 @@ def test_the_script_scores_the_plain_and_the_best_order(tmp_path: Path, capsys: 
     best = row["best"]
     assert row["win_rate"]["n"] == best["win_rate"]["n"] == 6 and set(best["tried"]) == {"creation", "reversed", "0"}
     assert row["win_rate"]["log"] == best["win_rate"]["log"] == 0.97 and row["length"]["log"] is None
+    assert sorted(row["searched"]["order"]) == [0, 1, 2] and row["searched"]["win_rate"]["n"] == 6
     assert random["map"] == "3m" and random["length"]["log"] == 21 and random["return"]["log"] is None
     assert random["length"]["n"] == 6 and random["length"]["low"] <= random["length"]["mean"]
     printed = capsys.readouterr().out
     assert "best order: of 3, chosen over 6 other episodes, of seed 6" in printed and "0.970" in printed
+    assert "searched order: of 2 more, by the return of 24 episodes, of seed 7" in printed
     if best["chosen"] == "creation":
         assert {key: best[key] for key in MEASURES} == {key: row[key] for key in MEASURES}
     assert picture.read_bytes().startswith(b"\x89PNG")

@@ -108,7 +108,9 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
 def test_joint_values_are_those_of_the_greedy_joint_action(tmp_path: Path) -> None:
     agent, mixer = save(pymarl_agent(15), tmp_path / "qmix_x.th"), save(pymarl_mixer(), tmp_path / "qmix_x_mixer.th")
     policy = load_pymarl(SPEC, "cpu", path=agent, mixer=mixer)
-    assert find_teams(tmp_path) == [("x", Path(agent))]
+    assert find_teams(tmp_path) == find_teams(tmp_path, ["x"]) == [("x", Path(agent))]
+    with pytest.raises(ConfigError, match=r"only=y is the map of no team in .*; there are x$"):
+        find_teams(tmp_path, ["x", "y"])
     batch = random_batch(SPEC, 4)
     carry = policy.begin(4, torch.Generator())
     q = policy.q_values(batch.obs[:, 0], carry)
