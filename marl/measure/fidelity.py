@@ -74,6 +74,8 @@ def find_teams(folder: Path, only: Sequence[str] | None = None) -> list[tuple[st
         raise ConfigError(f"dir={folder} holds no agents; expected files like qmix_3m.th")
     teams = [(p.stem.partition("_")[2], p) for p in files]
     maps = {name for name, _ in teams}
+    if only is not None and not only:
+        raise ConfigError(f"only=[] leaves no team; there are {', '.join(sorted(maps))}")
     for name in only or ():
         if name not in maps:
             raise ConfigError(f"only={name} is the map of no team in {folder}; there are {', '.join(sorted(maps))}")

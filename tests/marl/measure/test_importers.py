@@ -111,6 +111,8 @@ def test_joint_values_are_those_of_the_greedy_joint_action(tmp_path: Path) -> No
     assert find_teams(tmp_path) == find_teams(tmp_path, ["x"]) == [("x", Path(agent))]
     with pytest.raises(ConfigError, match=r"only=y is the map of no team in .*; there are x$"):
         find_teams(tmp_path, ["x", "y"])
+    with pytest.raises(ConfigError, match=r"only=\[\] leaves no team; there are x$"):
+        find_teams(tmp_path, [])
     batch = random_batch(SPEC, 4)
     carry = policy.begin(4, torch.Generator())
     q = policy.q_values(batch.obs[:, 0], carry)
