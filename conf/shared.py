@@ -16,6 +16,8 @@ import yaml
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
+from marl.core.store import store_later
+
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every script reads these files; the one in C is fast
 FOLDER = Path(__file__).resolve().parent / "options"
 
@@ -45,10 +47,5 @@ def register() -> None:
         package = header.removeprefix("# @package ").strip() if header.startswith("# @package ") else None
         options: Any = yaml.load(text, Loader=LOADER)
         for name in options:
-            ConfigStore.instance().store(
-                group=group,
-                name=name,
-                node=_with_defaults(group, str(name), options),
-                package=package,
-                provider=f"conf/options/{group}.yaml",
-            )
+            content = _with_defaults(group, str(name), options)
+            store_later(group, str(name), content, provider=f"conf/options/{group}.yaml", package=package)

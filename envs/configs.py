@@ -5,17 +5,12 @@ One file per map would be two dozen near-twins; each is ``conf/env/skirmish/base
 
 from __future__ import annotations
 
-from hydra.core.config_store import ConfigStore
-
 from envs.skirmish.map_table import MAPS
+from marl.core.store import store_later
 
 
 def register() -> None:
     """Register the generated configurations with Hydra; safe to call twice."""
     for name in MAPS:
-        ConfigStore.instance().store(
-            group="env/skirmish",
-            name=name,
-            node={"defaults": ["skirmish/base@_here_", "_self_"], "map": name},
-            provider="envs.configs",
-        )
+        content = {"defaults": ["skirmish/base@_here_", "_self_"], "map": name}
+        store_later("env/skirmish", name, content, provider="envs.configs")

@@ -7,11 +7,12 @@ lists in compiled code, so inlining every rule takes off another third.
 
 from __future__ import annotations
 
-import ast
 import atexit
+import functools
 import hashlib
 import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -29,6 +30,7 @@ Record = Any  # one record of a numpy array; its fields read as attributes in co
 
 OPTIONS: dict[str, Any] = {"_nrt": False, "error_model": "numpy"}
 OUTSIDE = ("marl.core.rolling", "marl.learn.acting", "marl.learn.gru")  # what kernels call that is no part of a game
+IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+import\s+(\([^)]*\)|.*)|import\s+(.*))", re.MULTILINE)
 INSIDE: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # each one more copy
 
 
@@ -117,6 +119,15 @@ def forget_stale(kernel: Any) -> None:
         pass
 
 
+@functools.cache
+def _imports(path: Path) -> set[str]:
+    """Return the names of modules that the file at ``path`` imports, and a few that are none."""
+    found: set[str] = set()
+    for module, names, plain in IMPORT.findall(path.read_text(encoding="utf8")):
+        found.update(re.findall(r"[\w.]+", plain), [module], [f"{module}.{name}" for name in re.findall(r"\w+", names)])
+    return found
+
+
 def sources_of(name: str) -> list[Path]:
     """Return the files of the loaded module ``name`` and of what it imports, directly or not, from its own top package
     and of ``OUTSIDE``.
@@ -130,12 +141,6 @@ def sources_of(name: str) -> list[Path]:
         if module in found or path is None:
             continue
         found[module] = Path(path)
-        for node in ast.walk(ast.parse(found[module].read_bytes())):
-            if isinstance(node, ast.Import):
-                wanted = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
-                wanted = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            else:
-                continue
-            left += [target for target in wanted if target.partition(".")[0] == package or target in OUTSIDE]
+        wanted = _imports(found[module])
+        left += [target for target in wanted if target.partition(".")[0] == package or target in OUTSIDE]
     return [found[module] for module in sorted(found)]

@@ -18,7 +18,6 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from envs.skirmish.env import RENDER_FPS, Skirmish
-from envs.skirmish.map_table import MAPS
 from marl.core.types import ConfigError, Obs
 from marl.show.window import load_pygame
 
@@ -182,10 +181,3 @@ class SkirmishGym(gymnasium.Env):
 def parallel_env(map: str, **options: Any) -> SkirmishParallel:
     """Build the PettingZoo environment of one battle on ``map``."""
     return SkirmishParallel(map, **options)
-
-
-def register_all() -> None:
-    """Register ``skirmish/<map>-v0`` with Gymnasium for every map; safe to call twice."""
-    for name in MAPS:
-        if f"skirmish/{name}-v0" not in gymnasium.registry:
-            gymnasium.register(f"skirmish/{name}-v0", "envs.skirmish.single:SkirmishGym", kwargs={"map": name})

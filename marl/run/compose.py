@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra.core.config_store import ConfigNode, ConfigStore
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
@@ -24,6 +24,7 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from marl.core.checks import refuse_strange
 from marl.core.config import register
+from marl.core.store import share
 from marl.core.types import ConfigError
 
 TREE = "conf"
@@ -32,23 +33,6 @@ TREE = "conf"
 def tree_folder() -> Path:
     """Return the folder of the configuration tree."""
     return Path(str(importlib.import_module(TREE).__file__)).parent
-
-
-class SharedNode(ConfigNode):
-    """A configuration in Hydra's store that copies of the store share. Hydra copies the whole store whenever it
-    composes, and whatever it loads from the store once more."""
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SharedNode:
-        return self
-
-
-def share(nodes: dict[str, Any]) -> None:
-    """Replace each configuration below ``nodes``, a level of Hydra's store, by one that copies share."""
-    for name, node in nodes.items():
-        if isinstance(node, dict):
-            share(node)
-        else:
-            nodes[name] = SharedNode(**vars(node))
 
 
 @functools.cache
