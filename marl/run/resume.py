@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import platform
@@ -46,23 +47,30 @@ UNTRACKED = (":(top)*.py", ":(top)*.yaml", ":(top)*.yml", ":(top,exclude)*.hydra
 
 def run_meta(config: dict[str, Any]) -> dict[str, Any]:
     """Return the origin of a result: configuration digest, commit, machine, package versions, command."""
-    packages = {}
-    for name in ("torch", "numpy", "numba", "hydra-core", "gymnasium", "pettingzoo"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = "not installed"
     return {
         "config_hash": config_hash(config),
         "commit": git_commit(),
         "machine": machine(),
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": dict(versions()),
         "command": command_line(),
         "folder": str(Path.cwd()),
     }
 
 
+@functools.cache
+def versions() -> tuple[tuple[str, str], ...]:
+    """Return the packages that results depend on and their versions, as they were when this was first called."""
+    found = []
+    for name in ("torch", "numpy", "numba", "hydra-core", "gymnasium", "pettingzoo"):
+        try:
+            found.append((name, version(name)))
+        except PackageNotFoundError:
+            found.append((name, "not installed"))
+    return tuple(found)
+
+
+@functools.cache
 def machine() -> str:
     """Return the processor, the number of cores and the system of this machine, and no name that says whose it is."""
     cpus = Path("/proc/cpuinfo")

@@ -27,7 +27,7 @@ for package in ("marl", "algos", "attacks"):
 for name in (
     "scripts.main",
     "envs.toys.games",
-    "envs.skirmish",
+    "envs.skirmish.single",
     "tests.support.helpers",
     "matplotlib.pyplot",
     "marl.library",
