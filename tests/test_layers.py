@@ -137,6 +137,12 @@ def test_training_imports_nothing_heavy_or_optional() -> None:
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
+def test_whoever_compiles_has_a_place_for_the_code() -> None:
+    """``marl.core.caching`` finds one, before numba looks for it, and in whatever order modules are imported."""
+    home = ROOT / "marl" / "core" / "caching.py"
+    assert [path for path in sources("marl", "envs", "algos", "attacks") if "numba.njit" in imported(path)] == [home]
+
+
 def test_files_are_read_in_one_sitting() -> None:
     lengths = {path: len(path.read_text(encoding="utf8").splitlines()) for path in sources(*OURS)}
     long = [f"{path.relative_to(ROOT)} has {n} lines" for path, n in lengths.items() if n >= LINES]

@@ -7,24 +7,16 @@ lists in compiled code, so inlining every rule takes off another third.
 
 from __future__ import annotations
 
-import atexit
 import functools
 import hashlib
-import logging
-import os
 import re
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-import numba
-from numba import njit, types
+from numba import types
 
-from marl.core.types import ConfigError
-
-log = logging.getLogger(__name__)
+from marl.core.caching import njit
 
 Record = Any  # one record of a numpy array; its fields read as attributes in compiled code
 
@@ -70,32 +62,6 @@ def _widen(kind: Any) -> Any:
     """Return the type that a rule is compiled for if an argument of the type ``kind`` is passed."""
     kind = types.unliteral(kind) if isinstance(kind, types.IntegerLiteral | types.BooleanLiteral) else kind
     return types.int64 if kind in types.signed_domain else kind
-
-
-def ensure_cache() -> None:
-    """Give numba a temporary folder for compiled code, with a warning, where it may write neither beside the sources
-    nor in the user's home. Raise ConfigError where there is no room for that either."""
-
-    def probe() -> None:
-        """Do nothing; numba looks for a place as soon as a function asks to be cached."""
-
-    try:
-        njit(cache=True)(probe)
-        return
-    except RuntimeError:  # no such place
-        pass
-    hint = "set NUMBA_CACHE_DIR to a folder that can be written"
-    try:
-        folder = tempfile.mkdtemp(prefix="compiled-")
-    except OSError as error:
-        raise ConfigError(f"compiled code can be kept nowhere; {hint}") from error
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["NUMBA_CACHE_DIR"] = folder  # for this process and those that it starts
-    numba.config.reload_config()
-    log.warning("compiled code is kept in %s and forgotten at the end; to keep it, %s", folder, hint)
-
-
-ensure_cache()
 
 
 def forget_stale(kernel: Any) -> None:

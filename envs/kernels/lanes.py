@@ -12,11 +12,12 @@ from types import FunctionType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from envs.kernels import rollout
 from envs.kernels.compiled import Record, forget_stale, rule
 from envs.kernels.rng import mix, seed_lane
+from marl.core.caching import njit
 from marl.core.threads import by_threads
 from marl.core.types import EnvSpec
 

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Generator, Tensor
 
 from envs.overcooked.layout import COUNTER, DISHES, FAR, FLOOR, ONIONS, PLAYERS, POT, SERVE, Layout, parse
 from envs.overcooked.observe import PLAYER_STATE, POT_STATE, SHELF_STATE
 from envs.overcooked.records import ACTIONS, DISH, FULL, INTERACT, ITEMS, NOTHING, ONION, SOUP, STAY
+from marl.core.caching import njit
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 
 POTS = ("nearest", "first", "last")

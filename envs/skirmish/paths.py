@@ -10,9 +10,9 @@ import functools
 import math
 
 import numpy as np
-from numba import njit
 
 from envs.skirmish.terrain import SIZE, walkable_cells
+from marl.core.caching import njit
 
 STRAIGHT = -1
 CELLS = SIZE * SIZE

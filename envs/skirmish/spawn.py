@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
 from envs.kernels.compiled import Record, forget_stale, rule
 from envs.kernels.rng import below, uniform
@@ -14,6 +13,7 @@ from envs.skirmish.bodies import collide
 from envs.skirmish.observe import can_walk
 from envs.skirmish.records import World
 from envs.skirmish.units import FLIES
+from marl.core.caching import njit
 
 START_ENERGY = 50.0
 SAME_PLACE = 1e-6

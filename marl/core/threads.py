@@ -7,7 +7,8 @@ from types import FunctionType
 from typing import Any
 
 import numba
-from numba import njit
+
+from marl.core.caching import njit
 
 
 class Loop:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor, nn
 
+from marl.core.caching import njit
 from marl.core.threads import by_threads
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.gru import EDGE, HALF, P, Q

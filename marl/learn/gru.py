@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
+from numba import prange
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from marl.core.caching import njit
 from marl.core.threads import by_threads
 
 LANES = 4  # sequences that advance together; ``_add_products`` is written out for them

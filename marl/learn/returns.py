@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
+
+from marl.core.caching import njit
 
 BLOCK = 512  # steps that one product covers; memory is linear in what is longer
 

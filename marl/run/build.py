@@ -56,7 +56,7 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
         made = hydra.utils.instantiate(node)
     except Exception as error:  # Hydra wraps whatever the target raised
         cause: BaseException = error
-        while cause.__cause__ is not None:
+        while cause.__cause__ is not None and not isinstance(cause, ConfigError):
             cause = cause.__cause__
         if isinstance(cause, ModuleNotFoundError):
             cause = ConfigError(f"no module of the name '{cause.name}' is found; check the spelling and PYTHONPATH")
