@@ -28,6 +28,11 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{HOMES[name]}"), name)
 
 
+def __dir__() -> list[str]:
+    return sorted([*globals(), *HOMES])
+
+
 for _map in MAPS:
     if f"skirmish/{_map}-v0" not in gymnasium.registry:
         gymnasium.register(f"skirmish/{_map}-v0", "envs.skirmish.single:SkirmishGym", kwargs={"map": _map})
+del _map

@@ -21,16 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 from marl.core.types import ConfigError
 
 MOST_THREADS = 1024
-NO_FOLDERS = (
-    ".png",
-    ".pdf",
-    ".svg",
-    ".gif",
-    ".json",
-    ".csv",
-    ".html",
-    ".tex",
-)  # what somebody asks for who means a file
+FILES = (".png", ".pdf", ".svg", ".gif", ".json", ".csv", ".html", ".tex")  # endings that no folder has
 LONGEST_NAME = 255  # bytes, of one part of a path
 
 
@@ -87,14 +78,9 @@ def require_writable(section: str, *, files: bool = False, **paths: Path) -> Non
     """Refuse folders, or ``files``, that cannot be written; raise ConfigError naming the first. Folders that do not
     exist yet must be possible to make, and not have the name of a picture or a table; nothing is left behind."""
     for name, path in paths.items():
-        if not files and path.suffix.lower() in NO_FOLDERS and not os.path.lexists(path):
-            _refuse(
-                section,
-                name,
-                path,
-                f"is the name of a file; it must be a folder, as {path.with_suffix('')}",
-                or_null=False,
-            )
+        if not files and path.suffix.lower() in FILES and not os.path.lexists(path):
+            allowed = f"is the name of a file; it must be a folder, as {path.with_suffix('')}"
+            _refuse(section, name, path, allowed, or_null=False)
         if files and path.is_dir():
             _refuse(section, name, path, "is a folder, not a file", or_null=False)
         there = next(place for place in (path, *path.parents, Path())[files:] if os.path.lexists(place))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from envs.kernels import game, lanes
-from envs.kernels.compiled import sources_of
+from envs.kernels.compiled import _imports, sources_of
 from envs.overcooked import env as overcooked
 from envs.skirmish import battle
 
@@ -92,6 +93,17 @@ def test_sources_are_found_by_imports(module: ModuleType, parts: tuple[str, ...]
     assert {"marl/core/rolling", "marl/learn/acting", "marl/learn/gru"} <= names, "networks are compiled into rollouts"
     assert names >= set(parts)
     assert "skirmish/env" not in names, "what is not compiled should not drop the battle's cache"
+
+
+def test_no_import_is_overlooked() -> None:
+    """One that is would leave old code in use after a rule has changed."""
+    for path in [*(ROOT / "envs").rglob("*.py"), *(ROOT / "marl").rglob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+            if isinstance(node, ast.Import):
+                assert {alias.name for alias in node.names} <= _imports(path), path
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = {f"{node.module}.{alias.name}" for alias in node.names}
+                assert {node.module} | names <= _imports(path), path
 
 
 @pytest.mark.parametrize("module", [lanes, game])

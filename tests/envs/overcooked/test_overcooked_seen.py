@@ -153,7 +153,7 @@ def test_who_can_be_blocked_where(layout: str, floor: int) -> None:
 
 def test_stations_are_what_was_used() -> None:
     env = kitchen(layout="forced_coordination")
-    names = "".join(("XXXPX", "O X P", "O X X", "D X X", "XXXSX"))  # by tile, row after row, without the cooks
+    names = env.spec.floor_plan.replace("/", "")  # by tile, row after row
     one, two = ({(tile, names[tile]) for tile in row.nonzero().flatten().tolist()} for row in env.blockable("stations"))
     assert one == {(3, "P"), (9, "P"), (23, "S"), (7, "X"), (12, "X"), (17, "X")}
     assert two == {(5, "O"), (10, "O"), (15, "D"), (7, "X"), (12, "X"), (17, "X")}
