@@ -49,3 +49,9 @@ def test_a_page_names_only_what_exists(page: Path) -> None:
     missing |= {name for tick in ticks for name in NAME.findall(tick) if not exists(name)}
     missing |= {link for link in LINK.findall(text) if not is_there(page.parent / link)}
     assert not missing, f"{page.name} names what does not exist: {', '.join(sorted(missing))}"
+
+
+@pytest.mark.parametrize("published", sorted((ROOT / "docs/results").glob("*.json")), ids=lambda path: path.stem)
+def test_a_published_result_names_no_folder_of_some_machine(published: Path) -> None:
+    """Its commands are to be typed again elsewhere."""
+    assert re.findall(r"[^\s\"]*(?:/tmp/|/home/|/root/|/work/)[^\s\"]*", published.read_text(encoding="utf8")) == []
