@@ -69,9 +69,16 @@ BAD_INPUT = (ConfigError, HydraException, OmegaConfBaseException)
 BROKEN = (CheckpointError, GameError, NonFiniteError, UnfinishedError, WriteError)  # for a reason that has a name
 
 
+def complain(line: str) -> None:
+    """Write a line to the standard error. In a file that both streams go to, it stands after what was said before."""
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+    print(line, file=sys.stderr)
+
+
 def fail(line: str, code: int) -> NoReturn:
     """Leave with one line."""
-    print(f"error: {line}", file=sys.stderr)
+    complain(f"error: {line}")
     sys.exit(code)
 
 
@@ -87,7 +94,7 @@ def exit_codes() -> Iterator[None]:
     except BrokenProcessPool:
         fail("a process that worked for this one was killed (out of memory?); the same command continues", 1)
     except KeyboardInterrupt:  # a second one, or before the work began
-        print("interrupted", file=sys.stderr)
+        complain("interrupted")
         sys.exit(130)
 
 
@@ -177,7 +184,7 @@ def _run_of_sweep(sweep: Sweep, task: Task, cfg: DictConfig) -> object:
         traceback.print_exc()
         error = traceback.format_exception_only(unknown)[-1].strip()
     if error:
-        print(f"error: {run}: {error}", file=sys.stderr)
+        complain(f"error: {run}: {error}")
     if error:
         sweep.note(Entry(run, "failed", error))
     else:

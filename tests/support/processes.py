@@ -18,8 +18,9 @@ DEADLINE_S = 900  # for anything that only has to happen at some time
 
 
 def start(script: str, *words: str, **options: Any) -> subprocess.Popen[str]:
-    """Start ``python -m scripts.<script> <words>`` with its output in a pipe."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **options.pop("env", {})}
+    """Start ``python -m scripts.<script> <words>`` with its output in a pipe, buffered as everywhere by default."""
+    ours = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
+    environment = {**os.environ, **ours, **options.pop("env", {})}
     return subprocess.Popen(
         [sys.executable, "-m", f"scripts.{script}", *words],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, **{"cwd": ROOT, **options},
