@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
+from algos.fox.gains import Gains
 from algos.fox.nets import Encoder, FormationDecoder, FormTarget, FoXHeads, divergence, mlp, reverse_gradient
 from marl.core.checks import require_at_least, require_choice, require_positive
 from marl.core.distributed import all_reduce_gradients, global_count
@@ -19,7 +20,7 @@ from marl.core.types import ConfigError, EpisodeBatch, Metrics
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import make_optimizer
 
-CACHED = 1024  # trios decoded at once, so that their layers stay in the processor's cache
+CACHED, LARGE = 1024, 65536  # (step, agent) pairs decoded at once: as many as stay in a processor's cache; on a GPU
 
 
 class Awareness:
@@ -85,22 +86,20 @@ class Awareness:
         largest gain in the batch scale it to [0, c], or to [-c, 0]. c = |mean log g| over its running maximum falls as
         the decoder learns."""
         mu, logvar = self.encoder(h)
-        std, target = (0.5 * logvar).exp(), self.decoder.encode(blocks, self.reach)[:, None]  # [R, 1, D]
+        std, target = (0.5 * logvar).exp(), self.decoder.encode(blocks, self.reach)  # [R, D]
         gains, known = torch.zeros(h.shape[:2], device=h.device), torch.zeros((), device=h.device)
-        chunk = max(1, CACHED // h.shape[1])
-        room = self.decoder.room(chunk * h.shape[1])
         low, high = torch.full_like(gains[0], torch.inf), torch.full_like(gains[0], -torch.inf)
-        for _ in range(self.samples):  # one at a time: all at once would not fit for large teams
-            z = mu + std * self.noise(mu)
-            far, near = take(z, partners[..., 0]), take(z, partners[..., 1])
-            parts = (part.split(chunk) for part in (z, far, near, self.noise(mu), self.noise(mu), target))
-            log_g = torch.cat(
-                [self.decoder.likelihoods(rows[:-1], rows[-1], room) for rows in zip(*parts, strict=True)], 1
-            )  # [4, R, n]
-            gain = log_g[0] - (log_g[1] + log_g[2] + log_g[3]) / 3.0  # [R, n]
-            gains, known = gains + gain, known + log_g[0].mean()
-            low, high = torch.minimum(low, gain.amin(0)), torch.maximum(high, gain.amax(0))
-        known = (known / self.samples).abs()
+        pairs = CACHED if h.device.type == "cpu" else LARGE
+        steps = max(1, pairs // h.shape[1])
+        for first in range(0, len(h), steps):
+            part = slice(first, first + steps)
+            drawn = Gains(self.decoder, mu[part], std[part], partners[part], target[part], self.samples, self.gen)
+            for number in range(self.samples):
+                log_g, gain = drawn.draw(number)
+                gains[part] += gain
+                known += log_g.sum()
+                low, high = torch.minimum(low, gain.amin(0)), torch.maximum(high, gain.amax(0))
+        known = (known / (self.samples * gains.numel())).abs()
         self.largest = torch.maximum(self.largest, known)
         c = known / self.largest.clamp(min=1e-12)
         edge = high if nonpositive else low

@@ -5,7 +5,6 @@ Axis letters: ``Z`` latent size, ``b`` bits of a key, ``D`` numbers that describ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -96,48 +95,47 @@ class FormationDecoder(nn.Module):
         """Map z [*, 3Z] to logits [*, D]."""
         return self.net(z)
 
-    def room(self, rows: int) -> tuple[Tensor, Tensor]:
-        """Allocate memory for ``likelihoods`` of up to ``rows`` trios; on each call it would cost as much as the
-        sums."""
-        like = self.layers()[0].weight
-        return like.new_empty(9, rows, len(like)), like.new_empty(rows, self.size)
+    def places(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Return what the first layer multiplies a latent with in each of a trio's three places, [Z, H], and its
+        bias."""
+        enter = self.layers()[0]
+        return tuple(place.t() for place in enter.weight.detach().chunk(3, 1)), enter.bias.detach()
+
+    def room(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Allocate memory for ``finish``; on each call it would cost as much as the sums."""
+        like = self.layers()[0].weight.detach()
+        return tuple(like.new_empty(rows, width) for width in (len(like), len(like), self.size))  # type: ignore[return-value]
 
     def layers(self) -> list[nn.Linear]:
         return [layer for layer in self.net if isinstance(layer, nn.Linear)]
 
     @torch.no_grad()
-    def likelihoods(self, latents: Sequence[Tensor], target: Tensor, room: tuple[Tensor, Tensor]) -> Tensor:
-        """Return log g [4, R, n] of target [R, 1, D] given latents z, far, near, one, two [R, n, Z]: of the trio
-        (z, far, near), and of each of these alone, with noise in the other places: (z, one, two), (one, far, two) and
-        (one, two, near).
+    def finish(self, room: tuple[Tensor, Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> Tensor:
+        """Return log g [N] of what is ``wanted`` of N trios from the first layer before its ReLU, room[0] [N, H];
+        ``room`` is overwritten."""
+        _, hidden, leave = self.layers()
+        x, y, logits = room
+        torch.addmm(hidden.bias, x.relu_(), hidden.weight.t(), out=y)
+        torch.addmm(leave.bias, y.relu_(), leave.weight.t(), out=logits)
+        return self.fit(logits, wanted)
 
-        The first layer is linear in a trio, so the contribution of a latent in one place is computed once.
-        """
-        enter, hidden, leave = self.layers()
-        own, second, third = (place.t() for place in enter.weight.chunk(3, 1))
-        z, far, near, one, two = (latent.flatten(0, 1) for latent in latents)
-        *parts, x, y = room[0][:, : len(z)]
-        uses = ((z, own), (far, second), (near, third), (one, own), (one, second), (two, second), (two, third))
-        for (latent, place), part in zip(uses, parts, strict=True):
-            torch.mm(latent, place, out=part)
-        z, far, near, one_own, one_second, two_second, two_third = parts
-        trios = ((z, far, near), (z, one_second, two_third), (one_own, far, two_third), (one_own, two_second, near))
-        found = []
-        for a, b, c in trios:
-            torch.add(a, b, out=x).add_(c).add_(enter.bias).relu_()
-            torch.addmm(hidden.bias, x, hidden.weight.t(), out=y).relu_()
-            logits = torch.addmm(leave.bias, y, leave.weight.t(), out=room[1][: len(y)])
-            found.append(self.log_likelihood(logits.view(*latents[0].shape[:2], -1), target))
-        return torch.stack(found)
+    def wanted(self, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Split target [*, D] into its distances and a sign for each bit, -1 where it is set; raw: all numbers, no
+        signs."""
+        split = self.size if self.raw else 2 * self.n_agents
+        return target[..., :split], 1.0 - 2.0 * target[..., split:]
 
     def log_likelihood(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return log g [*] of target [*, D] up to a constant: per number for bits, summed for raw as in the code."""
+        return self.fit(logits, self.wanted(target))
+
+    def fit(self, logits: Tensor, wanted: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the same for a target that ``wanted`` has split."""
+        numbers, signs = wanted
+        squared = (torch.sigmoid(logits[..., : numbers.shape[-1]]) - numbers).square().sum(-1)
         if self.raw:
-            return -(torch.sigmoid(logits) - target).square().sum(-1)
-        split = 2 * self.n_agents
-        squared = (torch.sigmoid(logits[..., :split]) - target[..., :split]).square().sum(-1)
-        x, y = logits[..., split:], target[..., split:]
-        return -(squared + F.softplus(x * (1.0 - 2.0 * y)).sum(-1)) / self.size
+            return -squared
+        return -(squared + F.softplus(logits[..., numbers.shape[-1] :] * signs).sum(-1)) / self.size
 
     def loss(self, logits: Tensor, target: Tensor) -> Tensor:
         """Return the reconstruction error [*] per number."""

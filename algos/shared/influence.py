@@ -40,6 +40,16 @@ class Transitions:
     filled: Tensor  # bool [M, T]
 
 
+@dataclass
+class Minibatch:
+    """What one gradient step of the forward model learns from."""
+
+    read: Tensor  # f32 [N, X + n A], what the first layer reads
+    wanted: Tensor  # f32 [N, C] in the model's units
+    weight: Tensor  # f32 [N]
+    lengths: Tensor | None  # long [M], gru: of the episodes whose steps the rows are, one after the other
+
+
 def events(data: Transitions, chosen: Tensor) -> Tensor:
     """Return the steps, bool [M, T], on which a feature of ``chosen`` (bool [S]) changed."""
     return data.filled & (data.change[..., chosen].abs() > CHANGED).any(-1)
@@ -135,9 +145,10 @@ class Dynamics:
     def learn(self, data: Transitions, chosen: Tensor, scale: Tensor, steps: int | None = None) -> Tensor:
         """Take ``steps`` gradient steps on squared errors, summed over the features ``chosen`` bool [S], and return the
         last loss, detached. None takes ``steps_per_update``."""
-        event = events(data, chosen)
+        event, dims = events(data, chosen), chosen.nonzero().flatten()
+        same = self.minibatch(data, event, dims, scale) if self.batch_size is None else None
         for _ in range(self.steps if steps is None else steps):
-            loss = self.loss(data, event, chosen, scale)
+            loss = self.loss(same or self.minibatch(data, event, dims, scale), dims)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
@@ -147,30 +158,33 @@ class Dynamics:
         self.updates += 1
         return loss.detach()
 
-    def loss(self, data: Transitions, event: Tensor, chosen: Tensor, scale: Tensor) -> Tensor:
-        """Return the balanced mean squared error of one minibatch."""
+    def minibatch(self, data: Transitions, event: Tensor, dims: Tensor, scale: Tensor) -> Minibatch:
+        """Return the transitions of one gradient step, all of them if ``batch_size`` is None; what is wanted are the
+        features ``dims`` long [C]."""
         lengths = None
-        if self.model.kind == "gru":
-            n = len(event)
-            if self.batch_size is not None:
-                n = min(n, -(-self.batch_size // event.shape[1]))
-            pick = torch.randperm(len(event), generator=self.gen)[:n].to(event.device)
-            m, t = data.filled[pick].nonzero(as_tuple=True)
-            where: tuple[Tensor, ...] = (pick[m], t)
-            weight = balanced_weights(event[pick], data.filled[pick], self.event_frac)[m, t]
-            lengths = data.filled[pick].sum(1)
-        elif self.batch_size is None:
+        if self.batch_size is None:
             where = data.filled.nonzero(as_tuple=True)
             weight = balanced_weights(event, data.filled, self.event_frac)[where]
+            lengths = data.filled.sum(1)
+        elif self.model.kind == "gru":
+            n = min(len(event), -(-self.batch_size // event.shape[1]))
+            pick = torch.randperm(len(event), generator=self.gen)[:n].to(event.device)
+            m, t = data.filled[pick].nonzero(as_tuple=True)
+            where = pick[m], t
+            weight = balanced_weights(event[pick], data.filled[pick], self.event_frac)[m, t]
+            lengths = data.filled[pick].sum(1)
         else:
             steps = balanced_steps(event, data.filled, self.batch_size, self.event_frac, self.gen)
-            where = steps.unbind(1)
+            where = steps[:, 0], steps[:, 1]
             weight = torch.full_like(scale[:1], 1.0 / len(steps))
-        change = data.change[where]
-        wanted = change / scale if self.predict == "change" else data.state[where] + change
-        predicted = self.model(data.x[where], data.actions[where], lengths)
-        error = (predicted - wanted)[:, chosen].square().sum(-1)
-        return (weight * error).sum()
+        change = data.change[where][:, dims]
+        wanted = change / scale[dims] if self.predict == "change" else data.state[where][:, dims] + change
+        return Minibatch(self.model.joined(data.x[where], data.actions[where]), wanted, weight, lengths)
+
+    def loss(self, rows: Minibatch, dims: Tensor) -> Tensor:
+        """Return the balanced mean squared error of one minibatch."""
+        error = (self.model.predict(rows.read, rows.lengths, dims) - rows.wanted).square().sum(-1)
+        return (rows.weight * error).sum()
 
     def contrast(self, batch: EpisodeBatch, dims: Tensor, q: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return how much each agent's executed action changes the prediction against its ``alternatives``,

@@ -40,30 +40,36 @@ class ForwardModel(nn.Module):
         """Return what each agent's action adds to the first layer, [n, A, H]."""
         return self.first.weight[:, self.inputs :].t().reshape(*self.shape, self.hidden_dim)
 
+    def joined(self, x: Tensor, actions: Tensor) -> Tensor:
+        """Return what the first layer reads, [N, X + n A]: x and the joint action, one-hot."""
+        return torch.cat([x, F.one_hot(actions, self.shape[1]).flatten(-2).to(x.dtype)], -1)
+
     def enter(self, x: Tensor, actions: Tensor) -> Tensor:
         """Return the first layer before its ReLU, [N, H]."""
-        return self.first(torch.cat([x, F.one_hot(actions, self.shape[1]).flatten(-2).to(x.dtype)], -1))
+        return self.first(self.joined(x, actions))
 
     def gate_weights(self, name: Literal["ih", "hh"]) -> tuple[Tensor, Tensor]:
         """Return the GRU's weights [3H, H] and biases [3H] of its input (ih) or its state (hh)."""
         return self.gru.get_parameter(f"weight_{name}_l0"), self.gru.get_parameter(f"bias_{name}_l0")
 
-    def hidden(self, entered: Tensor, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return the last hidden layer [N, H] after the first one [N, H], and (gru) the states before each step [N, H].
-        Rows are the steps of whole episodes one after the other, whose ``lengths`` are long [M]."""
+    def hidden(self, entered: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return the last hidden layer [N, H] after the first one [N, H]; of a gru the rows are the steps of whole
+        episodes one after the other, whose ``lengths`` are long [M]."""
         if self.kind == "mlp":
-            return torch.relu(self.second(torch.relu(entered))), entered
+            return torch.relu(self.second(torch.relu(entered)))
         assert lengths is not None, "a gru reads whole episodes"
-        start = F.pad(lengths.cumsum(0), (1, 0))
         if entered.device.type == "cpu":
-            (w_x, b_x), (w_h, b_h) = self.gate_weights("ih"), self.gate_weights("hh")
-            h = gru(torch.relu(entered)[:, None], w_x[None], w_h[None], b_x[None], b_h[None], start)[:, 0]
-        else:
-            there = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]  # [M, T]
-            padded = entered.new_zeros(*there.shape, self.hidden_dim).index_put((there,), torch.relu(entered))
-            h = self.gru(padded)[0][there]
-        before = h.roll(1, 0)
-        return h, before.index_fill(0, start[:-1][lengths > 0], 0.0)
+            (w_x, b_x), (w_h, b_h), start = self.gate_weights("ih"), self.gate_weights("hh"), starts(lengths)
+            return gru(torch.relu(entered)[:, None], w_x[None], w_h[None], b_x[None], b_h[None], start)[:, 0]
+        there = torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]  # [M, T]
+        padded = entered.new_zeros(*there.shape, self.hidden_dim).index_put((there,), torch.relu(entered))
+        return self.gru(padded)[0][there]
+
+    def before(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
+        """Return a gru's states before each step, [N, H]; a perceptron has none, and gets ``hidden`` back."""
+        if lengths is None or self.kind == "mlp":
+            return hidden
+        return hidden.roll(1, 0).index_fill(0, starts(lengths)[:-1][lengths > 0], 0.0)
 
     def hidden_after(self, entered: Tensor, before: Tensor, gates: Tensor) -> Tensor:
         """Return the last hidden layer [R, H] of single steps and overwrite ``entered`` [R, H]. A gru also reads the
@@ -77,7 +83,11 @@ class ForwardModel(nn.Module):
 
     def forward(self, x: Tensor, actions: Tensor, lengths: Tensor | None = None) -> Tensor:
         """Map x [N, X] and actions long [N, n] to predictions [N, S]; a gru reads rows as ``hidden`` does."""
-        return self.head(self.hidden(self.enter(x, actions), lengths)[0])
+        return self.head(self.hidden(self.enter(x, actions), lengths))
+
+    def predict(self, read: Tensor, lengths: Tensor | None, dims: Tensor) -> Tensor:
+        """Map what the first layer reads, [N, X + n A], to the predictions ``dims`` (long [C]) alone, [N, C]."""
+        return F.linear(self.hidden(self.first(read), lengths), self.head.weight[dims], self.head.bias[dims])
 
     @torch.no_grad()
     def contrast(
@@ -90,7 +100,8 @@ class ForwardModel(nn.Module):
         """
         (n, A), W = self.shape, self.head.weight[dims]
         entered, columns = self.enter(x, actions), self.columns()  # [N, H], [n, A, H]
-        hidden, before = self.hidden(entered, lengths)
+        hidden = self.hidden(entered, lengths)
+        before = self.before(hidden, lengths)
         fact = F.linear(hidden, W)  # the bias is in every prediction, and in no difference
         gates = before if self.kind == "mlp" else F.linear(before, *self.gate_weights("hh"))
         others = entered[:, None] - columns[torch.arange(n, device=x.device), actions]  # [N, n, H] without agent i
@@ -101,6 +112,11 @@ class ForwardModel(nn.Module):
             step = (before, gates) if self.kind == "mlp" else (before.index_select(0, r), gates.index_select(0, r))
             total.index_add_(0, r * n + i, weight[r, i, a, None] * F.linear(self.hidden_after(other, *step), W))
         return weight.sum(-1, keepdim=True) * fact[:, None] - total.view(-1, n, len(dims)), fact + self.head.bias[dims]
+
+
+def starts(lengths: Tensor) -> Tensor:
+    """Return where each of some sequences begins, and where the last one ends, long [M + 1]."""
+    return F.pad(lengths.cumsum(0), (1, 0))
 
 
 def alternatives(avail: Tensor, actions: Tensor, counted: Tensor, q: Tensor | None = None) -> Tensor:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from algos.shared.influence import balanced_steps, balanced_weights, events
-from algos.shared.influence_model import alternatives
+from algos.shared.influence import Prediction, balanced_steps, balanced_weights, events
+from algos.shared.influence_model import Kind, alternatives
 from tests.support.fim_parts import additive, button_batch, make_dynamics
 from tests.support.helpers import differences, make_spec, random_batch
 
@@ -78,7 +78,7 @@ def test_a_gru_over_ragged_rows_equals_torchs_over_padded_episodes() -> None:
     grads = [torch.autograd.grad((v * weights).sum(), list(net.parameters())) for v in (found, whole)]
     for a, b in zip(*grads, strict=True):
         assert torch.allclose(a, b, atol=1e-5) and b.any()
-    before = net.hidden(net.enter(x[there], actions[there]), lengths)[1]
+    before = net.before(net.hidden(net.enter(x[there], actions[there]), lengths), lengths)
     assert not before[[0, 3, 9]].any() and before[[1, 2, 4]].all(), "episodes begin from zeros"
 
 
@@ -196,6 +196,25 @@ def test_learning_touches_only_what_was_chosen_and_ignores_padding() -> None:
         return dynamics.model.state_dict()
 
     assert differences(after(0.0), after(50.0)) == []
+
+
+@pytest.mark.parametrize("kind", ["mlp", "gru"])
+@pytest.mark.parametrize("predict", ["state", "change"])
+def test_the_loss_of_a_whole_sample_by_hand(kind: Kind, predict: Prediction) -> None:
+    """The mean over steps that happened of the squared errors of what was chosen, from predictions of whole states."""
+    dynamics, batch = (
+        make_dynamics(SPEC, kind=kind, predict=predict, batch_size=None, event_frac=0.0),
+        random_batch(SPEC, 6),
+    )
+    data, scale, dims = dynamics.transitions(batch), torch.arange(1.0, SPEC.state_dim + 1), torch.tensor([0, 2])
+    chosen = torch.zeros(SPEC.state_dim, dtype=torch.bool).index_fill(0, dims, True)
+    there, total = data.filled, 0.0
+    predicted = dynamics.model(data.x[there], data.actions[there], there.sum(1)).detach()
+    wanted = data.change[there] / scale if predict == "change" else data.state[there] + data.change[there]
+    for d in dims.tolist():
+        total += float((predicted - wanted)[:, d].square().sum()) / int(there.sum())
+    rows = dynamics.minibatch(data, events(data, chosen), dims, scale)
+    assert float(dynamics.loss(rows, dims).detach()) == pytest.approx(total, rel=1e-5) and total > 0.01
 
 
 def test_the_slow_copy_follows_at_its_own_pace() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 
 import pytest
 import torch
 from torch import Tensor
 
 from algos.fox.aware import take
+from algos.fox.gains import Gains
 from tests.support.fox_parts import collected, make_fox
 from tests.support.helpers import make_spec
 
@@ -16,31 +17,31 @@ SPEC = make_spec()
 
 
 class Known:
-    """A decoder whose log g is the product of the three latents' first numbers, which therefore matter only
-    together."""
-
-    def __call__(self, z: Tensor) -> Tensor:
-        size = z.shape[-1] // 3
-        return z[..., 0] * z[..., size] * z[..., 2 * size]
+    """A decoder whose log g is the product of the three latents' first numbers, which therefore matter only together.
+    The first layer writes them, in halves, into three digits of base 100."""
 
     def encode(self, blocks: Tensor, reach: Tensor) -> Tensor:
         return blocks.flatten(-2)
 
-    def room(self, rows: int) -> None:
-        return None
+    def wanted(self, target: Tensor) -> Tensor:
+        return target
 
-    def likelihoods(self, latents: Sequence[Tensor], target: Tensor, room: None) -> Tensor:
-        return torch.stack([self(torch.cat(trio, -1)) for trio in trios_of(*latents)])
+    def places(self) -> tuple[tuple[Tensor, ...], Tensor]:
+        first = torch.eye(4)[:, :1]
+        return (2.0 * first, 200.0 * first, 20000.0 * first), torch.zeros(1)
 
+    def room(self, rows: int) -> tuple[Tensor]:
+        return (torch.empty(rows, 1),)
 
-def trios_of(z: Tensor, far: Tensor, near: Tensor, one: Tensor, two: Tensor) -> list[tuple[Tensor, ...]]:
-    return [(z, far, near), (z, one, two), (one, far, two), (one, two, near)]
+    def finish(self, room: tuple[Tensor], wanted: Tensor) -> Tensor:
+        x = room[0][:, 0]
+        return (x % 100) * (x // 100 % 100) * (x // 10000) / 8
 
 
 def test_the_awareness_reward_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     """With latents 10 t + j and no noise a gain is z_i z_far z_near, with the partners of the same step."""
     aware = make_fox(SPEC, samples=1).fox.aware
-    monkeypatch.setattr(type(aware), "noise", lambda self, like: torch.zeros_like(like))
+    monkeypatch.setattr("algos.fox.gains.normal", lambda *shape: torch.zeros(*shape[:3]))
     aware.decoder, aware.encoder = Known(), lambda h: (h[..., :4], torch.zeros_like(h[..., :4]))  # type: ignore[assignment]
     h = (10.0 * torch.arange(2)[:, None, None] + torch.arange(3)[:, None]).expand(2, 3, 16)
     partners = torch.tensor([[[1, 2], [0, 2], [0, 1]], [[2, 1], [2, 0], [0, 0]]])
@@ -54,17 +55,48 @@ def test_the_awareness_reward_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("form_target", ["bits", "raw"])
-def test_likelihoods_equal_those_of_whole_trios(form_target: str) -> None:
-    decoder, blocks = make_fox(SPEC, form_target=form_target).fox.aware.decoder, 8.0 * torch.rand(5, 3, 4)
-    latents, target = torch.randn(5, 5, 3, 4), decoder.encode(blocks, torch.tensor(8.0))[:, None]
-    plain = torch.stack([decoder.log_likelihood(decoder(torch.cat(t, -1)), target) for t in trios_of(*latents)])
-    found = decoder.likelihoods(list(latents), target, decoder.room(20))
-    assert torch.allclose(found, plain, atol=1e-6) and plain.std() > 1e-3
-    swapped = decoder.likelihoods(list(latents[[0, 1, 2, 4, 3]]), target, decoder.room(20))
-    assert not torch.allclose(swapped[1:], plain[1:], atol=1e-4), "noise in another place is another trio"
+def test_gains_equal_those_of_whole_trios(form_target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of five steps of three agents, two draws: everybody's trio decoded whole, and each of its latents alone."""
+    decoder = make_fox(SPEC, form_target=form_target).fox.aware.decoder
+    noise, mu, std = torch.randn(3, 15, 4), torch.randn(5, 3, 4), torch.rand(5, 3, 4)
+    monkeypatch.setattr("algos.fox.gains.normal", lambda *shape: noise)
+    target = decoder.encode(8.0 * torch.rand(5, 3, 4), torch.tensor(8.0))
+    partners = torch.tensor([[[2, 1], [2, 0], [0, 1]]]).expand(5, 3, 2)  # 2, 0 are far, 0, 1 are near
+    drawn = Gains(decoder, mu, std, partners, target, 2, torch.Generator().manual_seed(0))
+    for number, offset in enumerate(drawn.offsets):
+        latent, one, two = noise.roll(-offset, 1)
+        z = mu + std * latent.view(5, 3, 4)
+
+        def log_g(step: int, *trio: Tensor) -> Tensor:
+            return decoder.log_likelihood(decoder(torch.cat(trio)), target[step]).detach()
+
+        for step, agent in itertools.product(range(5), range(3)):
+            far, near = partners[step, agent].tolist()
+            here, far_row, near_row = 3 * step + agent, 2 * step + (far == 2), 2 * step + near  # of those decoded once
+            own, away, close = z[step, agent], z[step, far], z[step, near]
+            alone = (log_g(step, own, one[here], two[here]), log_g(step, one[far_row], away, two[far_row]),
+                     log_g(step, one[near_row], two[near_row], close))  # fmt: skip
+            together = log_g(step, own, away, close)
+            known, gain = (float(v[step, agent]) for v in drawn.draw(number))
+            assert known == pytest.approx(float(together), abs=1e-5)
+            assert gain == pytest.approx(float(together - sum(alone) / 3), abs=1e-5) and abs(gain) > 1e-6
+
+
+@pytest.mark.parametrize("steps", [1, 40])
+def test_a_row_gets_other_noise_in_every_draw(steps: int) -> None:
+    """Also where there are fewer rows than draws. The mean over draws of a row has the variance of independent ones."""
+    decoder, mu = make_fox(SPEC).fox.aware.decoder, torch.zeros(steps, 3, 4)
+    partners, target = torch.zeros(steps, 3, 2, dtype=torch.long), torch.zeros(steps, decoder.size)
+    drawn = Gains(decoder, mu, mu + 1, partners, target, 20, torch.Generator().manual_seed(0))
+    assert len(set(drawn.offsets)) == 20
+    latent = torch.stack([drawn.latent[offset:][: 3 * steps] for offset in drawn.offsets])
+    assert len(latent[:, 0].unique(dim=0)) == 20
+    assert latent.mean(0).var() == pytest.approx(1 / 20, rel=0.7 if steps == 1 else 0.3)
 
 
 def test_decoding_in_parts_rewards_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """But for the noise, which each part draws for itself."""
+    monkeypatch.setattr("algos.fox.gains.normal", lambda *shape: torch.zeros(*shape[:3]))
     rewards = []
     for trios in (1024, 7):
         monkeypatch.setattr("algos.fox.aware.CACHED", trios)
