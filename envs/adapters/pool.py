@@ -68,8 +68,8 @@ class Pool:
     any other game anew for every episode.
 
     Raises ConfigError if a game cannot be built. Where one fails later, or its worker dies, the episodes in hand of the
-    worker's lanes are lost: ``info["lost"]`` bool [B] says so, they count as truncated, and the next reset starts the
-    worker anew. WorkerError, which closes the pool, is raised by what would only happen again: a game that breaks a
+    worker's lanes are lost, those that have ended are not: ``info["lost"]`` bool [B] says so, they count as truncated,
+    and the next reset starts the worker anew. WorkerError, which closes the pool, is raised by what would only happen again: a game that breaks a
     promise of its interface, and a worker that dies ``DEATHS`` times without finishing an episode in between.
     """
 
@@ -125,6 +125,7 @@ class Pool:
         concerned = [handle for handle in self._open_handles() if due[handle.lanes].any()]
         self._revive([handle for handle in concerned if handle.process is None])
         self._play("reset", concerned)
+        self._arrays["due"][:] = False
         self._untold = self._lost.numpy() & played
         return self._observe()
 
@@ -231,7 +232,8 @@ class Pool:
             raise
 
     def _bury(self, handle: Handle, error: WorkerError) -> None:
-        """Lose the episodes of a dead worker's lanes. Raise WorkerError if it would only die again."""
+        """Lose the episodes in hand of a dead worker's lanes, and those that were about to begin. Raise WorkerError if it
+        would only die again."""
         handle.deaths += 1
         if error.ours:
             raise error
@@ -246,7 +248,9 @@ class Pool:
             log.warning("%s; again", error)
         handle.said = error.headline
         stop([handle])
-        shared, lanes = self._arrays, handle.lanes
+        shared = self._arrays
+        lanes = np.array(handle.lanes)
+        lanes = lanes[shared["running"][lanes] | shared["due"][lanes]]
         for name in ("obs", "state", "reward", "terminated", "won", "alive", "running"):
             shared[name][lanes] = 0
         shared["avail"][lanes] = shared["truncated"][lanes] = True

@@ -172,6 +172,7 @@ class Bomb:
     lane_file: str = ""  # only the game that creates this file first fails
     only: int | None = None  # only the process with this lane fails
     second_reset: bool = False  # where it is "reset": in the second one
+    others_end: int = 0  # the step in which games that never fail terminate; 0: at the limit
 
     def __post_init__(self) -> None:
         bound = np.ones(1, np.float32)
@@ -213,7 +214,7 @@ class Bomb:
         if self.t == self.fuse:
             self.maybe("step")
         self.write(view)
-        return Outcome(1.0, False, False, False)
+        return Outcome(1.0, not self.armed and self.t == self.others_end, False, False)
 
     def render(self) -> None:
         return None
@@ -234,16 +235,14 @@ class Doomed(Bomb):
         return Outcome(1.0, self.even and self.t == 2, False, False)
 
 
-@dataclass
 class MakeBomb:
-    way: str = ""
-    where: str = "step"
-    lane_file: str = ""
-    only: int | None = None
-    second_reset: bool = False
+    """Makes a ``Bomb`` with these options, in whatever process."""
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
 
     def __call__(self) -> Bomb:
-        return Bomb(self.way, self.where, lane_file=self.lane_file, only=self.only, second_reset=self.second_reset)
+        return Bomb(**self.options)
 
 
 class Dice:

@@ -108,6 +108,20 @@ def test_a_game_that_dies_loses_its_worker_s_episodes_and_is_built_anew(way, tmp
     assert all(map(gone, workers))
 
 
+def test_an_episode_that_had_ended_outlives_its_worker(tmp_path):
+    """Lane 0 dies in step 5, in the same process as lane 1, which terminated in step 2; in a reset too."""
+    pool = bombs(n_envs=2, workers=1, way="raise", fuse=5, lane_file=str(tmp_path / "first"), others_end=2)
+    pool.reset()
+    ended = [pool.step(STEP[:2]).terminated.tolist() for _ in range(4)]
+    assert ended == [[False, False], [False, True], [False, False], [False, False]]
+    step = pool.step(STEP[:2])
+    assert step.info["lost"].tolist() == [True, False] and step.truncated.tolist() == [True, False]
+    assert step.next.obs.flatten().tolist() == [0, 2], "what was last seen of it stays"
+    assert pool.reset(mask=torch.tensor([True, False])).alive.flatten().tolist() == [True, False]
+    assert pool.step(STEP[:2]).info["lost"].tolist() == [False, False]
+    pool.close()
+
+
 @pytest.mark.parametrize("where", ["reset", "step"])
 def test_a_game_that_dies_again_and_again_ends_the_pool(where, caplog):
     """Lane 1 plays on; what counts is whether the dead worker's lanes finish an episode."""
