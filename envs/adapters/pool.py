@@ -69,8 +69,9 @@ class Pool:
 
     Raises ConfigError if a game cannot be built. Where one fails later, or its worker dies, the episodes in hand of the
     worker's lanes are lost, those that have ended are not: ``info["lost"]`` bool [B] says so, they count as truncated,
-    and the next reset starts the worker anew. WorkerError, which closes the pool, is raised by what would only happen again: a game that breaks a
-    promise of its interface, and a worker that dies ``DEATHS`` times without finishing an episode in between.
+    and the next reset starts the worker anew. WorkerError, which closes the pool, is raised by what would only happen
+    again: a game that breaks a promise of its interface, and a worker that dies ``DEATHS`` times without finishing an
+    episode in between.
     """
 
     device = torch.device("cpu")
@@ -232,8 +233,8 @@ class Pool:
             raise
 
     def _bury(self, handle: Handle, error: WorkerError) -> None:
-        """Lose the episodes in hand of a dead worker's lanes, and those that were about to begin. Raise WorkerError if it
-        would only die again."""
+        """Lose the episodes of a dead worker's lanes that were in hand or about to begin. Raise WorkerError if it would
+        only die again."""
         handle.deaths += 1
         if error.ours:
             raise error
