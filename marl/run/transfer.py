@@ -22,8 +22,9 @@ State = dict[str, Any]
 def adopt(algo: Algorithm, config: State, source: str) -> State:
     """Load the newest checkpoint of the run folder ``source`` into ``algo``; return a record of its origin.
 
-    An algorithm made of the same classes loads everything. Another one loads the networks of the same names, and the
-    optimizer if all networks were loaded; the record and the log name the parts that were left fresh. Learning rates
+    An algorithm made of the same classes loads everything but what its hooks count, remember and draw from, which
+    begins anew as the clock does. Another one loads the networks of the same names. An optimizer comes along if all
+    networks next to it do; the record and the log name the parts that were left fresh. Learning rates
     and other optimizer settings are those of the new run. Raises ConfigError if ``source`` is not a run folder, or if
     networks of the same name have different shapes.
     """
@@ -39,6 +40,8 @@ def adopt(algo: Algorithm, config: State, source: str) -> State:
             if not _named(saved, nets):
                 raise ConfigError(f"init_from={source} has no network that is named {' or '.join(sorted(nets))}")
             saved = _graft(own, saved, nets, fresh)
+        else:
+            saved = _with_new_hooks(own, saved, nets, fresh)
         algo.load_state_dict(_own_settings(own, saved, fresh))
     left = f"; left fresh: {', '.join(fresh)}" if fresh else ""
     log.info("starting from %s, trained for %s steps%s", source, f"{state['clock']['env_steps']:,}", left)
@@ -99,6 +102,21 @@ def _graft(own: State, saved: State, nets: set[str], fresh: list[str]) -> State:
             merged[key] = _graft(value, saved[key], nets, fresh)
         elif _tensors(value):
             fresh.append(key)
+    return merged
+
+
+def _with_new_hooks(own: Any, saved: Any, nets: set[str], fresh: list[str]) -> Any:
+    """Return ``saved`` with hooks' states as they are in ``own``, but for their networks."""
+    if isinstance(own, list) and isinstance(saved, list) and len(own) == len(saved):
+        return [_with_new_hooks(a, b, nets, fresh) for a, b in zip(own, saved, strict=True)]
+    if not isinstance(own, dict) or not isinstance(saved, dict):
+        return saved
+    merged = {k: _with_new_hooks(own[k], v, nets, fresh) if k in own else v for k, v in saved.items()}
+    if "hooks" in own and isinstance(own["hooks"], list) and len(own["hooks"]) == len(saved.get("hooks", ())):
+        both = zip(own["hooks"], saved["hooks"], strict=True)
+        merged["hooks"] = [_graft(a, b, nets, []) for a, b in both]
+        if any(own["hooks"]):
+            fresh.append("hooks")
     return merged
 
 

@@ -112,6 +112,24 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_what_hooks_count_and_remember_begins_anew_and_their_networks_come_along(tmp_path: Path) -> None:
+    """A bonus that had faded is paid again, counts are empty, and FoX keeps encoder and decoders."""
+    fading = "+algo.hooks.fading={_target_: algos.sbc.rewards.Fading, _partial_: true, info: shaped, steps: 100}"
+    kitchen = ("env=overcooked/cramped_room", "env.episode_limit=10", fading)
+    train(tmp_path / "faded", *kitchen, "train.total_steps=200")
+    assert learnt(tmp_path / "faded")["hooks"][0]["seen"] >= 100
+    state = begun_from(tmp_path, tmp_path / "faded", *kitchen)
+    assert state["hooks"][0]["seen"] == 0
+    assert differences(state["agent"], learnt(tmp_path / "faded")["agent"]) == []
+    fox = ("algo=fox", "agent@algo.agent=fox", "algo.fox.aware.samples=2")
+    train(tmp_path / "fox", *fox, "train.total_steps=120")
+    state, old = begun_from(tmp_path, tmp_path / "fox", *fox), learnt(tmp_path / "fox")
+    for name in ("fox_encoder", "fox_decoder", "fox_history"):
+        assert differences(state["hooks"][0]["aware"][name], old["hooks"][0]["aware"][name]) == []
+    assert differences(state["agent"], old["agent"]) == []
+    assert differences(state["hooks"][0]["table"], old["hooks"][0]["table"]) != []
+
+
 def test_a_resumed_run_does_not_start_again(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A resumed run no longer needs its source, keeps the record of it, and equals an unstopped run bit for bit."""
     gone = tmp_path / "gone"
