@@ -57,6 +57,8 @@ class FIM(NoHook):
     newest ``id_steps`` steps, and added; 0: never. ``anneal_steps``: see ``algos.shared.influence.Anneal``.
     """
 
+    whole_because = "its traces, and the bonus that its rule judges, are those of episodes"
+
     def __init__(
         self,
         spec: EnvSpec,
@@ -171,6 +173,8 @@ class FIM(NoHook):
             self.train_on(data, self.pretrain)
             if self.scale is None and self.judged is None:
                 self.judge(episodes)
+                if before is not None:
+                    log.warning("fim: these episodes are not random play: no feature qualified while it lasted")
         names = [self.cog.names[d] for d in self.dims.tolist()]
         if names:
             log.info("fim: %d center-of-gravity features: %s", len(names), ", ".join(names[:12]))

@@ -142,9 +142,11 @@ class Dynamics:
         """Return the model's input [M, T, X]."""
         return torch.cat([data.state, data.obs.flatten(2)], -1)[:, :-1] if self.uses_obs else data.state[:, :-1]
 
+    @torch.enable_grad()
     def learn(self, data: Transitions, chosen: Tensor, scale: Tensor, steps: int | None = None) -> Tensor:
         """Take ``steps`` gradient steps on squared errors, summed over the features ``chosen`` bool [S], and return the
-        last loss, detached. None takes ``steps_per_update``."""
+        last loss, detached. None takes ``steps_per_update``; other numbers are those of a new beginning, which the slow
+        copy follows at once."""
         event, dims = events(data, chosen), chosen.nonzero().flatten()
         same = self.minibatch(data, event, dims, scale) if self.batch_size is None else None
         for _ in range(self.steps if steps is None else steps):
@@ -153,7 +155,7 @@ class Dynamics:
             loss.backward()
             nn.utils.clip_grad_norm_(self.model.parameters(), self.grad_clip)
             self.optimizer.step()
-        if self.slow_every is not None and self.updates % self.slow_every == 0:
+        if self.slow_every is not None and (steps is not None or self.updates % self.slow_every == 0):
             self.slow.load_state_dict(self.model.state_dict())
         self.updates += 1
         return loss.detach()

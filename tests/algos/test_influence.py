@@ -198,6 +198,17 @@ def test_learning_touches_only_what_was_chosen_and_ignores_padding() -> None:
     assert differences(after(0.0), after(50.0)) == []
 
 
+def test_the_slow_copy_follows_a_new_beginning_at_once() -> None:
+    dynamics, batch = make_dynamics(SPEC, slow_every=100), random_batch(SPEC, 6)
+    data, chosen = dynamics.transitions(batch), torch.ones(3, dtype=torch.bool)
+    dynamics.learn(data, chosen, torch.ones(3))
+    first = copy.deepcopy(dynamics.slow.state_dict())
+    dynamics.learn(data, chosen, torch.ones(3))
+    assert differences(first, dynamics.slow.state_dict()) == [], "not yet due"
+    dynamics.learn(data, chosen, torch.ones(3), steps=3)
+    assert differences(dynamics.model.state_dict(), dynamics.slow.state_dict()) == []
+
+
 @pytest.mark.parametrize("kind", ["mlp", "gru"])
 @pytest.mark.parametrize("predict", ["state", "change"])
 def test_the_loss_of_a_whole_sample_by_hand(kind: Kind, predict: Prediction) -> None:

@@ -192,6 +192,16 @@ def test_nothing_moves_then_a_refresh_finds_what_does() -> None:
     assert hook.dims.tolist() == [0] and hook.found and hook.found.scale[0].item() == scale, "never taken away"
 
 
+def test_a_rule_says_where_it_could_not_judge_random_play(caplog: pytest.LogCaptureFixture) -> None:
+    still = button_batch(SPEC, 40)
+    still.state[..., 0] = 0.0
+    hook = ready(still, refresh_every=50, scale="rule")
+    fresh = button_batch(SPEC, 40, seed=1)
+    hook.annotate(fresh)
+    hook.reward(fresh, forward(fresh))
+    assert hook.judged is not None and "these episodes are not random play" in caplog.text
+
+
 def test_without_refresh_what_never_moved_is_never_found() -> None:
     still = button_batch(SPEC, 40)
     still.state[..., 0] = 0.0
