@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from algos.sbc.roles import EGO, append_blocked_set
 from marl.core.distributed import total
 from marl.core.rows import Rows
-from marl.core.types import EpisodeBatch, Metrics
+from marl.core.types import ConfigError, EpisodeBatch, Metrics
 from marl.learn.ppo import PPOLearner
 
 
@@ -24,7 +24,13 @@ class RoleActorLearner(PPOLearner):
     begins = f"begin_{EGO}."
 
     def take(self, plays: int, *, sees_blocked_set: bool) -> None:
-        """Take the role of policy ``plays`` of the lineup."""
+        """Take the role of policy ``plays`` of the lineup. Raise ConfigError where the critic would not be told the
+        set."""
+        if sees_blocked_set and self.critic.sees == "state":
+            raise ConfigError(
+                "algo.critic.sees=state: a partner's values depend on its blocked set, which is told with what agents "
+                "observe; choose obs or both"
+            )
         self.plays, self.sees_blocked_set, self.begins = plays, sees_blocked_set, f"begin_{plays}."
 
     def known(self, rows: Rows, obs: Tensor) -> Tensor:

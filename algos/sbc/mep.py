@@ -17,6 +17,7 @@ from marl.core.checks import require_at_least, require_positive
 from marl.core.protocols import NoHook, Policy, Replay
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 from marl.learn.actor import log_policy
+from marl.learn.agents import FeedForwardAgent
 from marl.learn.learner import gather_actions
 from marl.learn.lineup import Lineup
 
@@ -121,6 +122,18 @@ class Diverse(DiverseTeams, ValueSeats):
 
 class ActorDiverse(DiverseTeams, ActorSeats):
     """Teams of actors, whose own policies are compared, as published."""
+
+    @property
+    def whole_because(self) -> str | None:
+        """Return why it cannot learn from parts of episodes, None where it can: only the member that plays remembers
+        what was before a part."""
+        agent = self.teams[0].agent
+        if isinstance(agent, FeedForwardAgent) and not agent.last_action:
+            return None
+        return (
+            "members that do not play remember nothing of an episode's beginning (those of agent@algo.agent=mlp with "
+            "algo.agent.last_action=false need not)"
+        )
 
     def log_policies(self, batch: EpisodeBatch) -> Iterator[Tensor]:
         rows = self.teams[0].rows(batch)

@@ -36,6 +36,13 @@ def require_pieces(rollout: int | None, algo: Algorithm, attack: Attack) -> None
             f"train.rollout={rollout} collects parts of episodes; {type(algo).__name__} learns from whole ones: use "
             "algo=ippo or algo=mappo, or train.rollout=null"
         )
+    for what in (algo, *getattr(algo, "hooks", ())):
+        reason = getattr(what, "whole_because", None)
+        if reason is not None:
+            raise ConfigError(
+                f"train.rollout={rollout} collects parts of episodes; {type(what).__name__} learns from whole ones, "
+                f"since {reason}; use train.rollout=null"
+            )
     if in_hand(attack) is None:
         raise ConfigError(
             f"train.rollout={rollout}: {type(attack).__name__} begins its episodes in all lanes at once, and stretches "

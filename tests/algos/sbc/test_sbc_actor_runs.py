@@ -45,7 +45,8 @@ def test_every_method_is_a_run(net: str, rollout: str, tmp_path: Path) -> None:
         assert last["updates"] == state["partner"]["updates"] + state["learner"]["updates"]
         assert {"partner/loss/policy", "sbc/entropy"} <= last.keys()
     trained(tmp_path / "hidden", "hsp_partners", *WISHES, *how)
-    trained(tmp_path / "members", "mep_partners", "algo.members=2", *how)
+    whole = how if net == "mlp" else (*how, "train.rollout=null")  # who does not play remembers nothing of a part
+    trained(tmp_path / "members", "mep_partners", "algo.members=2", *whole)
     for algo, runs, members, teams in (
         ("fcp", "sp", "null", 3 + 1), ("hsp", "hidden", "[wishes]", 1), ("mep", "members", "[0,1]", 3 * 2),
     ):  # fmt: skip
@@ -104,6 +105,15 @@ def test_what_cannot_be_is_refused_before_work_starts(tmp_path: Path) -> None:
         (("algo=ippo/fcp", f"algo.runs=[{tmp_path}/nothing]"), "matches no run folder"),
         (("algo=ippo/fcp", "algo.runs=[]", "algo.partners_act=loud"), "partners_act=loud is not known; choose one of"),
         (("algo=ippo/mep_partners", "algo.members=1"), "algo.members=1"),
+        (
+            ("algo=ippo/mep_partners", "train.rollout=4"),
+            "ActorDiverse learns from whole ones, since members that do not",
+        ),
+        (
+            ("algo=ippo/mep_partners", "train.rollout=4", "agent@algo.agent=mlp", "algo.agent.last_action=true"),
+            "members that do not play remember nothing",
+        ),
+        (("algo=ippo/sbc", *GOALS, "algo.critic.sees=state"), "algo.critic.sees=state: a partner's values depend on"),
     ):
         with pytest.raises(ConfigError, match=message):
             fit(compose_train(tmp_path, "env=mds_mini", *overrides), tmp_path / "run")
