@@ -11,6 +11,7 @@ from torch import Tensor
 from algos.sbc.roles import PARTNER
 from algos.shared.features import require_info
 from marl.core.checks import require_at_least, require_choice
+from marl.core.distributed import total
 from marl.core.protocols import NoHook
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 
@@ -29,7 +30,7 @@ class Fading(NoHook):
 
     def annotate(self, fresh: EpisodeBatch) -> None:
         fresh[self.info].mul_(self.share())
-        self.seen += int(fresh.length.sum())
+        self.seen += total(int(fresh.length.sum()))
 
     def share(self) -> float:
         return max(0.0, 1.0 - self.seen / self.steps)

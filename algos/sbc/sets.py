@@ -9,8 +9,10 @@ from torch import Generator, Tensor
 
 from algos.sbc.roles import PARTNER
 from marl.core.checks import require_at_least, require_share
+from marl.core.distributed import summed, total
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 
+TRIES = 100  # draws of a pool
 RARE = 1e-3  # added to visit frequencies, so that features nobody has met yet are drawn now and then
 
 
@@ -37,7 +39,7 @@ class BlockedSets:
         require_at_least("sets", 1, pool=pool, or_null=True)
         require_share("sets", p_empty=p_empty, kappa=kappa, feasible=feasible, doubt=doubt)
         if pool is not None:
-            self.mask &= random_features(self.mask.any(0), pool)
+            self.mask &= pooled(self.mask, pool)
         self.m_min, self.m_max, self.p_empty, self.kappa = m_min, m_max, p_empty, kappa
         self.feasible, self.doubt, self.refresh_steps = feasible, doubt, refresh_steps
         n, C = self.mask.shape
@@ -89,16 +91,17 @@ class BlockedSets:
         self.earned += torch.stack([(blocked * returns[:, None, None]).sum(0), blocked.sum(0)])
         nothing = (partner.any(1) & ~blocked.flatten(1).any(1)).double()
         self.free += torch.stack([(nothing * returns).sum(), nothing.sum()])
-        self.steps += int(fresh.length.sum())
+        self.steps += total(int(fresh.length.sum()))
         if self.steps >= self.refresh_steps:
             self.refresh()
 
     def refresh(self) -> None:
         """Compute new weights from the counts since the last refresh, and reset the counts."""
-        frequency = self.visits / self.visits.sum(1, keepdim=True).clamp(min=1.0)
-        usual = self.free[0] / self.free[1].clamp(min=1.0)
-        mean = self.earned[0] / self.earned[1].clamp(min=1.0)
-        hopeless = (self.earned[1] > 0) & (mean < self.feasible * usual) & (usual > 0)
+        visits, earned, free = (summed(counted) for counted in (self.visits, self.earned, self.free))
+        frequency = visits / visits.sum(1, keepdim=True).clamp(min=1.0)
+        usual = free[0] / free[1].clamp(min=1.0)
+        mean = earned[0] / earned[1].clamp(min=1.0)
+        hopeless = (earned[1] > 0) & (mean < self.feasible * usual) & (usual > 0)
         weight = (frequency + RARE) ** self.kappa * torch.where(hopeless, self.doubt, 1.0)
         self.weight = torch.where(self.mask, weight, 0.0).float()
         for counted in (self.visits, self.earned, self.free):
@@ -134,6 +137,16 @@ class BlockedSets:
         for name in ("mask", "weight", "visits", "earned", "free"):
             setattr(self, name, state[name].cpu())
         self.steps = int(state["steps"])
+
+
+def pooled(mask: Tensor, count: int) -> Tensor:
+    """Draw ``count`` of the features, bool [C], anew until every agent meets one of them (``mask`` bool [n, C]). Raise
+    ConfigError where none is found."""
+    for _ in range(TRIES):
+        pool = random_features(mask.any(0), count)
+        if bool((mask & pool).any(1).all()):
+            return pool
+    raise ConfigError(f"sets.pool={count}: {TRIES} draws all left an agent nothing that it meets; give more, or null")
 
 
 def random_features(mask: Tensor, count: int) -> Tensor:

@@ -33,10 +33,11 @@ def stop() -> None:
 
 def summed(values: Tensor) -> Tensor:
     """Return the sum of a tensor over ranks."""
-    if dist.is_initialized():
-        values = values.clone()
-        dist.all_reduce(values)
-    return values
+    if not dist.is_initialized():
+        return values
+    moved = values.clone().to(_group_device())
+    dist.all_reduce(moved)
+    return moved.to(values.device)
 
 
 def global_count(count: Tensor) -> Tensor:
@@ -70,8 +71,17 @@ def broadcast(value: bool) -> bool:
 
 def total(value: int) -> int:
     """Return the sum of an integer over ranks."""
+    return _reduced(value, dist.ReduceOp.SUM)
+
+
+def fewest(value: int) -> int:
+    """Return the smallest of the ranks' integers."""
+    return _reduced(value, dist.ReduceOp.MIN)
+
+
+def _reduced(value: int, how: dist.ReduceOp.RedOpType) -> int:
     if not dist.is_initialized():
         return value
     tensor = torch.tensor([value], device=_group_device())
-    dist.all_reduce(tensor)
+    dist.all_reduce(tensor, how)
     return int(tensor.item())

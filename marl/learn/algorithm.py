@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Generator, nn
 
+from marl.core.distributed import fewest, total, world
 from marl.core.protocols import LearnerHook, Policy, Replay, Reporting
 from marl.core.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics
 from marl.learn.agents import RecurrentAgent
@@ -90,7 +91,7 @@ class ValueAlgorithm(Hooked):
     ) -> None:
         self.hooks = [make(spec) for make in hooks.values()]
         self.epsilon, self.gen, self.device = epsilon, gen, torch.device(device)
-        rhythm = Rhythm(batch_size, episodes_per_update, warmup_episodes)
+        rhythm = Rhythm(batch_size, episodes_per_update, warmup_episodes, ranks=world()[1])
 
         def paced(*args: Any, **options: Any) -> ValueLearner:
             made = learner(*args, **options)
@@ -116,7 +117,7 @@ class ValueAlgorithm(Hooked):
         """Call ``update`` with a sample for each update that is due, count them on the clock and return the last
         metrics. Nothing is due while the replay, which a resumed run may have to fill again, is not warm."""
         metrics: Metrics = {}
-        if len(replay) >= self.rhythm.start:
+        if total(len(replay)) >= self.rhythm.start and fewest(len(replay)) >= self.rhythm.batch_size:
             for _ in range(self.rhythm.due(clock)):
                 metrics = update(replay.sample(self.rhythm.batch_size, self.gen, self.device))
                 clock.updates += 1

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
-from marl.core.distributed import all_reduce_gradients, global_count, summed
+from marl.core.distributed import all_reduce_gradients, fewest, global_count, summed
 from marl.core.memory import keep_freed_memory
 from marl.core.protocols import LearnerHook, NoHook, Policy, Replay
 from marl.core.rows import Rows
@@ -186,7 +186,7 @@ class PPOLearner(Learner):
     def update(self, batch: EpisodeBatch, entropy_weight: float, lr_share: float, gen: Generator) -> Metrics:
         """Learn from ``batch`` [M pieces of episodes]; return the metrics of the last pass, detached 0-d tensors. The
         step size is ``lr_share`` of the whole one."""
-        steps = min(self.minibatches, len(batch))
+        steps = min(self.minibatches, fewest(len(batch)))  # as many on every rank
         rows, data, fwd = self.prepare(batch, unrolled=steps > 1)
         self.scale.update(data["target"], data["filled"])
         for group in self.optimizer.param_groups:

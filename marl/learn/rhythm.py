@@ -14,7 +14,7 @@ ROUNDING = 1e-12  # relative: counts of episodes are products of floats, such as
 @dataclass(frozen=True)
 class Rhythm:
     """Update k = 1, 2, ... is due after ``warmup_episodes + (k - 1) * episodes_per_update`` episodes of the whole run,
-    and is made as soon as there are also ``batch_size`` episodes.
+    and is made as soon as there are also ``batch_size`` episodes for each of ``ranks`` (of torchrun).
 
     Fractions need no memory: what is due depends on the clock alone, so a resumed run goes on exactly. The target is
     copied every ``target_every`` episodes, or moves by the fraction ``tau`` after each update (both null: neither).
@@ -25,6 +25,7 @@ class Rhythm:
     warmup_episodes: float = 0.0
     target_every: float | None = None
     tau: float | None = None
+    ranks: int = 1
 
     def __post_init__(self) -> None:
         require_at_least("algo", 1, batch_size=self.batch_size)
@@ -39,7 +40,7 @@ class Rhythm:
     @property
     def start(self) -> float:
         """Return the number of episodes before which nothing is learnt."""
-        return max(self.warmup_episodes, self.batch_size)
+        return max(self.warmup_episodes, self.batch_size * self.ranks)
 
     def made(self, episodes: int) -> int:
         """Return the number of updates of a run that has collected ``episodes``."""

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from algos.sbc.rewards import Fading
 from algos.sbc.roles import append_blocked_set, draw_partners, with_blocked_set
+from algos.sbc.sets import pooled
 from marl.core.types import ConfigError
 from tests.support.helpers import make_spec
 from tests.support.sbc_parts import MASK, SETS, blocking_spec, changed, make_sets, role_batch
@@ -98,6 +100,27 @@ def test_conclusions_are_drawn_every_so_many_steps_and_a_pool_stays_what_it_is()
     other = make_sets(SPEC)
     other.load_state_dict(pool.state_dict())
     assert torch.equal(other.mask, pool.mask)
+
+
+def test_a_pool_leaves_every_agent_something() -> None:
+    torch.manual_seed(0)
+    apart = torch.tensor([[True, True, False, False], [False, False, True, True], [True, True, True, True]])
+    assert all(bool((pooled(apart, 2) & apart).any(1).all()) for _ in range(20))
+    with pytest.raises(ConfigError, match=r"sets.pool=1: 100 draws all left an agent nothing that it meets"):
+        pooled(apart, 1)
+
+
+def test_steps_are_those_of_all_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks: sets are drawn anew, and bonuses fade, by the steps of the whole run."""
+    batch = role_batch(SPEC, 4)
+    steps = int(batch.length.sum())
+    monkeypatch.setattr("algos.sbc.sets.total", lambda steps: 2 * steps)
+    monkeypatch.setattr("algos.sbc.rewards.total", lambda steps: 2 * steps)
+    sets, fading = make_sets(SPEC, refresh_steps=2 * steps), Fading(SPEC, info="cell", steps=8 * steps)
+    sets.observe(batch)
+    assert sets.steps == 0 and not torch.equal(sets.weight, MASK.float())
+    fading.annotate(changed(batch, cell=batch["cell"].float()))
+    assert fading.share() == 0.75
 
 
 @pytest.mark.parametrize(

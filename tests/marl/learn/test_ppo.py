@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,12 +11,15 @@ import torch
 from torch import Tensor
 
 from marl.core.networks import StackedLinear
+from marl.core.protocols import NoAttack
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, core_fields
 from marl.learn.actor import Actor, Critic, RunningScale, draw, initialise, log_policy
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.policy import LinearSchedule
 from marl.learn.ppo import PPO, PPOLearner, clipped_policy_loss, entropy, gae, value_loss
 from marl.run.collect import empty_batch
+from marl.run.stretch import require_pieces
+from tests.support.fim_parts import button_batch, make_fim
 from tests.support.helpers import AGENT, make_spec, random_batch
 
 LEARNER: dict[str, Any] = {
@@ -235,6 +239,32 @@ def test_tests_are_greedy_or_sampled_as_act_says_and_training_always_draws() -> 
 
     assert torch.equal(play("sample", False), play("greedy", True))
     assert not torch.equal(play("greedy", False), play("greedy", True))
+
+
+def test_a_hook_trains_a_model_of_its_own_and_is_told_whole_episodes() -> None:
+    """FIM finds features, and trains its model on them, while PPO asks for rewards without gradient."""
+    names = ("button", "clock", "wall", "x", "y")
+    spec = replace(make_spec(n=2, A=3, O=4, S=5, limit=8), state_names=names)
+    ppo = make_ppo(spec, hooks={"fim": lambda spec: make_fim(spec, cog={"delta": 0.7}, id_steps=10, pretrain=3)})
+    batch, gen = button_batch(spec, 8), torch.Generator()
+    ppo.annotate(batch)
+    metrics = ppo.learner.update(batch, 0.01, 1.0, gen)
+    assert metrics["fim/n_cog"] == 1 and metrics["fim/r_int"] > 0
+    require_pieces(None, ppo, NoAttack(spec, "cpu"))
+    with pytest.raises(ConfigError, match=r"train.rollout=5 .* FIM learns from whole ones, since its traces"):
+        require_pieces(5, ppo, NoAttack(spec, "cpu"))
+
+
+def test_ranks_make_as_many_gradient_steps_as_the_one_with_the_fewest_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec, steps = make_spec(), list[int]()
+    learner = make_learner(spec, minibatches=4, epochs=1)
+    plain = PPOLearner.step
+    monkeypatch.setattr(PPOLearner, "step", lambda *args: steps.append(1) or plain(*args))  # type: ignore[func-returns-value]
+    for fewest, made in ((6, 4), (2, 2)):
+        monkeypatch.setattr("marl.learn.ppo.fewest", lambda here, fewest=fewest: min(here, fewest))
+        steps.clear()
+        learner.update(random_batch(spec, 6), 0.01, 1.0, torch.Generator())
+        assert len(steps) == made
 
 
 def test_a_hook_that_adds_a_loss_to_values_is_refused() -> None:

@@ -107,7 +107,8 @@ def test_it_is_said_at_the_start_and_stored(tmp_path: Path, no_drawing: None, ca
     assert "published rhythm" not in caplog.text
     stored = json.loads((tmp_path / "run" / "meta.json").read_text())["rhythm"]
     assert stored == {
-        "batch_size": 8, "episodes_per_update": 4, "warmup_episodes": 4, "target_every": 200, "tau": None
+        "batch_size": 8, "episodes_per_update": 4, "warmup_episodes": 4, "target_every": 200, "tau": None,
+        "ranks": 1,
     }  # fmt: skip
 
 
@@ -176,3 +177,10 @@ def test_older_turns_are_counted_in_episodes() -> None:
     turns = {"attacker_turns": 3, "team_turns": 2, "review_turns": 1, "updates": 8}
     now = current({"train": {"n_envs": 32}, "attack": {"attacks": {"it": turns}}})["attack"]["attacks"]["it"]
     assert now == {"attacker_episodes": 96, "team_episodes": 64, "review_episodes": 32, "episodes_per_update": 4}
+
+
+def test_ranks_of_torchrun_make_the_updates_of_one_process_a_little_later() -> None:
+    """Two ranks have 128 episodes each when the run has 256; what was due before is made then, not dropped."""
+    one, two = (Rhythm(batch_size=128, episodes_per_update=8, ranks=ranks) for ranks in (1, 2))
+    made = [sum(r.due(Clock(episodes=e, fresh=32)) for e in range(32, 513, 32)) for r in (one, two)]
+    assert made[0] == made[1] == one.made(512) and [two.made(e) for e in (128, 255, 256)] == [0, 0, one.made(256)]
