@@ -43,8 +43,9 @@ def Gym(
     or a picklable callable. ``reward`` pools per-agent rewards. Gymnasium's ``truncated`` is kept; episodes are also
     truncated at ``episode_limit``. If a game reports time-outs as terminations, give it a later limit of its own (in
     its class: for a registered name, ``max_episode_steps`` goes to Gymnasium's wrapper). The state is the padded
-    observations side by side. ``info["action_mask"]``, one row per agent, masks actions. ``rebuild`` builds the game
-    anew for every episode, for games whose ``reset(seed)`` does not forget the episode before. A worker process that is
+    observations side by side. ``info["action_mask"]``, one row per agent, masks actions; ``info["won"]`` (or
+    "battle_won", "is_success"), one flag for the team, says that the episode is won. ``rebuild`` builds the game anew
+    for every episode, for games whose ``reset(seed)`` does not forget the episode before. A worker process that is
     silent for ``timeout`` seconds counts as dead; None waits for ever. Raises ConfigError for a missing package or a
     game that does not fit.
     """

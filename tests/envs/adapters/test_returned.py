@@ -108,6 +108,8 @@ def test_an_ending_in_the_flags_counts_although_the_agents_stay() -> None:
         ({"infos": lambda was: {a: {"action_mask": [0.5, 1]} for a in was}}, "action mask of agent 0 must be 2 flags"),
         ({"infos": 3}, "infos must be a mapping"),
         ({"infos": {"p": "fine"}}, "the info of p must be a mapping, got 'fine'"),
+        ({"infos": {"p": np.zeros(2)}}, r"the info of p must be a mapping, got array\(\[0., 0.\]\)"),
+        ({"infos": {"q": {"won": [False] * 2}}}, r"'won' in the info of q must be one flag, .*, got \[False, False\]"),
         ({"reset": lambda was: was[0]}, r"reset must return \(observations, infos\); this game returned one dict"),
         ({"step": lambda was: was[:4]}, "this game returned 4 values: an older API?"),
     ],
@@ -197,6 +199,12 @@ def test_one_reward_or_one_for_each_agent() -> None:
     assert one_step(reward=np.array(2.0)).reward == 2.0 and one_step(terminated=np.array([1])).terminated
 
 
+def test_success_is_one_flag_of_any_kind() -> None:
+    for won in (True, np.True_, np.array([True]), 1, 1.0):
+        assert one_step(info={"won": won}).won and one_step(info={"is_success": won, "won": None}).won
+    assert not one_step(info={"won": np.array([0.0]), "battle_won": None}).won and not one_step().won
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -207,6 +215,9 @@ def test_one_reward_or_one_for_each_agent() -> None:
         ({"reward": None}, "the reward must be a number, got None"),
         ({"reward": np.inf}, "the reward must be finite, got inf"),
         ({"info": None}, "info must be a mapping, got None"),
+        ({"info": {"won": [False, False]}}, r"'won' in info must be one flag, true or false, got \[False, False\]"),
+        ({"info": {"battle_won": np.array([False, False])}}, r"'battle_won' in info must be one flag"),
+        ({"info": {"won": True, "is_success": {"p": False, "q": False}}}, "'is_success' in info must be one flag"),
         ({"info": {"action_mask": [[1, 1]]}}, "the action mask must have 2 rows"),
         ({"observations": np.ones((3, 1), np.float32)}, "observations must be 2, one for each agent"),
     ],
