@@ -104,6 +104,7 @@ class GymGame:
         pool_rewards([0.0], reward, 1)  # fail on an unknown name before the first step
         self.env, self.reward = env, reward
         self.team = team = TeamSpaces(per_agent(env.action_space), per_agent(env.observation_space))
+        team.require_noop(noop_action)
         self.spec = GameSpec(
             team.n_agents, team.n_actions, team.obs_dim, team.n_agents * team.obs_dim, episode_limit,
             team.low, team.high, noop_action, idle_action=noop_action,

@@ -92,6 +92,7 @@ class ParallelGame:
             [env.action_space(name) for name in self.names], [env.observation_space(name) for name in self.names]
         )
         team = self.team
+        team.require_noop(noop_action)
         self.idle = noop_action or 0  # the one available action of an absent agent
         self.state_dim = team.n_agents * team.obs_dim
         observations, infos = self._reset(0)

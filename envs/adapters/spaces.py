@@ -80,6 +80,11 @@ class TeamSpaces:
             size = int(self.actions[agent].n)
             row[:size] &= mask_row(mask, size, f"the action mask of agent {agent}")
 
+    def require_noop(self, noop: int | None) -> None:
+        """Raise ValueError for a ``noop_action`` that no agent has."""
+        if noop is not None and noop not in range(self.n_actions):
+            raise ValueError(f"noop_action={noop} must be within [0, {self.n_actions - 1}], or null for none")
+
     def native(self, agent: int, action: int) -> int:
         """Return the action in the game's own numbering (Discrete spaces may start anywhere)."""
         return int(action) + int(self.actions[agent].start)

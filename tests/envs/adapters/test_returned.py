@@ -160,6 +160,15 @@ def test_a_noop_that_only_the_dead_may_play_is_no_idle_action() -> None:
     assert play(noop=0)[2].spec.idle_action == 0
 
 
+@pytest.mark.parametrize("noop", [-1, 2, 7])
+def test_a_noop_that_is_no_action_is_refused(noop: int) -> None:
+    says = rf"noop_action={noop} must be within \[0, 1\], or null for none"
+    with pytest.raises(ValueError, match=says):
+        play(noop=noop)
+    with pytest.raises(ValueError, match=says):
+        GymGame(Joint(), "sum", 20, noop)
+
+
 def test_a_game_of_turns_is_refused() -> None:
     class Turns:
         possible_agents = ("p",)
