@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from envs.adapters.gym import GymGame
+from envs.adapters.gym import GymGame, _MakeGym
 from envs.adapters.pettingzoo import ParallelGame
 from envs.adapters.returned import MASK_NAMES, Bounds, flag, mask_row, number, unpack
 from envs.adapters.worker import View
@@ -160,6 +160,18 @@ def test_a_noop_that_only_the_dead_may_play_is_no_idle_action() -> None:
     assert play(noop=0)[2].spec.idle_action == 0
 
 
+def test_a_gymnasium_noop_that_not_all_may_play_is_no_idle_action() -> None:
+    for mask, idle in ([[1, 1], [1, 1]], 0), ([[1, 1], [0, 1]], None):
+        assert GymGame(Joint(info={"action_mask": mask}), "sum", 20, 0).spec.idle_action == idle
+
+
+def test_a_game_that_is_built_anew_is_not_reset_before_it_is_played() -> None:
+    make = _MakeGym(Joint, {"info": {"action_mask": [[0, 1], [0, 1]]}}, "sum", 20, 0)
+    games = [make() for _ in range(3)]
+    assert [game.env.resets for game in games] == [1, 0, 0]
+    assert [game.spec.idle_action for game in games] == [None] * 3
+
+
 @pytest.mark.parametrize("noop", [-1, 2, 7])
 def test_a_noop_that_is_no_action_is_refused(noop: int) -> None:
     says = rf"noop_action={noop} must be within \[0, 1\], or null for none"
@@ -187,10 +199,11 @@ class Joint(gymnasium.Env[Any, Any]):
 
     def __init__(self, **changes: Any) -> None:
         given = {"observations": np.ones((2, 1), np.float32), "reward": 1.0, "terminated": True, "truncated": False}
-        self.result = {**given, "info": {}, **changes}
+        self.result, self.resets = {**given, "info": {}, **changes}, 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        return np.ones((2, 1), np.float32), {}
+        self.resets += 1
+        return np.ones((2, 1), np.float32), self.result["info"] or {}
 
     def step(self, action: Any) -> Any:
         return tuple(self.result.values())
