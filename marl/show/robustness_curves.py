@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from marl.core.intervals import Interval
 from marl.measure.robustness_scores import Curves, Matrix, Row, Score
@@ -81,11 +82,11 @@ def table(curves: Curves, matrix: Matrix) -> Table:
     made = Table(title=f"area under the curve: mean {matrix.metric.replace('_', ' ')} over budgets {first} to {last}")
     made.add_column("agent", overflow="fold", max_width=40)
     for name in curves.columns:
-        made.add_column(name)
+        made.add_column(Text(name))
     for row, areas in zip(rows_of(curves), curves.areas, strict=True):
         if row.level != "run":
             texts = ["\n".join(tables.interval_lines(areas[n])) if n in areas else "-" for n in curves.columns]
-            made.add_row(f"{row.label}\n{row.task}", *texts)
+            made.add_row(*map(Text, (f"{row.label}\n{row.task}", *texts)))
     return made
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from marl.measure.fidelity import MEASURES, OF_RANDOM_PLAY
 from marl.run.files import save_figure
@@ -61,7 +62,7 @@ def table(title: str, head: str, rows: Sequence[tuple[str, Row]], measures: Sequ
         made.add_column(pad + text, justify="left" if k < 2 else "right", no_wrap=k > 0, overflow="fold")
     for name, row in rows:
         here, spread, log = zip(*(cell(measure, row[measure]) for measure in measures), strict=True)
-        made.add_row(name, "here", *here)
+        made.add_row(Text(name), "here", *here)
         made.add_row("", "95%", *spread)
         made.add_row("", "log", *log, end_section=True)
     return made
