@@ -28,12 +28,23 @@ def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_grid(runs: list[Rows], key: str, points: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolate runs, which test at slightly different steps, on common x [points]; return x and [runs, points]."""
-    curves = [c for c in (curve(rows, key) for rows in runs) if len(c[0])]
+    """Interpolate runs, which test at slightly different steps, on common x [points]; return x and [runs, points]. Runs
+    of fewer than two tests are left out, and so are those whose tests share no span of steps with those of most."""
+    curves = [c for c in (curve(rows, key) for rows in runs) if len(c[0]) > 1]
     if not curves:
         return np.zeros(0), np.zeros((0, 0))
-    grid = np.linspace(max(c[0][0] for c in curves), min(c[0][-1] for c in curves), points)
-    return grid, np.stack([np.interp(grid, *c) for c in curves])
+    firsts, lasts = (np.array([c[0][end] for c in curves]) for end in (0, -1))
+    together = (firsts <= firsts[:, None]) & (firsts[:, None] < lasts)  # [k, j]: j is tested around k's first test
+    spans = np.where(together, lasts, np.inf).min(1) - firsts
+    kept = together[max(range(len(curves)), key=lambda k: (together[k].sum(), spans[k]))]
+    grid = np.linspace(firsts[kept].max(), lasts[kept].min(), points)
+    return grid, np.stack([np.interp(grid, *c) for c, there in zip(curves, kept, strict=True) if there])
+
+
+def count_text(drawn: int, seeds: int, unfinished: int) -> str:
+    """Return how many of a group's seeds a curve is over, and how many of them all are unfinished."""
+    few = f"{drawn} of " if drawn < seeds else ""
+    return f"{few}{seeds} seed{'s' * (seeds != 1)}" + (f", {unfinished} unfinished" if unfinished else "")
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -61,8 +72,9 @@ def learning_curves(
     groups: dict[str, list[Rows]], path: Path, keys: tuple[str, ...] | None = None,
     short: dict[str, int] | None = None, formats: Sequence[str] = (),
 ) -> Path | None:  # fmt: skip
-    """Draw one panel per scalar and one line per group; None where there is nothing to draw. ``short`` says how many
-    runs of a group are unfinished, ``formats`` which files there are (``save_pictures``); the first one is returned."""
+    """Draw one panel per scalar and one line per group; None where there is nothing to draw. The legend says how many
+    of a group's runs take part (``on_grid``). ``short`` says how many of them are unfinished, ``formats`` which files
+    there are (``save_pictures``); the first one is returned."""
     present = {k for runs in groups.values() for rows in runs for row in rows for k in row}
     wanted = keys or tuple(k for k in ("eval/win_rate", "eval/return") if k in present)
     wanted = tuple(k for k in wanted if k in present)
@@ -78,13 +90,11 @@ def learning_curves(
     for axis, key in zip(figure.subplots(1, len(wanted), squeeze=False)[0], wanted, strict=True):
         for i, (label, runs) in enumerate(sorted(groups.items())):
             x, values = on_grid(runs, key)
-            if not len(x):
+            if not any(len(curve(rows, key)[0]) for rows in runs):
                 continue
-            mean, low, high = band(values)
+            mean, low, high = band(values) if len(x) else (x, x, x)
             colour = COLOURS[i % len(COLOURS)]
-            count = f"{len(values)} seed{'s' * (len(values) > 1)}"
-            if short and short.get(label):
-                count += f", {short[label]} unfinished"
+            count = count_text(len(values), len(runs), (short or {}).get(label, 0))
             style = STYLES[i // len(COLOURS) % len(STYLES)]
             axis.plot(x, mean, color=colour, linestyle=style, label=f"{fill(label, 40)} ({count})")
             if len(values) > 1:

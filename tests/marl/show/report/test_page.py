@@ -103,6 +103,17 @@ def test_unfinished_runs_are_taken_in_where_that_is_asked_for_and_named(runs: Pa
     assert "it is averaged with the others" in text
 
 
+def test_a_seed_that_has_barely_begun_leaves_the_curve_of_the_others(tmp_path: Path) -> None:
+    make_run(tmp_path, points=((0, 0.0), (1000, 0.5)))
+    make_run(tmp_path, seed=1, points=((0, 0.0),))
+    make_run(tmp_path, "vdn-none", points=((0, 0.0),))
+    curves = figures(made(tmp_path, unfinished=True))[0]["data"]
+    named = {trace["name"]: trace for trace in curves if trace.get("name")}
+    assert [*named] == ["study qmix (1 of 2 seeds, 1 unfinished)", "study vdn (0 of 1 seed, 1 unfinished)"]
+    mean = named["study qmix (1 of 2 seeds, 1 unfinished)"]
+    assert (mean["x"][-1], mean["y"][-1]) == (1000, 0.5) and len(curves) == 2 + 3, "and every seed by itself"
+
+
 def test_matrices_are_on_the_page_also_without_runs(tmp_path: Path) -> None:
     (tmp_path / "r.json").write_text(json.dumps(robustness_document()))
     (tmp_path / "c.json").write_text(json.dumps(crossplay_document()))
