@@ -1,9 +1,10 @@
-"""What the reports of matrices share: names are printed letter by letter."""
+"""What the reports of matrices share: names are printed letter by letter, and long ones are those of folders too."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -46,3 +47,13 @@ def test_the_tables_of_robustness_have_no_markup(monkeypatch: pytest.MonkeyPatch
     made = replace(matrix(rows), name=name, versus=label, curves=curves)
     text = printed(robustness_report.show, made, monkeypatch)
     assert [text.count(one) for one in NAMES] == [3, 3, 2, 1]
+
+
+def test_scalars_of_runs_with_long_names_are_written(tmp_path: Path) -> None:
+    names = ["a/b", "é" * 100, "é" * 130, "é" * 130 + "x"]
+    for _ in range(2):
+        tables.write_scalars(tmp_path / "tensorboard", {name: (3, {"x": 1.0}) for name in names})
+    found = sorted(path.name for path in (tmp_path / "tensorboard").iterdir())
+    short, *long, whole = sorted(found, key=lambda name: (name != "a-b", "~" not in name))
+    assert (short, whole, len(long)) == ("a-b", names[1], 2) and long[0] != long[1]
+    assert all(name.startswith("é" * 93 + "~") and len(name.encode()) <= 200 for name in long)
