@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from marl.run.files import replacing
 from marl.run.metrics import read_rows
 from marl.run.progress import quiet
 from marl.show.gather import LeftOut, Rows, Tasks
+from marl.show.labels import plain
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")  # Okabe & Ito
 STYLES = ("-", "--", ":")  # of lines that share a colour
@@ -96,13 +96,13 @@ def learning_curves(
             colour = COLOURS[i % len(COLOURS)]
             count = count_text(len(values), len(runs), (short or {}).get(label, 0))
             style = STYLES[i // len(COLOURS) % len(STYLES)]
-            axis.plot(x, mean, color=colour, linestyle=style, label=f"{fill(label, 40)} ({count})")
+            axis.plot(x, mean, color=colour, linestyle=style, label=f"{plain(label, 40)} ({count})")
             if len(values) > 1:
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set_xlabel("environment steps")
         axis.xaxis.set_major_locator(MaxNLocator(6))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.set_ylabel({"eval/win_rate": "test win rate", "eval/return": "test return"}.get(key, key))
+        axis.set_ylabel({"eval/win_rate": "test win rate", "eval/return": "test return"}.get(key, plain(key)))
         if limits(key) == (0, 1):
             axis.set_ylim(-0.02, 1.02)
         axis.grid(alpha=0.3)

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from marl.measure.fidelity import MEASURES, OF_RANDOM_PLAY
 from marl.run.files import save_figure
+from marl.show.labels import plain
 from marl.show.tables import wide_console
 
 WIDTH = 100  # characters, where there is no terminal
@@ -110,7 +111,7 @@ def draw(board: dict[str, Any], path: Path) -> Path:
         _draw_random(axis, measure, board)
         for i, row in enumerate(teams):
             _draw_team(axis, measure, row, i)
-    axes[0, 0].set_yticks(range(len(teams)), [name_of(row) for row in teams])
+    axes[0, 0].set_yticks(range(len(teams)), [plain(name_of(row)) for row in teams])
     axes[0, 0].set_ylim(len(teams) - 0.5, -0.5)
     axes[0, 0].set_xlim(-0.03, 1.03)
     axes[1, 2].axvline(0, color="0.4", linewidth=0.8, zorder=1)
