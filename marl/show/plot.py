@@ -137,18 +137,20 @@ def provenance(tasks: Tasks, left: list[LeftOut]) -> dict[str, list[Any]]:
 
 def summary(tasks: Tasks, last: int = 1, also: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Return, for each group, its seeds and, for each test scalar and the training scalars ``also``, the mean over runs
-    of the mean of their ``last`` values with its 95% interval. Seeds that are ``unfinished`` are named."""
+    of the mean of their ``last`` values with its 95% interval. Seeds that are ``unfinished`` are named, and with a
+    scalar that not all seeds have, those that ``per_seed`` is of."""
     document = []
     for task, groups in tasks.items():
         for label, members in groups.items():
-            runs = [run.rows for run in members]
+            runs, seeds = [run.rows for run in members], [run.seed for run in members]
             keys = {key for rows in runs for row in rows for key in row if key.startswith("eval") or key in also}
             metrics = {}
             for key in sorted(k for k in keys if not k.endswith(("_low", "_high"))):
                 values = final_values(runs, key, last if key.startswith("eval") else 1)
                 if len(values):
+                    having = [run.seed for run in members if len(curve(run.rows, key)[0])]
                     metrics[key] = {**bootstrap_interval(values).as_dict(), "per_seed": values.tolist()}
-            seeds = [run.seed for run in members]
+                    metrics[key] |= {"seeds": having} if having != seeds else {}
             short = [run.seed for run in members if run.unfinished is not None]
             document.append({"task": task, "group": label, "seeds": seeds, "unfinished": short, "metrics": metrics})
     return document

@@ -158,9 +158,9 @@ def final_bars(finals: Sequence[Final], key: str) -> Chart:
                    hovertemplate="%{customdata}: %{x:.3f}" + ends + "<extra></extra>")
         )  # fmt: skip
         figure.add_trace(
-            go.Scatter(x=final.per_seed, y=[k] * len(final.per_seed), mode="markers",
+            go.Scatter(x=[*final.per_seed.values()], y=[k] * len(final.per_seed), mode="markers",
                        marker={"color": colour, "size": 7, "line": {"color": "white", "width": 1}},
-                       customdata=[run.seed for run in final.group.runs][: len(final.per_seed)],
+                       customdata=[*final.per_seed],
                        hovertemplate="seed %{customdata}: %{x:.3f}<extra></extra>")
         )  # fmt: skip
     names = [lines(final.group.label) for final in finals]

@@ -11,6 +11,8 @@ import pytest
 
 import marl
 from marl.core.types import ConfigError
+from marl.show.gather import gather
+from marl.show.plot import summary
 from marl.show.report import charts, page
 from tests.support.helpers import command
 from tests.support.report_parts import (
@@ -95,6 +97,17 @@ def test_bars_have_intervals_and_a_dot_for_each_seed(runs: Path) -> None:
     bar, dots = drawn["data"][:2]
     assert bar["x"] == [pytest.approx(0.6)] and dots["x"] == [0.4, 0.8] and dots["customdata"] == [0, 1]
     assert bar["error_x"]["array"] == [pytest.approx(0.2)] and bar["error_x"]["arrayminus"] == [pytest.approx(0.2)]
+
+
+def test_dots_have_their_own_seeds_where_another_has_no_value(tmp_path: Path) -> None:
+    for seed in range(3):
+        folder = make_run(tmp_path, seed=seed, points=((0, 0.0), (1000, seed / 4)))
+        if seed == 1:
+            (folder / "eval.jsonl").write_text('{"env_steps": 1000, "eval/return": 1.0}\n')
+    dots = next(f for f in figures(made(tmp_path)) if f["data"][0]["type"] == "bar")["data"][1]
+    assert (dots["customdata"], dots["x"]) == ([0, 2], [0.0, 0.5])
+    (entry,) = summary(gather(f"{tmp_path}/**")[0])
+    assert entry["metrics"]["eval/win_rate"]["seeds"] == [0, 2] and "seeds" not in entry["metrics"]["eval/return"]
 
 
 def test_unfinished_runs_are_taken_in_where_that_is_asked_for_and_named(runs: Path) -> None:
