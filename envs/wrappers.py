@@ -26,7 +26,8 @@ class StateBlock:
     of ``family``; an empty list is the game itself. A feature is blocked only for agents that it counts for.
 
     ``Step.info`` adds "unblocked_reward" f32 [B], the game's own reward, and "blocked" bool [B, n], which agents met a
-    blocked feature. All other attributes are those of the game. Raises ConfigError.
+    blocked feature. All other attributes are those of the game, and where it can be saved in the middle of episodes,
+    so can this. Raises ConfigError.
     """
 
     def __init__(
@@ -54,6 +55,13 @@ class StateBlock:
         self.sets = blocked[torch.arange(n_envs) % len(sets)].to(self.device)  # [B, n, C]
         self.spec = replace(inner, info_names=(*inner.info_names, *INFO))
         self._running = torch.zeros(n_envs, dtype=torch.bool, device=self.device)
+        # What only some games can do. From Python 3.12 on ``isinstance`` does not find methods through __getattr__.
+        if hasattr(self.env, "midway_state"):
+            self.midway_state, self.load_midway_state = self._midway_state, self._load_midway_state
+        if hasattr(self.env, "agent_places"):
+            self.agent_places = self.env.agent_places
+        if hasattr(self.env, "follow"):
+            self.follow = self._follow
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
         if mask is None:
@@ -80,6 +88,23 @@ class StateBlock:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.env.load_state_dict(state)
         self._running[:] = False
+
+    def _midway_state(self) -> dict[str, Any]:
+        """Return the games in hand, and which lanes still pay."""
+        game: Any = self.env
+        return {"game": game.midway_state(), "running": self._running.clone()}
+
+    def _load_midway_state(self, state: dict[str, Any]) -> Obs:
+        """Go on with saved games; return what their agents see."""
+        game: Any = self.env
+        now: Obs = game.load_midway_state(state["game"])
+        self._running[:] = state["running"]
+        return now
+
+    def _follow(self, training: StateBlock) -> None:
+        """Copy the progress of the game within ``training``."""
+        game: Any = self.env
+        game.follow(training.env)
 
     def close(self) -> None:
         self.env.close()

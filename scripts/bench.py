@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from marl.core.config import pick_device
 from marl.core.validation import validate
@@ -24,7 +25,7 @@ def main(cfg: DictConfig) -> None:
     check_rows(cfg)
     writable_file(cfg)
     choices, device = HydraConfig.get().runtime.choices, named(pick_device(cfg.device))
-    table = Table(title=f"{choices['env']}, {choices['algo']}, {device}")
+    table = Table(title=Text(f"{choices['env']}, {choices['algo']}, {device}"))
     for column in ("row", "lanes", "threads", "value", "unit", "more"):
         table.add_column(column, justify="right" if column in ("lanes", "threads", "value") else "left")
     console = Console()
@@ -41,10 +42,9 @@ def main(cfg: DictConfig) -> None:
                 for k, v in row.items()
                 if k not in ("name", "lanes", "threads", "value", "unit")
             )
-            table.add_row(
-                row["name"], str(row["lanes"]), str(row["threads"]), f"{row['value']:,.1f}", row["unit"], more
-            )
-            status.update(f"measuring, {row['name']} done")
+            cells = (row["name"], row["lanes"], row["threads"], f"{row['value']:,.1f}", row["unit"], more)
+            table.add_row(*(Text(str(cell)) for cell in cells))
+            status.update(Text(f"measuring, {row['name']} done"))
     console.print(table)
     for note in notes:
         print(note)

@@ -19,6 +19,7 @@ from algos.shared.influence import CHANGED
 from marl.core.checks import require_at_least, require_choice
 from marl.core.types import ConfigError, EnvSpec
 from marl.run.files import save_figure, write_atomic
+from marl.show.labels import plain
 
 STILL = 1e-8  # a feature whose changes are all smaller never changes
 CUT_ROWS = 4096  # steps histogrammed at once, which bounds memory
@@ -142,7 +143,7 @@ class CenterOfGravity:
         axis.barh(range(len(bars)), [h for h, _ in bars], color=colours)
         label_all = len(bars) <= 60
         shown = [y for y, (_, name) in enumerate(bars) if label_all or name in chosen]
-        axis.set_yticks(shown, [bars[y][1] for y in shown], fontsize=6)
+        axis.set_yticks(shown, [plain(bars[y][1]) for y in shown], fontsize=6)
         if bars:
             axis.set_xscale("log")
             axis.tick_params(axis="x", which="both", labelsize=6)

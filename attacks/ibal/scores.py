@@ -16,6 +16,7 @@ from torch import Tensor
 
 from marl.core.types import EnvSpec
 from marl.run.files import save_figure, write_atomic
+from marl.show.labels import plain
 
 PANELS = 8  # observers in the picture; the table has them all
 
@@ -181,7 +182,7 @@ def draw(scores: Tensor, masked: Tensor, spec: EnvSpec, path: Path) -> None:
             colour = "white" if value < 0.6 * top else "black"
             axes.text(column, d, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
         axes.set_xticks(range(len(actors)), [f"agent {j}" for j in actors], fontsize=7, rotation=0 if numbers else 90)
-        axes.set_yticks(range(spec.obs_dim), row_names(spec, i), fontsize=7)
+        axes.set_yticks(range(spec.obs_dim), [*map(plain, row_names(spec, i))], fontsize=7)
         axes.set_title(f"agent {i} sees", fontsize=9)
     figure.colorbar(image, ax=panels, label="nats", fraction=0.04, pad=0.02)
     legend = "what each feature tells about whose action; framed: hidden while that agent alone is the other side"

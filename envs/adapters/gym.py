@@ -43,8 +43,10 @@ def Gym(
     or a picklable callable. ``reward`` pools per-agent rewards. Gymnasium's ``truncated`` is kept; episodes are also
     truncated at ``episode_limit``. If a game reports time-outs as terminations, give it a later limit of its own (in
     its class: for a registered name, ``max_episode_steps`` goes to Gymnasium's wrapper). The state is the padded
-    observations side by side. ``info["action_mask"]``, one row per agent, masks actions. ``rebuild`` builds the game
-    anew for every episode, for games whose ``reset(seed)`` does not forget the episode before. A worker process that is
+    observations side by side. ``info["action_mask"]``, one row per agent, masks actions; ``info["won"]`` (or
+    "battle_won", "is_success"), one flag for the team, says that the episode is won. ``noop_action`` is what
+    finished lanes play, and living agents where all may play it as an episode begins. ``rebuild`` builds the game anew
+    for every episode, for games whose ``reset(seed)`` does not forget the episode before. A worker process that is
     silent for ``timeout`` seconds counts as dead; None waits for ever. Raises ConfigError for a missing package or a
     game that does not fit.
     """
@@ -72,6 +74,7 @@ class _MakeGym:
     reward: Pooling
     episode_limit: int
     noop_action: int | None
+    idle: bool | None = None  # found with the first game; what resetting it leaves behind is in none that is built anew
 
     def __call__(self) -> GymGame:
         if not isinstance(self.env, str):
@@ -81,7 +84,9 @@ class _MakeGym:
             env = make(self.env, disable_env_checker=True, **self.kwargs)
         else:
             env = load_factory(self.env, "make")(**self.kwargs)
-        return GymGame(env, self.reward, self.episode_limit, self.noop_action)
+        game = GymGame(env, self.reward, self.episode_limit, self.noop_action, self.idle)
+        self.idle = game.idle
+        return game
 
 
 def per_agent(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
@@ -97,16 +102,31 @@ def per_agent(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
 
 
 class GymGame:
-    """One lane; implements ``envs.adapters.worker.Game``."""
+    """One lane; implements ``envs.adapters.worker.Game``. ``idle``: whether all agents may play ``noop_action``; None
+    resets the game to see."""
 
-    def __init__(self, env: Env[Any, Any], reward: Pooling, episode_limit: int, noop_action: int | None) -> None:
+    def __init__(
+        self, env: Env[Any, Any], reward: Pooling, episode_limit: int, noop_action: int | None, idle: bool | None = None
+    ) -> None:
         pool_rewards([0.0], reward, 1)  # fail on an unknown name before the first step
         self.env, self.reward = env, reward
         self.team = team = TeamSpaces(per_agent(env.action_space), per_agent(env.observation_space))
+        team.require_noop(noop_action)
+        self.idle = self._may_idle(noop_action) if idle is None else idle
         self.spec = GameSpec(
             team.n_agents, team.n_actions, team.obs_dim, team.n_agents * team.obs_dim, episode_limit,
-            team.low, team.high, noop_action, idle_action=noop_action,
+            team.low, team.high, noop_action, idle_action=noop_action if self.idle else None,
         )  # fmt: skip
+
+    def _may_idle(self, noop: int | None) -> bool:
+        """Return whether all agents have ``noop`` and may play it as an episode begins."""
+        if noop is None:
+            return False
+        n, width, actions = self.team.n_agents, self.team.obs_dim, self.team.n_actions
+        view = View(np.zeros((n, width), np.float32), np.zeros(n * width, np.float32), np.zeros((n, actions), bool),
+                    np.zeros(n, bool))  # fmt: skip
+        self.reset(0, view)
+        return bool(view.avail[:, noop].all())
 
     def reset(self, seed: int, view: View) -> None:
         observations, info = unpack(self.env.reset(seed=seed), ("observations", "info"), "reset")

@@ -42,6 +42,7 @@ def PettingZoo(
     ``reward`` pools the agents' rewards (``mean`` over the full team). ``state`` is the game's own ``state()`` or the
     padded observations side by side. Episodes are truncated at ``episode_limit``; give the game a later limit of its
     own if it reports time-outs as terminations. ``noop_action`` is the game's action for doing nothing, if it has one.
+    An episode is won if any agent's info says so, in one flag ("won", "battle_won" or "is_success").
     ``rebuild`` builds the game anew for every episode, for games whose ``reset(seed)`` does not forget the one before.
     A worker process that is silent for ``timeout`` seconds counts as dead; None waits for ever. Raises ConfigError for
     a missing package or a game that does not fit.
@@ -91,6 +92,7 @@ class ParallelGame:
             [env.action_space(name) for name in self.names], [env.observation_space(name) for name in self.names]
         )
         team = self.team
+        team.require_noop(noop_action)
         self.idle = noop_action or 0  # the one available action of an absent agent
         self.state_dim = team.n_agents * team.obs_dim
         observations, infos = self._reset(0)
@@ -140,7 +142,7 @@ class ParallelGame:
                     cut if ended else alive)  # fmt: skip
         earned = [number(rewards[name], f"the reward of {name}") for name in present]
         reward = pool_rewards(earned, self.reward, self.team.n_agents)
-        won = any(find_won(info) for info in infos.values() if isinstance(info, dict))
+        won = any([find_won(info, f"the info of {name}") for name, info in infos.items() if isinstance(info, dict)])
         return Outcome(reward, ended and not cut, ended and bool(cut), won)
 
     def render(self) -> np.ndarray | None:
@@ -165,7 +167,7 @@ class ParallelGame:
         """Write the observation, f32 [O], and the available actions, bool [A], of agent ``i``."""
         name = self.names[i]
         inside = self.team.write(i, observations[name], obs)
-        info = infos.get(name) or {}
+        info = {} if infos.get(name) is None else infos[name]
         if not isinstance(info, dict):
             raise ValueError(f"the info of {name} must be a mapping, got {shown(info)}")
         beside = find_mask(info)

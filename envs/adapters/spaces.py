@@ -13,7 +13,7 @@ import numpy as np
 from gymnasium import spaces
 from gymnasium.spaces.utils import flatdim, flatten, flatten_space
 
-from envs.adapters.returned import MASK_NAMES, OBS_NAMES, Bounds, find_mask, mask_row, shown
+from envs.adapters.returned import MASK_NAMES, OBS_NAMES, Bounds, find_mask, flag, mask_row, shown
 
 Pooling = Literal["sum", "mean", "shared"]
 WON_KEYS = ("won", "battle_won", "is_success")
@@ -80,6 +80,11 @@ class TeamSpaces:
             size = int(self.actions[agent].n)
             row[:size] &= mask_row(mask, size, f"the action mask of agent {agent}")
 
+    def require_noop(self, noop: int | None) -> None:
+        """Raise ValueError for a ``noop_action`` that no agent has."""
+        if noop is not None and noop not in range(self.n_actions):
+            raise ValueError(f"noop_action={noop} must be within [0, {self.n_actions - 1}], or null for none")
+
     def native(self, agent: int, action: int) -> int:
         """Return the action in the game's own numbering (Discrete spaces may start anywhere)."""
         return int(action) + int(self.actions[agent].start)
@@ -110,9 +115,10 @@ def pool_rewards(rewards: Sequence[float], how: Pooling, n_agents: int) -> float
     return values[0] if values else 0.0
 
 
-def find_won(info: dict[str, Any]) -> bool:
-    """Return whether a game's info reports success under one of the usual names."""
-    return any(bool(info.get(key, False)) for key in WON_KEYS)
+def find_won(info: dict[str, Any], part: str = "info") -> bool:
+    """Return whether a game's info, which messages call ``part``, reports success under one of the usual names; None
+    says nothing. Raise ValueError where it is not one flag."""
+    return any([flag(info[key], f"'{key}' in {part}") for key in WON_KEYS if info.get(key) is not None])
 
 
 def load_factory(path: str, default: str) -> Callable[..., Any]:

@@ -56,9 +56,12 @@ class Bars:
     def __init__(self, folder: Path, console: Console | None = None) -> None:
         self.folder, self.tasks = folder, dict[Path, TaskID]()
         self.progress = Progress(
-            SpinnerColumn(), TextColumn("{task.fields[run]}", table_column=Column(no_wrap=True, min_width=24)),
-            TextColumn("{task.fields[doing]}", table_column=Column(no_wrap=True, min_width=9)), BarColumn(12),
-            TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
+            SpinnerColumn(),
+            TextColumn("{task.fields[run]}", markup=False, table_column=Column(no_wrap=True, min_width=24)),
+            TextColumn("{task.fields[doing]}", markup=False, table_column=Column(no_wrap=True, min_width=9)),
+            BarColumn(12),
+            TextColumn("{task.fields[status]}", markup=False,
+                       table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
             console=console or Console(stderr=True), expand=True,
         )  # fmt: skip
         self.ended = threading.Event()

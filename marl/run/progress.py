@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
@@ -181,7 +182,7 @@ class JobProgress:
     def show(self, title: str, part: float) -> None:
         """Show that the share ``part`` (0 to 1) of the present job is done."""
         if self.bar is not None:
-            self.bar.update(self.task, completed=self.done + part, description=title)
+            self.bar.update(self.task, completed=self.done + part, description=escape(title))
         elif time.monotonic() - self.last_line >= LINE_EVERY_S:
             self.last_line = time.monotonic()
             log.info("%s: %.0f%%, %d of %d done", title, 100 * part, self.done, self.total)

@@ -9,6 +9,7 @@ import numpy as np
 
 from marl.core.intervals import Interval
 from marl.run.files import save_figure
+from marl.show.labels import plain
 
 WIDTH = 0.26  # of a bar, in units of the distance between groups
 
@@ -28,6 +29,7 @@ def draw_bars(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    names, titles, mark = [plain(name) for name in names], [plain(title) for title in titles], plain(mark)
     figure = Figure(figsize=(max(5.0, 1.2 + 1.3 * len(names)), 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     ax = figure.subplots()
@@ -46,7 +48,7 @@ def draw_bars(
         )
     ax.set_xticks(places, names, fontsize=8)
     ax.set_ylim(0.0, 1.02)
-    ax.set_ylabel(label)
+    ax.set_ylabel(plain(label))
     ax.spines[["top", "right"]].set_visible(False)
     named = sorted(zip(*ax.get_legend_handles_labels(), strict=True), key=lambda pair: [*titles, mark].index(pair[1]))
     figure.legend(*zip(*named, strict=True), loc="outside upper center", ncols=2, frameon=False)

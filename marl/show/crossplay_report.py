@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from marl.core.intervals import Interval
 from marl.measure.crossplay_scores import CrossMatrix, Held, Method, Pair, Sheet, Worst
@@ -132,20 +133,22 @@ def methods_csv(report: CrossMatrix) -> str:
 def table(report: CrossMatrix) -> tuple[Table, list[str]]:
     """Return the table of methods by numbers, and the notes below it."""
     populations = list(dict.fromkeys(partner.population for partner in report.sheet.partners))
-    made = Table(title=f"{report.game}: {report.sheet.metric.replace('_', ' ')}, {report.episodes} episodes a seating")
+    metric = report.sheet.metric.replace("_", " ")
+    made = Table(title=Text(f"{report.game}: {metric}, {report.episodes} episodes a seating"))
     made.add_column("method", overflow="fold", max_width=LABEL_WIDTH)
     several = ["all held out"] if len(populations) > 1 else []
     for title in ("self-play", "cross-play", "XP/SP", "worst pair", *populations, *several):
-        made.add_column(title)
+        made.add_column(Text(title))
     bound = set()
     for method in report.methods:
         held = {one.population: one for one in method.held}
         bound |= {one.population for one in method.held if not one.trained}
         plain = [_text(one) for one in (method.self_play, method.cross, method.ratio)]
         count = len(method.seeds)
-        made.add_row(f"{method.label}\n{count} seed{'s' * (count != 1)}", *plain, _worst_text(method.worst),
-                     *(_held_text(held.get(name)) for name in populations),
-                     *(_text(method.held_out) for _ in several))  # fmt: skip
+        cells = (f"{method.label}\n{count} seed{'s' * (count != 1)}", *plain, _worst_text(method.worst),
+                 *(_held_text(held.get(name)) for name in populations),
+                 *(_text(method.held_out) for _ in several))  # fmt: skip
+        made.add_row(*map(Text, cells))
     notes = [f"{name}: BR-Prox is an upper bound, for not every partner has a trained best response"
              for name in populations if name in bound]  # fmt: skip
     holes = {cell for row in report.sheet.cells for cell in row if isinstance(cell, str)}
@@ -175,10 +178,11 @@ def between(report: CrossMatrix) -> Table | None:
     made = Table(title="one agent of the row's method with a team of the column's")
     made.add_column("", overflow="fold", max_width=LABEL_WIDTH)
     for method in report.methods:
-        made.add_column(method.label, overflow="fold")
+        made.add_column(Text(method.label), overflow="fold")
     for method in report.methods:
         found = {**method.with_others, method.label: method.cross}
-        made.add_row(method.label, *(_text(found.get(other.label)) for other in report.methods))
+        cells = (_text(found.get(other.label)) for other in report.methods)
+        made.add_row(*map(Text, (method.label, *cells)))
     return made
 
 

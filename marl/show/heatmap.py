@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
 
 from marl.run.files import save_figure
+from marl.show.labels import plain
 
 GREY = "#c8c8c8"
 DENSE = 30  # rows or columns beyond which cells are small squares without numbers
@@ -36,6 +36,7 @@ def draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    rows, columns = ([plain(name) for name in names] for names in (rows, columns))
     dense = max(values.shape) > DENSE
     width, height = (0.17, 0.17) if dense else (1.15, 0.62)  # of a cell, inches
     figure = Figure(figsize=(3.2 + width * len(columns), 1.4 + height * len(rows)), layout="constrained")
@@ -46,7 +47,7 @@ def draw(
     for i, j in [] if dense else np.ndindex(*values.shape):
         known = bool(np.isfinite(values[i, j]))
         bright = known and values[i, j] > (low + high) / 2
-        text = f"{values[i, j]:.2f}" if known else fill(why[i][j] or "", 8)
+        text = f"{values[i, j]:.2f}" if known else plain(why[i][j] or "", 8)
         weight, colour = "bold" if (i, j) in heavy else "normal", "black" if bright or not known else "white"
         more = (below or {}).get((i, j))
         place: dict[str, Any] = {"xy": (j, i), "textcoords": "offset points", "ha": "center", "va": "center"}
@@ -63,6 +64,6 @@ def draw(
     else:
         axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axis.set_yticks(range(len(rows)), rows, fontsize=7 if dense else 8)
-    figure.colorbar(image, ax=axis, label=label)
+    figure.colorbar(image, ax=axis, label=plain(label))
     save_figure(figure, path, 120)
     return path

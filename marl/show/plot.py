@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from marl.run.files import replacing
 from marl.run.metrics import read_rows
 from marl.run.progress import quiet
 from marl.show.gather import LeftOut, Rows, Tasks
+from marl.show.labels import plain
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")  # Okabe & Ito
 STYLES = ("-", "--", ":")  # of lines that share a colour
@@ -28,12 +28,23 @@ def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def on_grid(runs: list[Rows], key: str, points: int = 100) -> tuple[np.ndarray, np.ndarray]:
-    """Interpolate runs, which test at slightly different steps, on common x [points]; return x and [runs, points]."""
-    curves = [c for c in (curve(rows, key) for rows in runs) if len(c[0])]
+    """Interpolate runs, which test at slightly different steps, on common x [points]; return x and [runs, points]. Runs
+    of fewer than two tests are left out, and so are those whose tests share no span of steps with those of most."""
+    curves = [c for c in (curve(rows, key) for rows in runs) if len(c[0]) > 1]
     if not curves:
         return np.zeros(0), np.zeros((0, 0))
-    grid = np.linspace(max(c[0][0] for c in curves), min(c[0][-1] for c in curves), points)
-    return grid, np.stack([np.interp(grid, *c) for c in curves])
+    firsts, lasts = (np.array([c[0][end] for c in curves]) for end in (0, -1))
+    together = (firsts <= firsts[:, None]) & (firsts[:, None] < lasts)  # [k, j]: j is tested around k's first test
+    spans = np.where(together, lasts, np.inf).min(1) - firsts
+    kept = together[max(range(len(curves)), key=lambda k: (together[k].sum(), spans[k]))]
+    grid = np.linspace(firsts[kept].max(), lasts[kept].min(), points)
+    return grid, np.stack([np.interp(grid, *c) for c, there in zip(curves, kept, strict=True) if there])
+
+
+def count_text(drawn: int, seeds: int, unfinished: int) -> str:
+    """Return how many of a group's seeds a curve is over, and how many of them all are unfinished."""
+    few = f"{drawn} of " if drawn < seeds else ""
+    return f"{few}{seeds} seed{'s' * (seeds != 1)}" + (f", {unfinished} unfinished" if unfinished else "")
 
 
 def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -61,8 +72,9 @@ def learning_curves(
     groups: dict[str, list[Rows]], path: Path, keys: tuple[str, ...] | None = None,
     short: dict[str, int] | None = None, formats: Sequence[str] = (),
 ) -> Path | None:  # fmt: skip
-    """Draw one panel per scalar and one line per group; None where there is nothing to draw. ``short`` says how many
-    runs of a group are unfinished, ``formats`` which files there are (``save_pictures``); the first one is returned."""
+    """Draw one panel per scalar and one line per group; None where there is nothing to draw. The legend says how many
+    of a group's runs take part (``on_grid``). ``short`` says how many of them are unfinished, ``formats`` which files
+    there are (``save_pictures``); the first one is returned."""
     present = {k for runs in groups.values() for rows in runs for row in rows for k in row}
     wanted = keys or tuple(k for k in ("eval/win_rate", "eval/return") if k in present)
     wanted = tuple(k for k in wanted if k in present)
@@ -78,21 +90,19 @@ def learning_curves(
     for axis, key in zip(figure.subplots(1, len(wanted), squeeze=False)[0], wanted, strict=True):
         for i, (label, runs) in enumerate(sorted(groups.items())):
             x, values = on_grid(runs, key)
-            if not len(x):
+            if not any(len(curve(rows, key)[0]) for rows in runs):
                 continue
-            mean, low, high = band(values)
+            mean, low, high = band(values) if len(x) else (x, x, x)
             colour = COLOURS[i % len(COLOURS)]
-            count = f"{len(values)} seed{'s' * (len(values) > 1)}"
-            if short and short.get(label):
-                count += f", {short[label]} unfinished"
+            count = count_text(len(values), len(runs), (short or {}).get(label, 0))
             style = STYLES[i // len(COLOURS) % len(STYLES)]
-            axis.plot(x, mean, color=colour, linestyle=style, label=f"{fill(label, 40)} ({count})")
+            axis.plot(x, mean, color=colour, linestyle=style, label=f"{plain(label, 40)} ({count})")
             if len(values) > 1:
                 axis.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
         axis.set_xlabel("environment steps")
         axis.xaxis.set_major_locator(MaxNLocator(6))
         axis.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axis.set_ylabel({"eval/win_rate": "test win rate", "eval/return": "test return"}.get(key, key))
+        axis.set_ylabel({"eval/win_rate": "test win rate", "eval/return": "test return"}.get(key, plain(key)))
         if limits(key) == (0, 1):
             axis.set_ylim(-0.02, 1.02)
         axis.grid(alpha=0.3)
@@ -127,18 +137,20 @@ def provenance(tasks: Tasks, left: list[LeftOut]) -> dict[str, list[Any]]:
 
 def summary(tasks: Tasks, last: int = 1, also: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Return, for each group, its seeds and, for each test scalar and the training scalars ``also``, the mean over runs
-    of the mean of their ``last`` values with its 95% interval. Seeds that are ``unfinished`` are named."""
+    of the mean of their ``last`` values with its 95% interval. Seeds that are ``unfinished`` are named, and with a
+    scalar that not all seeds have, those that ``per_seed`` is of."""
     document = []
     for task, groups in tasks.items():
         for label, members in groups.items():
-            runs = [run.rows for run in members]
+            runs, seeds = [run.rows for run in members], [run.seed for run in members]
             keys = {key for rows in runs for row in rows for key in row if key.startswith("eval") or key in also}
             metrics = {}
             for key in sorted(k for k in keys if not k.endswith(("_low", "_high"))):
                 values = final_values(runs, key, last if key.startswith("eval") else 1)
                 if len(values):
+                    having = [run.seed for run in members if len(curve(run.rows, key)[0])]
                     metrics[key] = {**bootstrap_interval(values).as_dict(), "per_seed": values.tolist()}
-            seeds = [run.seed for run in members]
+                    metrics[key] |= {"seeds": having} if having != seeds else {}
             short = [run.seed for run in members if run.unfinished is not None]
             document.append({"task": task, "group": label, "seeds": seeds, "unfinished": short, "metrics": metrics})
     return document

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from marl.core.intervals import Interval
 from marl.measure.robustness_scores import Curves, Matrix, Row, Score
 from marl.run.files import save_figure
 from marl.show import tables
+from marl.show.labels import plain
 from marl.show.plot import COLOURS
 
 CSV_COLUMNS = (
@@ -81,11 +82,11 @@ def table(curves: Curves, matrix: Matrix) -> Table:
     made = Table(title=f"area under the curve: mean {matrix.metric.replace('_', ' ')} over budgets {first} to {last}")
     made.add_column("agent", overflow="fold", max_width=40)
     for name in curves.columns:
-        made.add_column(name)
+        made.add_column(Text(name))
     for row, areas in zip(rows_of(curves), curves.areas, strict=True):
         if row.level != "run":
             texts = ["\n".join(tables.interval_lines(areas[n])) if n in areas else "-" for n in curves.columns]
-            made.add_row(f"{row.label}\n{row.task}", *texts)
+            made.add_row(*map(Text, (f"{row.label}\n{row.task}", *texts)))
     return made
 
 
@@ -107,9 +108,9 @@ def draw(curves: Curves, matrix: Matrix, path: Path) -> Path:
             place = labels.index(row.label)
             _line(ax, [*points(curves, i, name, matrix.metric)], row.label, COLOURS[place % len(COLOURS)])
     for line, task in zip(panels, tasks, strict=True):
-        line[0].set_ylabel(f"{task}\n{matrix.metric.replace('_', ' ')}")
+        line[0].set_ylabel(f"{plain(task)}\n{matrix.metric.replace('_', ' ')}")
     for name, ax in zip(curves.columns, panels[0], strict=True):
-        ax.set_title(name, fontsize=10)
+        ax.set_title(plain(name), fontsize=10)
     for ax in panels[-1]:
         ax.set_xticks(list(curves.rows))
     if matrix.metric == "win_rate":
@@ -117,8 +118,7 @@ def draw(curves: Curves, matrix: Matrix, path: Path) -> Path:
     figure.supxlabel("budget", fontsize=10)
     shown = {text: handle for ax in panels.flat for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
     if shown:
-        names = [fill(text, 40) for text in shown]
-        figure.legend([*shown.values()], names, loc="outside upper center", ncols=min(len(shown), 3), frameon=False)
+        figure.legend([*shown.values()], [*shown], loc="outside upper center", ncols=min(len(shown), 3), frameon=False)
     save_figure(figure, path, 120)
     return path
 
@@ -127,7 +127,7 @@ def _line(ax: Any, found: list[tuple[int, Score, Interval]], label: str, colour:
     if not found:
         return
     x = [budget for budget, _, _ in found]
-    ax.plot(x, [value.mean for _, _, value in found], marker="o", markersize=3, color=colour, label=label)
+    ax.plot(x, [value.mean for _, _, value in found], marker="o", markersize=3, color=colour, label=plain(label, 40))
     if all(value.bounded for _, _, value in found):
         low, high = (np.array([getattr(value, end) for _, _, value in found]) for end in ("low", "high"))
         ax.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)

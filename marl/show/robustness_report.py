@@ -167,12 +167,13 @@ def _row_name(row: Row) -> Text:
 def table(matrix: Matrix) -> tuple[Table, list[str]]:
     """Return the table, and the notes that its numbers in brackets refer to. A method of one run is not shown twice."""
     over = f"; leads over {matrix.versus}" if matrix.versus else ""
-    made = Table(title=f"{matrix.name}: {matrix.metric.replace('_', ' ')} over {matrix.episodes} episodes a cell{over}")
+    metric = matrix.metric.replace("_", " ")
+    made = Table(title=Text(f"{matrix.name}: {metric} over {matrix.episodes} episodes a cell{over}"))
     notes: list[str] = []
     made.add_column("agent", overflow="fold", max_width=AGENT_WIDTH)
     together = [EVERY] if _has_every(matrix) else []
     for title in (*matrix.columns, "worst", *together):
-        made.add_column(title)
+        made.add_column(Text(title))
     for row in matrix.rows:
         if row.level == "run" and _runs_of(row, matrix) == 1:
             continue

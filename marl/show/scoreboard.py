@@ -15,9 +15,11 @@ from typing import Any
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from marl.measure.fidelity import MEASURES, OF_RANDOM_PLAY
 from marl.run.files import save_figure
+from marl.show.labels import plain
 from marl.show.tables import wide_console
 
 WIDTH = 100  # characters, where there is no terminal
@@ -61,7 +63,7 @@ def table(title: str, head: str, rows: Sequence[tuple[str, Row]], measures: Sequ
         made.add_column(pad + text, justify="left" if k < 2 else "right", no_wrap=k > 0, overflow="fold")
     for name, row in rows:
         here, spread, log = zip(*(cell(measure, row[measure]) for measure in measures), strict=True)
-        made.add_row(name, "here", *here)
+        made.add_row(Text(name), "here", *here)
         made.add_row("", "95%", *spread)
         made.add_row("", "log", *log, end_section=True)
     return made
@@ -109,7 +111,7 @@ def draw(board: dict[str, Any], path: Path) -> Path:
         _draw_random(axis, measure, board)
         for i, row in enumerate(teams):
             _draw_team(axis, measure, row, i)
-    axes[0, 0].set_yticks(range(len(teams)), [name_of(row) for row in teams])
+    axes[0, 0].set_yticks(range(len(teams)), [plain(name_of(row)) for row in teams])
     axes[0, 0].set_ylim(len(teams) - 0.5, -0.5)
     axes[0, 0].set_xlim(-0.03, 1.03)
     axes[1, 2].axvline(0, color="0.4", linewidth=0.8, zorder=1)

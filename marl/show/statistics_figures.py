@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
+from marl.show.labels import plain
 from marl.show.plot import COLOURS, save_pictures
 from marl.show.statistics import STATISTICS, Aggregate, Band, Estimate
 
@@ -35,7 +35,7 @@ def draw(aggregate: Aggregate, folder: Path, formats: Sequence[str] = ("png",)) 
 
 def intervals(aggregate: Aggregate) -> Any:
     """Return a figure with a panel for each statistic and a row for each method."""
-    labels = [fill(method, 28) for method in aggregate.methods]
+    labels = [plain(method, 28) for method in aggregate.methods]
     figure = _figure(10.4, 1.2 + 0.42 * len(labels))
     panels = figure.subplots(1, len(STATISTICS), sharey=True)
     for panel, name in zip(panels, STATISTICS, strict=True):
@@ -56,7 +56,7 @@ def improvements(aggregate: Aggregate) -> Any:
     figure = _figure(7.2, 1.2 + 0.42 * len(shown))
     axis = figure.subplots()
     _rows(axis, [pair.probability for pair in shown], [_colour(aggregate, pair.first) for pair in shown])
-    labels = [f"{fill(pair.first, 28)}\n> {fill(pair.second, 28)}" for pair in shown]
+    labels = [f"{plain(pair.first, 28)}\n> {plain(pair.second, 28)}" for pair in shown]
     axis.set_yticks(range(len(shown)), labels, fontsize=8)
     axis.invert_yaxis()
     axis.axvline(0.5, color="black", linewidth=0.8, linestyle="dashed")
@@ -113,7 +113,7 @@ def _colour(aggregate: Aggregate, method: str) -> str:
 
 def _score(aggregate: Aggregate) -> str:
     """Return what a score is: a rate, or a scalar that was normalised."""
-    name = short_name(aggregate.key).replace("_", " ")
+    name = plain(short_name(aggregate.key).replace("_", " "))
     return f"test {name}" if set(aggregate.limits.values()) == {(0.0, 1.0)} else f"normalised {name}"
 
 
@@ -146,7 +146,7 @@ def _rows(axis: Any, found: Sequence[Estimate], colours: Sequence[str]) -> None:
 
 def _line(axis: Any, band: Band, label: str, colour: str, steps: str = "default") -> None:
     """Draw a line with its band."""
-    axis.plot(band.x, band.value, color=colour, label=fill(label, 40), drawstyle=steps)
+    axis.plot(band.x, band.value, color=colour, label=plain(label, 40), drawstyle=steps)
     if band.low is not None and band.high is not None:
         step = "post" if steps == "steps-post" else None
         axis.fill_between(band.x, band.low, band.high, color=colour, alpha=0.2, linewidth=0, step=step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -16,6 +17,8 @@ from rich.console import Console
 from marl.core.intervals import Interval, limits
 from marl.run.events import EventFile
 from marl.run.files import write_atomic
+
+LONGEST_FOLDER = 200  # bytes of a name; file systems take 255
 
 
 def interval_lines(interval: Interval) -> list[str]:
@@ -45,11 +48,20 @@ def colour_ends(values: np.ndarray, metric: str) -> tuple[float, float]:
     return (low, high) if np.isfinite(high) else (known.min(initial=0.0), known.max(initial=0.0) or 1.0)
 
 
+def folder_name(name: str) -> str:
+    """Return a name as that of one folder; a long one ends in a digest."""
+    flat = name.replace("/", "-")
+    data = flat.encode()
+    if len(data) <= LONGEST_FOLDER:
+        return flat
+    return f"{data[: LONGEST_FOLDER - 13].decode(errors='ignore')}~{hashlib.sha256(data).hexdigest()[:12]}"
+
+
 def write_scalars(folder: Path, runs: dict[str, tuple[int, dict[str, float]]]) -> None:
     """Write TensorBoard scalars, in place of those that were there: step and values by the name of a run."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, (step, scalars) in runs.items():
-        EventFile(folder / name.replace("/", "-")).write(scalars, step)
+        EventFile(folder / folder_name(name)).write(scalars, step)
 
 
 def write_files(folder: Path, texts: dict[str, str]) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from inspect import getattr_static
 from typing import Any
 
 import numba
+import numpy as np
 import pytest
 import torch
 
@@ -14,7 +16,9 @@ from envs.base import ContractError, check_env
 from envs.grid.mds import MultiDestinationSpread
 from envs.toys.games import MatrixGame
 from envs.wrappers import StateBlock
+from marl.core.protocols import Locating, Moving
 from marl.core.types import ConfigError, Step
+from marl.run.stretch import Pausing
 
 E, W, STAY = 2, 6, 8
 WEST, CENTRE, EAST = 10, 12, 14
@@ -81,6 +85,48 @@ def test_contract_and_what_else_the_game_can_do() -> None:
     assert env.spec.info_names == ("covered", "cell", "unblocked_reward", "blocked")
     with pytest.raises(AttributeError, match="nonsense"):
         _ = env.nonsense
+
+
+def test_a_game_in_hand_goes_on_with_its_penalties_and_a_finished_lane_without() -> None:
+    env, other = blocked(2, sets=[[WEST, EAST]]), blocked(2, seed=9, sets=[[WEST, EAST]])
+    assert isinstance(env, Pausing) and isinstance(other, Pausing)
+    walk(env, *[[W, E]] * 4)
+    env.reset(mask=torch.tensor([True, False]))
+    seen = env.step(torch.tensor([[W, E], [STAY, STAY]])).next.obs
+    assert torch.equal(other.load_midway_state(env.midway_state()).obs, seen)
+    for one in (env, other):
+        assert one.step(torch.tensor([[W, E], [STAY, STAY]])).reward.tolist() == [-1.0, 0.0]
+    assert not isinstance(StateBlock(partial(Fixed, MINI), "goals", [[]], None, 1.0, n_envs=1), Pausing)
+
+
+class Fixed:
+    """A game that passes on ``spec`` and what every game has, and cannot do anything else."""
+
+    def __init__(self, make: Any, *, n_envs: int, seed: int = 0) -> None:
+        game = make(n_envs=n_envs, seed=seed)
+        self.spec, self.device, self.resumable, self.n_envs = game.spec, game.device, game.resumable, n_envs
+
+
+class Able(MultiDestinationSpread):
+    """Can do whatever some games can."""
+
+    def agent_places(self, lane: int = 0) -> np.ndarray:
+        return np.full((2, 3), lane)
+
+    def follow(self, training: Any) -> None:
+        assert type(training) is Able
+        self.followed = training
+
+
+def test_what_only_some_games_can_do_is_found_without_looking_further() -> None:
+    """As ``isinstance`` looks for the methods of a protocol from Python 3.12 on."""
+    make = partial(Able, **MINI.keywords)
+    env, training = (StateBlock(make, "goals", [[]], None, 1.0, n_envs=1) for _ in range(2))
+    for protocol in (Pausing, Locating, Moving):
+        assert isinstance(env, protocol)
+        assert [getattr_static(env, name) for name in vars(protocol) if not name.startswith("_")]
+    env.follow(training)
+    assert env.followed is training.env and env.agent_places(3).tolist() == [[3.0] * 3] * 2
 
 
 class Leaky(StateBlock):

@@ -17,7 +17,7 @@ import numpy as np
 from marl.core.intervals import limits
 from marl.core.types import ConfigError
 from marl.show.heatmap import DENSE, GREY
-from marl.show.plot import band, curve, on_grid
+from marl.show.plot import band, count_text, curve, on_grid
 from marl.show.report.facts import Final, Group, title_of
 
 if TYPE_CHECKING:
@@ -96,9 +96,8 @@ def learning_curves(groups: Sequence[Group], key: str) -> Chart | None:
 
     figure = go.Figure()
     for group in groups:
-        x, values = on_grid(group.rows, key)
-        if len(x):
-            figure.add_traces([*_lines(group, x, values), *_seed_lines(group, key)])
+        if any(len(curve(rows, key)[0]) for rows in group.rows):
+            figure.add_traces([*_lines(group, *on_grid(group.rows, key)), *_seed_lines(group, key)])
     if not figure.data:
         return None
     figure.update_layout(
@@ -113,8 +112,8 @@ def _lines(group: Group, x: np.ndarray, values: np.ndarray) -> Iterator[Any]:
     """Yield a band, where there are several seeds, and the mean above it; the legend switches both together."""
     from plotly import graph_objects as go
 
-    mean, low, high = (end.tolist() for end in band(values))
-    at = x.tolist()
+    at: list[float | None] = x.tolist() or [None]  # what is empty has no place in a legend
+    mean, low, high = (end.tolist() for end in band(values)) if len(x) else ([None],) * 3
     several = len(values) > 1
     if several:
         around = {"x": [*at, *at[::-1]], "y": [*high, *low[::-1]], "fill": "toself", "line": {"width": 0}}
@@ -122,7 +121,7 @@ def _lines(group: Group, x: np.ndarray, values: np.ndarray) -> Iterator[Any]:
                          legendgroup=group.label, showlegend=False)  # fmt: skip
     ends = " [%{customdata[0]:.3f}, %{customdata[1]:.3f}]" if several else ""
     short = sum(run.unfinished is not None for run in group.runs)
-    count = f"{len(values)} seed{'s' * several}" + (f", {short} unfinished" if short else "")
+    count = count_text(len(values), len(group.runs), short)
     yield go.Scatter(
         x=at, y=mean, mode="lines", name=plain(f"{group.label} ({count})"), legendgroup=group.label,
         line={"color": group.colour, "width": 2.2, "dash": group.dash}, customdata=[*zip(low, high, strict=True)],
@@ -159,9 +158,9 @@ def final_bars(finals: Sequence[Final], key: str) -> Chart:
                    hovertemplate="%{customdata}: %{x:.3f}" + ends + "<extra></extra>")
         )  # fmt: skip
         figure.add_trace(
-            go.Scatter(x=final.per_seed, y=[k] * len(final.per_seed), mode="markers",
+            go.Scatter(x=[*final.per_seed.values()], y=[k] * len(final.per_seed), mode="markers",
                        marker={"color": colour, "size": 7, "line": {"color": "white", "width": 1}},
-                       customdata=[run.seed for run in final.group.runs][: len(final.per_seed)],
+                       customdata=[*final.per_seed],
                        hovertemplate="seed %{customdata}: %{x:.3f}<extra></extra>")
         )  # fmt: skip
     names = [lines(final.group.label) for final in finals]

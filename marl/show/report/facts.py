@@ -189,23 +189,25 @@ def whole_config(group: Group) -> str:
 
 @dataclass(frozen=True)
 class Final:
-    """The final score of a group: the mean over its seeds with its interval, and each seed's value."""
+    """The final score of a group: the mean over its seeds with its interval, and the value of each that has one."""
 
     group: Group
     interval: Interval
-    per_seed: list[float]
+    per_seed: dict[int, float]
 
 
 def finals(tasks: Tasks, groups: Sequence[Group], key: str, last: int) -> list[Final]:
     """Return the final scores of the groups of one environment that have the scalar ``key``, averaged over the
     ``last`` tests of each seed."""
     task = {groups[0].task: {group.label: tasks[group.task][group.label] for group in groups}}
-    scores = {entry["group"]: entry["metrics"].get(key) for entry in summary(task, last, (key,))}
-    return [
-        Final(group, Interval.from_dict(found), found["per_seed"])
-        for group in groups
-        if (found := scores[group.label]) is not None
-    ]
+    entries = {entry["group"]: entry for entry in summary(task, last, (key,))}
+    made = []
+    for group in groups:
+        entry = entries[group.label]
+        if (found := entry["metrics"].get(key)) is not None:
+            seeds = found.get("seeds", entry["seeds"])
+            made.append(Final(group, Interval.from_dict(found), dict(zip(seeds, found["per_seed"], strict=True))))
+    return made
 
 
 # sample efficiency

@@ -10,7 +10,7 @@ import pytest
 from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
-from envs.adapters.gym import GymGame
+from envs.adapters.gym import GymGame, _MakeGym
 from envs.adapters.pettingzoo import ParallelGame
 from envs.adapters.returned import MASK_NAMES, Bounds, flag, mask_row, number, unpack
 from envs.adapters.worker import View
@@ -108,6 +108,8 @@ def test_an_ending_in_the_flags_counts_although_the_agents_stay() -> None:
         ({"infos": lambda was: {a: {"action_mask": [0.5, 1]} for a in was}}, "action mask of agent 0 must be 2 flags"),
         ({"infos": 3}, "infos must be a mapping"),
         ({"infos": {"p": "fine"}}, "the info of p must be a mapping, got 'fine'"),
+        ({"infos": {"p": np.zeros(2)}}, r"the info of p must be a mapping, got array\(\[0., 0.\]\)"),
+        ({"infos": {"q": {"won": [False] * 2}}}, r"'won' in the info of q must be one flag, .*, got \[False, False\]"),
         ({"reset": lambda was: was[0]}, r"reset must return \(observations, infos\); this game returned one dict"),
         ({"step": lambda was: was[:4]}, "this game returned 4 values: an older API?"),
     ],
@@ -158,6 +160,27 @@ def test_a_noop_that_only_the_dead_may_play_is_no_idle_action() -> None:
     assert play(noop=0)[2].spec.idle_action == 0
 
 
+def test_a_gymnasium_noop_that_not_all_may_play_is_no_idle_action() -> None:
+    for mask, idle in ([[1, 1], [1, 1]], 0), ([[1, 1], [0, 1]], None):
+        assert GymGame(Joint(info={"action_mask": mask}), "sum", 20, 0).spec.idle_action == idle
+
+
+def test_a_game_that_is_built_anew_is_not_reset_before_it_is_played() -> None:
+    make = _MakeGym(Joint, {"info": {"action_mask": [[0, 1], [0, 1]]}}, "sum", 20, 0)
+    games = [make() for _ in range(3)]
+    assert [game.env.resets for game in games] == [1, 0, 0]
+    assert [game.spec.idle_action for game in games] == [None] * 3
+
+
+@pytest.mark.parametrize("noop", [-1, 2, 7])
+def test_a_noop_that_is_no_action_is_refused(noop: int) -> None:
+    says = rf"noop_action={noop} must be within \[0, 1\], or null for none"
+    with pytest.raises(ValueError, match=says):
+        play(noop=noop)
+    with pytest.raises(ValueError, match=says):
+        GymGame(Joint(), "sum", 20, noop)
+
+
 def test_a_game_of_turns_is_refused() -> None:
     class Turns:
         possible_agents = ("p",)
@@ -176,10 +199,11 @@ class Joint(gymnasium.Env[Any, Any]):
 
     def __init__(self, **changes: Any) -> None:
         given = {"observations": np.ones((2, 1), np.float32), "reward": 1.0, "terminated": True, "truncated": False}
-        self.result = {**given, "info": {}, **changes}
+        self.result, self.resets = {**given, "info": {}, **changes}, 0
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[Any, dict[str, Any]]:
-        return np.ones((2, 1), np.float32), {}
+        self.resets += 1
+        return np.ones((2, 1), np.float32), self.result["info"] or {}
 
     def step(self, action: Any) -> Any:
         return tuple(self.result.values())
@@ -197,6 +221,12 @@ def test_one_reward_or_one_for_each_agent() -> None:
     assert one_step(reward=np.array(2.0)).reward == 2.0 and one_step(terminated=np.array([1])).terminated
 
 
+def test_success_is_one_flag_of_any_kind() -> None:
+    for won in (True, np.True_, np.array([True]), 1, 1.0):
+        assert one_step(info={"won": won}).won and one_step(info={"is_success": won, "won": None}).won
+    assert not one_step(info={"won": np.array([0.0]), "battle_won": None}).won and not one_step().won
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -207,6 +237,9 @@ def test_one_reward_or_one_for_each_agent() -> None:
         ({"reward": None}, "the reward must be a number, got None"),
         ({"reward": np.inf}, "the reward must be finite, got inf"),
         ({"info": None}, "info must be a mapping, got None"),
+        ({"info": {"won": [False, False]}}, r"'won' in info must be one flag, true or false, got \[False, False\]"),
+        ({"info": {"battle_won": np.array([False, False])}}, r"'battle_won' in info must be one flag"),
+        ({"info": {"won": True, "is_success": {"p": False, "q": False}}}, "'is_success' in info must be one flag"),
         ({"info": {"action_mask": [[1, 1]]}}, "the action mask must have 2 rows"),
         ({"observations": np.ones((3, 1), np.float32)}, "observations must be 2, one for each agent"),
     ],

@@ -77,6 +77,20 @@ def test_a_run_beside_others_tells_what_it_does_and_is_drawn_by_name(
     assert lines() == []
 
 
+def test_a_name_is_no_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=100)
+    monkeypatch.setattr(progress, "Console", lambda **_: screen)
+    Teller(tmp_path, "runs/game/qmix[a,b]/seed1").tell(at_once=True, doing="training")
+    drawn, jobs = Bars(tmp_path, screen), progress.JobProgress(2)
+    drawn.look()
+    with jobs, screen.capture() as seen:
+        jobs.show("qmix[/a] in random", 0.5)
+        assert jobs.bar is not None
+        screen.print(drawn.progress.get_renderable(), jobs.bar.get_renderable())
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", seen.get())
+    assert "game/qmix[a,b]/seed1" in plain and "qmix[/a] in random" in plain
+
+
 def test_lines_say_whose_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     record = logging.LogRecord("x", logging.INFO, "", 0, "finished", None, None)
     assert ConsoleHandler().format(record) == "finished"

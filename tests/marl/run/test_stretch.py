@@ -34,6 +34,7 @@ GAMES = {
     "shifting": ("env=toy/shift",),
     "posts": ("env=posts", "env.episode_limit=7"),
     "lock": ("env=lock", "env.cells=5", "env.episode_limit=7"),
+    "blocked": ("env=mds_mini_blocked", "env.env.episode_limit=13"),
 }
 
 NOBODY = torch.zeros(6, dtype=torch.bool)  # is attacked

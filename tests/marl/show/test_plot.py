@@ -13,7 +13,7 @@ import pytest
 from marl.core.intervals import bootstrap_interval
 from marl.core.types import ConfigError
 from marl.show.gather import gather
-from marl.show.plot import band, learning_curves, summary
+from marl.show.plot import band, learning_curves, on_grid, summary
 from tests.support.helpers import command
 
 QMIX = "study/toy-corridor/qmix-none"
@@ -148,6 +148,28 @@ def test_the_picture_says_how_many_are_unfinished(tmp_path: Path) -> None:
         learning_curves({"a": [rows, rows], "b": [rows]}, tmp_path / "curves.svg", short={"a": 1, "b": 0})
     drawn = (tmp_path / "curves.svg").read_text()
     assert "a (2 seeds, 1 unfinished)" in drawn and "b (1 seed)" in drawn
+
+
+def scored(*points: tuple[int, float]) -> list[dict[str, Any]]:
+    return [{"env_steps": step, "eval/return": value} for step, value in points]
+
+
+def test_a_seed_that_has_barely_begun_leaves_the_curve_of_the_others(tmp_path: Path) -> None:
+    whole, begun, none = scored((0, 0.0), (100, 1.0)), scored((0, 0.0)), scored()
+    late, later = scored((200, 0.0), (300, 1.0)), scored((90, 0.9), (250, 0.0))
+    for runs, ends, count in (
+        ([whole, begun, whole], (0, 100), 2), ([begun, whole, none], (0, 100), 1), ([late, whole, whole], (0, 100), 2),
+        ([whole, late], (0, 100), 1), ([late, later, whole], (200, 250), 2), ([begun, none], None, 0),
+    ):  # fmt: skip
+        x, values = on_grid(runs, "eval/return")
+        assert len(values) == count and (ends is None or (x[0], x[-1]) == ends) and (np.diff(x) > 0).all()
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
+        groups = {"a": [whole, begun], "b": [begun], "c": [none], "d": [whole, whole]}
+        learning_curves(groups, tmp_path / "curves.svg", short={"a": 1, "b": 1})
+    drawn = (tmp_path / "curves.svg").read_text()
+    for text in ("a (1 of 2 seeds, 1 unfinished)", "b (0 of 1 seed, 1 unfinished)", "d (2 seeds)"):
+        assert text in drawn
+    assert "c (" not in drawn
 
 
 @pytest.mark.parametrize(

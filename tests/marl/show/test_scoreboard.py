@@ -42,6 +42,10 @@ def test_a_team_has_three_lines() -> None:
     assert ["3s_vs_3z", "here", "4.93", "51.8"] in lines and ["log", "-", "50.9"] in lines
 
 
+def test_a_name_is_no_markup() -> None:
+    assert "qmix[a,b]" in "\n".join(shown(board("qmix[a,b]"), 100))
+
+
 def test_a_hundred_columns_hold_it_whole() -> None:
     """What does not fit is folded, and rich cuts no number."""
     assert max(map(len, shown(board(), 100))) <= 100

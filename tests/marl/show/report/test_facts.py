@@ -64,7 +64,7 @@ def test_final_scores_are_means_over_seeds_of_their_last_tests(tmp_path: Path) -
     make_run(tmp_path, seed=1, points=((0, 0.0), (500, 0.6), (1000, 1.0)))
     tasks, _ = gather(f"{tmp_path}/**", metas=True)
     (found,) = facts.finals(tasks, facts.groups_of(tasks), "eval/win_rate", 2)
-    assert found.per_seed == pytest.approx([0.3, 0.8]) and found.interval.mean == pytest.approx(0.55)
+    assert found.per_seed == pytest.approx({0: 0.3, 1: 0.8}) and found.interval.mean == pytest.approx(0.55)
     assert facts.finals(tasks, facts.groups_of(tasks), "eval/nothing", 2) == []
 
 

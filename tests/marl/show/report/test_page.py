@@ -11,6 +11,8 @@ import pytest
 
 import marl
 from marl.core.types import ConfigError
+from marl.show.gather import gather
+from marl.show.plot import summary
 from marl.show.report import charts, page
 from tests.support.helpers import command
 from tests.support.report_parts import (
@@ -97,10 +99,32 @@ def test_bars_have_intervals_and_a_dot_for_each_seed(runs: Path) -> None:
     assert bar["error_x"]["array"] == [pytest.approx(0.2)] and bar["error_x"]["arrayminus"] == [pytest.approx(0.2)]
 
 
+def test_dots_have_their_own_seeds_where_another_has_no_value(tmp_path: Path) -> None:
+    for seed in range(3):
+        folder = make_run(tmp_path, seed=seed, points=((0, 0.0), (1000, seed / 4)))
+        if seed == 1:
+            (folder / "eval.jsonl").write_text('{"env_steps": 1000, "eval/return": 1.0}\n')
+    dots = next(f for f in figures(made(tmp_path)) if f["data"][0]["type"] == "bar")["data"][1]
+    assert (dots["customdata"], dots["x"]) == ([0, 2], [0.0, 0.5])
+    (entry,) = summary(gather(f"{tmp_path}/**")[0])
+    assert entry["metrics"]["eval/win_rate"]["seeds"] == [0, 2] and "seeds" not in entry["metrics"]["eval/return"]
+
+
 def test_unfinished_runs_are_taken_in_where_that_is_asked_for_and_named(runs: Path) -> None:
     text = Page(made(runs, unfinished=True)).text
     assert "6 runs in 3 groups" in text and "none left out" in text and "0, 1, 2 (1 unfinished)" in text
     assert "it is averaged with the others" in text
+
+
+def test_a_seed_that_has_barely_begun_leaves_the_curve_of_the_others(tmp_path: Path) -> None:
+    make_run(tmp_path, points=((0, 0.0), (1000, 0.5)))
+    make_run(tmp_path, seed=1, points=((0, 0.0),))
+    make_run(tmp_path, "vdn-none", points=((0, 0.0),))
+    curves = figures(made(tmp_path, unfinished=True))[0]["data"]
+    named = {trace["name"]: trace for trace in curves if trace.get("name")}
+    assert [*named] == ["study qmix (1 of 2 seeds, 1 unfinished)", "study vdn (0 of 1 seed, 1 unfinished)"]
+    mean = named["study qmix (1 of 2 seeds, 1 unfinished)"]
+    assert (mean["x"][-1], mean["y"][-1]) == (1000, 0.5) and len(curves) == 2 + 3, "and every seed by itself"
 
 
 def test_matrices_are_on_the_page_also_without_runs(tmp_path: Path) -> None:
