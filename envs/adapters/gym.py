@@ -163,7 +163,8 @@ class GymGame:
         if not isinstance(observations, tuple | list | np.ndarray) or len(observations) != n:
             raise ValueError(f"observations must be {n}, one for each agent, got {shown(observations)}")
         masks = find_mask(info)
-        if masks is not None and len(masks) != n:
+        rows = isinstance(masks, tuple | list) or np.ndim(masks) > 0  # a mapping has none, nor has a number
+        if masks is not None and (not rows or len(masks) != n):
             raise ValueError(f"the action mask must have {n} rows, one for each agent, got {shown(masks)}")
         for i in range(self.team.n_agents):
             mask = self.team.write(i, observations[i], view.obs[i])

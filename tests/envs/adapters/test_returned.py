@@ -241,6 +241,9 @@ def test_success_is_one_flag_of_any_kind() -> None:
         ({"info": {"battle_won": np.array([False, False])}}, r"'battle_won' in info must be one flag"),
         ({"info": {"won": True, "is_success": {"p": False, "q": False}}}, "'is_success' in info must be one flag"),
         ({"info": {"action_mask": [[1, 1]]}}, "the action mask must have 2 rows"),
+        ({"info": {"action_mask": {"p": [1, 1], "q": [1, 1]}}}, "the action mask must have 2 rows"),
+        ({"info": {"action_mask": 1}}, "the action mask must have 2 rows"),
+        ({"info": {"action_mask": np.array(1)}}, "the action mask must have 2 rows"),
         ({"observations": np.ones((3, 1), np.float32)}, "observations must be 2, one for each agent"),
     ],
 )
