@@ -17,6 +17,7 @@ from envs.adapters.spaces import Pooling, TeamSpaces, find_won, load_factory, po
 from envs.adapters.worker import GameSpec, Outcome, View
 
 PARTS = ("observations", "rewards", "terminations", "truncations", "infos")
+Known = tuple[int, int | None]  # the size of the state, and the idle action
 
 if TYPE_CHECKING:
     from envs.adapters.pool import Pool
@@ -70,16 +71,24 @@ class _MakeParallel:
     state: str
     episode_limit: int
     noop_action: int | None
+    known: Known | None = None  # from the first game; what resetting it leaves behind is in none that is built anew
 
     def __call__(self) -> ParallelGame:
         factory = load_factory(self.env, "parallel_env") if isinstance(self.env, str) else self.env
-        return ParallelGame(factory(**self.kwargs), self.reward, self.state, self.episode_limit, self.noop_action)
+        env = factory(**self.kwargs)
+        game = ParallelGame(env, self.reward, self.state, self.episode_limit, self.noop_action, self.known)
+        self.known = game.known
+        return game
 
 
 class ParallelGame:
-    """One lane; implements ``envs.adapters.worker.Game``."""
+    """One lane; implements ``envs.adapters.worker.Game``. ``known``: the size of the state and the idle action; None
+    resets the game to see."""
 
-    def __init__(self, env: Any, reward: Pooling, state: str, episode_limit: int, noop_action: int | None) -> None:
+    def __init__(
+        self, env: Any, reward: Pooling, state: str, episode_limit: int, noop_action: int | None,
+        known: Known | None = None,
+    ) -> None:  # fmt: skip
         if state not in ("env", "concat"):
             raise ValueError(f"state must be 'env' or 'concat', got '{state}'")
         pool_rewards([0.0], reward, 1)  # fail on an unknown name before the first step
@@ -94,16 +103,20 @@ class ParallelGame:
         team = self.team
         team.require_noop(noop_action)
         self.idle = noop_action or 0  # the one available action of an absent agent
-        self.state_dim = team.n_agents * team.obs_dim
-        observations, infos = self._reset(0)
-        if self.own_state:
-            self.state_dim = int(np.size(env.state()))
-        if self.state_dim == 0:
-            raise ValueError("the state has no features; choose env.state=concat")
+        self.known = self._look(noop_action) if known is None else known
+        self.state_dim, idle_action = self.known
         self.spec = GameSpec(
             team.n_agents, team.n_actions, team.obs_dim, self.state_dim, episode_limit, team.low, team.high,
-            noop_action, idle_action=noop_action if self._may_idle(observations, infos, noop_action) else None,
+            noop_action, idle_action=idle_action,
         )  # fmt: skip
+
+    def _look(self, noop: int | None) -> Known:
+        """Reset the game; return the size of its state, and ``noop`` if the living may play it."""
+        observations, infos = self._reset(0)
+        size = int(np.size(self.env.state())) if self.own_state else self.team.n_agents * self.team.obs_dim
+        if size == 0:
+            raise ValueError("the state has no features; choose env.state=concat")
+        return size, noop if self._may_idle(observations, infos, noop) else None
 
     def _may_idle(self, observations: dict[str, Any], infos: dict[str, Any], noop: int | None) -> bool:
         """Return whether the living may play ``noop`` as an episode begins; in games like SMAC only the dead may."""

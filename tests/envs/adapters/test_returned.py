@@ -11,7 +11,7 @@ from gymnasium import spaces
 from pettingzoo import ParallelEnv
 
 from envs.adapters.gym import GymGame, _MakeGym
-from envs.adapters.pettingzoo import ParallelGame
+from envs.adapters.pettingzoo import ParallelGame, _MakeParallel
 from envs.adapters.returned import MASK_NAMES, Bounds, flag, mask_row, number, unpack
 from envs.adapters.worker import View
 
@@ -24,7 +24,7 @@ class Walk(ParallelEnv):
     possible_agents = ["p", "q"]  # noqa: RUF012
 
     def __init__(self, **changes: Any) -> None:
-        self.changes = changes
+        self.changes, self.resets = changes, 0
 
     def observation_space(self, agent: str) -> spaces.Space[Any]:
         return self.changes.get("space", spaces.Box(0, 9, (1,), np.float32))
@@ -40,7 +40,7 @@ class Walk(ParallelEnv):
         return self.part("observations", {a: np.array([self.t], np.float32) for a in self.possible_agents})
 
     def reset(self, seed: int | None = None, options: Any = None) -> Any:
-        self.t, self.agents = 0, list(self.possible_agents)
+        self.t, self.agents, self.resets = 0, list(self.possible_agents), self.resets + 1
         return self.part("reset", (self.seen(), self.part("infos", {a: {} for a in self.agents})))
 
     def step(self, actions: dict[str, int]) -> Any:
@@ -170,6 +170,10 @@ def test_a_game_that_is_built_anew_is_not_reset_before_it_is_played() -> None:
     games = [make() for _ in range(3)]
     assert [game.env.resets for game in games] == [1, 0, 0]
     assert [game.spec.idle_action for game in games] == [None] * 3
+    make_walk = _MakeParallel(Walk, {}, "sum", "env", 20, 1)
+    walks = [make_walk() for _ in range(3)]
+    assert [game.env.resets for game in walks] == [1, 0, 0]
+    assert [(game.spec.state_dim, game.spec.idle_action) for game in walks] == [(3, 1)] * 3
 
 
 @pytest.mark.parametrize("noop", [-1, 2, 7])
