@@ -37,7 +37,7 @@ CASES = {
     TRAIN + "experiment=mds_small": "experiment=mds_small does not exist; did you mean mds_small/",
     TRAIN + "experiment=mds_small/nope": "experiment=mds_small/nope does not exist; did you mean mds_small/",
     TRAIN + "experiment=MDS_SMALL/SBC": "experiment=MDS_SMALL/SBC does not exist; did you mean mds_small/sbc",
-    TRAIN + "experiment=robust": "experiment=robust does not exist; did you mean robust_small/",
+    TRAIN + "experiment=robust": "experiment=robust does not exist; did you mean robust_long/",
     TRAIN + "agent@algo.agent=lstm": "agent=lstm does not exist; there are fox, gru, mlp",
     TRAIN + "agent@algo.agent=GRU": "agent=GRU does not exist; did you mean gru?",
     TRAIN + "agent=gru": "'agent'. Did you mean to override agent@algo.agent?",
@@ -64,7 +64,7 @@ CASES = {
         "suite=null names no option of suite; choose one of dose, ensemble, ibal, paper, quick, shifts, strangers"
     ),
     "robustness runs=team study=ROBUST_SMALL": "study=ROBUST_SMALL does not exist; did you mean robust_small",
-    "robustness runs=team study=nope": "study=nope does not exist; there are battle_scripts, ibal_small",
+    "robustness runs=team study=nope": "study=nope does not exist; there are battle_scripts, ibal_ablations",
     "robustness runs=team +attack@suite.columns.more.attack=nope": "attack=nope does not exist; did you mean none",
     "crossplay runs=team partners=nope": "partners=nope does not exist; did you mean none?",
     "crossplay runs=team partners=OVERCOOKED": "partners=OVERCOOKED does not exist; did you mean overcooked?",
