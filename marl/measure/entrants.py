@@ -136,8 +136,8 @@ def acting(entrants: list[Entrant], act: str | None) -> list[Entrant]:
 
 def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[Entrant]) -> Entrant:
     """Return the policy of an entry of ``imports=``: ``policy`` with the entry's other keys. A mixer saved beside the
-    agent is found. Files count by their content; a policy that needs none is named after its configuration. Entries
-    with one name and task, in the order of ``others``, are its seeds."""
+    agent is found. Files and runs count by their content; a policy that needs none is named after its configuration.
+    Entries with one name and task, in the order of ``others``, are its seeds."""
     label = str(item.get("name", Path(item["path"]).stem if "path" in item else item["policy"]))
     options = {key: value for key, value in item.items() if key not in ("name", "env", "policy")}
     if "mixer" in policy.keys() and "mixer" not in options and "path" in item:
@@ -157,7 +157,9 @@ def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[
             files[key] = checkpoint.digest(Path(tree[key]))
     seed = sum((one.task, one.label) == (task, label) for one in others)
     opens = {"run": None, "policy": tree, "checkpoint": None}
-    return Entrant(task, label, seed, {"policy": str(tree.get("path", tree["_target_"]))}, opens, tree | files, env)
+    return Entrant(
+        task, label, seed, {"policy": str(tree.get("path", tree["_target_"]))}, opens, by_content(tree) | files, env
+    )
 
 
 def _by_method(entrants: Iterable[Entrant]) -> list[Entrant]:
