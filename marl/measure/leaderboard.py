@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from marl.core.intervals import Interval
 from marl.core.types import ConfigError
 from marl.measure import matrix
 from marl.measure.entrants import Entrant, by_content
+from marl.measure.networks import plays_by
 from marl.measure.robustness import find_entrants, measured
 from marl.measure.robustness_scores import Matrix, Replayed, Row, Score
 from marl.measure.suite import Column, read_suite
@@ -176,13 +177,18 @@ def write(path: Path, entries: Iterable[Entry]) -> None:
     write_atomic(path, json.dumps({"leaderboard": KIND, "version": VERSION, "entries": ranked}, indent=1) + "\n")
 
 
-def add(path: Path, entries: list[Entry]) -> list[Entry]:
+def add(path: Path, entries: list[Entry], known: Mapping[str, str]) -> list[Entry]:
     """Add entries to the board in ``path``, which is read anew: others may have written to it meanwhile. Return the
-    older entries that they replace. Raise ConfigError for a file that is no leaderboard any more, and WriteError."""
+    older entries that they replace; ``known`` has the weights of teams by what earlier versions called them. Raise
+    ConfigError for a file that is no leaderboard any more, and WriteError."""
     same = {entry.identity for entry in entries}
     old = read(path, new=True)
-    write(path, [*(entry for entry in old if entry.identity not in same), *entries])
-    return [entry for entry in old if entry.identity in same]
+    replaced = [
+        entry for entry in old
+        if replace(entry, weights=tuple(known.get(one, one) for one in entry.weights)).identity in same
+    ]  # fmt: skip
+    write(path, [*(entry for entry in old if entry not in replaced), *entries])
+    return replaced
 
 
 def check_options(cfg: DictConfig) -> list[Entry]:
@@ -224,10 +230,10 @@ def require_baseline(columns: list[Column], baseline: str | None) -> str:
 
 def measure(
     cfg: DictConfig, suite_name: str, option: Callable[[str, str], DictConfig]
-) -> tuple[Matrix, list[Entry], list[str]]:
-    """Measure the runs that ``cfg`` names; return the matrix, its entries, and for each method without one why. The
-    arguments are those of ``marl.measure.robustness.run``. An incomplete matrix has no entries. Raise ConfigError for
-    bad options, before anything is measured."""
+) -> tuple[Matrix, list[Entry], list[str], dict[str, str]]:
+    """Measure the runs that ``cfg`` names; return the matrix, its entries, for each method without one why, and the
+    weights by what earlier versions called them. The arguments are those of ``marl.measure.robustness.run``. An
+    incomplete matrix has no entries. Raise ConfigError for bad options, before anything is measured."""
     full = matrix_config(cfg)
     rows: list[Entrant] = []
 
@@ -236,7 +242,8 @@ def measure(
         rows.extend(found)
         return found, references
 
-    return measure_rows(full, suite_name, find, rows, str(cfg.by))
+    made, entries, reasons = measure_rows(full, suite_name, find, rows, str(cfg.by))
+    return made, entries, reasons, {former_weights(one): weights_of(one) for one in rows} if entries else {}
 
 
 def measure_rows(
@@ -279,7 +286,12 @@ def attacks_digest(columns: list[Column], baseline: str, task: str) -> str:
 
 
 def weights_of(entrant: Entrant) -> str:
-    """Return the digest of what decides how a team plays."""
+    """Return the digest of what decides how a team plays: a packed team has that of its run."""
+    return matrix.digest(plays_by(entrant))
+
+
+def former_weights(entrant: Entrant) -> str:
+    """Return the digest by which entries of earlier versions know a team: it counts the file of its checkpoint."""
     return matrix.digest(entrant.content)
 
 

@@ -17,7 +17,14 @@ from marl.core.intervals import Interval, rate_interval
 from marl.core.types import ConfigError
 from marl.measure import matrix
 from marl.measure.entrants import Entrant
-from marl.measure.leaderboard import Entry, attacks_digest, matrix_config, measure_rows, weights_of
+from marl.measure.leaderboard import (
+    Entry,
+    attacks_digest,
+    former_weights,
+    matrix_config,
+    measure_rows,
+    weights_of,
+)
 from marl.measure.robustness import find_entrants
 from marl.measure.suite import read_suite
 from marl.run.compose import compose
@@ -95,7 +102,8 @@ def find_teams(cfg: DictConfig, entry: Entry, option: Option) -> list[Entrant]:
         found, _ = find_entrants(matrix_config(cfg, act=entry.act), None, option)
     except ConfigError:  # no actors among the runs: they are those of other entries
         return []
-    there = {weights_of(one): one for one in found if one.task == entry.task}
+    playing = [one for one in found if one.task == entry.task]
+    there = {known(one): one for known in (former_weights, weights_of) for one in playing}
     if any(digest not in there for digest in entry.weights):
         return []
     pairs = zip(entry.seeds, entry.weights, strict=True)

@@ -12,6 +12,7 @@ import pytest
 
 from marl.core.intervals import Interval, rate_interval
 from marl.measure import leaderboard
+from marl.measure.entrants import from_runs
 from marl.measure.leaderboard import Entry, Weakest
 from marl.measure.leaderboard_check import agreement, compare
 from marl.measure.robustness_scores import Matrix
@@ -109,6 +110,25 @@ def test_the_same_weights_in_the_same_setting_replace_the_older_entry(
     assert len(added(tmp_path, runs / "ours", "suite.budget=2")) == 3, "another attack"
     assert len(added(tmp_path, one)) == 4, "other weights"
     assert len(added(tmp_path, runs / "theirs")) == 5
+
+
+def test_a_packed_team_is_the_team_on_the_board(
+    runs: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where the board is older and counts the file that the weights lay in."""
+    command("zoo", f"runs=[{{name: theirs, path: '{runs}/theirs/**'}}]", f"out={tmp_path}/zoo")
+    tree = json.loads(board)
+    tree["entries"] = [one for one in tree["entries"] if one["name"].startswith("theirs")]
+    assert check(tmp_path, tmp_path / "zoo", json.dumps(tree)) == 0
+    assert capsys.readouterr().out.count(": agrees") == 1
+    (tmp_path / "board.json").write_text(json.dumps(tree))
+    assert [one["by"] for one in added(tmp_path, tmp_path / "zoo", by="we")] == ["we"], "it stands there once"
+    (packed,) = from_runs([f"{tmp_path}/zoo"], None, None)
+    tree["entries"][0]["weights"] = [leaderboard.former_weights(packed)]
+    assert check(tmp_path, tmp_path / "zoo", json.dumps(tree)) == 0
+    assert capsys.readouterr().out.count(": agrees") == 1
+    (tmp_path / "board.json").write_text(json.dumps(tree))
+    assert [one["by"] for one in added(tmp_path, tmp_path / "zoo", by="we")] == ["we"]
 
 
 def entry(name: str, task: str, every: float | None, weakest: float, text: str) -> Entry:
