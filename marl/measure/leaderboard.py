@@ -107,6 +107,9 @@ class Entry:
             raise ValueError("seeds and fit must be whole numbers")
         if not all(isinstance(value, str) for value in tree["weights"]) or tree["fit"].keys() != {"n_envs", "replay"}:
             raise ValueError("weights must be digests, and fit has n_envs and replay")
+        for key in ("seeds", "weights"):
+            if len(set(tree[key])) < len(tree[key]):
+                raise ValueError(f"{key}={tree[key]} must differ: one run counts once")
         if min(tree["episodes"], tree["n_envs"], *tree["fit"].values()) < 1 or tree["seed"] < 0:
             raise ValueError("episodes, n_envs and fit must be at least 1, seed at least 0")
         columns = {name: _column_from(name, value) for name, value in tree["columns"].items()}
@@ -240,6 +243,11 @@ def measure(
     def find() -> tuple[list[Entrant], list[Entrant]]:
         found, references = find_entrants(full, None, option)
         rows.extend(found)
+        for one in found:
+            if (
+                twins := same_seeds([row for row in found if (row.task, row.label) == (one.task, one.label)])
+            ) is not None:
+                raise ConfigError(f"runs: {one.label} in {one.task}: {twins}")
         return found, references
 
     made, entries, reasons = measure_rows(full, suite_name, find, rows, str(cfg.by))
@@ -288,6 +296,16 @@ def attacks_digest(columns: list[Column], baseline: str, task: str) -> str:
 def weights_of(entrant: Entrant) -> str:
     """Return the digest of what decides how a team plays: a packed team has that of its run."""
     return matrix.digest(plays_by(entrant))
+
+
+def same_seeds(teams: list[Entrant]) -> str | None:
+    """Return which seeds of a method are one team, which would count as several; None where all differ."""
+    seeds: dict[str, int] = {}
+    for one in teams:
+        other = seeds.setdefault(weights_of(one), one.seed)
+        if other != one.seed:
+            return f"seeds {other} and {one.seed} are the same team; it counts once"
+    return None
 
 
 def former_weights(entrant: Entrant) -> str:

@@ -23,6 +23,7 @@ from marl.measure.leaderboard import (
     former_weights,
     matrix_config,
     measure_rows,
+    same_seeds,
     weights_of,
 )
 from marl.measure.robustness import find_entrants
@@ -125,7 +126,10 @@ def find_suite(cfg: DictConfig, entry: Entry) -> DictConfig | None:
 
 
 def _why_changed(entry: Entry, teams: list[Entrant]) -> str | None:
-    """Return how the game differs from the one that the entry was measured in; None where it is the same."""
+    """Return how the game differs from the one that the entry was measured in, or which of its seeds are one team;
+    None where it is the same game, and teams that differ."""
+    if (twins := same_seeds(teams)) is not None:
+        return twins
     for one in teams:
         if matrix.digest({"env": one.env}) != entry.game:
             return f"the options of {entry.task} are not those of the entry"

@@ -173,6 +173,29 @@ def test_the_board_is_printed(board: str, tmp_path: Path, capsys: pytest.Capture
 # checking
 
 
+def test_one_team_counts_as_one_seed(
+    runs: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Packed and under another seed it is refused; on a board, where its two files have two digests, it is found."""
+    command("zoo", f"runs=[{{name: theirs, path: '{runs}/theirs/**'}}]", f"out={tmp_path}/zoo")
+    (config,) = (tmp_path / "zoo").rglob("config.json")
+    config.write_text(json.dumps({**json.loads(config.read_text()), "seed": 7}))
+    given = f"runs=[{{name: we, path: '{runs}/theirs/**'}}, {{name: we, path: '{tmp_path}/zoo/*'}}]"
+    how = (f"file={tmp_path}/board.json", given, f"out={tmp_path}/out", *SMALL)
+    told = refused(capsys, "leaderboard", "by=us", *how)
+    assert "runs: we in toy-corridor: seeds 0 and 7 are the same team; it counts once" in told
+    assert not (tmp_path / "out" / "cells").exists() and not (tmp_path / "board.json").exists()
+    tree = json.loads(board)
+    tree["entries"] = [one for one in tree["entries"] if len(one["seeds"]) == 2]
+    twins = [
+        leaderboard.former_weights(one) for one in from_runs([f"{runs}/theirs/**", f"{tmp_path}/zoo/*"], None, None)
+    ]
+    (tmp_path / "board.json").write_text(changed(json.dumps(tree), weights=twins))
+    with pytest.raises(SystemExit):
+        command("leaderboard", "check=true", *how)
+    assert "seeds 0 and 1 are the same team" in capsys.readouterr().out
+
+
 def test_a_check_measures_again_and_agrees(
     runs: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -317,6 +340,8 @@ def test_bad_input_is_refused_and_the_file_stays(
         ({"speed": 5}, "entry 1 is damaged: speed is not a key"),
         ({"seeds": [0]}, "seeds and weights must be as many"),
         ({"seeds": ["a", "b"]}, "whole numbers"),
+        ({"seeds": [1, 1]}, "seeds=[1, 1] must differ: one run counts once"),
+        ({"weights": ["w", "w"]}, "weights=['w', 'w'] must differ: one run counts once"),
         ({"fit": {"lanes": 3}}, "fit has n_envs and replay"),
         ({"episodes": 0}, "must be at least 1"),
         ({"every": {"mean": 1.5, "low": 0, "high": 1, "n": 2}}, "mean=1.5 must be within [0, 1]"),
