@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,21 @@ def changed(text: str, **changes: Any) -> str:
 
 
 # adding
+
+
+def test_seeds_of_one_method_play_one_game(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An entry, and a row of a matrix, names one game. Under two names they are two methods."""
+    shutil.copytree(runs / "ours", tmp_path / "runs")
+    first, second = sorted((tmp_path / "runs").rglob("config.json"), key=lambda path: path.parent.name[-1])
+    config = json.loads(second.read_text())
+    second.write_text(json.dumps({**config, "env": {**config["env"], "length": config["env"]["length"] + 1}}))
+    how = (f"file={tmp_path}/board.json", f"out={tmp_path}/out", *SMALL, "by=us", "luck=false")
+    line = refused(capsys, "leaderboard", f"runs=[{{name: we, path: '{tmp_path}/runs/**'}}]", *how)
+    assert "runs: we seed 0 and we seed 1 play toy-corridor with different options: env.length is" in line
+    assert not (tmp_path / "out" / "cells").exists()
+    names = (f"{{name: {name}, path: '{path.parent}'}}" for name, path in (("we", first), ("far", second)))
+    command("leaderboard", f"runs=[{','.join(names)}]", *how)
+    assert len({one["game"] for one in read(tmp_path)["entries"]}) == 2
 
 
 def test_an_entry_says_what_was_measured_and_how(runs: Path, tmp_path: Path) -> None:
