@@ -49,6 +49,15 @@ def test_equal_seeds_of_one_method_are_refused(tmp_path: Path) -> None:
         from_runs(f"{tmp_path}/a/**", None, None)
 
 
+def test_imports_are_seeds_that_no_run_of_their_name_has(tmp_path: Path) -> None:
+    """Rows are told apart by name, task and seed: one of two equal ones would be lost."""
+    policy = DictConfig({"_target_": "marl.learn.scripted.Idle", "_partial_": True})
+    rows = from_runs([{"name": "v", "path": str(make_run(tmp_path, seed=1))}], None, None)
+    for name in ("v", "v", "other", "v"):
+        rows.append(imported({"name": name, "policy": "idle"}, policy, {"n": 2}, "matrix", rows))
+    assert [(one.label, one.seed) for one in rows] == [("v", 1), ("v", 0), ("v", 2), ("other", 0), ("v", 3)]
+
+
 def test_a_run_among_imports_counts_by_its_weights(tmp_path: Path) -> None:
     """Trained on, it is another team: a key made of its path would find the cells of the old one."""
     policy = DictConfig({"_target_": RUN_POLICY, "_partial_": True, "run": "???", "step": None})
