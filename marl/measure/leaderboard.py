@@ -70,8 +70,8 @@ class Entry:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """Return what an entry shares with the one that it replaces: weights, game and setting."""
-        setting = (self.baseline, self.attacks, self.episodes, self.seed, self.n_envs, self.act)
+        """Return what an entry shares with the one that it replaces: weights (``act`` among them), game and setting."""
+        setting = (self.baseline, self.attacks, self.episodes, self.seed, self.n_envs)
         return (self.task, self.game, tuple(sorted(self.weights)), *setting, tuple(sorted(self.fit.items())))
 
     @property
@@ -328,10 +328,11 @@ def _entry(cfg: DictConfig, row: Row, made: Matrix, teams: list[Entrant], attack
     assert weakest is not None
     natural, least = columns[baseline], columns[weakest]
     assert isinstance(natural, Interval) and isinstance(least, Interval)
+    act = cfg.act if any("act" in one.content.get("algo", {}) for one in teams) else None  # others have no choice
     return Entry(
         row.label, by, row.task, matrix.digest({"env": teams[0].env}), matrix.physics_of(teams[0].env),
         tuple(one.seed for one in teams), tuple(map(weights_of, teams)), made.name, baseline, attacks, made.episodes,
-        cfg.seed, min(cfg.n_envs, cfg.episodes), cfg.act, {"n_envs": cfg.fit.n_envs, "replay": cfg.fit.replay},
+        cfg.seed, min(cfg.n_envs, cfg.episodes), act, {"n_envs": cfg.fit.n_envs, "replay": cfg.fit.replay},
         made.about["commit"], datetime.now(UTC).isoformat(timespec="seconds"), natural, Weakest(weakest, least),
         row.every.share if row.every else None,
         row.by_luck.share if isinstance(row.by_luck, Replayed) else None, columns,

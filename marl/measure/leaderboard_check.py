@@ -99,16 +99,17 @@ def check(cfg: DictConfig, entries: list[Entry], option: Option) -> list[Checked
 
 def find_teams(cfg: DictConfig, entry: Entry, option: Option) -> list[Entrant]:
     """Return the teams with the weights of an entry, under its name and seeds; none where not all are there."""
-    try:
-        found, _ = find_entrants(matrix_config(cfg, act=entry.act), None, option)
-    except ConfigError:  # no actors among the runs: they are those of other entries
-        return []
-    playing = [one for one in found if one.task == entry.task]
-    there = {known(one): one for known in (former_weights, weights_of) for one in playing}
-    if any(digest not in there for digest in entry.weights):
-        return []
-    pairs = zip(entry.seeds, entry.weights, strict=True)
-    return [replace(there[digest], label=entry.name, seed=seed) for seed, digest in pairs]
+    for act in dict.fromkeys((entry.act, None)):  # earlier versions wrote it for teams that have no choice, too
+        try:
+            found, _ = find_entrants(matrix_config(cfg, act=act), None, option)
+        except ConfigError:  # no actors among the runs
+            continue
+        playing = [one for one in found if one.task == entry.task]
+        there = {known(one): one for known in (former_weights, weights_of) for one in playing}
+        if all(digest in there for digest in entry.weights):
+            pairs = zip(entry.seeds, entry.weights, strict=True)
+            return [replace(there[digest], label=entry.name, seed=seed) for seed, digest in pairs]
+    return []
 
 
 def find_suite(cfg: DictConfig, entry: Entry) -> DictConfig | None:

@@ -19,6 +19,7 @@ from marl.measure.leaderboard_check import agreement, compare
 from marl.measure.robustness_scores import Matrix
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
+from tests.test_actors import TINY as ACTORS
 
 SMALL = ("suite=quick", "episodes=10", "n_envs=4", "suite.columns.random.attack.p=0.5")
 
@@ -228,7 +229,33 @@ def test_weights_that_are_not_there_are_not_checked(
     printed = capsys.readouterr().out
     assert "not checked: ours" in printed and "its weights are not among the runs" in printed
     assert printed.count(": agrees") == 1
-    assert check(tmp_path, runs, changed(board, act="sample")) == 0, "they are no actors"
+
+
+def test_a_team_that_has_no_choice_is_checked_whatever_act_says(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Added beside actors with act=greedy, and checked alone; also where an older entry says act."""
+    command(
+        "train",
+        "algo=ippo",
+        "env=toy/corridor",
+        *ACTORS,
+        f"runs_dir={tmp_path}/runs",
+        "log.progress=off",
+        "name=actors",
+    )
+    given = f"runs=['{runs}/theirs/**','{tmp_path}/runs/**']"
+    how = (f"file={tmp_path}/board.json", f"out={tmp_path}/out", *SMALL, "luck=false", "by=us", "act=greedy")
+    command("leaderboard", given, *how)
+    entries = {one["name"].split()[0]: one for one in read(tmp_path)["entries"]}
+    assert (entries["theirs"]["act"], entries["actors"]["act"]) == (None, "greedy")
+    for older in (None, "greedy"):
+        one = {**read(tmp_path), "entries": [{**entries["theirs"], "act": older}]}
+        capsys.readouterr()
+        assert check(tmp_path, runs / "theirs", json.dumps(one)) == 0
+        assert capsys.readouterr().out.count(": agrees") == 1
+    command("leaderboard", given, *how)
+    assert len(read(tmp_path)["entries"]) == 2, "the older entry is replaced"
 
 
 def rate(wins: int) -> dict[str, Any]:
