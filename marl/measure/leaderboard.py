@@ -115,7 +115,7 @@ class Entry:
         columns = {name: _column_from(name, value) for name, value in tree["columns"].items()}
         column = tree["weakest"].get("column")
         for key, name in (("baseline", tree["baseline"]), ("weakest", column)):
-            if not isinstance(columns.get(name), Interval):
+            if not isinstance(name, str) or not isinstance(columns.get(name), Interval):
                 raise ValueError(f"{key}={name} is not a column with a win rate")
         return cls(**tree | {
             "seeds": tuple(tree["seeds"]), "weights": tuple(tree["weights"]), "columns": columns,
@@ -135,7 +135,7 @@ _KINDS: dict[str, Any] = {
 def _interval(key: str, tree: Any) -> Interval:
     try:
         found = Interval.from_dict(tree)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(f"{key}={tree} must have mean, low, high and n") from None
     if not 0 <= found.mean <= 1:
         raise ValueError(f"{key}: mean={found.mean} must be within [0, 1]")
@@ -157,7 +157,7 @@ def read(path: Path, *, new: bool = False) -> list[Entry]:
         raise ConfigError(f"file={path} does not exist; runs=[...] by=NAME makes it")
     try:
         found = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"file={path} is not a leaderboard: {error}") from error
     if not isinstance(found, dict) or found.get("leaderboard") != KIND:
         raise ConfigError(f'file={path} is not a leaderboard: it does not say "leaderboard": "{KIND}"')

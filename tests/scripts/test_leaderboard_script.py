@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -391,6 +392,9 @@ def test_bad_input_is_refused_and_the_file_stays(
         ({"by_luck": {"mean": 1}}, "must have mean, low, high and n"),
         ({"baseline": "calm"}, "baseline=calm is not a column"),
         ({"weakest": {}}, "weakest=None is not a column"),
+        ({"weakest": {"column": []}}, "entry 1 is damaged: weakest=[] is not a column"),
+        ({"every": {"mean": 1, "low": 0, "high": 1, "n": math.inf}}, "'n': inf} must have mean, low, high and n"),
+        pytest.param("[" * 100000, "is not a leaderboard", id="nested"),
     ],
     ids=str,
 )
