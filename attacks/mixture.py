@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import Attack, LaneAttack, View
+from attacks.base import Attack, LaneDraws, View
 from marl.core.protocols import Policy, Replay
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Step
 
 
-class Mixture(LaneAttack):
+class Mixture(LaneDraws):
     """``attacks``: factories called with the EnvSpec and the device; ``weights``: how often each is drawn, not
     necessarily adding up to one. An attack sees the lanes of others as not attacked, both when it plays and when it
     learns; budgets are those of the parts. A mixture may be a part of another. An attack of weight 0 is not made.
@@ -30,7 +30,7 @@ class Mixture(LaneAttack):
         attacks: Mapping[str, Callable[[EnvSpec, torch.device | str], Attack]],
         weights: Mapping[str, float],
     ) -> None:
-        super().__init__(spec, device, budget=None, budget_unit="step")
+        super().__init__(spec, device)
         if set(attacks) != set(weights):
             raise ConfigError(f"attack.weights names {', '.join(weights)}; attack.attacks names {', '.join(attacks)}")
         share = torch.tensor([float(weights[name]) for name in attacks])
