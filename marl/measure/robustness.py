@@ -204,6 +204,8 @@ def measured(cfg: DictConfig, suite_name: str, find: Callable[[], tuple[list[Ent
     setting = Setting(**matrix.read_options(cfg), fit_envs=cfg.fit.n_envs, fit_replay=cfg.fit.replay)
     columns, baseline = read_suite(cfg.suite, cfg.only)
     entrants, references = find()
+    if references and all(column.fit != "reference" for column in read_suite(cfg.suite, None)[0]):  # with only=, or not
+        raise ConfigError(f"fit_on={plain(cfg.fit_on)}: no column of {suite_name} has fit=reference, which it is for")
     versus = pick_versus(cfg.versus, entrants)
     budgets = curves.read_budgets(plain(cfg.budgets), {column.name: column.attack for column in columns}, baseline)
     check_rows(entrants, columns, given_env=cfg.env is not None)
