@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import Attack, LaneAttack, View
+from attacks.base import Attack, LaneDraws, View
 from marl.core.protocols import Policy, Replay
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Metrics, Step
 
 
-class Mixture(LaneAttack):
+class Mixture(LaneDraws):
     """``attacks``: factories called with the EnvSpec and the device; ``weights``: how often each is drawn, not
     necessarily adding up to one. An attack sees the lanes of others as not attacked, both when it plays and when it
-    learns; budgets are those of the parts. A mixture may be a part of another.
+    learns; budgets are those of the parts. A mixture may be a part of another. An attack of weight 0 is not made.
 
-    ``attack_id`` int8, per episode: which of them it was, in the order of the configuration.
+    ``attack_id`` int8, per episode: which of them it was, in the order of the configuration, those of weight 0 counted.
     """
 
     def __init__(
@@ -30,19 +30,19 @@ class Mixture(LaneAttack):
         attacks: Mapping[str, Callable[[EnvSpec, torch.device | str], Attack]],
         weights: Mapping[str, float],
     ) -> None:
-        super().__init__(spec, device, budget=None, budget_unit="step")
+        super().__init__(spec, device)
         if set(attacks) != set(weights):
             raise ConfigError(f"attack.weights names {', '.join(weights)}; attack.attacks names {', '.join(attacks)}")
         share = torch.tensor([float(weights[name]) for name in attacks])
         if not (share >= 0).all() or share.sum() <= 0:
             raise ConfigError(f"attack.weights={dict(weights)} must be at least 0, and one of them above")
         self.up_to = (share / share.sum()).cumsum(0).to(self.device)
-        self.attacks = {name: make(spec, device) for name, make in attacks.items()}
-        self.can_play = {name: bool(weight > 0) for name, weight in zip(attacks, share, strict=True)}
+        self.numbers = {name: k for k, name in enumerate(attacks) if share[k] > 0}
+        self.attacks = {name: attacks[name](spec, device) for name in self.numbers}
 
     def parts(self) -> dict[str, Attack]:
         """Return the attacks that may be drawn."""
-        return {name: part for name, part in self.attacks.items() if self.can_play[name]}
+        return dict(self.attacks)
 
     def fields(self) -> dict[str, Field]:
         """Declare ``hit``, ``attack_id`` and the fields of the parts; raise ConfigError if two parts disagree."""
@@ -58,24 +58,28 @@ class Mixture(LaneAttack):
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
         drawn = (self.uniform()[:, None] >= self.up_to).sum(-1)  # [B]
-        self.chosen = drawn.clamp(max=len(self.attacks) - 1)  # the last bound may round to less than 1
+        self.chosen = drawn.clamp(max=max(self.numbers.values()))  # the last bound may round to less than 1
         for part in self.attacks.values():
             part.begin(n_envs, victim, gen)
 
+    def drew(self, name: str) -> Tensor:
+        """Return the lanes of a part, bool [B]."""
+        return self.chosen == self.numbers[name]
+
     def views(self, view: View) -> dict[str, View]:
         """Return the view of each part: only its own lanes are active."""
-        return {name: replace(view, active=view.active & (self.chosen == k)) for k, name in enumerate(self.attacks)}
+        return {name: replace(view, active=view.active & self.drew(name)) for name in self.attacks}
 
     def perturb_obs(self, view: View) -> Tensor:
         seen = view.obs.obs
-        for k, (name, own) in enumerate(self.views(view).items()):
-            seen = torch.where((self.chosen == k)[:, None, None], self.attacks[name].perturb_obs(own), seen)
+        for name, own in self.views(view).items():
+            seen = torch.where(self.drew(name)[:, None, None], self.attacks[name].perturb_obs(own), seen)
         return seen
 
     def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         executed, stored = intended, {"attack_id": self.chosen.to(torch.int8)}
-        for k, (name, own) in enumerate(self.views(view).items()):
-            mine = self.chosen == k  # [B]
+        for name, own in self.views(view).items():
+            mine = self.drew(name)  # [B]
             actions, extras = self.attacks[name].perturb_actions(own, intended)
             executed = torch.where(mine[:, None], actions, executed)
             for key, value in extras.items():
@@ -92,8 +96,8 @@ class Mixture(LaneAttack):
     def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
         """Let every part learn from the newest collection, in which it has attacked its own lanes only."""
         metrics: Metrics = {}
-        for k, (name, part) in enumerate(self.attacks.items()):
-            own = fresh.attacked & (self.chosen == k).to(fresh.attacked.device)
+        for name, part in self.attacks.items():
+            own = fresh.attacked & self.drew(name).to(fresh.attacked.device)
             found = part.update(replay, EpisodeBatch({**fresh.data, "attacked": own}, fresh.fields), victim, clock)
             metrics |= {f"{key}_{name}": value for key, value in found.items()}
         return metrics

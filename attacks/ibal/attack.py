@@ -223,7 +223,8 @@ class IBAL(LaneDraws):
         """Return the executed actions, long [B, n]: the targets (bool [B, n]) take the available actions that reveal
         least about the others; u [B, draws]."""
         lanes = target.any(1).nonzero().flatten()
-        context = self.estimators.now(view, self.shown, lanes)
+        none = view.obs.obs[lanes][..., :0]  # without guidance the victim's memory is not read, nor need it be there
+        context = self.estimators.now(view, self.shown, lanes) if self.guidance else none
         group, alive, intended_here = self.group[lanes], view.obs.alive[lanes], intended[lanes]
 
         def cost(rows: Tensor, candidates: Tensor) -> Tensor:

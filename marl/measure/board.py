@@ -53,7 +53,7 @@ def run(cfg: DictConfig, suite_name: str, option: Option) -> Board:
     with held(Path(cfg.out), "out"):
         if cfg.check:
             return Board(file, tuple(entries), checks=tuple(leaderboard_check.check(cfg, entries, option)))
-        matrix, added, reasons = leaderboard.measure(cfg, suite_name, option)
-        replaced = leaderboard.add(file, added) if added else []
+        matrix, added, reasons, known = leaderboard.measure(cfg, suite_name, option)
+        replaced = leaderboard.add(file, added, known) if added else []
         now = leaderboard.read(file, new=True)
         return Board(file, tuple(now), matrix, tuple(added), tuple(replaced), tuple(reasons))

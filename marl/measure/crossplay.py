@@ -27,6 +27,7 @@ from marl.measure.beforehand import Games, check_partners, check_players, game_s
 from marl.measure.crossplay_scores import Cell, CrossMatrix, Sheet, find_limits, methods, score_pair
 from marl.measure.entrants import Entrant, Tree, acting, from_runs, same_game
 from marl.measure.matrix import Episodes, Tell, content_key, digest, physics_of
+from marl.measure.networks import same_team
 from marl.measure.partners import Partner, read_populations
 from marl.run.build import make_env, use_threads
 from marl.run.evaluate import evaluate
@@ -107,7 +108,7 @@ def seat(players: Sequence[Entrant], setting: Setting) -> Seating:
 
 def pair_up(one: Entrant, others: Entrant, n_agents: int, setting: Setting) -> list[Seating]:
     """Return the seatings of a pair, by the seat of ``one``; a player needs only one with itself."""
-    if one.content == others.content:
+    if same_team(one, others):
         return [seat([one] * n_agents, setting)]
     return [seat([one if i == own else others for i in range(n_agents)], setting) for own in range(n_agents)]
 
@@ -150,7 +151,7 @@ def plan_seatings(rows: list[Entrant], partners: list[Partner], across: bool, se
     strangers = [partner.entrant for partner in partners]
     plan = [
         pairs(row, rows, [across or row.label == other.label for other in rows])
-        + pairs(row, strangers, [row.content != partner.content for partner in strangers])
+        + pairs(row, strangers, [not same_team(row, partner) for partner in strangers])
         for row in rows
     ]
     return Plan(plan, [[pair_up(response, p.entrant, n, setting) for response in p.responses] for p in partners])

@@ -16,6 +16,7 @@ import numpy as np
 from marl.core.intervals import ANY, Interval, Limits, limits, mean_interval, student
 from marl.measure.entrants import Entrant
 from marl.measure.matrix import METRICS, Results
+from marl.measure.networks import same_team
 from marl.measure.partners import Partner
 
 
@@ -123,8 +124,7 @@ def find_limits(
     for k, (partner, answers) in enumerate(zip(partners, responses, strict=True)):
         trained = [cell.mean for cell in answers if isinstance(cell, Pair)]
         column = [
-            cells[i][i if entrant.content == partner.entrant.content else len(rows) + k]
-            for i, entrant in enumerate(rows)
+            cells[i][i if same_team(entrant, partner.entrant) else len(rows) + k] for i, entrant in enumerate(rows)
         ]
         seen = [cell.mean for cell in column if isinstance(cell, Pair)]
         found.append((max(trained or seen, default=math.nan), bool(trained)))

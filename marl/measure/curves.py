@@ -1,12 +1,13 @@
 """Win rates over the budget: every attack that has one, at several budgets, on the same episodes.
 
 A cell at another budget is derived from the column's own, and known by that one's key and the budget. What an attack
-has learnt is not learnt again: the fit is that of the column. Without budget nothing happens, so that 0 is the
-baseline.
+has learnt is not learnt again: the fit is that of the column. Where nothing at all is left of a column without
+budget, 0 is the baseline, and is not measured again.
 """
 
 from __future__ import annotations
 
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 
 from marl.core.checks import require_at_least
 from marl.core.intervals import Interval, limits, mean_interval
+from marl.core.protocols import NoAttack
 from marl.core.types import ConfigError
 from marl.measure import matrix
 from marl.measure.entrants import Entrant, Tree
@@ -37,8 +39,8 @@ def read_budgets(given: Any, attacks: dict[str, Tree], baseline: str | None) -> 
     if sorted(set(budgets)) != budgets:
         raise ConfigError(f"budgets={given} must rise")
     if baseline is None or baseline not in attacks:
-        raise ConfigError("budgets: a curve starts without attack; the suite's baseline must be among the columns")
-    if not any(own_budget(attack) is not None for attack in attacks.values()):
+        raise ConfigError("budgets: the suite's baseline must be among the columns; drops are relative to it")
+    if not any(own_budget(attack) is not None for name, attack in attacks.items() if name != baseline):
         raise ConfigError(f"budgets={given}: none of the columns has a budget; there are {', '.join(attacks)}")
     return budgets
 
@@ -52,6 +54,26 @@ def own_budget(attack: Tree) -> int | None:
         return int(attack["budget"])
     found = (own_budget(node) for node in attack.values() if isinstance(node, dict))
     return next((budget for budget in found if budget is not None), None)
+
+
+def is_baseline(cell: Any, baseline: Any) -> bool:
+    """Return whether a budget of 0 leaves nothing of a cell but the baseline: nobody attacks there, the game is the
+    same, and no part of the cell's attack goes without a budget."""
+    same = cell.team["env"] == baseline.team["env"]
+    return same and _does_nothing(baseline.team["attack"]) and _all_limited(cell.team["attack"])
+
+
+def _does_nothing(attack: Tree) -> bool:
+    return pkgutil.resolve_name(str(attack["_target_"])) is NoAttack
+
+
+def _all_limited(attack: Tree, given: bool = False) -> bool:
+    """Return whether an attack, or every part of it, has a budget, its own or ``given`` by a curriculum."""
+    if "budget" in attack:
+        return given or attack["budget"] is not None
+    parts = [attack.get("attack"), *(attack.get("attacks") or {}).values()]
+    found = [_all_limited(part, given or bool(attack.get("budgets"))) for part in parts if isinstance(part, dict)]
+    return bool(found) and all(found)
 
 
 def with_budget(node: Any, budget: int) -> Any:
@@ -82,18 +104,21 @@ def measure(
     ``found``: their results). Return the results by budget and entrant, with the baseline's, then the cells, and
     whether nothing is left to do. ``more`` false only reads what is kept."""
     names = {name for row in plan for name, cell in row.items() if own_budget(cell.team["attack"]) is not None}
-    limited = [{name: cell for name, cell in row.items() if name in names} for row in plan]
-    cells = {k: [{name: at(cell, k) for name, cell in row.items()} for row in limited] for k in budgets if k > 0}
-    every = [cell for rows in cells.values() for row in rows for cell in row.values()]
+    limited = [{name: cell for name, cell in row.items() if name in names - {baseline}} for row in plan]
+    cells = {
+        k: [
+            {name: None if k == 0 and is_baseline(one, cells[baseline]) else at(one, k) for name, one in row.items()}
+            for row, cells in zip(limited, plan, strict=True)
+        ]
+        for k in budgets
+    }
+    every = [cell for rows in cells.values() for row in rows for cell in row.values() if cell is not None]
     outcome = matrix.measure(every, processes) if more else matrix.Outcome({}, complete=False)
-    results: dict[int, list[Found]] = {}
+    results: dict[int, list[Found]] = {k: [] for k in budgets}
     for k in budgets:
-        results[k] = []
-        for i, row in enumerate(limited):
-            natural = found[i][baseline]
-            here = (
-                {n: matrix.read_cell(c, outcome) for n, c in cells[k][i].items()} if k else dict.fromkeys(row, natural)
-            )
+        for row, there in zip(cells[k], found, strict=True):
+            natural = there[baseline]
+            here = {name: natural if cell is None else matrix.read_cell(cell, outcome) for name, cell in row.items()}
             results[k].append({baseline: natural, **here})
     return results, every, outcome.complete
 

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, get_args
 
@@ -136,8 +137,8 @@ def acting(entrants: list[Entrant], act: str | None) -> list[Entrant]:
 
 def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[Entrant]) -> Entrant:
     """Return the policy of an entry of ``imports=``: ``policy`` with the entry's other keys. A mixer saved beside the
-    agent is found. Files count by their content; a policy that needs none is named after its configuration. Entries
-    with one name and task, in the order of ``others``, are its seeds."""
+    agent is found. Files and runs count by their content; a policy that needs none is named after its configuration.
+    Entries with one name and task are its seeds, each the first that none of ``others`` has."""
     label = str(item.get("name", Path(item["path"]).stem if "path" in item else item["policy"]))
     options = {key: value for key, value in item.items() if key not in ("name", "env", "policy")}
     if "mixer" in policy.keys() and "mixer" not in options and "path" in item:
@@ -155,9 +156,12 @@ def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[
             if not Path(tree[key]).is_file():
                 raise ConfigError(f"imports: {key}={tree[key]} is not a file")
             files[key] = checkpoint.digest(Path(tree[key]))
-    seed = sum((one.task, one.label) == (task, label) for one in others)
+    taken = {one.seed for one in others if (one.task, one.label) == (task, label)}
+    seed = next(seed for seed in count() if seed not in taken)
     opens = {"run": None, "policy": tree, "checkpoint": None}
-    return Entrant(task, label, seed, {"policy": str(tree.get("path", tree["_target_"]))}, opens, tree | files, env)
+    return Entrant(
+        task, label, seed, {"policy": str(tree.get("path", tree["_target_"]))}, opens, by_content(tree) | files, env
+    )
 
 
 def _by_method(entrants: Iterable[Entrant]) -> list[Entrant]:

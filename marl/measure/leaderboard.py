@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from marl.core.intervals import Interval
 from marl.core.types import ConfigError
 from marl.measure import matrix
 from marl.measure.entrants import Entrant, by_content
+from marl.measure.networks import plays_by
 from marl.measure.robustness import find_entrants, measured
 from marl.measure.robustness_scores import Matrix, Replayed, Row, Score
 from marl.measure.suite import Column, read_suite
@@ -69,8 +70,8 @@ class Entry:
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """Return what an entry shares with the one that it replaces: weights, game and setting."""
-        setting = (self.baseline, self.attacks, self.episodes, self.seed, self.n_envs, self.act)
+        """Return what an entry shares with the one that it replaces: weights (``act`` among them), game and setting."""
+        setting = (self.baseline, self.attacks, self.episodes, self.seed, self.n_envs)
         return (self.task, self.game, tuple(sorted(self.weights)), *setting, tuple(sorted(self.fit.items())))
 
     @property
@@ -106,12 +107,15 @@ class Entry:
             raise ValueError("seeds and fit must be whole numbers")
         if not all(isinstance(value, str) for value in tree["weights"]) or tree["fit"].keys() != {"n_envs", "replay"}:
             raise ValueError("weights must be digests, and fit has n_envs and replay")
+        for key in ("seeds", "weights"):
+            if len(set(tree[key])) < len(tree[key]):
+                raise ValueError(f"{key}={tree[key]} must differ: one run counts once")
         if min(tree["episodes"], tree["n_envs"], *tree["fit"].values()) < 1 or tree["seed"] < 0:
             raise ValueError("episodes, n_envs and fit must be at least 1, seed at least 0")
         columns = {name: _column_from(name, value) for name, value in tree["columns"].items()}
         column = tree["weakest"].get("column")
         for key, name in (("baseline", tree["baseline"]), ("weakest", column)):
-            if not isinstance(columns.get(name), Interval):
+            if not isinstance(name, str) or not isinstance(columns.get(name), Interval):
                 raise ValueError(f"{key}={name} is not a column with a win rate")
         return cls(**tree | {
             "seeds": tuple(tree["seeds"]), "weights": tuple(tree["weights"]), "columns": columns,
@@ -131,7 +135,7 @@ _KINDS: dict[str, Any] = {
 def _interval(key: str, tree: Any) -> Interval:
     try:
         found = Interval.from_dict(tree)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise ValueError(f"{key}={tree} must have mean, low, high and n") from None
     if not 0 <= found.mean <= 1:
         raise ValueError(f"{key}: mean={found.mean} must be within [0, 1]")
@@ -153,7 +157,7 @@ def read(path: Path, *, new: bool = False) -> list[Entry]:
         raise ConfigError(f"file={path} does not exist; runs=[...] by=NAME makes it")
     try:
         found = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"file={path} is not a leaderboard: {error}") from error
     if not isinstance(found, dict) or found.get("leaderboard") != KIND:
         raise ConfigError(f'file={path} is not a leaderboard: it does not say "leaderboard": "{KIND}"')
@@ -176,13 +180,18 @@ def write(path: Path, entries: Iterable[Entry]) -> None:
     write_atomic(path, json.dumps({"leaderboard": KIND, "version": VERSION, "entries": ranked}, indent=1) + "\n")
 
 
-def add(path: Path, entries: list[Entry]) -> list[Entry]:
+def add(path: Path, entries: list[Entry], known: Mapping[str, str]) -> list[Entry]:
     """Add entries to the board in ``path``, which is read anew: others may have written to it meanwhile. Return the
-    older entries that they replace. Raise ConfigError for a file that is no leaderboard any more, and WriteError."""
+    older entries that they replace; ``known`` has the weights of teams by what earlier versions called them. Raise
+    ConfigError for a file that is no leaderboard any more, and WriteError."""
     same = {entry.identity for entry in entries}
     old = read(path, new=True)
-    write(path, [*(entry for entry in old if entry.identity not in same), *entries])
-    return [entry for entry in old if entry.identity in same]
+    replaced = [
+        entry for entry in old
+        if replace(entry, weights=tuple(known.get(one, one) for one in entry.weights)).identity in same
+    ]  # fmt: skip
+    write(path, [*(entry for entry in old if entry not in replaced), *entries])
+    return replaced
 
 
 def check_options(cfg: DictConfig) -> list[Entry]:
@@ -224,19 +233,25 @@ def require_baseline(columns: list[Column], baseline: str | None) -> str:
 
 def measure(
     cfg: DictConfig, suite_name: str, option: Callable[[str, str], DictConfig]
-) -> tuple[Matrix, list[Entry], list[str]]:
-    """Measure the runs that ``cfg`` names; return the matrix, its entries, and for each method without one why. The
-    arguments are those of ``marl.measure.robustness.run``. An incomplete matrix has no entries. Raise ConfigError for
-    bad options, before anything is measured."""
+) -> tuple[Matrix, list[Entry], list[str], dict[str, str]]:
+    """Measure the runs that ``cfg`` names; return the matrix, its entries, for each method without one why, and the
+    weights by what earlier versions called them. The arguments are those of ``marl.measure.robustness.run``. An
+    incomplete matrix has no entries. Raise ConfigError for bad options, before anything is measured."""
     full = matrix_config(cfg)
     rows: list[Entrant] = []
 
     def find() -> tuple[list[Entrant], list[Entrant]]:
         found, references = find_entrants(full, None, option)
         rows.extend(found)
+        for one in found:
+            if (
+                twins := same_seeds([row for row in found if (row.task, row.label) == (one.task, one.label)])
+            ) is not None:
+                raise ConfigError(f"runs: {one.label} in {one.task}: {twins}")
         return found, references
 
-    return measure_rows(full, suite_name, find, rows, str(cfg.by))
+    made, entries, reasons = measure_rows(full, suite_name, find, rows, str(cfg.by))
+    return made, entries, reasons, {former_weights(one): weights_of(one) for one in rows} if entries else {}
 
 
 def measure_rows(
@@ -279,7 +294,22 @@ def attacks_digest(columns: list[Column], baseline: str, task: str) -> str:
 
 
 def weights_of(entrant: Entrant) -> str:
-    """Return the digest of what decides how a team plays."""
+    """Return the digest of what decides how a team plays: a packed team has that of its run."""
+    return matrix.digest(plays_by(entrant))
+
+
+def same_seeds(teams: list[Entrant]) -> str | None:
+    """Return which seeds of a method are one team, which would count as several; None where all differ."""
+    seeds: dict[str, int] = {}
+    for one in teams:
+        other = seeds.setdefault(weights_of(one), one.seed)
+        if other != one.seed:
+            return f"seeds {other} and {one.seed} are the same team; it counts once"
+    return None
+
+
+def former_weights(entrant: Entrant) -> str:
+    """Return the digest by which entries of earlier versions know a team: it counts the file of its checkpoint."""
     return matrix.digest(entrant.content)
 
 
@@ -298,10 +328,11 @@ def _entry(cfg: DictConfig, row: Row, made: Matrix, teams: list[Entrant], attack
     assert weakest is not None
     natural, least = columns[baseline], columns[weakest]
     assert isinstance(natural, Interval) and isinstance(least, Interval)
+    act = cfg.act if any("act" in one.content.get("algo", {}) for one in teams) else None  # others have no choice
     return Entry(
         row.label, by, row.task, matrix.digest({"env": teams[0].env}), matrix.physics_of(teams[0].env),
         tuple(one.seed for one in teams), tuple(map(weights_of, teams)), made.name, baseline, attacks, made.episodes,
-        cfg.seed, min(cfg.n_envs, cfg.episodes), cfg.act, {"n_envs": cfg.fit.n_envs, "replay": cfg.fit.replay},
+        cfg.seed, min(cfg.n_envs, cfg.episodes), act, {"n_envs": cfg.fit.n_envs, "replay": cfg.fit.replay},
         made.about["commit"], datetime.now(UTC).isoformat(timespec="seconds"), natural, Weakest(weakest, least),
         row.every.share if row.every else None,
         row.by_luck.share if isinstance(row.by_luck, Replayed) else None, columns,

@@ -17,7 +17,15 @@ from marl.core.intervals import Interval, rate_interval
 from marl.core.types import ConfigError
 from marl.measure import matrix
 from marl.measure.entrants import Entrant
-from marl.measure.leaderboard import Entry, attacks_digest, matrix_config, measure_rows, weights_of
+from marl.measure.leaderboard import (
+    Entry,
+    attacks_digest,
+    former_weights,
+    matrix_config,
+    measure_rows,
+    same_seeds,
+    weights_of,
+)
 from marl.measure.robustness import find_entrants
 from marl.measure.suite import read_suite
 from marl.run.compose import compose
@@ -91,15 +99,17 @@ def check(cfg: DictConfig, entries: list[Entry], option: Option) -> list[Checked
 
 def find_teams(cfg: DictConfig, entry: Entry, option: Option) -> list[Entrant]:
     """Return the teams with the weights of an entry, under its name and seeds; none where not all are there."""
-    try:
-        found, _ = find_entrants(matrix_config(cfg, act=entry.act), None, option)
-    except ConfigError:  # no actors among the runs: they are those of other entries
-        return []
-    there = {weights_of(one): one for one in found if one.task == entry.task}
-    if any(digest not in there for digest in entry.weights):
-        return []
-    pairs = zip(entry.seeds, entry.weights, strict=True)
-    return [replace(there[digest], label=entry.name, seed=seed) for seed, digest in pairs]
+    for act in dict.fromkeys((entry.act, None)):  # earlier versions wrote it for teams that have no choice, too
+        try:
+            found, _ = find_entrants(matrix_config(cfg, act=act), None, option)
+        except ConfigError:  # no actors among the runs
+            continue
+        playing = [one for one in found if one.task == entry.task]
+        there = {known(one): one for known in (former_weights, weights_of) for one in playing}
+        if all(digest in there for digest in entry.weights):
+            pairs = zip(entry.seeds, entry.weights, strict=True)
+            return [replace(there[digest], label=entry.name, seed=seed) for seed, digest in pairs]
+    return []
 
 
 def find_suite(cfg: DictConfig, entry: Entry) -> DictConfig | None:
@@ -117,7 +127,10 @@ def find_suite(cfg: DictConfig, entry: Entry) -> DictConfig | None:
 
 
 def _why_changed(entry: Entry, teams: list[Entrant]) -> str | None:
-    """Return how the game differs from the one that the entry was measured in; None where it is the same."""
+    """Return how the game differs from the one that the entry was measured in, or which of its seeds are one team;
+    None where it is the same game, and teams that differ."""
+    if (twins := same_seeds(teams)) is not None:
+        return twins
     for one in teams:
         if matrix.digest({"env": one.env}) != entry.game:
             return f"the options of {entry.task} are not those of the entry"

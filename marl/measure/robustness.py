@@ -17,7 +17,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from marl.core.checks import require_at_least
-from marl.core.config import plain, resolved
+from marl.core.config import flatten, plain, resolved
 from marl.core.protocols import Fitting, attacks_within
 from marl.core.seeding import derive
 from marl.core.types import ConfigError
@@ -204,6 +204,8 @@ def measured(cfg: DictConfig, suite_name: str, find: Callable[[], tuple[list[Ent
     setting = Setting(**matrix.read_options(cfg), fit_envs=cfg.fit.n_envs, fit_replay=cfg.fit.replay)
     columns, baseline = read_suite(cfg.suite, cfg.only)
     entrants, references = find()
+    if references and all(column.fit != "reference" for column in read_suite(cfg.suite, None)[0]):  # with only=, or not
+        raise ConfigError(f"fit_on={plain(cfg.fit_on)}: no column of {suite_name} has fit=reference, which it is for")
     versus = pick_versus(cfg.versus, entrants)
     budgets = curves.read_budgets(plain(cfg.budgets), {column.name: column.attack for column in columns}, baseline)
     check_rows(entrants, columns, given_env=cfg.env is not None)
@@ -249,8 +251,10 @@ def measured(cfg: DictConfig, suite_name: str, find: Callable[[], tuple[list[Ent
 
 
 def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: bool) -> None:
-    """Raise ConfigError for rows that do not fit their game (runs fit their own), and for columns that no row can have:
-    options out of range, and something to fit where there is nothing, or the other way round."""
+    """Raise ConfigError for rows that do not fit their game (runs fit their own) or differ in it within a method, and
+    for columns that no row can have: options out of range, and something to fit where there is nothing, or the other
+    way round."""
+    refuse_mixed_games(entrants)
     games = Games()
     check_players([one for one in entrants if given_env or one.opens["run"] is None], games, "env")
     for column in columns:
@@ -276,6 +280,22 @@ def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: boo
         for part in learning if column.fit is None else []:
             if part.needs_fit:
                 raise ConfigError(f"{section}: {type(part).__name__} must be fitted first; give {section}.fit=victim")
+
+
+def refuse_mixed_games(entrants: list[Entrant]) -> None:
+    """Refuse seeds of one method that play one task with different options: their mean would be of two games. Raise
+    ConfigError naming both and what differs."""
+    first: dict[tuple[str, str], Entrant] = {}
+    for one in entrants:
+        other = first.setdefault((one.task, one.label), one)
+        if not same_game(other.env, one.env):
+            mine, others = flatten(one.env), flatten(other.env)
+            told = {key: (others.get(key, "not given"), mine.get(key, "not given")) for key in {**others, **mine}}
+            key, values = next((key, pair) for key, pair in told.items() if pair[0] != pair[1])
+            raise ConfigError(
+                f"runs: {other.who} and {one.who} play {one.task} with different options: env.{key} is {values[0]} "
+                f"and {values[1]}; give them different names, {{name: ..., path: ...}}"
+            )
 
 
 def note_absent(columns: list[Column], tasks: set[str]) -> None:

@@ -3,7 +3,7 @@
 A column with ``policy_of: next_run`` has an attack with an option ``policy`` (``attack=traitor attack.plays=policy``),
 which receives the team of another row of the same game: the next seed of the same method, after the last one the first;
 where the method has no other seed, the next row of another method, after the last one the first. A team with the
-row's own weights is never chosen.
+row's own weights is never chosen, wherever they lie: a packed team is the team that it was packed from.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from marl.core.types import ConfigError
 from marl.measure.entrants import RUN_POLICY, Entrant, Tree, same_game
+from marl.measure.networks import same_team
 from marl.measure.suite import Column
 
 RULE = "the next seed of the same method, else the next row of the game; never a team with the same weights"
@@ -23,7 +24,7 @@ def next_run(entrant: Entrant, rows: Sequence[Entrant]) -> Entrant | None:
     """Return the row whose team replaces teammates of ``entrant``; None where there is no other team of its game."""
     others = [
         one for one in rows
-        if one.task == entrant.task and same_game(one.env, entrant.env) and one.content != entrant.content
+        if one.task == entrant.task and same_game(one.env, entrant.env) and not same_team(one, entrant)
     ]  # fmt: skip
     seeds = sorted((one for one in others if one.label == entrant.label), key=lambda one: one.seed)
     if seeds:

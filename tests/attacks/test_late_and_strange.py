@@ -12,6 +12,7 @@ import torch
 
 from attacks.curriculum import BudgetCurriculum
 from attacks.delay import Delay
+from attacks.mixture import Mixture
 from attacks.noise import Noise
 from attacks.random import RandomActions
 from attacks.recovery import Recovery
@@ -176,6 +177,14 @@ def test_what_cannot_grow_is_refused() -> None:
             budget_curriculum(*budgets)
     with pytest.raises(ConfigError, match="NoAttack has no budget that could grow"):
         budget_curriculum(1, attack=NoAttack)
+    with pytest.raises(ConfigError, match="Mixture has no budget that could grow"):
+        budget_curriculum(1, attack=mixed(NoAttack))
+    attack = budget_curriculum(3, attack=mixed(NoAttack, lambda *to: RandomActions(*to, p=1.0, **STEP)))
+    assert [budget.limit for budget in attack.limited] == [3], "a mixture has no budget of its own"
+
+
+def mixed(*parts: Any) -> Any:
+    return lambda *to: Mixture(*to, attacks=dict(enumerate(parts)), weights=dict.fromkeys(range(len(parts)), 1.0))  # type: ignore[arg-type]
 
 
 def test_gaussian_noise_has_its_deviation() -> None:

@@ -101,6 +101,35 @@ def test_parts_of_a_mixture_learn_from_their_own_episodes_and_are_saved() -> Non
     assert [part.told for part in other.parts().values()] == [2, 3]  # type: ignore[attr-defined]
 
 
+class Untouchable(NoAttack):
+    """Must not even be made."""
+
+    def __init__(self, spec: EnvSpec, device: Any) -> None:
+        raise ConfigError("it needs what this game lacks")
+
+
+def test_what_has_no_weight_is_removed() -> None:
+    """It asks for nothing, declares and draws nothing; the others keep their numbers, and what they draw."""
+    spec = corridor().spec
+    parts = {"random": lambda s, d: RandomActions(s, d, p=0.5, **STEP), "counting": Counting}
+
+    def played(**weights: float) -> tuple[Mixture, Any]:
+        made = {name: parts.get(name, Untouchable) for name in weights}
+        attack = Mixture(spec, "cpu", attacks=made, weights=weights)
+        return attack, play(attack)
+
+    alone, expected = played(random=1.0, counting=1.0)
+    attack, batch = played(first=0.0, random=1.0, between=0.0, counting=1.0, last=0.0)
+    assert attack.fields() == alone.fields() and attack.state_dict().keys() == {"random", "counting"}
+    assert torch.equal(batch.actions, expected.actions) and torch.equal(batch["hit"], expected["hit"])
+    numbers = torch.tensor([1, 3], dtype=torch.int8)
+    assert torch.equal(batch["attack_id"], numbers[expected["attack_id"].long()])
+    attack.update(
+        EpisodeReplay(8, spec.episode_limit, batch.fields, "cpu", False), batch, corridor_victim(spec), Clock()
+    )
+    assert attack.parts()["counting"].told == (batch["attack_id"] == 3).sum()  # type: ignore[attr-defined]
+
+
 class OtherHit(NoAttack):
     def fields(self) -> dict[str, Field]:
         return {"hit": Field((), torch.bool)}

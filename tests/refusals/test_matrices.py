@@ -75,6 +75,8 @@ CASES = {
     "robustness runs=team fit.n_envs=0": "fit.n_envs=0 must be at least 1",
     "robustness runs=team fit.replay=0": "fit.replay=0 must be at least 1",
     "robustness runs=team fit_on=nowhere": "fit_on=nowhere matches no run folder",
+    "robustness runs=team fit_on=rival": "fit_on=rival: no column of quick has fit=reference, which it is for",
+    "robustness runs=team fit_on=rival suite=paper suite.columns.ega.fit=victim": "paper has fit=reference",
     "robustness runs=team fit_on=[1]": "fit_on has 1; an entry is a folder",
     "robustness runs=team out=x.png": "out=x.png is the name of a file; it must be a folder, as x",
     "robustness runs=team out=file": "out=file cannot be written: file is a file",

@@ -15,12 +15,13 @@ from marl.core.config import resolved
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError, EnvSpec
 from marl.measure.beforehand import game_spec
-from marl.measure.crossplay import seat
+from marl.measure.crossplay import pair_up, plan_seatings, seat
 from marl.measure.crossplay_scores import CrossMatrix, methods
 from marl.measure.entrants import from_run
-from marl.measure.partners import nearest, read_populations, with_member
+from marl.measure.partners import Partner, nearest, read_populations, with_member
+from marl.measure.zoo import pack_run
 from marl.run import checkpoint
-from marl.run.folders import pick_checkpoint
+from marl.run.folders import pick_checkpoint, saved_steps
 from marl.run.teams import load_policy
 from marl.show.crossplay_report import facts, publish, table, write
 from tests.scripts.test_cli import refused
@@ -192,6 +193,15 @@ def test_scripts_whose_files_differ_are_different_partners(tmp_path: Path) -> No
 class FromFile:
     def __init__(self, spec: EnvSpec, device: Any, *, path: str) -> None:
         self.path = path
+
+
+def test_a_packed_team_is_no_partner_of_its_run(vdn: Path, tmp_path: Path) -> None:
+    row, packed = from_run(vdn, None, None, None), from_run(pack_run(vdn, tmp_path / "zoo"), None, None, None)
+    early = from_run(vdn, None, None, None, saved_steps(vdn)[0])
+    partners = [Partner("p", name, one) for name, one in (("packed", packed), ("early", early))]
+    ((_, with_packed, with_early),) = plan_seatings([row], partners, True, setting(tmp_path)).pairs
+    assert with_packed is None and with_early is not None and len(with_early) == 2
+    assert len(pair_up(row, packed, 2, setting(tmp_path))) == 1
 
 
 def test_members_are_asked_for_by_name(vdn: Path) -> None:

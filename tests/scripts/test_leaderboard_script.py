@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,30 +17,14 @@ from marl.measure.leaderboard import Entry, Weakest
 from marl.measure.leaderboard_check import agreement, compare
 from marl.measure.robustness_scores import Matrix
 from tests.scripts.test_cli import refused
-from tests.support.helpers import TINY, command
-
-SMALL = ("suite=quick", "episodes=10", "n_envs=4", "suite.columns.random.attack.p=0.5")
+from tests.support.helpers import command
+from tests.support.leaderboard_parts import SMALL, added, changed, check, read, train_two
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Train a method of two seeds, and one of a single seed."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, seed in (("ours", 0), ("ours", 1), ("theirs", 0)):
-        command("train", *TINY, f"seed={seed}", f"runs_dir={folder}", "log.progress=off", f"name={name}",
-                f"train.total_steps={400 if name == 'ours' else 100}")  # fmt: skip
-    return folder
-
-
-def added(folder: Path, runs: Path, *arguments: str, by: str = "us") -> list[dict[str, Any]]:
-    """Add runs to the board of a folder and return its entries."""
-    command("leaderboard", f"file={folder}/board.json", f"runs=['{runs}']", f"out={folder}/out", f"by='{by}'",
-            *SMALL, *arguments)  # fmt: skip
-    return read(folder)["entries"]
-
-
-def read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "board.json").read_text())
+    return train_two(tmp_path_factory.mktemp("runs"))
 
 
 @pytest.fixture(scope="module")
@@ -48,29 +33,6 @@ def board(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("board")
     added(folder, runs)
     return (folder / "board.json").read_text()
-
-
-def check(folder: Path, runs: Path, text: str, *arguments: str) -> int:
-    """Check a board against runs; return the exit code. The file stays as it was."""
-    path = folder / "board.json"
-    path.write_text(text)
-    before = path.stat().st_mtime_ns
-    try:
-        command("leaderboard", f"file={path}", "check=true", f"runs=['{runs}/**']", f"out={folder}/out", *SMALL,
-                *arguments)  # fmt: skip
-        code = 0
-    except SystemExit as left:
-        assert isinstance(left.code, int)
-        code = left.code
-    assert path.read_text() == text and path.stat().st_mtime_ns == before
-    return code
-
-
-def changed(text: str, **changes: Any) -> str:
-    """Return a board with other values in its first entry."""
-    tree = json.loads(text)
-    tree["entries"][0] |= changes
-    return json.dumps(tree, indent=1) + "\n"
 
 
 # adding
@@ -169,7 +131,6 @@ def test_weights_that_are_not_there_are_not_checked(
     printed = capsys.readouterr().out
     assert "not checked: ours" in printed and "its weights are not among the runs" in printed
     assert printed.count(": agrees") == 1
-    assert check(tmp_path, runs, changed(board, act="sample")) == 0, "they are no actors"
 
 
 def rate(wins: int) -> dict[str, Any]:
@@ -297,12 +258,17 @@ def test_bad_input_is_refused_and_the_file_stays(
         ({"speed": 5}, "entry 1 is damaged: speed is not a key"),
         ({"seeds": [0]}, "seeds and weights must be as many"),
         ({"seeds": ["a", "b"]}, "whole numbers"),
+        ({"seeds": [1, 1]}, "seeds=[1, 1] must differ: one run counts once"),
+        ({"weights": ["w", "w"]}, "weights=['w', 'w'] must differ: one run counts once"),
         ({"fit": {"lanes": 3}}, "fit has n_envs and replay"),
         ({"episodes": 0}, "must be at least 1"),
         ({"every": {"mean": 1.5, "low": 0, "high": 1, "n": 2}}, "mean=1.5 must be within [0, 1]"),
         ({"by_luck": {"mean": 1}}, "must have mean, low, high and n"),
         ({"baseline": "calm"}, "baseline=calm is not a column"),
         ({"weakest": {}}, "weakest=None is not a column"),
+        ({"weakest": {"column": []}}, "entry 1 is damaged: weakest=[] is not a column"),
+        ({"every": {"mean": 1, "low": 0, "high": 1, "n": math.inf}}, "'n': inf} must have mean, low, high and n"),
+        pytest.param("[" * 100000, "is not a leaderboard", id="nested"),
     ],
     ids=str,
 )

@@ -203,6 +203,13 @@ def test_a_policy_without_a_file_is_a_row_on_each_of_its_maps(runs: Path, tmp_pa
     assert rows["mds_mini", "both"]["source"] == {"policy": "envs.grid.walkers.Walkers"}
 
 
+def test_what_a_study_fits_on_may_be_more_than_what_only_asks_for(runs: Path, tmp_path: Path) -> None:
+    """fit_on without any column of the suite that it is for is refused (tests/refusals)."""
+    one = next(path.parent for path in runs.rglob("config.json"))
+    found = robustness(runs, tmp_path, "suite=paper", "only=[natural]", f"fit_on=['{one}']", "luck=false")
+    assert found["complete"] and list(found["columns"]) == ["natural"]
+
+
 def test_the_command_resumes_and_renames(runs: Path, tmp_path: Path) -> None:
     first = robustness(runs, tmp_path, *TRIPPED)
     cells = {path: path.stat().st_mtime_ns for path in (tmp_path / "cells").iterdir()}

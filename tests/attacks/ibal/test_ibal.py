@@ -17,6 +17,7 @@ from marl.core.protocols import Fitting, NoAttack, Reporting
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch
 from marl.learn.mixers import VDN
 from tests.support.attack_parts import Detached, Linear, look, spec_of
+from tests.support.builders import make_victim
 from tests.support.helpers import differences, make_learner
 from tests.support.ibal_parts import fitted, make_attack, play, posts, posts_victim
 
@@ -70,7 +71,7 @@ def test_only_living_members_are_forced_and_only_to_what_is_available(tmp_path: 
 
 def test_the_dead_are_left_alone_even_where_they_could_act(tmp_path: Path) -> None:
     """In most games they cannot, which would hide it."""
-    options = ("attack.guidance=false", "attack.p_act=1.0", "attack.size=full", "attack.estimators.context=obs")
+    options = ("attack.guidance=false", "attack.p_act=1.0", "attack.size=full")
     attack = make_attack(spec_of(), tmp_path, *options)
     attack.begin(200, Linear(), torch.Generator().manual_seed(0))
     alive = torch.arange(200)[:, None] % 2 == torch.arange(2)  # one of two
@@ -89,6 +90,21 @@ def test_every_step_has_the_episodes_chance(tmp_path: Path) -> None:
     rate = (batch.actions != batch.intended)[batch.filled].any(-1).float().mean()
     assert float(rate) == pytest.approx(0.4 * 0.75, abs=0.04)
     assert not attack.needs_fit
+
+
+def test_without_guidance_the_victims_memory_is_not_read(tmp_path: Path) -> None:
+    """Of another width than the estimators', it is refused only where they are asked."""
+    env = posts(64)
+    victims = [make_victim(env.spec, seed=3, hidden_dim=width) for width in (16, 8)]
+    options = ("attack.p_act=1.0", "attack.size=full", "attack.obs_attack=false")
+    for victim in victims:
+        attack = make_attack(env.spec, tmp_path, *options, "attack.guidance=false")
+        batch = play(attack, env, victim, explore=False)
+        assert batch["hit"].any()
+    attack = make_attack(env.spec, tmp_path, *options)
+    attack.estimators.rounds = 1
+    with pytest.raises(ConfigError, match="hidden_dim=16 differs from the policy's hidden states, which have 8 units"):
+        play(attack, env, victims[1])
 
 
 def test_parts_and_chances_are_drawn_within_their_bounds(tmp_path: Path) -> None:

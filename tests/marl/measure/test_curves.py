@@ -113,6 +113,49 @@ def test_a_curve_needs_a_baseline_and_a_budget() -> None:
             curves.read_budgets([0, 2], columns, baseline)
 
 
+MIXED = {
+    "_target_": "attacks.mixture.Mixture", "_partial_": True, "weights": {"tax": 1.0, "trip": 1.0},
+    "attacks": {"tax": TAX.attack, "trip": fake("Tax", budget=None, to=1)},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("columns", "attacked"),
+    [
+        ([NATURAL, column("mixed", MIXED)], True),
+        ([column("natural", TRIP.attack), TAX], False),
+        ([column("natural", fake("Tax", budget=4, to=1)), TAX], False),
+        ([NATURAL, column("harder", TAX.attack, payoff=[[0, 2], [4, 0]])], False),
+    ],
+    ids=["a part without a budget", "a baseline that attacks", "a baseline with a budget", "another game"],
+)
+def test_a_budget_of_0_is_measured_where_it_is_not_the_baseline(
+    columns: list[Any], attacked: bool, tmp_path: Path
+) -> None:
+    (cells,) = plan([entrant([0, 0])], columns, setting(tmp_path))
+    outcome = measure(cells, 1)
+    found = [{c.name: read_cell(cell, outcome) for c, cell in zip(columns, cells, strict=True)}]
+    by_name = [dict(zip([c.name for c in columns], cells, strict=True))]
+    results, extra, complete = curves.measure(by_name, found, "natural", [0, 1], 1, more=True)
+    natural, other = (results[0][0][c.name] for c in columns)
+    assert complete and len(extra) == 2 and not isinstance(natural, str) and not isinstance(other, str)
+    assert all(one[0]["natural"] is found[0]["natural"] for one in results.values()), "at its own budget"
+    assert bool(other["hits"].any()) == attacked and other["won"].tolist() != natural["won"].tolist()
+
+
+def test_what_has_no_budget_left_is_the_baseline() -> None:
+    def cell(attack: dict[str, Any], **env: int) -> Any:
+        return replace(plan([entrant([0, 0])], [NATURAL], setting(Path()))[0][0], team={"attack": attack, "env": env})
+
+    natural, free = cell(NATURAL.attack), fake("Tax", budget=None, to=1)
+    parts = {**MIXED, "attacks": {"a": TAX.attack, "b": {"_target_": "x", "attack": TAX.attack}}}
+    for attack in (TAX.attack, {"_target_": "x", "attack": TAX.attack}, parts, {"budgets": [2], "attack": MIXED}):
+        assert curves.is_baseline(cell(attack), natural)
+        assert not curves.is_baseline(cell(attack, n=1), natural) and not curves.is_baseline(cell(attack), cell(free))
+    for attack in (free, MIXED, {"budgets": [2], "attack": {**MIXED, "attacks": {"a": TAX.attack, "b": TRIP.attack}}}):
+        assert not curves.is_baseline(cell(attack), natural)
+
+
 def test_parts_get_the_budget_too() -> None:
     inner = {"_target_": "x", "budget": 8, "part": {"budget": None, "budget_unit": "step"}}
     assert curves.own_budget({"attack": inner}) == 8

@@ -1,14 +1,16 @@
-"""The rows of a matrix from run folders: their names, and equal seeds."""
+"""The rows of a matrix from run folders and imports: their names, what they count by, and equal seeds."""
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from marl.core.types import ConfigError
-from marl.measure.entrants import from_runs
+from marl.measure.entrants import RUN_POLICY, from_runs, imported
 from marl.run import checkpoint
 
 
@@ -45,3 +47,31 @@ def test_equal_seeds_of_one_method_are_refused(tmp_path: Path) -> None:
     make_run(tmp_path / "a")
     with pytest.raises(ConfigError, match=f"{one} and {copy} are both seed 0 of study vdn in matrix"):
         from_runs(f"{tmp_path}/a/**", None, None)
+
+
+def test_imports_are_seeds_that_no_run_of_their_name_has(tmp_path: Path) -> None:
+    """Rows are told apart by name, task and seed: one of two equal ones would be lost."""
+    policy = DictConfig({"_target_": "marl.learn.scripted.Idle", "_partial_": True})
+    rows = from_runs([{"name": "v", "path": str(make_run(tmp_path, seed=1))}], None, None)
+    for name in ("v", "v", "other", "v"):
+        rows.append(imported({"name": name, "policy": "idle"}, policy, {"n": 2}, "matrix", rows))
+    assert [(one.label, one.seed) for one in rows] == [("v", 1), ("v", 0), ("v", 2), ("other", 0), ("v", 3)]
+
+
+def test_a_run_among_imports_counts_by_its_weights(tmp_path: Path) -> None:
+    """Trained on, it is another team: a key made of its path would find the cells of the old one."""
+    policy = DictConfig({"_target_": RUN_POLICY, "_partial_": True, "run": "???", "step": None})
+    run = make_run(tmp_path)
+
+    def content(folder: Path) -> object:
+        return imported({"policy": "run", "run": str(folder)}, policy, {"n": 2}, "matrix", []).content
+
+    first = content(run)
+    moved = run.rename(tmp_path / "moved")
+    assert content(moved) == first
+    later = shutil.copytree(moved / "checkpoints" / "step_000000000005", moved / "checkpoints" / "step_000000000009")
+    (later / "state.pt").write_text("trained on")
+    (later / "meta.json").write_text(json.dumps({"digests": {"state.pt": checkpoint.digest(later / "state.pt")}}))
+    assert content(moved) != first
+    with pytest.raises(ConfigError, match=f"run={run} is not a run folder"):
+        content(run)

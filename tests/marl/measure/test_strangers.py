@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from marl.core.types import ConfigError
-from marl.measure.entrants import Entrant
+from marl.measure import zoo
+from marl.measure.entrants import Entrant, from_runs, imported
 from marl.measure.strangers import next_run, policy_of, seated, who_sits
 from marl.measure.suite import Column, read_suite
 from tests.support.helpers import TINY, command
@@ -44,13 +45,31 @@ def test_the_next_run_is_the_next_seed_then_the_next_row() -> None:
     assert next_run(b, [b, a5, a0]) is a5, "in the order of the rows"
 
 
-def test_the_same_weights_under_another_name_are_no_stranger() -> None:
-    """A packed team beside the run that it was packed from. The twin that looks at names alone would take it."""
-    run = team([0, 0], "run", 0)
-    packed = replace(run, label="zoo")
-    assert next_run(run, [run, packed]) is None and next_run(packed, [run, packed]) is None
-    other = team([0, 0], "other", 0)
-    assert next_run(run, [run, packed, other]) is other
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train two seeds on the corridor."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (0, 1):
+        command("train", *TINY, f"seed={seed}", f"runs_dir={folder}", "log.progress=off", "train.total_steps=100")
+    return folder
+
+
+def test_the_same_weights_under_another_name_are_no_stranger(runs: Path, tmp_path: Path) -> None:
+    """A packed team beside the run that it was packed from, and the run as a policy. The twin that looks at names, or
+    at files, would take them."""
+    folders = [Path(one.opens["run"]) for one in from_runs(str(runs), None, None)]
+    zoo.pack_run(folders[0], tmp_path / "zoo")
+    given = [{"name": f"{k}", "path": str(path)} for k, path in enumerate((folders[0], tmp_path / "zoo", folders[1]))]
+    run, packed, other = from_runs(given, None, None)
+    policy = DictConfig({**policy_of(run), "step": None})
+    again = imported({"name": "import", "policy": "run"}, policy, run.env, run.task, [])
+    assert len({json.dumps(one.content) for one in (run, packed, again)}) == 3, "keys of cells stay"
+    for one in (run, packed, again):
+        assert next_run(one, [run, packed, again]) is None
+        assert next_run(one, [run, packed, again, other]) is other
+    assert next_run(other, [run, packed, again, other]) is run
+    sampled = replace(packed, content=packed.content | {"algo": packed.content["algo"] | {"act": "sample"}})
+    assert next_run(run, [run, sampled]) is sampled, "it plays otherwise"
 
 
 def test_a_stranger_by_hand(tmp_path: Path) -> None:
@@ -110,20 +129,16 @@ def test_what_no_column_can_ask_for_is_refused(node: dict[str, Any], said: str) 
         read_suite(suite, None)
 
 
-def test_the_suite_measures_runs(tmp_path: Path) -> None:
-    """Two seeds, trained on the corridor; the matrix says whose team sat in, and a row alone is not possible."""
-    for seed in (0, 1):
-        command(
-            "train", *TINY, f"seed={seed}", f"runs_dir={tmp_path}/runs", "log.progress=off", "train.total_steps=100"
-        )
+def test_the_suite_measures_runs(runs: Path, tmp_path: Path) -> None:
+    """The matrix says whose team sat in, and a row alone is not possible."""
     how = ("suite=strangers", "only=[natural,stranger]", "episodes=4", "n_envs=4", "luck=false", f"out={tmp_path}/out")
-    command("robustness", f"runs=['{tmp_path}/runs/**']", *how)
+    command("robustness", f"runs=['{runs}/**']", *how)
     found = json.loads((tmp_path / "out" / "matrix.json").read_text())
     assert found["columns"]["stranger"]["policy_of"] == "next_run"
     sat = found["strangers"]["rows"]["stranger"]
     assert [(name[-6:], one["run"][-5:]) for name, one in sat.items()] == [("seed 0", "seed1"), ("seed 1", "seed0")]
     cells = [row["cells"]["stranger"] for row in found["rows"]]
     assert all("win_rate" in cell for cell in cells)
-    command("robustness", f"runs=['{tmp_path}/runs/**/*seed0']", *how)
+    command("robustness", f"runs=['{runs}/**/*seed0']", *how)
     found = json.loads((tmp_path / "out" / "matrix.json").read_text())
     assert "no other team" in str(found["rows"][0]["cells"]["stranger"]) and found["complete"]
