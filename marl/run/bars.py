@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
+from marl.run.output import error_console
+
 EVERY_S = 0.5  # between the words of a run
 SUFFIX = ".bar"
 
@@ -59,7 +61,7 @@ class Bars:
             SpinnerColumn(), TextColumn("{task.fields[run]}", table_column=Column(no_wrap=True, min_width=24)),
             TextColumn("{task.fields[doing]}", table_column=Column(no_wrap=True, min_width=9)), BarColumn(12),
             TextColumn("{task.fields[status]}", table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-            console=console or Console(stderr=True), expand=True,
+            console=console or error_console(), expand=True,
         )  # fmt: skip
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="bars", daemon=True)

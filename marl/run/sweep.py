@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from marl.core.processes import SAVING_S, follow_parent, ignore_signals, parent_lost
 from marl.run.bars import Bars, Teller, short_name
+from marl.run.output import error_console
 from marl.run.progress import ConsoleHandler, Doing
 from marl.run.signals import StopRequest
 
@@ -60,7 +59,7 @@ class Sweep:
     def show_bars(self) -> AbstractContextManager[object]:
         """Draw a bar for every run, where this process has a terminal; runs that begin later then tell it."""
         assert self.folder is not None
-        if not Console(stderr=True).is_terminal:
+        if not error_console().is_terminal:
             return contextlib.nullcontext()
         (self.folder / "bars").touch()
         return Bars(self.folder)
