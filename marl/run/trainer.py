@@ -34,7 +34,7 @@ from marl.run.progress import STOPPING, Doing, TrainProgress, doing
 from marl.run.resume import find, run_meta, set_aside
 from marl.run.signals import StopRequest
 from marl.run.stretch import Stretches, require_pieces
-from marl.run.transfer import adopt
+from marl.run.transfer import origin_of
 
 log = logging.getLogger(__name__)
 
@@ -211,13 +211,6 @@ class Run:
         self.eval_env.close()
 
 
-def origin_of(cfg: DictConfig, config: dict[str, Any], parts: Parts, found: Path | None) -> dict[str, Any] | None:
-    """Load the run that ``init_from`` names and return its record; a continued run only returns its saved record."""
-    if found is not None:
-        return checkpoint.verify(found).get("init_from")
-    return adopt(parts.algo, config, cfg.init_from) if cfg.init_from else None
-
-
 def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path | None) -> Run:
     """Build a run; continue from the checkpoint ``found`` if there is one. Nothing is written before all is built and
     loaded. Raise ConfigError, WriteError."""
@@ -227,7 +220,7 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
         require_pieces(cfg.train.rollout, parts.algo, parts.attack)
         require_sight(parts)
         replay_device = pick_device(cfg.replay.device or "cpu", "replay.device")
-        origin = origin_of(cfg, config, parts, found)
+        origin = origin_of(parts.algo, config, cfg.init_from, found)
         pin = replay_device.type == "cpu" and parts.device.type == "cuda"
         sampler = make_sampler(cfg)
         capacity = 1 if learns_from_newest(parts) else cfg.replay.capacity
@@ -321,8 +314,9 @@ def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, A
                 scalars |= row
             if crossed(before, clock.env_steps, cfg.eval.every):
                 scalars |= writer.intervals("eval", run.evaluate(cfg.eval.episodes), clock)
-            if crossed(before, clock.env_steps, cfg.checkpoint.every) and writer.active:
-                run.save(milestone=crossed(before, clock.env_steps, cfg.checkpoint.milestone))
+            kept = crossed(before, clock.env_steps, cfg.checkpoint.milestone)
+            if (kept or crossed(before, clock.env_steps, cfg.checkpoint.every)) and writer.active:
+                run.save(milestone=kept)
             elif len(fresh) < run.parts.env.n_envs:  # a game has died; the next reset starts it anew
                 run.save_progress()
             progress.show(clock.env_steps, scalars)

@@ -261,6 +261,14 @@ def weights(folder: Path) -> Any:
     return newest_state(folder)[0]["algo"]
 
 
+def test_milestones_need_no_checkpoint_that_is_due_anyway(tmp_path: Path) -> None:
+    """250 and 750 lie between the multiples of 400."""
+    train(tmp_path / "run", "train.total_steps=1000", "checkpoint.every=400", "checkpoint.milestone=250")
+    marked = [folder for folder in (tmp_path / "run" / "checkpoints").glob("step_*") if (folder / "MILESTONE").exists()]
+    steps = sorted(int(folder.name.removeprefix("step_")) for folder in marked)
+    assert [step // 250 for step in steps] == [1, 2, 3, 4], steps
+
+
 def test_same_seed_same_run_other_seed_other_run(tmp_path: Path) -> None:
     train(tmp_path / "one", "seed=3")
     train(tmp_path / "two", "seed=3")
