@@ -5,8 +5,8 @@ Overrides are those of the command line, as strings. Bad input raises ConfigErro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from marl.measure.board import Board
 from marl.measure.crossplay_scores import CrossMatrix
 from marl.measure.robustness_scores import Matrix
 from marl.run import build, teams
+from marl.run.build import Settings, settings_kept
 from marl.run.compose import compose_with_choices, option
 from marl.run.evaluate import summarise
 from marl.run.folders import pick_checkpoint, read_config
@@ -37,6 +38,13 @@ from marl.show.record import MOST_FPS, film, save_gif
 from marl.show.report import page
 
 __all__ = ["Board", "Run", "Team", "crossplay", "leaderboard", "load", "make_env", "report", "robustness", "train"]
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Give the global generators, the numbers of threads and torch's determinism back as they were."""
+    with globals_kept(), settings_kept():
+        yield
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,7 @@ class Run:
         return bool(self.scores)
 
 
-@globals_kept()
+@_kept()
 def train(*overrides: str, dir: str | Path | None = None) -> Run:
     """Train a team and return its run.
 
@@ -92,7 +100,7 @@ def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> Vecto
     return build.make_env(cfg, n_envs, seed)
 
 
-@globals_kept()
+@_kept()
 def load(
     run: str | Path | Run, checkpoint: int | None = None, *, env: str | None = None,
     env_options: Mapping[str, Any] | None = None, device: str = "auto", threads: int | None = 1,
@@ -129,6 +137,7 @@ class Team:
         read_config(dir)
         pick_checkpoint(dir, checkpoint)
         self._player: teams.Team | None = None
+        self._settings: Settings | None = None  # with which the player computes
         self._carry: Carry | None = None
         self._lanes = 0
         with closing((player := self._open(1, 0, None)).env):
@@ -146,7 +155,7 @@ class Team:
         cfg.device, cfg.threads, cfg.env_options = self._device, self._threads, self._options
         return teams.open_team(cfg, n_envs)
 
-    @globals_kept()
+    @_kept()
     def evaluate(
         self, episodes: int = 100, *, attack: str | None = None, seed: int = 0, n_envs: int = 32
     ) -> dict[str, Interval]:
@@ -166,7 +175,7 @@ class Team:
         attacked = ("hits", "hit_actions") if "hit" in team.fields else ()
         return summarise(results) | {name: mean_interval(results[name]) for name in attacked}
 
-    @globals_kept()
+    @_kept()
     def record(self, path: str | Path, episodes: int = 1, *, seed: int = 0, fps: float = 8.0) -> Path:
         """Film greedy episodes as an animated GIF and return its path.
 
@@ -196,17 +205,19 @@ class Team:
         an episode.
         """
         if self._player is None:
-            with globals_kept():
+            with _kept():
                 self._player = self._open(1, 0, None)
+                self._settings = Settings.now()
             self._player.env.close()
         policy, gen = self._player.policy, self._player.streams["eval"]
         lanes = len(obs.state)
-        if self._carry is None:
-            self._carry, self._lanes = policy.begin(lanes, gen), lanes
-        if lanes != self._lanes:
-            raise ValueError(f"obs has {lanes} lanes, the episode began with {self._lanes}; call reset() first")
-        actions, carry, _ = policy.act(obs.to(self._player.device), self._carry, explore=False, gen=gen)
-        self._carry = policy.after(carry, actions, actions)
+        with settings_kept(self._settings):
+            if self._carry is None:
+                self._carry, self._lanes = policy.begin(lanes, gen), lanes
+            if lanes != self._lanes:
+                raise ValueError(f"obs has {lanes} lanes, the episode began with {self._lanes}; call reset() first")
+            actions, carry, _ = policy.act(obs.to(self._player.device), self._carry, explore=False, gen=gen)
+            self._carry = policy.after(carry, actions, actions)
         return actions.cpu()
 
     def reset(self) -> None:
@@ -214,7 +225,7 @@ class Team:
         self._carry = None
 
 
-@globals_kept()
+@_kept()
 def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *overrides: str, **options: Any) -> Matrix:
     """Measure trained teams against the attacks of a suite, and return the matrix.
 
@@ -231,7 +242,7 @@ def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *ov
         return robustness_engine.run(cfg, chosen["suite"], chosen.get("env"), option)
 
 
-@globals_kept()
+@_kept()
 def leaderboard(
     file: str | Path = "leaderboard.json", runs: str | Path | Run | Sequence[Any] | None = None,
     suite: str = "ensemble", *overrides: str, **options: Any,
@@ -262,7 +273,7 @@ def leaderboard(
         return board.run(cfg, chosen["suite"], option)
 
 
-@globals_kept()
+@_kept()
 def crossplay(
     runs: str | Path | Run | Sequence[Any], partners: str = "none", *overrides: str, **options: Any
 ) -> CrossMatrix:
@@ -281,7 +292,7 @@ def crossplay(
         return crossplay_engine.run(cfg, chosen.get("env"))
 
 
-@globals_kept()
+@_kept()
 def report(
     runs: str | Path | Run | Sequence[Any], out: str | Path = "report.html", *overrides: str, **options: Any
 ) -> Path:

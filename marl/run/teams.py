@@ -133,7 +133,7 @@ def load_trained(
     cfg = read_team(run_dir)
     folder = pick_checkpoint(run_dir, step)
     for key, value in overrides.items():
-        if value is not None:
+        if value is not None or key == "threads":  # where null is a value: all
             cfg[key] = value
     cfg.env, cfg.algo = with_options(cfg.env, env_options or {}), with_act(cfg.algo, act, run_dir)
     parts = build(cfg, n_envs, env_stream="eval")
