@@ -156,6 +156,19 @@ def test_more_steps_continue_a_finished_run(straight: Path, tmp_path: Path) -> N
     assert len(final) == 2 and json.loads((longer / "DONE").read_text())["env_steps"] == final[1]
 
 
+@pytest.mark.parametrize("game", ["toy/corridor", "toy/shift", "spread"])
+def test_a_continued_run_may_be_tested_in_another_number_of_lanes(
+    game: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = (f"env={game}", "eval.episodes=4", "eval.final_episodes=8", "eval.every=100000")
+    train(tmp_path / "one", *words, "train.total_steps=60")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    with caplog.at_level(logging.INFO):
+        results = [train(tmp_path / name, *words, "train.total_steps=300", "eval.n_envs=4") for name in ("one", "two")]
+    assert caplog.text.count("the tests' random streams begin anew: ") == 2
+    assert results[0] == results[1] and results[0]["return"]["n"] == 8
+
+
 def test_a_run_that_was_killed_just_before_done_has_its_last_row_once(straight: Path, tmp_path: Path) -> None:
     killed = Path(shutil.copytree(straight, tmp_path / "killed"))
     (killed / "DONE").unlink()
