@@ -92,6 +92,13 @@ def called_as(call: str) -> Iterator[None]:
         _call.reset(token)
 
 
+def spelled(name: str, *arguments: Any, **options: Any) -> str:
+    """Return a call of the library as one would type it."""
+    words = [repr(argument) for argument in arguments]
+    words += [f"{key}={value!r}" for key, value in options.items() if value is not None]
+    return f"marl.{name}({', '.join(words)})"
+
+
 def command_line() -> str:
     """Return the command of this process, quoted for a shell, so that it can be run again."""
     if (call := _call.get()) is not None:
