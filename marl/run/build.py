@@ -231,6 +231,14 @@ def require_sight(parts: Parts) -> None:
         parts.attack.begin(parts.env.n_envs, policy, torch.Generator(parts.device))
 
 
+def require_attacked(cfg: DictConfig, parts: Parts) -> None:
+    """Refuse a share of attacked lanes that is above 0, but not enough for one lane. Raise ConfigError."""
+    share, lanes = cfg.train.attack_fraction, parts.env.n_envs
+    if type(parts.attack) is not NoAttack and share > 0 and round(share * lanes) == 0:
+        here = f"train.n_envs={cfg.train.n_envs}" + (f" in {world()[1]} processes" if world()[1] > 1 else "")
+        raise ConfigError(f"train.attack_fraction={share} of {here} is no whole lane, so that nobody would be attacked")
+
+
 def learns_from_newest(parts: Parts) -> bool:
     """Return whether neither the algorithm nor an attack ever reads the replay."""
     reads = any(type(one).update is not NoAttack.update for _, one in attacks_within(parts.attack))

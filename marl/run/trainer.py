@@ -23,7 +23,7 @@ from marl.core.validation import validate
 from marl.learn.replay import EpisodeReplay
 from marl.learn.rhythm import crossed
 from marl.run import checkpoint, report
-from marl.run.build import Parts, build, learns_from_newest, make_env, make_sampler, require_sight
+from marl.run.build import Parts, build, learns_from_newest, make_env, make_sampler, require_attacked, require_sight
 from marl.run.collect import collect
 from marl.run.evaluate import evaluate, summarise
 from marl.run.files import WriteError, expendable, logged_to, write_atomic
@@ -223,6 +223,7 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
     parts = build(cfg, max(1, cfg.train.n_envs // ranks))
     try:
         require_pieces(cfg.train.rollout, parts.algo, parts.attack)
+        require_attacked(cfg, parts)
         require_sight(parts)
         replay_device = pick_device(cfg.replay.device or "cpu", "replay.device")
         origin = origin_of(parts.algo, config, cfg.init_from, found)
