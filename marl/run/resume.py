@@ -108,9 +108,11 @@ def command_line() -> str:
     return shell([*words, *sys.argv[1:]])
 
 
+@functools.cache
 def git_commit() -> str:
-    """Return the commit of the source tree; "unknown" outside a repository. "-dirty" says that files differ from it, or
-    that there is code or configuration which it does not hold (``UNTRACKED``)."""
+    """Return the commit of the source tree, as it was when this was first called, by a run that opened: what is written
+    later does not run here. "unknown" outside a repository. "-dirty" says that files differ from it, or that there is
+    code or configuration which it does not hold (``UNTRACKED``)."""
     try:
         commit = _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
         untracked = _git("ls-files", "--others", "--exclude-standard", *UNTRACKED)
