@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 
 from marl.core.protocols import Policy, Replay
 from marl.core.types import Carry, Clock, EnvSpec, EpisodeBatch, Field, Metrics, Obs
+from marl.learn.policy import EpsilonGreedy
 from marl.run.teams import load_team
 
 
@@ -26,6 +27,9 @@ class Frozen:
     def policy(self, clock: Clock) -> Policy:
         """Return the team's policy as its training ended, with its white-box view for attacks, but never exploring."""
         policy = self.team.policy(self.clock)
+        if type(policy) is EpsilonGreedy:  # which collects in compiled code
+            policy.epsilon = 0.0
+            return policy
         act = policy.act
 
         def greedy(obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:

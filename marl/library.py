@@ -5,8 +5,8 @@ Overrides are those of the command line, as strings. Bad input raises ConfigErro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from marl.core.checks import require_at_least, require_within, require_writable
+from marl.core.annotations import typed
+from marl.core.checks import require_at_least, require_name, require_within, require_writable
 from marl.core.intervals import Interval, mean_interval
 from marl.core.protocols import VectorEnv
 from marl.core.seeding import globals_kept
@@ -27,16 +28,24 @@ from marl.measure.board import Board
 from marl.measure.crossplay_scores import CrossMatrix
 from marl.measure.robustness_scores import Matrix
 from marl.run import build, teams
+from marl.run.build import Settings, settings_kept
 from marl.run.compose import compose_with_choices, option
 from marl.run.evaluate import summarise
 from marl.run.folders import pick_checkpoint, read_config
-from marl.run.resume import called_as
+from marl.run.resume import called_as, spelled
 from marl.run.trainer import fit
 from marl.show.plot import run_curve
 from marl.show.record import MOST_FPS, film, save_gif
 from marl.show.report import page
 
 __all__ = ["Board", "Run", "Team", "crossplay", "leaderboard", "load", "make_env", "report", "robustness", "train"]
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Give the global generators, the numbers of threads and torch's determinism back as they were."""
+    with globals_kept(), settings_kept():
+        yield
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,8 @@ class Run:
         return bool(self.scores)
 
 
-@globals_kept()
+@_kept()
+@typed
 def train(*overrides: str, dir: str | Path | None = None) -> Run:
     """Train a team and return its run.
 
@@ -66,13 +76,15 @@ def train(*overrides: str, dir: str | Path | None = None) -> Run:
     Raises:
         ConfigError: for overrides that do not compose, options out of range, and a folder of another configuration.
     """
+    require_name(dir=None if dir is None else str(dir))
     cfg, _ = compose_with_choices(overrides, "train")
     folder = Path(dir) if dir is not None else Path(cfg.runs_dir) / cfg.run_path
-    with called_as(_call("train", *overrides, dir=None if dir is None else str(dir))):
+    with called_as(spelled("train", *overrides, dir=None if dir is None else str(dir))):
         final = fit(cfg, folder, run_curve)
     return Run(folder, {name: Interval.from_dict(values) for name, values in final.items()})
 
 
+@typed
 def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> VectorEnv:
     """Make the environment ``env=name`` with ``n_envs`` lanes.
 
@@ -92,7 +104,8 @@ def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> Vecto
     return build.make_env(cfg, n_envs, seed)
 
 
-@globals_kept()
+@_kept()
+@typed
 def load(
     run: str | Path | Run, checkpoint: int | None = None, *, env: str | None = None,
     env_options: Mapping[str, Any] | None = None, device: str = "auto", threads: int | None = 1,
@@ -129,6 +142,7 @@ class Team:
         read_config(dir)
         pick_checkpoint(dir, checkpoint)
         self._player: teams.Team | None = None
+        self._settings: Settings | None = None  # with which the player computes
         self._carry: Carry | None = None
         self._lanes = 0
         with closing((player := self._open(1, 0, None)).env):
@@ -146,7 +160,8 @@ class Team:
         cfg.device, cfg.threads, cfg.env_options = self._device, self._threads, self._options
         return teams.open_team(cfg, n_envs)
 
-    @globals_kept()
+    @_kept()
+    @typed
     def evaluate(
         self, episodes: int = 100, *, attack: str | None = None, seed: int = 0, n_envs: int = 32
     ) -> dict[str, Interval]:
@@ -166,7 +181,8 @@ class Team:
         attacked = ("hits", "hit_actions") if "hit" in team.fields else ()
         return summarise(results) | {name: mean_interval(results[name]) for name in attacked}
 
-    @globals_kept()
+    @_kept()
+    @typed
     def record(self, path: str | Path, episodes: int = 1, *, seed: int = 0, fps: float = 8.0) -> Path:
         """Film greedy episodes as an animated GIF and return its path.
 
@@ -196,17 +212,19 @@ class Team:
         an episode.
         """
         if self._player is None:
-            with globals_kept():
+            with _kept():
                 self._player = self._open(1, 0, None)
+                self._settings = Settings.now()
             self._player.env.close()
         policy, gen = self._player.policy, self._player.streams["eval"]
         lanes = len(obs.state)
-        if self._carry is None:
-            self._carry, self._lanes = policy.begin(lanes, gen), lanes
-        if lanes != self._lanes:
-            raise ValueError(f"obs has {lanes} lanes, the episode began with {self._lanes}; call reset() first")
-        actions, carry, _ = policy.act(obs.to(self._player.device), self._carry, explore=False, gen=gen)
-        self._carry = policy.after(carry, actions, actions)
+        with settings_kept(self._settings):
+            if self._carry is None:
+                self._carry, self._lanes = policy.begin(lanes, gen), lanes
+            if lanes != self._lanes:
+                raise ValueError(f"obs has {lanes} lanes, the episode began with {self._lanes}; call reset() first")
+            actions, carry, _ = policy.act(obs.to(self._player.device), self._carry, explore=False, gen=gen)
+            self._carry = policy.after(carry, actions, actions)
         return actions.cpu()
 
     def reset(self) -> None:
@@ -214,7 +232,8 @@ class Team:
         self._carry = None
 
 
-@globals_kept()
+@_kept()
+@typed
 def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *overrides: str, **options: Any) -> Matrix:
     """Measure trained teams against the attacks of a suite, and return the matrix.
 
@@ -227,11 +246,12 @@ def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *ov
     ``marl.show.robustness_report`` shows the matrix as a table (``show``) and writes its files (``write``).
     """
     cfg, chosen = _configured("robustness", runs, [f"suite={suite}", *overrides], options)
-    with called_as(_call("robustness", _folders(runs), suite, *overrides, **options)):
+    with called_as(spelled("robustness", _folders(runs), suite, *overrides, **options)):
         return robustness_engine.run(cfg, chosen["suite"], chosen.get("env"), option)
 
 
-@globals_kept()
+@_kept()
+@typed
 def leaderboard(
     file: str | Path = "leaderboard.json", runs: str | Path | Run | Sequence[Any] | None = None,
     suite: str = "ensemble", *overrides: str, **options: Any,
@@ -258,11 +278,12 @@ def leaderboard(
     given = {"file": file, **options}
     cfg, chosen = _configured("leaderboard", runs, [f"suite={suite}", *overrides], given)
     arguments = (str(file), None if runs is None else _folders(runs), suite, *overrides)
-    with called_as(_call("leaderboard", *arguments, **options)):
+    with called_as(spelled("leaderboard", *arguments, **options)):
         return board.run(cfg, chosen["suite"], option)
 
 
-@globals_kept()
+@_kept()
+@typed
 def crossplay(
     runs: str | Path | Run | Sequence[Any], partners: str = "none", *overrides: str, **options: Any
 ) -> CrossMatrix:
@@ -277,11 +298,12 @@ def crossplay(
     ``marl.show.crossplay_report`` shows the matrix as tables (``show``) and writes its files (``write``).
     """
     cfg, chosen = _configured("crossplay", runs, [f"partners={partners}", *overrides], options)
-    with called_as(_call("crossplay", _folders(runs), partners, *overrides, **options)):
+    with called_as(spelled("crossplay", _folders(runs), partners, *overrides, **options)):
         return crossplay_engine.run(cfg, chosen.get("env"))
 
 
-@globals_kept()
+@_kept()
+@typed
 def report(
     runs: str | Path | Run | Sequence[Any], out: str | Path = "report.html", *overrides: str, **options: Any
 ) -> Path:
@@ -298,7 +320,7 @@ def report(
             is not installed.
     """
     cfg, _ = _configured("report", runs, [*overrides], {"out": out, **options})
-    with called_as(_call("report", _folders(runs), str(out), *overrides, **options)):
+    with called_as(spelled("report", _folders(runs), str(out), *overrides, **options)):
         return page.make(cfg)
 
 
@@ -311,18 +333,17 @@ def _configured(
     script: str, given: Any, overrides: list[str], options: dict[str, Any]
 ) -> tuple[DictConfig, dict[str, str]]:
     cfg, chosen = compose_with_choices(overrides, script)
-    for key, value in {**({} if given is None else {"runs": _folders(given)}), **options}.items():
-        if key not in cfg:
+    given = {**({} if given is None else {"runs": _folders(given)}), **options}
+    names = {key for key, value in given.items() if key in chosen and not isinstance(value, Mapping | None)}
+    if names:
+        cfg, chosen = compose_with_choices([*overrides, *(f"{key}='{given[key]}'" for key in names)], script)
+    for key, value in given.items():
+        if key not in cfg and key not in chosen:
             raise ConfigError(f"{key} is not an option of marl.{script}; there are {', '.join(map(str, cfg))}")
+        if key in names:
+            continue
         try:
             OmegaConf.update(cfg, key, str(value) if isinstance(value, Path) else value, merge=True)
-        except ValueError as error:  # of another type
+        except (ValueError, TypeError) as error:  # of another type
             raise ConfigError(f"{key}={value}: {' '.join(str(error).split())}") from error
     return cfg, chosen
-
-
-def _call(name: str, *arguments: Any, **options: Any) -> str:
-    """Return a call of this module as one would type it."""
-    words = [repr(argument) for argument in arguments]
-    words += [f"{key}={value!r}" for key, value in options.items() if value is not None]
-    return f"marl.{name}({', '.join(words)})"

@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -32,6 +32,7 @@ from marl.run.compose import one_line, refuse_bases, register_configs, tree_fold
 from marl.run.files import WriteError
 from marl.run.lock import tidied
 from marl.run.metrics import NonFiniteError
+from marl.run.output import outliving_readers
 from marl.run.progress import Doing
 from marl.run.quoting import repaired
 from marl.run.report import short
@@ -71,8 +72,7 @@ BROKEN = (CheckpointError, GameError, NonFiniteError, UnfinishedError, WriteErro
 
 def complain(line: str) -> None:
     """Write a line to the standard error. In a file that both streams go to, it stands after what was said before."""
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
+    print(end="", flush=True)
     print(line, file=sys.stderr)
 
 
@@ -218,6 +218,7 @@ def writable_file(cfg: DictConfig) -> None:
         require_writable("", files=True, out=Path(cfg.out))
 
 
+@outliving_readers()
 def run(task: Task, config_name: str) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``task``.
 
@@ -231,10 +232,7 @@ def run(task: Task, config_name: str) -> None:
         register_configs()
         words = check_words(sys.argv[1:])
     if words.help:
-        with suppress(BrokenPipeError):  # whoever reads it, such as `head`, has seen enough
-            print(help_text(config_name, task.__globals__["__doc__"], words.overrides), flush=True)
-            return
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        print(help_text(config_name, task.__globals__["__doc__"], words.overrides))
         return
     follow_starter()
     sweep, Sweeps.written = Sweep(), None
@@ -248,7 +246,7 @@ def run(task: Task, config_name: str) -> None:
     def job(cfg: DictConfig) -> object:
         begun.append(True)
         folder, top = Path(HydraConfig.get().runtime.output_dir), Path(cfg.get("runs_dir", "."))
-        with tidied(folder, top), event.install_listener("numba:compile", CompileNotice()):
+        with outliving_readers(), tidied(folder, top), event.install_listener("numba:compile", CompileNotice()):
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return _run_of_sweep(sweep, checked, cfg)
             with exit_codes():

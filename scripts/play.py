@@ -16,7 +16,7 @@ from marl.core.types import ConfigError
 from marl.run.build import make_env, use_threads
 from marl.run.files import write_atomic
 from marl.run.folders import read_config
-from marl.run.teams import load_policy, with_options
+from marl.run.teams import load_policy, refuse_run_options, with_options
 from marl.show.play import Chooser, Keyboard, Screen, legend, play, seats_of
 from scripts.main import positive, run, writable_file
 
@@ -29,6 +29,8 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError("give the partners, either as run=DIR (a run folder) or as policy=NAME with env=NAME")
     if cfg.run is None and cfg.env is None:
         raise ConfigError("env is missing: partners that are no run need env=NAME")
+    if cfg.policy is not None:
+        refuse_run_options(cfg)
     use_threads(cfg.threads)
     device = pick_device(cfg.device)
     streams = Streams(cfg.seed, device)

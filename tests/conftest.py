@@ -1,7 +1,6 @@
 """One thread: the tests' networks are tiny, and two threads that wait for each other on a busy machine crawl. And the
 CPU: what is compared bit by bit does not depend on whether this machine has a GPU."""
 
-import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ import numba
 import pytest
 import torch
 
-from marl.run import resume
 from tests.support.composing import compose_quickly
 
 compose_quickly()
@@ -39,11 +37,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def what_no_test_sees() -> Iterator[None]:
-    """Ask git for the commit once, not at every save: its programs take a quarter of the time of a tiny run. And do not
-    wait for the disk, which only a loss of power would tell. tests/marl/run/test_commit.py asks git itself, and
-    test_checkpoint.py lets ``fsync`` fail."""
+    """Do not wait for the disk, which only a loss of power would tell. tests/marl/run/test_checkpoint.py lets ``fsync``
+    fail."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resume, "git_commit", functools.cache(resume.git_commit))
         patch.setattr(os, "fsync", lambda file: None)
         yield
 

@@ -4,15 +4,20 @@ type checkers understand fits everything."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, ParamSpec, TypeVar, Union, get_args, get_origin
+
+import numpy as np
 
 from marl.core.types import ConfigError
 
+P = ParamSpec("P")
+R = TypeVar("R")
 LISTS = (list, tuple, Sequence)
 PLAIN = (bool, int, float, str, type(None))
 
@@ -50,6 +55,22 @@ def require_type(section: str, hints: Mapping[str, Any], **values: Any) -> None:
             raise ConfigError(f"{key}={value} has the wrong type; it must be {describe(hint)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value} must be a finite number")
+
+
+def typed(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function refuse arguments that do not fit its annotations; raise ConfigError naming the first. NumPy's
+    numbers count as Python's."""
+    takes, hints = inspect.signature(function), hints_of(function)
+
+    @functools.wraps(function)
+    def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+        given = takes.bind(*args, **kwargs)
+        for name, value in given.arguments.items():
+            given.arguments[name] = value.item() if isinstance(value, np.generic) else value
+        require_type("", hints, **{name: value for name, value in given.arguments.items() if name in hints})
+        return function(*given.args, **given.kwargs)
+
+    return checked
 
 
 def fits(value: Any, hint: Any) -> bool:

@@ -15,6 +15,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Column
 
+from marl.run.output import error_console
+
 EVERY_S = 0.5  # between the words of a run
 SUFFIX = ".bar"
 
@@ -47,7 +49,8 @@ class Teller:
 
     def close(self) -> None:
         """Take the bar away."""
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
 
 class Bars:
@@ -62,7 +65,7 @@ class Bars:
             BarColumn(12),
             TextColumn("{task.fields[status]}", markup=False,
                        table_column=Column(no_wrap=True, overflow="ellipsis", ratio=1)),
-            console=console or Console(stderr=True), expand=True,
+            console=console or error_console(), expand=True,
         )  # fmt: skip
         self.ended = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="bars", daemon=True)

@@ -7,8 +7,9 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import hydra
@@ -166,15 +167,47 @@ def make_sampler(cfg: DictConfig) -> Sampler:
     return sampler
 
 
-def use_threads(threads: int | None) -> None:
-    """Limit torch and the simulators to ``threads`` CPU threads; None sets no limit.
+@dataclass(frozen=True)
+class Settings:
+    """How this process computes: threads of torch and of the simulators, and whether torch is deterministic."""
 
-    Numba's first: both share OpenMP's number of threads, which numba sets to that of all cores when it starts its own.
-    """
+    threads: int
+    simulators: int
+    deterministic: bool
+    warn_only: bool
+
+    @classmethod
+    def now(cls) -> Settings:
+        """Return the present ones. Torch's threads come first: see ``use``."""
+        threads, warn_only = torch.get_num_threads(), torch.is_deterministic_algorithms_warn_only_enabled()
+        return cls(threads, numba.get_num_threads(), torch.are_deterministic_algorithms_enabled(), warn_only)
+
+    def use(self) -> None:
+        """Set them. Numba's threads come first: both share OpenMP's number of threads, which numba sets to that of all
+        cores when it starts its own."""
+        numba.set_num_threads(self.simulators)
+        torch.set_num_threads(self.threads)
+        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+
+
+@contextmanager
+def settings_kept(inside: Settings | None = None) -> Iterator[None]:
+    """Give the process its settings back as they were. ``inside`` are those to begin with (None: as they are)."""
+    before = Settings.now()
+    try:
+        if inside is not None:
+            inside.use()
+        yield
+    finally:
+        before.use()
+
+
+def use_threads(threads: int | None) -> None:
+    """Let torch and the simulators compute in ``threads`` CPU threads; None: in as many as there are cores."""
     require_threads(threads)
-    if threads is not None:
-        numba.set_num_threads(min(threads, int(getattr(numba.config, "NUMBA_NUM_THREADS"))))  # noqa: B009 - untyped
-        torch.set_num_threads(threads)
+    cores = int(getattr(numba.config, "NUMBA_NUM_THREADS"))  # noqa: B009 - untyped
+    threads = cores if threads is None else threads
+    replace(Settings.now(), threads=threads, simulators=min(threads, cores)).use()
 
 
 def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Field]:
@@ -198,6 +231,14 @@ def require_sight(parts: Parts) -> None:
         parts.attack.begin(parts.env.n_envs, policy, torch.Generator(parts.device))
 
 
+def require_attacked(cfg: DictConfig, parts: Parts) -> None:
+    """Refuse a share of attacked lanes that is above 0, but not enough for one lane. Raise ConfigError."""
+    share, lanes = cfg.train.attack_fraction, parts.env.n_envs
+    if type(parts.attack) is not NoAttack and share > 0 and round(share * lanes) == 0:
+        here = f"train.n_envs={cfg.train.n_envs}" + (f" in {world()[1]} processes" if world()[1] > 1 else "")
+        raise ConfigError(f"train.attack_fraction={share} of {here} is no whole lane, so that nobody would be attacked")
+
+
 def learns_from_newest(parts: Parts) -> bool:
     """Return whether neither the algorithm nor an attack ever reads the replay."""
     reads = any(type(one).update is not NoAttack.update for _, one in attacks_within(parts.attack))
@@ -211,7 +252,7 @@ def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
     device = pick_device(cfg.device)
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
-        torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(cfg.deterministic)
     streams = Streams(cfg.seed, device, rank)
     make_algo, make_attack = factory(cfg.algo, "algo"), factory(cfg.attack, "attack")
     env = make_env(cfg, n_envs, streams.env_seed(env_stream))

@@ -129,7 +129,9 @@ def compose_with_choices(overrides: Sequence[str], config: str) -> tuple[DictCon
             OmegaConf.resolve(cfg)
             refuse_bases(chosen)
             refuse_strange(cfg)
-        except (HydraException, OmegaConfBaseException) as error:
+        except ConfigError:
+            raise
+        except (HydraException, OmegaConfBaseException, ValueError) as error:  # a number as a name is a ValueError
             raise ConfigError(one_line(error)) from error
     return cfg, chosen
 

@@ -30,7 +30,14 @@ def find_runs(pattern: str, holding: str, known_by: str = "config.json") -> list
     known |= {path.parent / known_by for path in matches if path.is_file()}
     known |= {file for path in matches if path.is_dir() for file in path.rglob(known_by)}
     found = {f.parent.resolve(): f.parent for f in known if f.exists() and (f.parent / holding).exists()}
-    return [folder for real, folder in sorted(found.items()) if "previous" not in real.parts]
+    return [folder for real, folder in sorted(found.items()) if not _was_set_aside(real, known_by)]
+
+
+def _was_set_aside(run_dir: Path, known_by: str) -> bool:
+    """Return whether a folder is ``previous/<k>`` of a run folder (``marl.run.resume.set_aside``)."""
+    above = run_dir.parent
+    numbered = above.name == "previous" and run_dir.name.isdigit()
+    return numbered and any((above.parent / name).exists() for name in ("config.json", known_by))
 
 
 def trained_runs(pattern: str, key: str) -> list[Path]:

@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, ClassVar
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from marl.core.config import ProgressMode
 from marl.run.bars import Teller
+from marl.run.output import error_console
 
 log = logging.getLogger(__name__)
 LINE_EVERY_S = 30.0
@@ -95,7 +95,7 @@ class TrainProgress:
     """Shows the progress of training. ``show`` gets the step and the newest scalars after every collection."""
 
     def __init__(self, mode: ProgressMode, total_steps: int, first_step: int) -> None:
-        console = Console(stderr=True)
+        console = error_console()
         Doing.now = "training"
         self.teller = Doing.teller if mode in ("auto", "bar") else None
         self.mode = ("bar" if console.is_terminal else "lines") if mode == "auto" else mode
@@ -152,7 +152,7 @@ class EpisodeProgress:
     """Counts test episodes: a bar on a terminal, nothing elsewhere."""
 
     def __init__(self, episodes: int) -> None:
-        console = Console(stderr=True)
+        console = error_console()
         self.bar = Progress(console=console, transient=True) if console.is_terminal else None
         self.episodes = episodes
 
@@ -175,7 +175,7 @@ class JobProgress:
     """Counts ``total`` jobs: a bar on a terminal, a line every 30 s elsewhere."""
 
     def __init__(self, total: int) -> None:
-        console = Console(stderr=True)
+        console = error_console()
         self.bar = Progress(console=console, transient=True) if console.is_terminal else None
         self.total, self.done, self.last_line = total, 0, time.monotonic()
 

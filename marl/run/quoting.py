@@ -15,7 +15,8 @@ from hydra.errors import HydraException
 WORDS = ("null", "true", "false", "inf", "nan")  # values of other types
 # options that are folders, files or patterns
 PATHS = ("run", "runs", "runs_dir", "init_from", "fit_on", "robustness", "crossplay", "out", "results", "dir",
-         "algo.run", "algo.runs", "policy.path", "policy.mixer", "hydra.run.dir")  # fmt: skip
+         "file", "picture", "algo.run", "algo.runs", "policy.run", "policy.path", "policy.mixer", "hydra.run.dir",
+         "hydra.sweep.dir")  # fmt: skip
 
 
 def quoted(value: str) -> str:

@@ -92,6 +92,13 @@ def called_as(call: str) -> Iterator[None]:
         _call.reset(token)
 
 
+def spelled(name: str, *arguments: Any, **options: Any) -> str:
+    """Return a call of the library as one would type it."""
+    words = [repr(argument) for argument in arguments]
+    words += [f"{key}={value!r}" for key, value in options.items() if value is not None]
+    return f"marl.{name}({', '.join(words)})"
+
+
 def command_line() -> str:
     """Return the command of this process, quoted for a shell, so that it can be run again."""
     if (call := _call.get()) is not None:
@@ -101,9 +108,11 @@ def command_line() -> str:
     return shell([*words, *sys.argv[1:]])
 
 
+@functools.cache
 def git_commit() -> str:
-    """Return the commit of the source tree; "unknown" outside a repository. "-dirty" says that files differ from it, or
-    that there is code or configuration which it does not hold (``UNTRACKED``)."""
+    """Return the commit of the source tree, as it was when this was first called, by a run that opened: what is written
+    later does not run here. "unknown" outside a repository. "-dirty" says that files differ from it, or that there is
+    code or configuration which it does not hold (``UNTRACKED``)."""
     try:
         commit = _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
         untracked = _git("ls-files", "--others", "--exclude-standard", *UNTRACKED)

@@ -6,6 +6,7 @@ itself counts, since a subclass, or a wrapper that passes attributes on, may do 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, cast
 
@@ -58,13 +59,19 @@ class Form(NamedTuple):
 
 
 def declared(thing: Any, name: str) -> Any:
-    """Return what the class of ``thing`` itself declares under ``name``, called on it; None if it declares nothing."""
-    return vars(type(thing))[name](thing) if name in vars(type(thing)) else None
+    """Return what the class of ``thing`` itself declares under ``name``, called on it; None if it declares nothing, and
+    where ``thing`` has got methods of its own."""
+    return None if replaced(thing) or name not in vars(type(thing)) else vars(type(thing))[name](thing)
+
+
+def replaced(thing: Any) -> bool:
+    """Return whether somebody has replaced a method of this one object."""
+    return any(inspect.isroutine(getattr(type(thing), name, None)) for name in vars(thing))
 
 
 def compiled_form(env: VectorEnv, policy: Policy, attack: Attack, fields: Mapping[str, Field]) -> Form | None:
     """Return the compiled form of a collection, None if it has none."""
-    if not hasattr(type(env), "rollout") or not cast(Rolling, env).rolls:
+    if not hasattr(type(env), "rollout") or not cast(Rolling, env).rolls or replaced(env):
         return None
     core = core_fields(env.spec)
     if any(fields.get(name) != field for name, field in core.items()):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
@@ -37,10 +39,12 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
         self._restore()
-        if self.asked is None:  # or the parent answers
-            os.write(2, f"\n{self.name}: {self.answer}\n".encode())  # streams may be in the middle of a line
+        if self.asked is None and sys.stderr is not None:  # or the parent answers
+            with suppress(OSError):  # nobody reads it any more
+                os.write(2, f"\n{self.name}: {self.answer}\n".encode())  # streams may be in the middle of a line
         if self.then is not None:
-            self.then(self.name)
+            with suppress(OSError):  # a disk that is full
+                self.then(self.name)
 
     def _restore(self) -> None:
         for number, handler in self._previous.items():

@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from rich.console import Console
-
 from marl.core.processes import SAVING_S, follow_parent, ignore_signals, parent_lost
 from marl.run.bars import Bars, Teller, short_name
+from marl.run.output import error_console
 from marl.run.progress import ConsoleHandler, Doing
 from marl.run.signals import StopRequest
 
@@ -60,17 +59,21 @@ class Sweep:
     def show_bars(self) -> AbstractContextManager[object]:
         """Draw a bar for every run, where this process has a terminal; runs that begin later then tell it."""
         assert self.folder is not None
-        if not Console(stderr=True).is_terminal:
+        if not error_console().is_terminal:
             return contextlib.nullcontext()
         (self.folder / "bars").touch()
         return Bars(self.folder)
 
     def ask_to_stop(self, signal_name: str) -> None:
         """Tell the processes of the sweep that a signal reached the one that waits for them."""
-        if self.folder is not None:
-            whole = self.folder / "asking"
+        if self.folder is None:
+            return
+        whole = self.folder / "asking"
+        try:
             whole.write_text(signal_name, encoding="utf8")
             whole.replace(self.folder / "stop")
+        except OSError:  # a full disk still takes empty files
+            (self.folder / "stop").touch()
 
     def may_begin(self, run: str) -> bool:
         """Prepare this process for a run; return whether the run may begin."""
@@ -106,8 +109,13 @@ class Sweep:
         if os.getpid() == self.process:
             self.entries.append(entry)
         elif self.folder is not None:
-            with contextlib.suppress(FileNotFoundError):  # the sweep has ended without this run
-                (self.folder / f"{uuid.uuid4().hex}.json").write_text(json.dumps(asdict(entry)), encoding="utf8")
+            path = self.folder / f"{uuid.uuid4().hex}.json"
+            try:
+                path.write_text(json.dumps(asdict(entry)), encoding="utf8")
+            except FileNotFoundError:  # the sweep has ended without this run
+                return
+            except OSError as error:  # what is in the file, if there is one, still counts as a run
+                log.warning("%s %s, but that could not be noted: %s", entry.run, entry.outcome, error.strerror)
         elif entry.outcome == "failed":
             raise RuntimeError(f"{entry.run}: {entry.error}")
 
@@ -115,7 +123,10 @@ class Sweep:
         """Return what became of all runs and remove the folder."""
         if self.folder is not None:
             for path in self.folder.glob("*.json"):
-                self.entries.append(Entry(**json.loads(path.read_text(encoding="utf8"))))
+                try:
+                    self.entries.append(Entry(**json.loads(path.read_text(encoding="utf8"))))
+                except (OSError, ValueError, TypeError):
+                    self.entries.append(Entry("a run", "failed", "what became of it could not be noted"))
             shutil.rmtree(self.folder, ignore_errors=True)
         return sorted(self.entries, key=lambda entry: entry.run)
 

@@ -52,8 +52,17 @@ def open_team(cfg: DictConfig, n_envs: int) -> Team:
     return Team(parts.env, policy, parts.attack, parts.fields, parts.streams, parts.device, source)
 
 
+def refuse_run_options(cfg: DictConfig) -> None:
+    """Refuse options that only say how to play with ``run=``, where ``cfg.policy`` plays instead. Raise ConfigError."""
+    for key, theirs in (("checkpoint", "step"), ("member", "member"), ("act", "act")):
+        if (value := cfg.get(key)) is not None:
+            instead = f"; give policy.{theirs}" if theirs in cfg.policy else ""
+            raise ConfigError(f"{key}={value} is for run=DIR, and policy= is given{instead}")
+
+
 def open_imported(cfg: DictConfig, n_envs: int) -> Team:
     """Open the team of ``cfg.policy`` in ``cfg.env``."""
+    refuse_run_options(cfg)
     if cfg.env is None:
         raise ConfigError("env is missing: a team that was trained elsewhere needs env=...")
     use_threads(cfg.threads)
@@ -133,7 +142,7 @@ def load_trained(
     cfg = read_team(run_dir)
     folder = pick_checkpoint(run_dir, step)
     for key, value in overrides.items():
-        if value is not None:
+        if value is not None or key == "threads":  # where null is a value: all
             cfg[key] = value
     cfg.env, cfg.algo = with_options(cfg.env, env_options or {}), with_act(cfg.algo, act, run_dir)
     parts = build(cfg, n_envs, env_stream="eval")

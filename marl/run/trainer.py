@@ -23,7 +23,7 @@ from marl.core.validation import validate
 from marl.learn.replay import EpisodeReplay
 from marl.learn.rhythm import crossed
 from marl.run import checkpoint, report
-from marl.run.build import Parts, build, learns_from_newest, make_env, make_sampler, require_sight
+from marl.run.build import Parts, build, learns_from_newest, make_env, make_sampler, require_attacked, require_sight
 from marl.run.collect import collect
 from marl.run.evaluate import evaluate, summarise
 from marl.run.files import WriteError, expendable, logged_to, write_atomic
@@ -34,7 +34,7 @@ from marl.run.progress import STOPPING, Doing, TrainProgress, doing
 from marl.run.resume import find, run_meta, set_aside
 from marl.run.signals import StopRequest
 from marl.run.stretch import Stretches, require_pieces
-from marl.run.transfer import adopt
+from marl.run.transfer import origin_of
 
 log = logging.getLogger(__name__)
 
@@ -193,12 +193,17 @@ class Run:
         self.window.load_state_dict(state["window"])
         self.metrics = dict(state.get("metrics", {}))
         p.streams.load_state_dict(state["streams"])
-        for env, saved in ((p.env, state["env"]), (self.eval_env, state["eval_env"])):
-            if saved is not None:
-                env.load_state_dict(saved)
+        now = f"step{self.clock.env_steps}"
+        if state["env"] is not None:
+            p.env.load_state_dict(state["env"])
+        if state["eval_env"] is not None:
+            try:
+                self.eval_env.load_state_dict(state["eval_env"])
+            except (ValueError, RuntimeError) as why:  # a continued run may be tested in another number of lanes
+                log.info("the tests' random streams begin anew: %s", str(why).splitlines()[0])
+                self.eval_env.reset(p.streams.env_seed(f"eval/{now}"))
         restore_globals(state["rng"])
         if rank:  # what was saved is rank 0's
-            now = f"step{self.clock.env_steps}"
             p.env.reset(p.streams.env_seed(f"env/{now}"))
             seed_globals(p.streams.global_seed(now))
         if replay is not None:
@@ -211,13 +216,6 @@ class Run:
         self.eval_env.close()
 
 
-def origin_of(cfg: DictConfig, config: dict[str, Any], parts: Parts, found: Path | None) -> dict[str, Any] | None:
-    """Load the run that ``init_from`` names and return its record; a continued run only returns its saved record."""
-    if found is not None:
-        return checkpoint.verify(found).get("init_from")
-    return adopt(parts.algo, config, cfg.init_from) if cfg.init_from else None
-
-
 def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path | None) -> Run:
     """Build a run; continue from the checkpoint ``found`` if there is one. Nothing is written before all is built and
     loaded. Raise ConfigError, WriteError."""
@@ -225,9 +223,10 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
     parts = build(cfg, max(1, cfg.train.n_envs // ranks))
     try:
         require_pieces(cfg.train.rollout, parts.algo, parts.attack)
+        require_attacked(cfg, parts)
         require_sight(parts)
         replay_device = pick_device(cfg.replay.device or "cpu", "replay.device")
-        origin = origin_of(cfg, config, parts, found)
+        origin = origin_of(parts.algo, config, cfg.init_from, found)
         pin = replay_device.type == "cpu" and parts.device.type == "cuda"
         sampler = make_sampler(cfg)
         capacity = 1 if learns_from_newest(parts) else cfg.replay.capacity
@@ -321,8 +320,9 @@ def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, A
                 scalars |= row
             if crossed(before, clock.env_steps, cfg.eval.every):
                 scalars |= writer.intervals("eval", run.evaluate(cfg.eval.episodes), clock)
-            if crossed(before, clock.env_steps, cfg.checkpoint.every) and writer.active:
-                run.save(milestone=crossed(before, clock.env_steps, cfg.checkpoint.milestone))
+            kept = crossed(before, clock.env_steps, cfg.checkpoint.milestone)
+            if (kept or crossed(before, clock.env_steps, cfg.checkpoint.every)) and writer.active:
+                run.save(milestone=kept)
             elif len(fresh) < run.parts.env.n_envs:  # a game has died; the next reset starts it anew
                 run.save_progress()
             progress.show(clock.env_steps, scalars)

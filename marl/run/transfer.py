@@ -19,6 +19,14 @@ log = logging.getLogger(__name__)
 State = dict[str, Any]
 
 
+def origin_of(algo: Algorithm, config: State, source: str | None, found: Path | None) -> State | None:
+    """Load the run ``source``, if one is named, and return its record (``adopt``); a run that continues from the
+    checkpoint ``found`` only returns its saved record."""
+    if found is not None:
+        return checkpoint.verify(found).get("init_from")
+    return adopt(algo, config, source) if source else None
+
+
 def adopt(algo: Algorithm, config: State, source: str) -> State:
     """Load the newest checkpoint of the run folder ``source`` into ``algo``; return a record of its origin.
 

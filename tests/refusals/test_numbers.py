@@ -21,6 +21,7 @@ CASES = {
     "train.total_steps=inf": "train.total_steps=inf ... could not be converted to Integer",
     "train.attack_fraction=1.5": "train.attack_fraction=1.5 must be within [0, 1]",
     "train.attack_fraction=-0.1": "train.attack_fraction=-0.1 must be within [0, 1]",
+    "attack=random train.n_envs=2 train.attack_fraction=0.25": "=0.25 of train.n_envs=2 is no whole lane",
     "train.attack_fraction=nan": "train.attack_fraction=nan must be a finite number",
     "train.attack_fraction=all": "train.attack_fraction=all ... could not be converted to Float",
     "train.attack_start=-1": "train.attack_start=-1 must be at least 0",

@@ -55,6 +55,8 @@ def test_what_a_person_types_is_repaired_where_hydra_could_not_read_it(
         f"run='runs/{name}'", "init_from='a,b'", "out='/tmp/é'",
     ]  # fmt: skip
     assert repaired([f"runs=[runs/{name},runs/**,x=1]"]) == [f"runs=['runs/{name}',runs/**,'x=1']"]
+    for key in ("policy.run", "file", "picture", "hydra.sweep.dir"):
+        assert repaired([f"{key}=runs/x/train.n_envs=8-seed0"]) == [f"{key}='runs/x/train.n_envs=8-seed0'"]
     assert repaired(["-m", "init_from=a,b"]) == ["-m", "init_from=a,b"], "a sweep over two"
 
 

@@ -1,6 +1,5 @@
 """Everything that scripts import, for processes that are forked from the one that imports this."""
 
-import functools
 import gc
 import importlib
 import pkgutil
@@ -14,8 +13,7 @@ from marl.run.compose import compose, register_configs
 from tests.support.composing import compose_quickly
 
 matplotlib.use("agg")
-resume.git_commit = functools.cache(resume.git_commit)
-resume.git_commit()  # as in tests/conftest.py
+resume.git_commit()  # which is asked once in a process
 torch.set_num_threads(1)
 compose_quickly()
 register_configs()

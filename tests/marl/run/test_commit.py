@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from marl.run import resume
-from marl.run.resume import git_commit
+from marl.run.trainer import Run
 from tests.support.helpers import train
 
+git_commit = resume.git_commit.__wrapped__  # which asks git each time
 WHO = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
 
 
@@ -72,8 +74,27 @@ def test_outside_a_repository_it_is_unknown(tmp_path: Path, monkeypatch: pytest.
     assert git_commit() == "unknown"
 
 
-def test_a_run_says_so(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(resume, "git_commit", git_commit)  # other tests remember what it said first
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Forget what git said of another tree."""
+    resume.git_commit.cache_clear()
+    yield
+    resume.git_commit.cache_clear()
+
+
+def test_a_run_says_what_it_began_with(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: None
+) -> None:
+    """And not what somebody writes while it runs."""
+    learn, clean = Run.learn, git_commit()
+    monkeypatch.setattr(Run, "learn", lambda *a: (tree / "plugin.py").write_text("") or learn(*a))
+    train(tmp_path / "run", "train.total_steps=8")
+    (saved,) = (tmp_path / "run" / "checkpoints").glob("step_*/meta.json")
+    for path in (tmp_path / "run" / "meta.json", saved):
+        assert json.loads(path.read_text())["commit"] == clean
+
+
+def test_a_run_says_so(tree: Path, tmp_path: Path, forgotten: None) -> None:
     (tree / "plugin.py").write_text("")
     train(tmp_path / "run", "train.total_steps=8")
     assert json.loads((tmp_path / "run" / "meta.json").read_text())["commit"].endswith("-dirty")

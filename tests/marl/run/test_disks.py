@@ -7,6 +7,7 @@ mount, a small file system is one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -21,6 +22,8 @@ import pytest
 import torch
 
 from marl.run import checkpoint, files
+from marl.run.signals import StopRequest
+from marl.run.sweep import Entry, Sweep
 from tests.support.helpers import TINY, train
 from tests.support.prefork import quick_python
 from tests.support.refusals import ROOT, in_a_child, script
@@ -64,6 +67,27 @@ def test_networks_that_cannot_be_saved_end_in_one_line(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     assert list((folder / "checkpoints").iterdir()) == []
     assert (folder / "metrics.jsonl").exists() and not (folder / "DONE").exists() and not (folder / ".lock").exists()
+
+
+def test_a_sweep_on_a_full_disk_still_knows_its_runs_and_still_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, *_: object, **__: object) -> None:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    sweep = Sweep()
+    sweep.share(tmp_path)
+    assert sweep.folder is not None
+    sweep.process = 0  # as seen from one of its workers
+    sweep.note(Entry("one", "finished"))
+    monkeypatch.setattr(Path, "write_text", full)
+    sweep.note(Entry("another", "failed", "a reason"))
+    sweep.ask_to_stop("SIGINT")
+    monkeypatch.setattr(StopRequest, "asked", sweep.folder / "stop")
+    assert StopRequest()
+    assert [(entry.run, entry.outcome) for entry in sweep.close()] == [("a run", "failed"), ("one", "finished")]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_rows_that_cannot_be_written_end_no_run(tmp_path: Path) -> None:

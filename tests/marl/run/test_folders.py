@@ -42,6 +42,11 @@ def test_runs_that_were_set_aside_are_left_out(tmp_path: Path) -> None:
     assert folders.find_runs(str(run / "previous" / "1"), folders.TRAINED) == []
 
 
+def test_a_folder_that_somebody_called_previous_holds_runs(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "previous" / name, 5) for name in ("1", "study/seed0")]
+    assert folders.find_runs(f"{tmp_path}/**", folders.TRAINED) == runs
+
+
 def test_a_name_with_brackets_is_a_folder_before_it_is_a_pattern(tmp_path: Path) -> None:
     run = make_run(tmp_path / "goals=[[0,1]]-seed0", 5)
     make_run(tmp_path / "goals=0-seed0", 5)

@@ -14,6 +14,8 @@ import torch
 from marl.core.config import resolved
 from marl.core.protocols import Victim
 from marl.core.types import Clock, ConfigError, Obs
+from marl.learn.policy import EpsilonGreedy
+from marl.run.rollout import compiled_form
 from marl.run.trainer import fit, open_run
 from tests.marl.run.test_run import assert_same_run, at_collection, raise_signal
 from tests.support.helpers import TINY, compose_train, differences, newest_state, rows, train
@@ -172,6 +174,18 @@ def test_a_frozen_team_plays_greedily_and_learns_nothing(source: Path, tmp_path:
     q = policy.q_values(obs.obs, carry).masked_fill(~obs.avail, -torch.inf)
     for _ in range(20):
         assert torch.equal(policy.act(obs, carry, explore=True, gen=gen)[0], q.argmax(-1))
+    run.close()
+
+
+def test_a_frozen_team_plays_greedily_in_compiled_code_too(tmp_path: Path) -> None:
+    train(tmp_path / "source", "env=spread", "train.total_steps=8")
+    words = (*FROZEN, "env=spread", f"algo.run={tmp_path / 'source'}")
+    run = open_run(compose_train(tmp_path, *words), tmp_path / "run", {}, None)
+    fresh, policy = run.collect(), run.parts.algo.policy(Clock())
+    assert isinstance(policy, EpsilonGreedy)
+    assert compiled_form(run.parts.env, policy, run.parts.attack, run.parts.fields) is not None
+    best = policy.unroll(fresh)[0].masked_fill(~fresh.avail, -torch.inf).argmax(-1)
+    assert torch.equal(fresh.intended[fresh.filled].long(), best[fresh.filled])
     run.close()
 
 

@@ -274,6 +274,9 @@ def test_only_what_a_class_says_of_itself_counts() -> None:
     assert compiled_form(env, policy, none, once) is None, "its newest value is the general loop's to say"
     assert compiled_form(corridor, policy, none, fields) is None
     assert not play(env, timid).intended.any(), "and the general path plays it"
+    changed = make_victim(env.spec)
+    changed.act = timid.act  # type: ignore[method-assign]
+    assert compiled_form(env, changed, none, fields) is None
     q_greedy = play(spread(n_envs=B, seed=4), doubled).intended
     assert torch.equal(q_greedy, play(spread(n_envs=B, seed=4), doubled, compiled=False).intended)
 

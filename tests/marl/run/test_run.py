@@ -156,6 +156,19 @@ def test_more_steps_continue_a_finished_run(straight: Path, tmp_path: Path) -> N
     assert len(final) == 2 and json.loads((longer / "DONE").read_text())["env_steps"] == final[1]
 
 
+@pytest.mark.parametrize("game", ["toy/corridor", "toy/shift", "spread"])
+def test_a_continued_run_may_be_tested_in_another_number_of_lanes(
+    game: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = (f"env={game}", "eval.episodes=4", "eval.final_episodes=8", "eval.every=100000")
+    train(tmp_path / "one", *words, "train.total_steps=60")
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    with caplog.at_level(logging.INFO):
+        results = [train(tmp_path / name, *words, "train.total_steps=300", "eval.n_envs=4") for name in ("one", "two")]
+    assert caplog.text.count("the tests' random streams begin anew: ") == 2
+    assert results[0] == results[1] and results[0]["return"]["n"] == 8
+
+
 def test_a_run_that_was_killed_just_before_done_has_its_last_row_once(straight: Path, tmp_path: Path) -> None:
     killed = Path(shutil.copytree(straight, tmp_path / "killed"))
     (killed / "DONE").unlink()
@@ -259,6 +272,14 @@ def test_schedules_count_multiples(before: int, after: int, every: int | None, e
 
 def weights(folder: Path) -> Any:
     return newest_state(folder)[0]["algo"]
+
+
+def test_milestones_need_no_checkpoint_that_is_due_anyway(tmp_path: Path) -> None:
+    """250 and 750 lie between the multiples of 400."""
+    train(tmp_path / "run", "train.total_steps=1000", "checkpoint.every=400", "checkpoint.milestone=250")
+    marked = [folder for folder in (tmp_path / "run" / "checkpoints").glob("step_*") if (folder / "MILESTONE").exists()]
+    steps = sorted(int(folder.name.removeprefix("step_")) for folder in marked)
+    assert [step // 250 for step in steps] == [1, 2, 3, 4], steps
 
 
 def test_same_seed_same_run_other_seed_other_run(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from tests.support import processes
 from tests.support.helpers import newest_state
-from tests.support.processes import ROOT
+from tests.support.prefork import quick_python
+from tests.support.processes import ROOT, wait_until
 
 WORDS = ("env=toy/corridor", "train.n_envs=4", "algo.batch_size=4", "algo.warmup_episodes=4", "log.every=100",
          "log.to=[]", "algo.episodes_per_update=4", "threads=1")  # fmt: skip
@@ -49,6 +50,28 @@ def test_a_signal_saves_and_exits_cleanly_and_the_same_command_resumes(number: s
         again = processes.run("train", *WORDS, f"runs_dir={tmp_path}", f"train.total_steps={steps + 100}", cwd=ROOT)
         assert again.returncode == 0 and f"continuing at step {steps:,}" in again.stderr, again.stderr
         assert (folder / "DONE").exists() and newest_state(folder)[0]["clock"]["env_steps"] >= steps + 100
+
+
+def test_a_run_that_nobody_listens_to_any_more_saves_when_it_is_asked_to_stop(tmp_path: Path) -> None:
+    """As in ``... 2>&1 | tee log``, where Ctrl-C ends tee first."""
+    process = start(tmp_path, "train.total_steps=100000000")
+    assert process.stdout is not None
+    process.stdout.close()
+    wait_until(lambda: list(tmp_path.rglob("metrics.jsonl")))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=600) == 0
+    assert newest_state(next(tmp_path.rglob("metrics.jsonl")).parent)[0]["clock"]["env_steps"] > 0
+
+
+def test_a_run_that_fails_unheard_ends_no_other_of_its_sweep(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = (*WORDS, f"runs_dir={tmp_path}", "train.total_steps=50", "env.length=1,6", "-m")  # refused, and trained
+    called = [str(quick_python()), "-m", "scripts.train", *words]
+    done = subprocess.run(called, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer, timeout=600)
+    os.close(writer)
+    assert done.returncode == 1
+    assert len(list(tmp_path.rglob("DONE"))) == 1
 
 
 @pytest.mark.parametrize("launch", [("launch=local",), ("launch=joblib", "hydra.launcher.n_jobs=2")])

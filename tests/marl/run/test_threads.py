@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numba
 import pytest
 import torch
 
-from marl.run.build import use_threads
+import marl
+from marl.learn.policy import EpsilonGreedy
+from marl.run.build import Settings, settings_kept, use_threads
+from marl.run.teams import load_trained
+from tests.support.helpers import TINY, train
 from tests.support.refusals import in_a_child
 
 pytestmark = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
@@ -27,6 +31,47 @@ def limited(limit: Callable[[int], None]) -> None:
     torch.ones(2**20).sum()
     limit(1)
     print(torch.get_num_threads(), numba.get_num_threads())
+
+
+@pytest.fixture
+def settings() -> Iterator[Settings]:
+    """Give the settings of somebody else's program, and the tests' back at the end."""
+    theirs = Settings(2, 2, False, False)
+    with settings_kept(theirs):
+        yield theirs
+
+
+def test_the_library_gives_threads_and_determinism_back(tmp_path: Path, settings: Settings) -> None:
+    words = (*TINY, "train.total_steps=50", "deterministic=true", "log.progress=off")
+    team = marl.load(marl.train(*words, dir=tmp_path / "run"), device="cpu")
+    team.evaluate(4, n_envs=4)
+    team.act(marl.make_env("toy/corridor").reset())
+    assert Settings.now() == settings
+
+
+def test_a_team_acts_with_the_settings_that_it_was_loaded_with(
+    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, seen, act = marl.train(*TINY, "train.total_steps=50", dir=tmp_path / "run"), [], EpsilonGreedy.act
+    monkeypatch.setattr(EpsilonGreedy, "act", lambda *a, **kw: seen.append(Settings.now().threads) or act(*a, **kw))
+    marl.load(run, device="cpu", threads=1).act(marl.make_env("toy/corridor").reset())
+    assert seen == [1]
+
+
+def test_settings_of_one_run_are_not_those_of_the_next(tmp_path: Path, settings: Settings) -> None:
+    train(tmp_path / "one", "train.total_steps=8", "deterministic=true")
+    assert Settings.now() == Settings(1, 1, True, False)
+    train(tmp_path / "two", "train.total_steps=8")
+    assert Settings.now() == Settings(1, 1, False, False)
+
+
+def test_null_is_all_cores_whatever_was_set_before_and_whatever_the_run_was_trained_with(
+    tmp_path: Path, settings: Settings
+) -> None:
+    train(tmp_path / "run", "train.total_steps=8", "threads=1")
+    load_trained(tmp_path / "run", {"threads": None}, 1)[0].env.close()
+    cores = numba.config.NUMBA_NUM_THREADS
+    assert Settings.now() == Settings(cores, cores, False, False)
 
 
 def test_torch_keeps_to_its_threads_when_numba_starts_its_own(tmp_path: Path) -> None:
