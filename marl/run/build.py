@@ -184,10 +184,13 @@ class Settings:
 
     def use(self) -> None:
         """Set them. Numba's threads come first: both share OpenMP's number of threads, which numba sets to that of all
-        cores when it starts its own."""
+        cores when it starts its own. Determinism is left alone where it is as wanted: whoever asks torch for it, even
+        for none, makes it import its compiler, which takes a second."""
         numba.set_num_threads(self.simulators)
         torch.set_num_threads(self.threads)
-        torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
+        present = Settings.now()
+        if (present.deterministic, present.warn_only) != (self.deterministic, self.warn_only):
+            torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
 
 
 @contextmanager
@@ -252,7 +255,7 @@ def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
     device = pick_device(cfg.device)
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
-    torch.use_deterministic_algorithms(cfg.deterministic)
+    replace(Settings.now(), deterministic=cfg.deterministic, warn_only=False).use()
     streams = Streams(cfg.seed, device, rank)
     make_algo, make_attack = factory(cfg.algo, "algo"), factory(cfg.attack, "attack")
     env = make_env(cfg, n_envs, streams.env_seed(env_stream))

@@ -58,6 +58,17 @@ def test_a_team_acts_with_the_settings_that_it_was_loaded_with(
     assert seen == [1]
 
 
+def test_torch_is_not_asked_for_the_determinism_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asking makes it import its compiler, in every command."""
+    asked = list[bool]()
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", lambda mode, warn_only: asked.append(mode))
+    train(tmp_path / "one", "train.total_steps=8")
+    assert asked == []
+    with settings_kept():
+        train(tmp_path / "two", "train.total_steps=8", "deterministic=true")
+    assert asked == [True]
+
+
 def test_settings_of_one_run_are_not_those_of_the_next(tmp_path: Path, settings: Settings) -> None:
     train(tmp_path / "one", "train.total_steps=8", "deterministic=true")
     assert Settings.now() == Settings(1, 1, True, False)
