@@ -171,7 +171,7 @@ class MLflow:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 
-        self.dir = run.dir
+        self.dir, self.done = run.dir, _written(run.dir / "DONE")
         store = f"sqlite:///{Path(run.config['runs_dir']).absolute() / 'mlflow.db'}"
         self.client = MlflowClient(tracking_uri=uri or os.environ.get("MLFLOW_TRACKING_URI") or store)
         kept = run.dir / "mlflow.id"
@@ -206,7 +206,13 @@ class MLflow:
 
     def close(self) -> None:
         """Mark the run as finished, or as killed where it is not at its end."""
-        self.client.set_terminated(self.id, "FINISHED" if (self.dir / "DONE").exists() else "KILLED")
+        ended = _written(self.dir / "DONE") not in (None, self.done)  # a run that is continued may have an earlier one
+        self.client.set_terminated(self.id, "FINISHED" if ended else "KILLED")
+
+
+def _written(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another that takes its place; None where there is none."""
+    return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def chosen(cfg: DictConfig) -> list[str]:

@@ -166,13 +166,27 @@ def find(run_dir: Path, config: dict[str, Any], resume: ResumeMode) -> Path | No
         if resume == "must":
             raise ConfigError(f"resume=must, but {run_dir / 'checkpoints'} holds no usable checkpoint")
         return None
-    changed = _changes(run_dir, config, found[1])
-    if changed:
+    _require_same(run_dir, config, found[1])
+    return found[0]
+
+
+def holds(run_dir: Path, config: dict[str, Any], resume: ResumeMode) -> bool:
+    """Return whether a folder, whose run is finished, holds the run of ``config``: with a usable checkpoint, or none at
+    all, since they were deleted to save space. Raise ConfigError as ``find`` does."""
+    if find(run_dir, config, resume) is not None:
+        return True
+    if checkpoint.folders(run_dir / "checkpoints") or not (run_dir / "config.json").exists():
+        return False
+    _require_same(run_dir, config, {})
+    return True
+
+
+def _require_same(run_dir: Path, config: dict[str, Any], meta: dict[str, Any]) -> None:
+    if changed := _changes(run_dir, config, meta):
         raise ConfigError(
             f"{run_dir} was trained with another configuration ({'; '.join(changed)}); "
             "give the run another name=..., or start anew with resume=never"
         )
-    return found[0]
 
 
 def _changes(run_dir: Path, config: dict[str, Any], meta: dict[str, Any]) -> list[str]:

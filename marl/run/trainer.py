@@ -31,7 +31,7 @@ from marl.run.lock import held, tidied
 from marl.run.loggers import LoggedRun, Loggers, require_loggers
 from marl.run.metrics import Window, Writer, require_finite
 from marl.run.progress import STOPPING, Doing, TrainProgress, doing
-from marl.run.resume import find, run_meta, set_aside
+from marl.run.resume import find, holds, run_meta, set_aside
 from marl.run.signals import StopRequest
 from marl.run.stretch import Stretches, require_pieces
 from marl.run.transfer import origin_of
@@ -279,7 +279,7 @@ def fit(cfg: DictConfig, run_dir: Path, draw: report.Draw | None = None) -> dict
         require_loggers(cfg)
         config = resolved(cfg)
         done = None if cfg.resume == "never" else report.read_done(run_dir, cfg.train.total_steps)
-        if done is not None and find(run_dir, config, cfg.resume) is not None:  # which needs no lock
+        if done is not None and holds(run_dir, config, cfg.resume):  # which needs no lock
             report.say_done(run_dir, done)
             return done["final"]
         with held(run_dir) if distributed.world()[0] == 0 else nullcontext():

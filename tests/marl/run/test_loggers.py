@@ -171,6 +171,10 @@ def test_mlflow_has_the_rows_of_both_halves_in_one_run(tmp_path: Path, monkeypat
     for key, name in (("train/return", "metrics"), ("eval/win_rate", "eval")):
         history = {(m.step, m.value) for m in client.get_metric_history(found.info.run_id, key)}
         assert history == {(row["env_steps"], row[key]) for row in rows(folder, name) if key in row}
+    at_collection(monkeypatch, 1, raise_signal(signal.SIGTERM))
+    train(folder, "log.to=[mlflow]", "log.every=50", "train.total_steps=4000")
+    (found,) = client.search_runs([where.experiment_id])
+    assert found.info.status == "KILLED", "it goes on, and has not come to its new end"
 
 
 def test_wandb_keeps_one_record_for_a_run_that_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

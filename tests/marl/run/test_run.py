@@ -203,6 +203,15 @@ def test_a_finished_run_is_not_run_again(straight: Path, monkeypatch: pytest.Mon
     assert {path: path.stat().st_mtime_ns for path in straight.rglob("*")} == before
 
 
+def test_a_finished_run_whose_checkpoints_were_deleted_is_not_run_again(straight: Path, tmp_path: Path) -> None:
+    kept = Path(shutil.copytree(straight, tmp_path / "kept"))
+    shutil.rmtree(kept / "checkpoints")
+    assert train(kept) == json.loads((straight / "DONE").read_text())["final"]
+    with pytest.raises(ConfigError, match="was trained with another configuration"):
+        train(kept, "algo.learner.lr=0.5")
+    assert not (kept / "previous").exists() and not (kept / "checkpoints").exists()
+
+
 def test_never_sets_the_old_run_aside_and_deletes_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     train(folder, "train.total_steps=200")
