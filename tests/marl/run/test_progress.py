@@ -79,7 +79,7 @@ def test_a_run_beside_others_tells_what_it_does_and_is_drawn_by_name(
 
 def test_a_name_is_no_markup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = Console(file=io.StringIO(), force_terminal=True, width=100)
-    monkeypatch.setattr(progress, "Console", lambda **_: screen)
+    monkeypatch.setattr(progress, "error_console", lambda: screen)
     Teller(tmp_path, "runs/game/qmix[a,b]/seed1").tell(at_once=True, doing="training")
     drawn, jobs = Bars(tmp_path, screen), progress.JobProgress(2)
     drawn.look()
