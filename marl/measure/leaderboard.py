@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime
@@ -243,11 +244,12 @@ def measure(
     def find() -> tuple[list[Entrant], list[Entrant]]:
         found, references = find_entrants(full, None, option)
         rows.extend(found)
+        methods = defaultdict[tuple[str, str], list[Entrant]](list)
         for one in found:
-            if (
-                twins := same_seeds([row for row in found if (row.task, row.label) == (one.task, one.label)])
-            ) is not None:
-                raise ConfigError(f"runs: {one.label} in {one.task}: {twins}")
+            methods[one.label, one.task].append(one)
+        for (label, task), teams in methods.items():
+            if (twins := same_seeds(teams)) is not None:
+                raise ConfigError(f"runs: {label} in {task}: {twins}")
         return found, references
 
     made, entries, reasons = measure_rows(full, suite_name, find, rows, str(cfg.by))

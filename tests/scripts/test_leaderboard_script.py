@@ -18,28 +18,13 @@ from marl.measure.leaderboard_check import agreement, compare
 from marl.measure.robustness_scores import Matrix
 from tests.scripts.test_cli import refused
 from tests.support.helpers import command
-from tests.support.leaderboard_parts import SMALL, added, changed, check, read, train_two
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Train a method of two seeds, and one of a single seed."""
-    return train_two(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def board(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the text of a board with both methods."""
-    folder = tmp_path_factory.mktemp("board")
-    added(folder, runs)
-    return (folder / "board.json").read_text()
-
+from tests.support.leaderboard_parts import SMALL, added, changed, check, read
 
 # adding
 
 
-def test_an_entry_says_what_was_measured_and_how(runs: Path, tmp_path: Path) -> None:
-    entries = added(tmp_path, runs, by="Our group")
+def test_an_entry_says_what_was_measured_and_how(trained: Path, tmp_path: Path) -> None:
+    entries = added(tmp_path, trained, by="Our group")
     assert (read(tmp_path)["leaderboard"], read(tmp_path)["version"]) == ("robustness", 1)
     (ours,) = [entry for entry in entries if entry["name"].startswith("ours")]
     assert len(entries) == 2 and (ours["by"], ours["task"], ours["seeds"]) == ("Our group", "toy-corridor", [0, 1])
@@ -50,7 +35,7 @@ def test_an_entry_says_what_was_measured_and_how(runs: Path, tmp_path: Path) -> 
     assert ours["without_attack"] == ours["columns"]["natural"]
     assert ours["weakest"] == {"column": "random", **ours["columns"]["random"]}
     assert ours["every"]["mean"] <= ours["weakest"]["mean"] and ours["by_luck"]["n"] == 2
-    command("robustness", f"runs=['{runs}/**']", f"out={tmp_path}/again", *SMALL)
+    command("robustness", f"runs=['{trained}/**']", f"out={tmp_path}/again", *SMALL)
     rows = json.loads((tmp_path / "again" / "matrix.json").read_text())["rows"]
     (row,) = [row for row in rows if row["level"] == "method" and row["agent"] == ours["name"]]
     assert {name: cell["win_rate"] for name, cell in row["cells"].items()} == ours["columns"]
@@ -58,19 +43,19 @@ def test_an_entry_says_what_was_measured_and_how(runs: Path, tmp_path: Path) -> 
 
 
 def test_the_same_weights_in_the_same_setting_replace_the_older_entry(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (one,) = (path.parent for path in (runs / "ours").rglob("config.json") if path.parent.name.endswith("seed0"))
-    first = added(tmp_path, runs / "ours", by="us")
+    (one,) = (path.parent for path in (trained / "ours").rglob("config.json") if path.parent.name.endswith("seed0"))
+    first = added(tmp_path, trained / "ours", by="us")
     capsys.readouterr()
-    second = added(tmp_path, runs / "ours", "luck=false", by="we")
+    second = added(tmp_path, trained / "ours", "luck=false", by="we")
     assert "replaced: ours" in capsys.readouterr().out
     assert len(first) == len(second) == 1 and second[0]["by"] == "we" and second[0]["by_luck"] is None
     assert {key for key in first[0] if first[0][key] != second[0][key]} <= {"by", "by_luck", "date"}
-    assert len(added(tmp_path, runs / "ours", "seed=1")) == 2, "other episodes"
-    assert len(added(tmp_path, runs / "ours", "suite.budget=2")) == 3, "another attack"
+    assert len(added(tmp_path, trained / "ours", "seed=1")) == 2, "other episodes"
+    assert len(added(tmp_path, trained / "ours", "suite.budget=2")) == 3, "another attack"
     assert len(added(tmp_path, one)) == 4, "other weights"
-    assert len(added(tmp_path, runs / "theirs")) == 5
+    assert len(added(tmp_path, trained / "theirs")) == 5
 
 
 def entry(name: str, task: str, every: float | None, weakest: float, text: str) -> Entry:
@@ -94,11 +79,18 @@ def test_the_file_is_sorted_by_game_and_by_what_is_won_in_every_column(board: st
 
 
 def test_an_incomplete_matrix_adds_nothing(
-    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stopped = Matrix("quick", [], ["natural", "random"], "natural", "win_rate", 10, complete=False, about={})
     monkeypatch.setattr("marl.measure.leaderboard.measured", lambda cfg, suite, find: stopped)
-    command("leaderboard", f"file={tmp_path}/board.json", f"runs=['{runs}/**']", f"out={tmp_path}/out", "by=us", *SMALL)
+    command(
+        "leaderboard",
+        f"file={tmp_path}/board.json",
+        f"runs=['{trained}/**']",
+        f"out={tmp_path}/out",
+        "by=us",
+        *SMALL,
+    )
     assert "nothing added" in capsys.readouterr().out and not (tmp_path / "board.json").exists()
 
 
@@ -116,18 +108,18 @@ def test_the_board_is_printed(board: str, tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_check_measures_again_and_agrees(
-    runs: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check(tmp_path, runs, board, "episodes=3", "seed=9") == 0, "the entry's own setting counts"
+    assert check(tmp_path, trained, board, "episodes=3", "seed=9") == 0, "the entry's own setting counts"
     printed = capsys.readouterr().out
     assert printed.count(": agrees") == 2 and "equal" in printed and "by luck" in printed
     assert not (tmp_path / "out").exists(), "the next check measures again"
 
 
 def test_weights_that_are_not_there_are_not_checked(
-    runs: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert check(tmp_path, runs / "theirs", board) == 0
+    assert check(tmp_path, trained / "theirs", board) == 0
     printed = capsys.readouterr().out
     assert "not checked: ours" in printed and "its weights are not among the runs" in printed
     assert printed.count(": agrees") == 1
@@ -139,7 +131,7 @@ def rate(wins: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("key", ["every", "without_attack", "weakest", "by_luck", "columns"])
 def test_a_check_finds_a_forged_number(
-    key: str, runs: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    key: str, trained: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tree = json.loads(board)
     first = next(one for one in tree["entries"] if len(one["seeds"]) == 2)
@@ -147,7 +139,7 @@ def test_a_check_finds_a_forged_number(
     value = first["columns"]["random"] if key == "columns" else first[key]
     forged = rate(20 if value["mean"] < 0.5 else 0) | ({"column": "random"} if key == "weakest" else {})
     first[key] = first["columns"] | {"random": forged} if key == "columns" else forged
-    assert check(tmp_path, runs, json.dumps(tree)) == 1
+    assert check(tmp_path, trained, json.dumps(tree)) == 1
     out, err = capsys.readouterr()
     assert "does not agree" in out and "1 of 1 entries" in err
 
@@ -163,9 +155,14 @@ def test_a_check_finds_a_forged_number(
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
 def test_a_setting_that_is_no_more_is_named(
-    changes: dict[str, Any], words: str, runs: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    changes: dict[str, Any],
+    words: str,
+    trained: Path,
+    board: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert check(tmp_path, runs, changed(board, **changes)) == 1
+    assert check(tmp_path, trained, changed(board, **changes)) == 1
     assert words in capsys.readouterr().out
 
 
@@ -231,12 +228,12 @@ def test_an_entry_must_be_consistent_with_its_own_columns(board: str, tmp_path: 
     ids=str,
 )
 def test_bad_input_is_refused_and_the_file_stays(
-    arguments: list[str], expected: tuple[str, ...], runs: Path, board: str, tmp_path: Path,
+    arguments: list[str], expected: tuple[str, ...], trained: Path, board: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     path = tmp_path / "board.json"
     path.write_text(board)
-    given = {"file": str(path), "runs": f"'{runs}/**'", "out": f"{tmp_path}/out", "suite": "quick"}
+    given = {"file": str(path), "runs": f"'{trained}/**'", "out": f"{tmp_path}/out", "suite": "quick"}
     words = [one.replace("BOARD", str(path)).replace("HERE", str(tmp_path)) for one in arguments]
     own = {word.partition("=")[0] for word in words}
     line = refused(capsys, "leaderboard", *(f"{k}={v}" for k, v in given.items() if k not in own), *words)
@@ -274,13 +271,13 @@ def test_bad_input_is_refused_and_the_file_stays(
 )
 @pytest.mark.parametrize("way", [["by=us"], ["check=true"], ["runs=null"]], ids=["add", "check", "show"])
 def test_a_file_that_is_no_leaderboard_is_refused_and_stays(
-    way: list[str], text: Any, expected: str, runs: Path, board: str, tmp_path: Path,
+    way: list[str], text: Any, expected: str, trained: Path, board: str, tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     path = tmp_path / "board.json"
     both = json.loads(board)
     both["entries"].sort(key=lambda one: -len(one["seeds"]))
     path.write_text(before := text if isinstance(text, str) else changed(json.dumps(both), **text))
-    given = [] if way == ["runs=null"] else [f"runs='{runs}/**'"]
+    given = [] if way == ["runs=null"] else [f"runs='{trained}/**'"]
     assert expected in refused(capsys, "leaderboard", f"file={path}", f"out={tmp_path}/out", *given, *way)
     assert path.read_text() == before and [one.name for one in tmp_path.iterdir()] == ["board.json"]

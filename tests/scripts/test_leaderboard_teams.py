@@ -12,26 +12,13 @@ from marl.measure import leaderboard
 from marl.measure.entrants import from_runs
 from tests.scripts.test_cli import refused
 from tests.support.helpers import command
-from tests.support.leaderboard_parts import SMALL, added, changed, check, read, train_two
+from tests.support.leaderboard_parts import SMALL, added, changed, check, read
 from tests.test_actors import TINY as ACTORS
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_two(tmp_path_factory.mktemp("runs"))
-
-
-@pytest.fixture(scope="module")
-def board(runs: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Return the text of a board with both methods."""
-    folder = tmp_path_factory.mktemp("board")
-    added(folder, runs)
-    return (folder / "board.json").read_text()
-
-
-def test_seeds_of_one_method_play_one_game(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_seeds_of_one_method_play_one_game(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """An entry, and a row of a matrix, names one game. Under two names they are two methods."""
-    shutil.copytree(runs / "ours", tmp_path / "runs")
+    shutil.copytree(trained / "ours", tmp_path / "runs")
     first, second = sorted((tmp_path / "runs").rglob("config.json"), key=lambda path: path.parent.name[-1])
     config = json.loads(second.read_text())
     second.write_text(json.dumps({**config, "env": {**config["env"], "length": config["env"]["length"] + 1}}))
@@ -45,13 +32,13 @@ def test_seeds_of_one_method_play_one_game(runs: Path, tmp_path: Path, capsys: p
 
 
 def test_one_team_counts_as_one_seed(
-    runs: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Packed and under another seed it is refused; on a board, where its two files have two digests, it is found."""
-    command("zoo", f"runs=[{{name: theirs, path: '{runs}/theirs/**'}}]", f"out={tmp_path}/zoo")
+    command("zoo", f"runs=[{{name: theirs, path: '{trained}/theirs/**'}}]", f"out={tmp_path}/zoo")
     (config,) = (tmp_path / "zoo").rglob("config.json")
     config.write_text(json.dumps({**json.loads(config.read_text()), "seed": 7}))
-    given = f"runs=[{{name: we, path: '{runs}/theirs/**'}}, {{name: we, path: '{tmp_path}/zoo/*'}}]"
+    given = f"runs=[{{name: we, path: '{trained}/theirs/**'}}, {{name: we, path: '{tmp_path}/zoo/*'}}]"
     how = (f"file={tmp_path}/board.json", given, f"out={tmp_path}/out", *SMALL)
     told = refused(capsys, "leaderboard", "by=us", *how)
     assert "runs: we in toy-corridor: seeds 0 and 7 are the same team; it counts once" in told
@@ -59,7 +46,7 @@ def test_one_team_counts_as_one_seed(
     tree = json.loads(board)
     tree["entries"] = [one for one in tree["entries"] if len(one["seeds"]) == 2]
     twins = [
-        leaderboard.former_weights(one) for one in from_runs([f"{runs}/theirs/**", f"{tmp_path}/zoo/*"], None, None)
+        leaderboard.former_weights(one) for one in from_runs([f"{trained}/theirs/**", f"{tmp_path}/zoo/*"], None, None)
     ]
     (tmp_path / "board.json").write_text(changed(json.dumps(tree), weights=twins))
     with pytest.raises(SystemExit):
@@ -68,10 +55,10 @@ def test_one_team_counts_as_one_seed(
 
 
 def test_a_packed_team_is_the_team_on_the_board(
-    runs: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Also where the board is older and counts the file that the weights lay in."""
-    command("zoo", f"runs=[{{name: theirs, path: '{runs}/theirs/**'}}]", f"out={tmp_path}/zoo")
+    command("zoo", f"runs=[{{name: theirs, path: '{trained}/theirs/**'}}]", f"out={tmp_path}/zoo")
     tree = json.loads(board)
     tree["entries"] = [one for one in tree["entries"] if one["name"].startswith("theirs")]
     assert check(tmp_path, tmp_path / "zoo", json.dumps(tree)) == 0
@@ -87,7 +74,7 @@ def test_a_packed_team_is_the_team_on_the_board(
 
 
 def test_a_team_that_has_no_choice_is_checked_whatever_act_says(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Added beside actors with act=greedy, and checked alone; also where an older entry says act."""
     command(
@@ -99,7 +86,7 @@ def test_a_team_that_has_no_choice_is_checked_whatever_act_says(
         "log.progress=off",
         "name=actors",
     )
-    given = f"runs=['{runs}/theirs/**','{tmp_path}/runs/**']"
+    given = f"runs=['{trained}/theirs/**','{tmp_path}/runs/**']"
     how = (f"file={tmp_path}/board.json", f"out={tmp_path}/out", *SMALL, "luck=false", "by=us", "act=greedy")
     command("leaderboard", given, *how)
     entries = {one["name"].split()[0]: one for one in read(tmp_path)["entries"]}
@@ -107,7 +94,7 @@ def test_a_team_that_has_no_choice_is_checked_whatever_act_says(
     for older in (None, "greedy"):
         one = {**read(tmp_path), "entries": [{**entries["theirs"], "act": older}]}
         capsys.readouterr()
-        assert check(tmp_path, runs / "theirs", json.dumps(one)) == 0
+        assert check(tmp_path, trained / "theirs", json.dumps(one)) == 0
         assert capsys.readouterr().out.count(": agrees") == 1
     command("leaderboard", given, *how)
     assert len(read(tmp_path)["entries"]) == 2, "the older entry is replaced"
