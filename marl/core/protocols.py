@@ -208,8 +208,6 @@ class LearnerHook(Protocol):
 class NoHook:
     """Empty versions of every hook method; subclass and override what the plug-in needs."""
 
-    whole_because: str | None = None  # why it cannot learn from parts of episodes (``train.rollout``)
-
     def fields(self) -> dict[str, Field]:
         return {}
 

@@ -28,7 +28,8 @@ class Pausing(Protocol):
 
 
 def require_pieces(rollout: int | None, algo: Algorithm, attack: Attack) -> None:
-    """Raise ConfigError where stretches are asked for and the algorithm, or the attack, needs whole episodes."""
+    """Raise ConfigError where stretches are asked for and the algorithm, one of its hooks or the attack needs whole
+    episodes. Algorithms and hooks say so by ``whole_because``, a reason, or None."""
     if rollout is None:
         return
     if not getattr(algo, "takes_pieces", False):
