@@ -290,8 +290,8 @@ def refuse_mixed_games(entrants: list[Entrant]) -> None:
         other = first.setdefault((one.task, one.label), one)
         if not same_game(other.env, one.env):
             mine, others = flatten(one.env), flatten(other.env)
-            told = {key: (others.get(key, "not given"), mine.get(key, "not given")) for key in {**others, **mine}}
-            key, values = next((key, pair) for key, pair in told.items() if pair[0] != pair[1])
+            told: Tree = {key: (others.get(key, "not given"), mine.get(key, "not given")) for key in {**others, **mine}}
+            key, values = next((key, pair) for key, pair in told.items() if not same_game(*pair))  # 1 is not 1.0
             raise ConfigError(
                 f"runs: {other.who} and {one.who} play {one.task} with different options: env.{key} is {values[0]} "
                 f"and {values[1]}; give them different names, {{name: ..., path: ...}}"

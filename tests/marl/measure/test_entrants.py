@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from marl.core.types import ConfigError
 from marl.measure.entrants import RUN_POLICY, from_runs, imported
+from marl.measure.robustness import refuse_mixed_games
 from marl.run import checkpoint
 
 
@@ -75,3 +76,13 @@ def test_a_run_among_imports_counts_by_its_weights(tmp_path: Path) -> None:
     assert content(moved) != first
     with pytest.raises(ConfigError, match=f"run={run} is not a run folder"):
         content(run)
+
+
+def test_seeds_whose_games_differ_are_refused_by_what_differs(tmp_path: Path) -> None:
+    """Cells are known by the text of their options, to which 2 and 2.0 are two."""
+    folders = [make_run(tmp_path, seed=seed) for seed in (0, 1)]
+    config = json.loads((folders[1] / "config.json").read_text())
+    for n in (3, 2.0):
+        (folders[1] / "config.json").write_text(json.dumps({**config, "env": {"n": n}}))
+        with pytest.raises(ConfigError, match=rf"play matrix with different options: env.n is 2 and {n};"):
+            refuse_mixed_games(from_runs(f"{tmp_path}/**", None, None))
