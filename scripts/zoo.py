@@ -20,7 +20,7 @@ def main(cfg: DictConfig) -> None:
     if cfg.runs is None:
         raise ConfigError("runs is missing: give runs=[DIR, ...] (run folders or patterns)")
     with held(Path(cfg.out), "out"):
-        for folder in pack(plain(cfg.runs), Path(cfg.out)):
+        for folder in pack(plain(cfg.runs), Path(cfg.out), half=cfg.half):
             print(f"packed {folder}")
 
 

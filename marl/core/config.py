@@ -130,6 +130,7 @@ class PlotConfig:
 class ZooConfig:
     runs: Any = None
     out: str = MISSING
+    half: bool = False
 
 
 @dataclass

@@ -1,7 +1,8 @@
 """Trained teams to start from: run folders with what playing needs and nothing else, small enough for the repository.
 
-A packed run is a run folder like any other (``runs=zoo/...``), with one checkpoint. It holds the networks. Where
-training goes on from it, optimisers begin anew, and target networks as the networks themselves.
+A packed run is a run folder like any other (``runs=zoo/...``), with one checkpoint. It holds the networks, as they are
+or rounded to 16 bits. Where training goes on from it, optimisers begin anew, and target networks as the networks
+themselves.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from marl.core.types import ConfigError
 from marl.measure.entrants import Entrant, from_runs
@@ -39,10 +43,10 @@ def team_name(entrant: Entrant) -> str:
     return re.sub(r"[^a-z0-9_]+", "-", words.lower()).strip("-")
 
 
-def pack(runs: Any, out: Path) -> list[Path]:
+def pack(runs: Any, out: Path, *, half: bool = False) -> list[Path]:
     """Pack the newest checkpoints of the runs that ``runs`` names (as robustness does) below ``out``, in place of teams
-    of the same names, and list all teams there in ``README.md``. Return the new folders. Raise ConfigError where no run
-    is found, and for two teams of one name."""
+    of the same names, and list all teams there in ``README.md``. Return the new folders. ``half`` rounds their weights
+    (``rounded``). Raise ConfigError where no run is found, and for two teams of one name."""
     entrants = from_runs(runs, None, None)
     names = [team_name(entrant) for entrant in entrants]
     for name in names:
@@ -50,21 +54,24 @@ def pack(runs: Any, out: Path) -> list[Path]:
             raise ConfigError(
                 f"runs: {names.count(name)} of them would be called {name}; give {{name: ..., path: ...}}"
             )
-    folders = [pack_run(Path(one.source["run"]), out / name) for one, name in zip(entrants, names, strict=True)]
+    folders = [
+        pack_run(Path(one.source["run"]), out / name, half=half) for one, name in zip(entrants, names, strict=True)
+    ]
     write_atomic(out / "README.md", overview(out))
     return folders
 
 
-def pack_run(run: Path, folder: Path) -> Path:
+def pack_run(run: Path, folder: Path, *, half: bool = False) -> Path:
     """Pack the newest checkpoint of a run into ``folder``, in place of what is there: an older team may have a later
-    checkpoint."""
+    checkpoint. Raise ConfigError where ``half`` is asked of weights that it cannot hold."""
     picked = pick_checkpoint(run, None)
     meta = checkpoint.verify(picked)
     state = checkpoint.load_state(picked)
     record = json.loads((run / "meta.json").read_text(encoding="utf8"))
     record.pop("folder", None)  # where it was trained: of no use to others
     about = {key: value for key, value in meta.items() if key not in ("step", "digests", "folder")}
-    small = {"algo": slim(state["algo"]), "clock": state["clock"]}
+    algo = rounded(state["algo"], run) if half else state["algo"]
+    small = {"algo": slim(algo), "clock": state["clock"]}
     config = (run / "config.json").read_text(encoding="utf8")
     new = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -91,6 +98,22 @@ def slim(state: Any) -> Any:
         for key in small
         if (name := str(key).removeprefix(TARGET)) != key and name in small and _alike(small[name], small[key])
     }
+
+
+def rounded(state: Any, run: Path) -> Any:
+    """Return a state with its floating-point tensors in half the bytes (float16: eleven binary digits, up to 65,504).
+    ``marl.run.checkpoint.load_state`` returns them as float32. Raise ConfigError, naming ``run``, where a finite
+    value would become infinite."""
+    if isinstance(state, dict):
+        return {key: rounded(value, run) for key, value in state.items()}
+    if isinstance(state, list):
+        return [rounded(one, run) for one in state]
+    if not isinstance(state, Tensor) or state.dtype != torch.float32:
+        return state
+    half = state.to(torch.float16)
+    if not torch.equal(half.isfinite(), state.isfinite()):
+        raise ConfigError(f"half=true: {run} holds the value {state.abs().max():.3g}; 16 bits reach to 65,504")
+    return half
 
 
 def _alike(one: Any, other: Any) -> bool:

@@ -136,8 +136,11 @@ def that_fits(otherwise: str) -> Iterator[None]:
 
 def load_state(folder: Path) -> dict[str, Any]:
     """Load everything but the replay of a verified checkpoint, on the CPU: networks and optimizers copy what they are
-    given to their own device, environments and generators have none."""
-    return load_tensors(folder / "state.pt")
+    given to their own device, environments and generators have none. The rounded weights of packed teams
+    (``marl.measure.zoo.rounded``) become float32 again."""
+    state = load_tensors(folder / "state.pt")
+    _widen(state)
+    return state
 
 
 def load_replay(folder: Path) -> dict[str, Any] | None:
@@ -155,3 +158,12 @@ def load_tensors(path: Path) -> dict[str, Any]:
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} is damaged: it holds a {type(loaded).__name__}")
     return loaded
+
+
+def _widen(tree: Any) -> Any:
+    """Turn the float16 tensors in nested dicts and lists, which are changed in place, into float32, and return it."""
+    if isinstance(tree, dict | list):
+        for key in tree if isinstance(tree, dict) else range(len(tree)):
+            tree[key] = _widen(tree[key])
+        return tree
+    return tree.float() if isinstance(tree, torch.Tensor) and tree.dtype == torch.float16 else tree

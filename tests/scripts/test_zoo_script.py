@@ -12,6 +12,7 @@ import torch
 import marl
 from marl.core.types import ConfigError
 from marl.measure import zoo
+from marl.run import checkpoint
 from marl.run.folders import pick_checkpoint
 from marl.run.trainer import fit
 from tests.scripts.test_cli import refused
@@ -52,6 +53,32 @@ def test_teams_play_as_their_runs_do(trained: Path, packed: Path) -> None:
         sum(path.stat().st_size for path in folder.rglob("state.pt")) for folder in (pick_checkpoint(run, None), team)
     ]
     assert size[1] < 0.5 * size[0], "networks once, instead of four times their size"
+
+
+def test_teams_can_be_rounded_to_half_the_size(trained: Path, packed: Path, tmp_path: Path) -> None:
+    """Their weights are the nearest in 16 bits, and float32 again once they are read; packing them again changes
+    nothing."""
+    command("zoo", f"runs=[{{name: My Team, path: '{trained}/**'}}]", f"out={tmp_path}/zoo", "half=true")
+    whole, half = (folder / "my-team-toy-corridor-1" for folder in (packed, tmp_path / "zoo"))
+    sizes = [next(folder.rglob("state.pt")).stat().st_size for folder in (half, whole)]
+    assert sizes[0] < 0.7 * sizes[1], "the file's own words do not shrink"
+    exact, read = parts(whole), checkpoint.load_state(pick_checkpoint(half, None))["algo"]["learner"]
+    for name, weights in exact["agent"].items():
+        assert read["agent"][name].dtype == torch.float32
+        assert torch.equal(read["agent"][name], weights.half().float()), name
+        assert torch.equal(read["target_agent"][name], read["agent"][name])
+    assert marl.load(half).evaluate(episodes=8)
+    again = zoo.pack_run(half, tmp_path / "again", half=True)
+    assert next(again.rglob("state.pt")).read_bytes() == next(half.rglob("state.pt")).read_bytes()
+    fit(compose_train(tmp_path / "runs", "env=toy/corridor", "algo=qmix", *TINY, f"init_from={half}"), tmp_path / "run")
+
+
+def test_weights_beyond_16_bits_are_refused() -> None:
+    run = Path("runs/seed0")
+    assert zoo.rounded({"a": [torch.tensor([65504.0, torch.inf])]}, run)["a"][0].dtype == torch.float16
+    assert zoo.rounded({"n": 3, "k": torch.tensor([1])}, run) == {"n": 3, "k": torch.tensor([1])}
+    with pytest.raises(ConfigError, match=r"half=true: runs/seed0 holds the value 7e\+04; 16 bits reach to 65,504"):
+        zoo.rounded({"a": torch.tensor([70000.0])}, run)
 
 
 def test_training_goes_on_from_a_packed_team(packed: Path, tmp_path: Path) -> None:
