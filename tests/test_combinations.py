@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from algos.s2q.nets import CandidateSoftmax
 from marl.core import distributed
 from marl.core.types import EpisodeBatch
 from marl.learn.algorithm import ValueAlgorithm
@@ -136,6 +137,14 @@ SPEC = make_spec()
 EPISODES, UPDATES = 8, 3
 
 
+def learnt(kind: str, lanes: torch.Tensor) -> torch.Tensor:
+    """Return weights, and the scale of S2Q's temperature, learnt from the episodes ``lanes`` bool [EPISODES]."""
+    weights = learn(kind, [random_batch(SPEC, EPISODES, seed).lanes(lanes) for seed in range(UPDATES)])
+    softmax, values = CandidateSoftmax(1.0, "relative", dedup=False), torch.arange(3.0 * EPISODES).view(EPISODES, 3)
+    softmax.observe(values[lanes], torch.ones(int(lanes.sum()), dtype=torch.bool))
+    return torch.cat([weights, softmax.scale[None]])
+
+
 def learn(kind: str, batches: list[EpisodeBatch]) -> torch.Tensor:
     torch.manual_seed(0)
     if kind == "ppo":
@@ -154,9 +163,10 @@ def one_rank(rank: int, kind: str, folder: str) -> None:
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2"}
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     half = torch.arange(EPISODES) % 2 == rank
-    weights = learn(kind, [random_batch(SPEC, EPISODES, seed).lanes(half) for seed in range(UPDATES)])
+    weights = learnt(kind, half)
     facts = (distributed.world(), distributed.total(rank + 1), distributed.broadcast(rank == 0))
     assert facts == ((rank, 2), 3, True), facts
+    assert distributed.greatest(torch.tensor([rank, -rank])).tolist() == [1, 0]
     torch.save(weights, f"{folder}/weights{rank}.pt")
     distributed.stop()
 
@@ -174,9 +184,7 @@ def test_two_ranks_make_the_updates_of_one_process(kind: str, tmp_path: Path) ->
         assert rank.exitcode == 0
     first, second = (torch.load(tmp_path / f"weights{rank}.pt", weights_only=True) for rank in range(2))
     assert torch.equal(first, second)
-    whole = learn(kind, [random_batch(SPEC, EPISODES, seed) for seed in range(UPDATES)])
+    whole = learnt(kind, torch.ones(EPISODES, dtype=torch.bool))
     assert (first - whole).abs().max() < 1e-5
-    alone = learn(
-        kind, [random_batch(SPEC, EPISODES, s).lanes(torch.arange(EPISODES) % 2 == 0) for s in range(UPDATES)]
-    )
+    alone = learnt(kind, torch.arange(EPISODES) % 2 == 0)
     assert (first - alone).abs().max() > 1e-3, "the other half must matter for this test to mean something"

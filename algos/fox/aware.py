@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from algos.fox.gains import Gains
 from algos.fox.nets import Encoder, FormationDecoder, FormTarget, FoXHeads, divergence, mlp, reverse_gradient
 from marl.core.checks import require_at_least, require_choice, require_positive
-from marl.core.distributed import all_reduce_gradients, global_count
+from marl.core.distributed import all_reduce_gradients, global_count, greatest
 from marl.core.types import ConfigError, EpisodeBatch, Metrics
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import make_optimizer
@@ -75,7 +75,7 @@ class Awareness:
 
     def observe(self, blocks: Tensor) -> None:
         """Remember the largest distance of formation blocks [R, n, 4], which is the decoder's unit."""
-        self.reach = torch.maximum(self.reach, blocks[..., :2].amax().to(self.device))
+        self.reach = torch.maximum(self.reach, greatest(blocks[..., :2].amax()).to(self.device))
 
     @torch.no_grad()
     def reward(self, h: Tensor, partners: Tensor, blocks: Tensor, nonpositive: bool) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ class Awareness:
                 known += log_g.sum()
                 low, high = torch.minimum(low, gain.amin(0)), torch.maximum(high, gain.amax(0))
         known = (known / (self.samples * gains.numel())).abs()
-        self.largest = torch.maximum(self.largest, known)
+        self.largest = torch.maximum(self.largest, greatest(known))
         c = known / self.largest.clamp(min=1e-12)
         edge = high if nonpositive else low
         return (c * (gains / self.samples - edge) / (high - low + 1e-6)).sum(-1), c

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from marl.core.checks import require_at_least, require_choice, require_positive
+from marl.core.distributed import global_count, summed
 
 TemperatureMode = Literal["absolute", "relative"]
 
@@ -54,9 +55,9 @@ class CandidateSoftmax(nn.Module):
     def observe(self, values: Tensor, filled: Tensor, rate: float = 0.05) -> None:
         """Move the scale towards the standard deviation of values [*, K+1] at the filled steps, bool [*]."""
         if self.relative:
-            count = filled.sum() * values.shape[-1]
-            kept = torch.where(filled[..., None], values, 0.0)
-            spread = torch.where(filled[..., None], values - kept.sum() / count, 0.0).square().sum() / count
+            count = global_count(filled.sum() * values.shape[-1])
+            mean = summed(torch.where(filled[..., None], values, 0.0).sum()) / count
+            spread = summed(torch.where(filled[..., None], values - mean, 0.0).square().sum()) / count
             self.scale.lerp_(spread.sqrt(), rate)
 
     def forward(self, values: Tensor, candidates: Tensor) -> Tensor:

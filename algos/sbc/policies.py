@@ -45,6 +45,11 @@ class ActorEgoLineup(EgoLineup):
     def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
         return self.ego.unroll(batch)
 
+    def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
+        if "assign" in carry:
+            return super().after(carry, intended, executed)
+        return self.ego.after(carry, intended, executed)  # of the ego alone, as ``advance`` returns it
+
     def egos(self, carry: Carry) -> Carry:
         """Return the ego's part of a whole team's carry; the ego's own carry is returned as it is."""
         return carry if "h" in carry else self.of(carry, EGO)

@@ -213,8 +213,9 @@ class Dynamics:
 
 
 class Anneal:
-    """The factor of an intrinsic reward. It is 1 until the first collected batch with a positive return and then falls
-    linearly to 0 over ``steps`` environment steps; it is always 1 where ``steps`` is null."""
+    """The factor of an intrinsic reward. It is 1 until an episode has a positive return (or what is collected of it, in
+    stretches) and then falls linearly to 0 over ``steps`` environment steps, counted from the end of the collection
+    that holds that episode; it is always 1 where ``steps`` is null."""
 
     def __init__(self, steps: int | None) -> None:
         require_at_least("anneal", 1, steps=steps, or_null=True)
@@ -223,7 +224,7 @@ class Anneal:
 
     def observe(self, fresh: EpisodeBatch) -> None:
         self.seen += int(fresh.filled.sum())
-        if self.start is None and bool(fresh.reward.sum() > 0):
+        if self.start is None and bool((fresh.reward.sum(1) > 0).any()):
             self.start = self.seen
 
     def factor(self) -> float:

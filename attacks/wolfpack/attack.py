@@ -21,7 +21,7 @@ from attacks.wolfpack.planner import Foresight, Rules
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share, require_within
 from marl.core.protocols import Policy, Replay, Traceable, Victim, View
 from marl.core.seeding import derive
-from marl.core.types import Clock, ConfigError, EpisodeBatch, Metrics
+from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics
 
 Start = Literal["planner", "random"]
 InitAgent = Literal["random", "argmax"]
@@ -94,7 +94,7 @@ class Wolfpack(ActionAttack):
         super().begin(n_envs, victim, gen)
         as_victim(victim, "wolfpack")
         if self.learns and self.foresight is None:
-            self.build(as_traceable(victim).begin(1, Generator(self.device))["h"][0].numel())
+            self.build(memory_size(as_traceable(victim), self.spec, self.device))
         self.track = None if self.foresight is None else Track(self.foresight.qdiff, n_envs, self.device)
         self.left = torch.zeros(n_envs, dtype=torch.long, device=self.device)  # follow-up steps to come
         self.last_start = torch.zeros_like(self.left)
@@ -240,6 +240,14 @@ def start_hazard(u: Tensor, age: Tensor, temperature: float) -> Tensor:
     kept = W - age.clamp(max=W - 1)
     open_ = torch.arange(W, device=u.device) < kept[:, None]
     return (u / temperature).masked_fill(~open_, -torch.inf).softmax(-1)[:, 0]
+
+
+def memory_size(victim: Traceable, spec: EnvSpec, device: torch.device) -> int:
+    """Return how many numbers a victim's whole team remembers after a step: the size of the planner's tokens."""
+    gen = Generator(device)
+    nothing = torch.zeros(1, spec.n_agents, spec.obs_dim, device=device)
+    with torch.no_grad():
+        return victim.advance(nothing, victim.begin(1, gen))[1]["h"][0].numel()
 
 
 def as_traceable(policy: Policy) -> Traceable:

@@ -33,10 +33,19 @@ def stop() -> None:
 
 def summed(values: Tensor) -> Tensor:
     """Return the sum of a tensor over ranks."""
+    return _combined(values, dist.ReduceOp.SUM)
+
+
+def greatest(values: Tensor) -> Tensor:
+    """Return the element-wise maximum of a tensor over ranks."""
+    return _combined(values, dist.ReduceOp.MAX)
+
+
+def _combined(values: Tensor, how: dist.ReduceOp.RedOpType) -> Tensor:
     if not dist.is_initialized():
         return values
     moved = values.clone().to(_group_device())
-    dist.all_reduce(moved)
+    dist.all_reduce(moved, how)
     return moved.to(values.device)
 
 

@@ -25,7 +25,7 @@ class StackedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         rows = x.reshape(-1, *x.shape[-2:]).transpose(0, 1)  # [groups, rows, inputs]
         out = torch.baddbmm(self.bias, rows, self.weight)
-        return out.transpose(0, 1).reshape(*x.shape[:-1], -1)
+        return out.transpose(0, 1).reshape(*x.shape[:-1], out.shape[-1])
 
 
 def stacked_mlp(groups: int, sizes: list[int]) -> nn.Sequential:

@@ -17,7 +17,7 @@ from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 
 Data = dict[str, Tensor]
 ACTOR = ("x", "avail", "action", "log_p", "advantage", "played")
-CRITIC = ("seen", "v", "target", "filled")
+CRITIC = ("seen", "raw", "target", "filled")
 
 
 @dataclass

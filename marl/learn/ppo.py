@@ -157,15 +157,17 @@ class PPOLearner(Learner):
     @torch.no_grad()
     def prepare(self, batch: EpisodeBatch, unrolled: bool = True) -> tuple[Rows, Data, Forward | None]:
         """Return what every epoch reads, as rows: the inputs of actor and critic, ``x`` and ``seen``, the actions and
-        their ``log_p`` then, ``advantage``, ``target`` and value ``v`` then, ``filled`` and ``played`` bool [N, n] (any
-        counted step, and those of the living); and what hooks read. ``unrolled`` false: without ``log_p`` and, where
-        there are no hooks, what they read; the first gradient step finds the former out itself."""
+        their ``log_p`` then, ``advantage``, ``target``, the critic's output then, ``raw``, and the value ``v`` that it
+        meant, ``filled`` and ``played`` bool [N, n] (any counted step, and those of the living); and what hooks read.
+        ``unrolled`` false: without ``log_p`` and, where there are no hooks, what they read; the first gradient step
+        finds the former out itself."""
         rows = self.rows(batch)
         seen = self.critic.inputs(self.known(rows, rows["obs"]), rows["state"])
         data = {"x": self.inputs(batch, rows), "seen": seen, "avail": rows["avail"]}
         data["action"] = rows["actions" if self.act_on == "executed" else "intended"].long()
         mean, deviation = self.scale.scale()
-        data["v"] = self.critic(data["seen"]) * deviation + mean
+        data["raw"] = self.critic(data["seen"])
+        data["v"] = data["raw"] * deviation + mean
         fwd = None
         if unrolled or self.hooks:
             logits, h = self.agent.along(data["x"], rows, self.start(batch, rows))
@@ -226,14 +228,14 @@ class PPOLearner(Learner):
         v = self.critic(critic["seen"])
         if "place" in critic:
             v = v.index_select(0, critic["place"])
-        before, target = (critic["v"] - mean) / deviation, (critic["target"] - mean) / deviation
+        target = (critic["target"] - mean) / deviation
         advantage, played = actor["advantage"], actor["played"]
         if self.normalise_advantage:
             advantage = standardised(advantage, played)
         log_ratio = torch.where(played, chosen - then, 0.0)
         policy = masked_mean(clipped_policy_loss(log_ratio, advantage, self.clip), played)
         bonus = masked_mean(entropy(log_p), played)
-        value = masked_mean(value_loss(v, before, target, self.value_clip), critic["filled"])
+        value = masked_mean(value_loss(v, critic["raw"], target, self.value_clip), critic["filled"])
         loss = policy + self.value_weight * value - entropy_weight * bonus
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()

@@ -226,6 +226,19 @@ def test_annealing_by_hand() -> None:
     assert hook.anneal.factor() == pytest.approx(1 - int(batch.filled.sum()) / 100)
 
 
+def test_annealing_begins_with_the_first_success_beside_any_number_of_failures() -> None:
+    """Lanes that lose at the same time do not hide it."""
+    hook, batch = ready(anneal_steps=100), button_batch(SPEC, 5)
+    batch.data["reward"][:] = 0.0
+    batch.data["reward"][:, 0] = -1.0
+    hook.anneal.start = None
+    hook.annotate(batch)
+    assert hook.anneal.start is None
+    batch.data["reward"][3, 0] = 1.0
+    hook.annotate(batch)
+    assert hook.anneal.start == hook.anneal.seen
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -94,7 +94,7 @@ def test_steps_that_do_not_count_are_left_out_of_the_products_only(net: str, mon
         rows, data, _ = learner.prepare(batch)
         seats = (batch.assign == 0)[:, None] & batch.filled[..., None]
         lesson = learner.lesson(batch, rows, data)
-        assert len(lesson.critic["v"]) == int(seats.sum()) < data["filled"].numel()
+        assert len(lesson.critic["raw"]) == int(seats.sum()) < data["filled"].numel()
         assert len(lesson.actor["x"]) < data["filled"].numel()
         if every:
             monkeypatch.setattr(ppo, "condensed", lambda rows, data, begin, *nets: whole(rows, data, begin))

@@ -49,6 +49,18 @@ def test_both_roles_learn_with_every_mixer(mixer: str, tmp_path: Path) -> None:
     assert state["algo"]["sets"]["weight"].count_nonzero() == 4
 
 
+@pytest.mark.parametrize("algo", [("sbc", *GOALS), ("e3t",), ("fox",)], ids=lambda words: words[0])
+@pytest.mark.parametrize("attack", ["wolfpack", "ibal"])
+def test_attacks_that_read_memory_follow_lineups_and_stacked_layers(
+    attack: str, algo: tuple[str, ...], tmp_path: Path
+) -> None:
+    """A lineup remembers for several policies and shows its ego's memory; IBAL strikes in no lane at first."""
+    small = {"wolfpack": ("attack.foresight.window=3",), "ibal": ("attack.estimators.hidden_dim=16",)}
+    env = "env=spread" if algo == ("fox",) else MINI[0]
+    state = trained(tmp_path / "run", f"algo={algo[0]}", *algo[1:], env, f"attack={attack}", *small[attack])
+    assert state["attack"] and state["clock"]["updates"] > 0
+
+
 def test_episodes_hold_true_rewards_and_where_everybody_was(tmp_path: Path) -> None:
     trained(tmp_path / "run", "algo=sbc", *GOALS, "algo.penalty=100")
     data = newest_state(tmp_path / "run")[1]["data"]

@@ -142,6 +142,7 @@ def test_stacked_linear_equals_separate_layers() -> None:
     x = torch.randn(5, 6, 3, 4)
     for g in range(3):
         assert torch.allclose(layer(x)[:, :, g], x[:, :, g] @ layer.weight[g] + layer.bias[g], atol=1e-6)
+    assert layer(x[:0]).shape == (0, 6, 3, 2), "no rows in, none out"
 
 
 def test_per_lane_gradients_by_vmap() -> None:

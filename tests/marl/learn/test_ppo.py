@@ -207,6 +207,23 @@ def test_a_critic_reads_what_it_says(sees: str, share: bool, agent_id: bool) -> 
     assert torch.allclose(alike[:, 0], alike[:, 1]) == (share and not agent_id)
 
 
+def test_the_first_step_is_never_clipped_whatever_the_scale_of_values_has_become() -> None:
+    """Before a gradient step the critic puts out what it did when the episodes were played: nothing is to be clipped,
+    although the unit of values moves from 1 to that of returns around 50."""
+    spec = make_spec()
+    batch = random_batch(spec, 8)
+    batch.reward[:] = 50.0 * batch.filled
+    once = {"normalise_value": True, "epochs": 1}
+    clipped, free = (make_learner(spec, value_clip=clip, **once) for clip in (0.2, None))
+    before = [p.detach().clone() for p in clipped.critic.parameters()]
+    for learner in (clipped, free):
+        learner.update(batch, 0.0, 1.0, torch.Generator())
+    assert clipped.scale.scale()[0] > 10.0
+    moved = list(zip(clipped.critic.parameters(), before, strict=True))
+    assert not any(torch.equal(p, q) for p, q in moved)
+    assert all(map(torch.equal, clipped.critic.parameters(), free.critic.parameters()))
+
+
 def test_initial_policies_are_nearly_uniform_and_hidden_layers_orthogonal() -> None:
     spec = make_spec()
     agent, critic = FeedForwardAgent(spec, **{**AGENT, "share_parameters": False}), Critic(spec, **CRITIC)
