@@ -71,6 +71,19 @@ def team_value(mixer: Mixer, q: Tensor, greedy: Tensor, actions: Tensor, state: 
     return mixer(gather_actions(q, actions), state, actions=actions, q_max=best)
 
 
+def paid(hook: LearnerHook, batch: EpisodeBatch, fwd: Forward, m: int) -> Tensor | float:
+    """Return what a hook adds to the reward: a number, or a tensor [M, T, 1] or, for each of ``m`` values, [M, T, m].
+    Raise ConfigError for another shape, which would be paid to steps that did not earn it."""
+    bonus = hook.reward(batch, fwd)
+    if not isinstance(bonus, Tensor) or bonus.dim() == 0:
+        return bonus
+    M, T = len(batch), batch.horizon
+    if bonus.shape not in ((M, T, 1), (M, T, m)):
+        wanted = f"[{M}, {T}, 1]" + f" or [{M}, {T}, {m}]" * (m > 1)
+        raise ConfigError(f"{type(hook).__name__}.reward returned {list(bonus.shape)}; it must be a number or {wanted}")
+    return bonus
+
+
 def frozen_copy(net: NetT) -> NetT:
     """Copy a network as a target network, which has the same weights and is never trained."""
     return copy.deepcopy(net).requires_grad_(False)
@@ -238,10 +251,10 @@ class ValueLearner(Learner):
         """Make a gradient step on ``batch`` [M episodes] and return its metrics, detached 0-d tensors."""
         fwd = self.forward(batch)
         filled = batch.filled[:, :-1, None]  # [M, T, 1]
-        reward = batch.reward[:, :-1, None] + sum(hook.reward(batch, fwd) for hook in self.hooks)
-        target = lambda_returns(
-            reward, batch.terminated[:, :-1, None], filled, fwd.target_v, self.gamma, self.td_lambda
-        )
+        ended, target_v = batch.terminated[:, :-1, None], fwd.target_v
+        bonus = sum(paid(hook, batch, fwd, target_v.shape[-1]) for hook in self.hooks)
+        reward = batch.reward[:, :-1, None] + bonus
+        target = lambda_returns(reward, ended, filled, target_v, self.gamma, self.td_lambda)
         terms, metrics = self.losses(batch, fwd, target)
         loss: Any = sum(terms.values()) + sum(hook.loss(batch, fwd) for hook in self.hooks)
 
@@ -254,7 +267,7 @@ class ValueLearner(Learner):
         self._sync_targets()
 
         for hook in self.hooks:
-            metrics |= hook.update(batch, fwd)
+            metrics |= hook.update(batch, fwd) or {}
         metrics |= {f"loss/{name}": term.detach() for name, term in terms.items()}
         return metrics | {"optim/grad_norm": grad_norm.detach()}
 

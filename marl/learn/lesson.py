@@ -58,7 +58,7 @@ def condensed(rows: Rows, data: Data, begin: Tensor | None, agent: RecurrentAgen
             found.critic["seen"], found.critic["place"] = distinct(found.critic["seen"], dead, whose)
     else:
         found.critic = _chosen(found.critic, data["filled"].any(1).nonzero()[:, 0])
-    if not agent.shared or type(agent) not in (RecurrentAgent, FeedForwardAgent) or not bool(data["played"].any()):
+    if type(agent) not in (RecurrentAgent, FeedForwardAgent) or not agent.shared or not bool(data["played"].any()):
         return found
     if isinstance(agent, FeedForwardAgent):
         found.actor = _chosen(found.actor, data["played"].flatten().nonzero()[:, 0], flat=True)

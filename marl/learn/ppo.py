@@ -23,7 +23,7 @@ from marl.core.types import ActedOn, Clock, ConfigError, EnvSpec, EpisodeBatch, 
 from marl.learn.actor import Act, Actor, Critic, RunningScale, initialise, log_policy
 from marl.learn.agents import RecurrentAgent
 from marl.learn.algorithm import Hooked
-from marl.learn.learner import Learner, best_available, gather_actions, make_optimizer, previous_actions
+from marl.learn.learner import Learner, best_available, gather_actions, make_optimizer, paid, previous_actions
 from marl.learn.lesson import Data, Lesson, condensed
 from marl.learn.policy import LinearSchedule
 from marl.learn.returns import discounted_sums
@@ -176,7 +176,7 @@ class PPOLearner(Learner):
         reward = batch.reward[:, :-1, None]
         for hook in self.hooks:
             assert fwd is not None
-            reward = reward + hook.reward(batch, fwd)
+            reward = reward + paid(hook, batch, fwd, data["v"].shape[1])
         filled, ended, v = batch.filled[:, :-1, None], batch.terminated[:, :-1, None], rows.spread(data["v"])
         advantage = gae(reward, ended, filled, v, self.gamma, self.gae_lambda)
         data["advantage"] = rows.of(advantage)
@@ -203,7 +203,7 @@ class PPOLearner(Learner):
                     sums = {name: sums.get(name, 0.0) + value / steps for name, value in metrics.items()}
         for hook in self.hooks:
             assert fwd is not None
-            sums |= hook.update(batch, fwd)
+            sums |= hook.update(batch, fwd) or {}
         return sums | {"ppo/entropy_weight": torch.tensor(entropy_weight), **self.explained(data)}
 
     @staticmethod

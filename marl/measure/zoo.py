@@ -70,6 +70,7 @@ def pack_run(run: Path, folder: Path, *, half: bool = False) -> Path:
     record = json.loads((run / "meta.json").read_text(encoding="utf8"))
     record.pop("folder", None)  # where it was trained: of no use to others
     about = {key: value for key, value in meta.items() if key not in ("step", "digests", "folder")}
+    about |= {"half": True} if half else {}
     algo = rounded(state["algo"], run) if half else state["algo"]
     small = {"algo": slim(algo), "clock": state["clock"]}
     config = (run / "config.json").read_text(encoding="utf8")
@@ -101,14 +102,18 @@ def slim(state: Any) -> Any:
 
 
 def rounded(state: Any, run: Path) -> Any:
-    """Return a state with its floating-point tensors in half the bytes (float16: eleven binary digits, up to 65,504).
-    ``marl.run.checkpoint.load_state`` returns them as float32. Raise ConfigError, naming ``run``, where a finite
-    value would become infinite."""
-    if isinstance(state, dict):
-        return {key: rounded(value, run) for key, value in state.items()}
-    if isinstance(state, list):
-        return [rounded(one, run) for one in state]
-    if not isinstance(state, Tensor) or state.dtype != torch.float32:
+    """Return a state with the weights of its networks, which are dicts of nothing but tensors, in half the bytes
+    (float16: eleven binary digits, up to 65,504); what counts and hooks remember stays. ``checkpoint.load_state``
+    returns them as float32. Raise ConfigError, naming ``run``, where a finite value would become infinite."""
+    if not isinstance(state, dict):
+        return state
+    if state and all(isinstance(value, Tensor) for value in state.values()):
+        return {key: _half(value, run) for key, value in state.items()}
+    return {key: value if key in ("hooks", "optimizer") else rounded(value, run) for key, value in state.items()}
+
+
+def _half(state: Tensor, run: Path) -> Tensor:
+    if state.dtype != torch.float32 or state.dim() == 0:
         return state
     half = state.to(torch.float16)
     if not torch.equal(half.isfinite(), state.isfinite()):
@@ -146,6 +151,6 @@ def _line(path: Path) -> str:
     run = json.loads((folder / "meta.json").read_text(encoding="utf8"))
     cells: Iterable[Any] = (
         folder.name, entrant.task, f"{int(meta['step']):,}", str(run.get("commit", ""))[:12],
-        meta["digests"]["state.pt"][:16],
+        meta["digests"]["state.pt"][:16] + " (16 bits)" * bool(meta.get("half")),
     )  # fmt: skip
     return "| " + " | ".join(map(str, cells)) + " |"

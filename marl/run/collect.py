@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from marl.core.protocols import Attack, Policy, VectorEnv, View
-from marl.core.types import EpisodeBatch, Field, GameError, Obs, Step
+from marl.core.types import ConfigError, EpisodeBatch, Field, GameError, Obs, Step
 from marl.run.incoming import Incoming
 from marl.run.rollout import Terms, begin, compiled_form, roll
 
@@ -63,6 +63,26 @@ def _store_step(batch: EpisodeBatch, t: int, values: dict[str, Tensor]) -> None:
         if name in batch.fields:
             place = batch[name][:, t] if batch.fields[name].per == "step" else batch[name]
             place.copy_(value)
+
+
+def perturbed(attack: Attack, view: View) -> Tensor:
+    """Return what ``attack`` shows instead of the observations, [B, n, O]. Raise ConfigError where that has another
+    form, or holds what is no number: networks would learn from it without a word."""
+    obs, seen = view.obs.obs, attack.perturb_obs(view)
+    if seen is obs:
+        return seen
+    if seen.shape != obs.shape or seen.dtype != obs.dtype:
+        raise ConfigError(
+            f"{type(attack).__name__}.perturb_obs returned {form_of(seen)}; observations are {form_of(obs)}"
+        )
+    if not bool(torch.isfinite(seen).all()):
+        raise ConfigError(f"{type(attack).__name__}.perturb_obs returned numbers that are not finite, at step {view.t}")
+    return seen
+
+
+def form_of(tensor: Tensor) -> str:
+    """Return the type and shape of a tensor as messages say it: ``float32 [4, 2, 18]``."""
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def collect(
@@ -117,7 +137,7 @@ def _in_lockstep(
     for t in range(limit):
         _store_observation(batch, t, now)
         view = View(t, now.to(device), carry, (running | ended).to(device) & attacked, policy)
-        seen = attack.perturb_obs(view)
+        seen = perturbed(attack, view)
         view.active = running.to(device) & attacked
         seen_obs = Obs(seen, view.obs.state, view.obs.avail, view.obs.alive)
         intended, carry, extras = policy.act(seen_obs, carry, explore=terms.explore, gen=terms.policy_gen)
@@ -145,7 +165,7 @@ def _in_lockstep(
     _store_observation(batch, t + 1, now)
     if "obs_seen" in fields:
         view = View(t + 1, now.to(device), carry, (running | ended).to(device) & attacked, policy)
-        batch["obs_seen"][:, t + 1] = attack.perturb_obs(view).to(env.device)
+        batch["obs_seen"][:, t + 1] = perturbed(attack, view).to(env.device)
     batch.attacked[:] = attacked.to(env.device)
     batch.reward.masked_fill_(~batch.filled, 0.0)
     batch.terminated.logical_and_(batch.filled)

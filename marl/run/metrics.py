@@ -15,10 +15,13 @@ from torch import Tensor
 from marl.core.distributed import world
 from marl.core.intervals import Interval
 from marl.core.protocols import Algorithm
-from marl.core.types import Clock, EpisodeBatch, Metrics
+from marl.core.types import Clock, ConfigError, EpisodeBatch, Metrics
 from marl.run.evaluate import attack_facts
 from marl.run.files import append, expendable, write_atomic
 from marl.run.loggers import Loggers
+
+# what rows hold whatever algorithm, hooks and attack report
+KEPT = ("env_steps", "episodes", "updates", "train/return", "train/win_rate", "train/length", "replay/episodes")
 
 
 class NonFiniteError(RuntimeError):
@@ -86,23 +89,37 @@ class Window:
         self.sums, self.episodes = dict(state["sums"]), int(state["episodes"])
 
 
+def require_numbers(metrics: Metrics) -> None:
+    """Raise ConfigError where a metric is no single number, or has the name of one that every row has."""
+    for name, value in metrics.items():
+        if not isinstance(value, Tensor | float | int) or (isinstance(value, Tensor) and value.numel() != 1):
+            what = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
+            raise ConfigError(f"the metric {name} is {what}; a metric is a number or a tensor of one")
+        if name in KEPT or name.startswith(("eval/", "time/")):
+            raise ConfigError(f"the metric {name} has a name that training itself uses; call it PLUGIN/{name}")
+
+
 def require_finite(metrics: Metrics, algo: Algorithm, clock: Clock) -> None:
     """Raise NonFiniteError if a loss, value or gradient norm is not finite; it names the metrics, the step and the
     first non-finite network parameter."""
+    require_numbers(metrics)
     keys = [key for key in metrics if key.startswith(("loss/", "q/", "optim/", "ppo/"))]
-    if not keys or bool(torch.isfinite(torch.stack([metrics[key].detach().float() for key in keys])).all()):
+    values = [torch.as_tensor(metrics[key]).detach().float().reshape(()) for key in keys]
+    if not keys or bool(torch.isfinite(torch.stack(values)).all()):
         return
-    bad = [f"{key}={metrics[key].item()}" for key in keys if not math.isfinite(metrics[key].item())]
+    bad = [f"{key}={value.item()}" for key, value in zip(keys, values, strict=True) if not math.isfinite(value.item())]
     where = [
         f"{name}.{parameter}"
         for name, network in algo.networks().items()
         for parameter, value in network.named_parameters()
         if not bool(torch.isfinite(value).all())
     ]
+    hooks = [type(hook).__name__ for hook in getattr(algo, "hooks", ())]
+    or_hooks = f", or see what {' and '.join(hooks)} paid or added to the loss" if hooks else ""
     broken = f"first non-finite weights: {where[0]}" if where else "all weights are still finite"
     raise NonFiniteError(
         f"{', '.join(bad)} at env step {clock.env_steps}, update {clock.updates}; {broken}. "
-        "Nothing was saved since; try a smaller algo.learner.lr or algo.learner.grad_clip"
+        "Nothing was saved since; try a smaller algo.learner.lr or algo.learner.grad_clip" + or_hooks
     )
 
 

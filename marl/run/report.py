@@ -55,7 +55,7 @@ def training_row(
     """Return the scalars of the episodes since the last row, of the newest update, and of wall-clock time."""
     means = window.take()
     row = {name if "/" in name else f"train/{name}": mean for name, mean in means.items() if name != "lane_use"}
-    row |= {name: value.item() for name, value in metrics.items()}
+    row |= {name: float(value) for name, value in metrics.items()}
     row |= timer.take(env_steps)
     if "lane_use" in means:
         row["time/lane_use"] = means["lane_use"]

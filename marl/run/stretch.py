@@ -11,10 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
-from marl.core.protocols import Algorithm, Attack, Policy, VectorEnv, View
+from marl.core.protocols import Algorithm, Attack, NoAttack, Policy, VectorEnv, View, attacks_within
 from marl.core.seeding import restore
 from marl.core.types import Carry, ConfigError, EpisodeBatch, Field, Obs, Step
-from marl.run.collect import empty_batch
+from marl.run.collect import empty_batch, perturbed
 from marl.run.incoming import Incoming
 
 
@@ -49,6 +49,13 @@ def require_pieces(rollout: int | None, algo: Algorithm, attack: Attack) -> None
             f"train.rollout={rollout}: {type(attack).__name__} begins its episodes in all lanes at once, and stretches "
             "do not; use train.rollout=null (an attack whose class names what it remembers in in_hand may be stretched)"
         )
+    for name, part in attacks_within(attack):
+        if type(part).update is not NoAttack.update:
+            which = type(part).__name__ + f" ({name})" * bool(name)
+            raise ConfigError(
+                f"train.rollout={rollout} collects parts of episodes; {which} learns from whole ones: use "
+                "train.rollout=null"
+            )
 
 
 def in_hand(attack: Attack) -> tuple[str, ...] | None:
@@ -138,7 +145,7 @@ class Stretches:
     def _show(self, obs: Obs, t: int, policy: Policy, where: Tensor) -> Tensor:
         """Return what the policy is shown [B, n, O], attacked in the lanes ``where`` bool [B]."""
         active = (where & self.totals["attacked"]).to(self.device)
-        return self.attack.perturb_obs(View(t, obs.to(self.device), self.carry, active, policy))
+        return perturbed(self.attack, View(t, obs.to(self.device), self.carry, active, policy))
 
     def _restart(
         self, policy: Policy, where: Tensor, attacked: Tensor, policy_gen: Generator, attack_gen: Generator

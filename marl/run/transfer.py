@@ -96,11 +96,14 @@ def _is_optimizer(state: Any) -> bool:
 
 
 def _graft(own: State, saved: State, nets: set[str], fresh: list[str]) -> State:
-    """Return ``own`` with the networks of ``saved``, and with its optimizer if all networks next to it were found."""
+    """Return ``own`` with the networks of ``saved``, targets as what they follow where there were none, and with its
+    optimizer if all networks next to it were found."""
     merged = dict(own)
     for key, value in own.items():
         if key in nets and key in saved:
             merged[key] = saved[key]
+        elif key in nets and (online := key.removeprefix("target_")) in nets & saved.keys():
+            merged[key] = saved[online]  # a target begins as what it follows
         elif _is_optimizer(value):
             if key in saved and own.keys() & nets == saved.keys() & nets:
                 merged[key] = saved[key]

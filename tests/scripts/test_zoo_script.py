@@ -68,17 +68,29 @@ def test_teams_can_be_rounded_to_half_the_size(trained: Path, packed: Path, tmp_
         assert torch.equal(read["agent"][name], weights.half().float()), name
         assert torch.equal(read["target_agent"][name], read["agent"][name])
     assert marl.load(half).evaluate(episodes=8)
+    assert "(16 bits)" in (tmp_path / "zoo" / "README.md").read_text()
+    assert "(16 bits)" not in (packed / "README.md").read_text()
     again = zoo.pack_run(half, tmp_path / "again", half=True)
     assert next(again.rglob("state.pt")).read_bytes() == next(half.rglob("state.pt")).read_bytes()
     fit(compose_train(tmp_path / "runs", "env=toy/corridor", "algo=qmix", *TINY, f"init_from={half}"), tmp_path / "run")
 
 
-def test_weights_beyond_16_bits_are_refused() -> None:
-    run = Path("runs/seed0")
-    assert zoo.rounded({"a": [torch.tensor([65504.0, torch.inf])]}, run)["a"][0].dtype == torch.float16
-    assert zoo.rounded({"n": 3, "k": torch.tensor([1])}, run) == {"n": 3, "k": torch.tensor([1])}
+def test_weights_beyond_16_bits_are_refused_and_what_is_no_weight_stays() -> None:
+    """What hooks count, and scales, may be beyond 2,048, from where on not every integer has 16 bits."""
+    run, counts = Path("runs/seed0"), torch.tensor([70001.0, 2049.0])
+    assert zoo.rounded({"agent": {"a": torch.tensor([65504.0, torch.inf])}}, run)["agent"]["a"].dtype == torch.float16
+    kept = {"updates": 70001, "counts": counts, "hooks": [{"n": counts}], "optimizer": {"state": {0: {"step": counts}}},
+            "scale": {"count": counts[0], "ids": torch.tensor([1])}}  # fmt: skip
+    assert not tensors_of(zoo.rounded(kept, run), torch.float16)
     with pytest.raises(ConfigError, match=r"half=true: runs/seed0 holds the value 7e\+04; 16 bits reach to 65,504"):
-        zoo.rounded({"a": torch.tensor([70000.0])}, run)
+        zoo.rounded({"agent": {"a": torch.tensor([70000.0])}}, run)
+
+
+def tensors_of(tree: Any, dtype: torch.dtype) -> list[torch.Tensor]:
+    if isinstance(tree, torch.Tensor):
+        return [tree] if tree.dtype == dtype else []
+    values = tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ()
+    return [tensor for value in values for tensor in tensors_of(value, dtype)]
 
 
 def test_training_goes_on_from_a_packed_team(packed: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Deliberately broken implementations, one per rule of a contract: each must fail the check that it breaks.
 
-Learning: ``NanLoss``. Environments: every key of ``envs.base.RULES`` has at least one twin of the corridor in
-``BROKEN_ENVS``. Those of attacks are in ``tests/support/broken_attacks.py``.
+Learning: ``NanLoss``, ``OddMetrics``, ``LearnsInPieces``. Environments: every key of ``envs.base.RULES`` has at least
+one twin of the corridor in ``BROKEN_ENVS``. Those of attacks are in ``tests/support/broken_attacks.py``.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attacks.random import RandomActions
 from envs.base import refuse_unavailable
 from envs.streams import LaneStreams
 from envs.toys.games import Corridor
 from marl.core.protocols import NoHook
-from marl.core.types import EnvSpec, EpisodeBatch, Obs, Step
+from marl.core.types import EnvSpec, EpisodeBatch, Metrics, Obs, Step
 
 
 class NanLoss(NoHook):
@@ -29,6 +30,26 @@ class NanLoss(NoHook):
     def loss(self, batch: EpisodeBatch, fwd: Any) -> Tensor:
         self.left -= 1
         return fwd.q.sum() * (0.0 if self.left > 0 else float("nan"))
+
+
+class OddMetrics(NoHook):
+    """A plug-in that reports ``value`` under ``name``, or returns nothing at all."""
+
+    def __init__(self, spec: EnvSpec, *, name: str, value: Any) -> None:
+        plain = isinstance(value, float | str | None)
+        self.metrics = {name: value if plain else torch.tensor(list(value))} if name else None
+
+    def update(self, batch: EpisodeBatch, fwd: Any) -> Any:
+        return self.metrics
+
+
+class LearnsInPieces(RandomActions):
+    """An attack that says that its lanes need not begin together, and learns from whole episodes."""
+
+    in_hand = ("budget.spent",)
+
+    def update(self, *args: Any) -> Metrics:
+        return {}
 
 
 class Sound(Corridor):

@@ -159,6 +159,14 @@ class Bonus(NoHook):
         return torch.ones_like(batch.reward[:, :-1, None])
 
 
+class Odd(NoHook):
+    def __init__(self, bonus: torch.Tensor) -> None:
+        self.bonus = bonus
+
+    def reward(self, batch: EpisodeBatch, fwd: object) -> torch.Tensor:
+        return self.bonus
+
+
 def weights_after(hooks: list[NoHook]) -> torch.Tensor:
     torch.manual_seed(0)
     learner = make_learner(SPEC, MIXERS["qmix"](SPEC), hooks)
@@ -171,6 +179,15 @@ def test_a_hook_of_zeros_changes_no_bit_and_one_of_ones_does() -> None:
     base = weights_after([])
     assert torch.equal(weights_after([Zero()]), base)
     assert not torch.equal(weights_after([Bonus()]), base)
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 9), (6, 9, 3), (1, 9, 1), (6, 10, 1)])
+def test_a_bonus_of_another_shape_is_refused_and_never_paid_to_other_steps(shape: tuple[int, ...]) -> None:
+    """Of each episode, of each agent with one team value, of one episode, of one slot too many."""
+    assert SPEC.n_agents == 3 and random_batch(SPEC, 6, 0).horizon == 9
+    with pytest.raises(ConfigError, match=r"Odd.reward returned .*; it must be a number or \[6, 9, 1\]"):
+        weights_after([Odd(torch.ones(shape))])
+    assert torch.equal(weights_after([Odd(torch.ones(6, 9, 1))]), weights_after([Odd(torch.tensor(1.0))]))
 
 
 @pytest.mark.parametrize(

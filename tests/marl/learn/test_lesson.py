@@ -124,6 +124,20 @@ def test_the_first_step_reads_how_likely_actions_were_from_itself() -> None:
     assert learner.step(lesson, 0.0)["ppo/kl"] > 0.0 and torch.equal(lesson.actor["log_p"], then)
 
 
+class Foreign(FeedForwardAgent):
+    """A network of another kind, that keeps no word of how agents share it."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        del self.shared
+
+
+def test_nothing_is_left_out_for_networks_of_another_kind() -> None:
+    learner, batch = make(Foreign, True, {}), mortal(3)
+    rows, data, _ = learner.prepare(batch)
+    assert learner.lesson(batch, rows, data).actor["x"] is data["x"]
+
+
 def test_where_nobody_plays_nothing_is_left_out() -> None:
     learner, batch = make(RecurrentAgent, True, {}), mortal(3)
     batch.alive[:] = False

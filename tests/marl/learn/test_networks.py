@@ -10,6 +10,7 @@ from torch import nn
 from torch.func import grad, vmap
 
 from marl.core.networks import StackedLinear
+from marl.core.types import Obs
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.gru import gru
 from marl.learn.mixers import VDN, Mixer, NoMixer, QMix, QPlex
@@ -134,6 +135,22 @@ def test_inputs_are_observation_last_action_and_id() -> None:
     assert torch.equal(x[..., :7], obs)
     assert torch.equal(x[0, :, 7:12], torch.tensor([[0, 0, 0, 0, 0], [1, 0, 0, 0, 0], [0, 0, 0, 0, 1.0]]))
     assert torch.equal(x[1, :, 12:], torch.eye(3))
+
+
+@pytest.mark.parametrize("name", ["obs", "avail"])
+@pytest.mark.parametrize("cut", [(slice(2),), (slice(None), slice(1)), (slice(None), slice(None), slice(1))])
+def test_a_team_is_shown_only_what_has_its_own_shape(name: str, cut: tuple[slice, ...]) -> None:
+    """Compiled loops look at no bounds: lanes, agents and features are compared before."""
+    policy, gen = EpsilonGreedy(make_agent(SPEC), VDN(SPEC), 0.0, "intended"), torch.Generator()
+    assert policy.network() is not None
+    given = {
+        "obs": torch.zeros(4, SPEC.n_agents, SPEC.obs_dim),
+        "avail": torch.ones(4, SPEC.n_agents, SPEC.n_actions) > 0,
+    }
+    given[name] = given[name][cut]
+    obs = Obs(given["obs"], torch.zeros(4, SPEC.state_dim), given["avail"], torch.ones(4, SPEC.n_agents) > 0)
+    with pytest.raises(ValueError, match=rf"{name} is \[.*\]; this team sees \[4, {SPEC.n_agents}, "):
+        policy.act(obs, policy.begin(4, gen), explore=False, gen=gen)
 
 
 def test_stacked_linear_equals_separate_layers() -> None:

@@ -1,6 +1,7 @@
 """Collection: which values are stored where, what an attack may change, and that evaluation is independent of
 training."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -65,6 +66,38 @@ class Blur(Force):
 
     def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return intended, {"hit": view.obs.alive | True}
+
+
+class Shows(NoAttack):
+    """Shows agents something of another form than observations have."""
+
+    def __init__(self, form: Callable[[Tensor], Tensor], *args: Any) -> None:
+        super().__init__(*args)
+        self.form = form
+
+    def perturb_obs(self, view: View) -> Tensor:
+        return self.form(view.obs.obs)
+
+
+@pytest.mark.parametrize(
+    ("form", "message"),
+    [
+        (
+            lambda obs: obs[..., :1],
+            r"Shows.perturb_obs returned float32 \[3, 2, 1\]; observations are float32 \[3, 2, ",
+        ),
+        (lambda obs: obs[:1], r"returned float32 \[1, 2, "),
+        (lambda obs: obs.double(), r"returned float64 \[3, 2, "),
+        (lambda obs: obs * torch.nan, "returned numbers that are not finite, at step 0"),
+    ],
+    ids=["features", "lanes", "type", "nan"],
+)
+def test_what_an_attack_shows_has_the_form_of_observations(form: Callable[[Tensor], Tensor], message: str) -> None:
+    env = Corridor(**CORRIDOR, n_envs=3, seed=0)
+    gens = {"policy_gen": torch.Generator(), "attack_gen": torch.Generator()}
+    with pytest.raises(ConfigError, match=message):
+        collect(env, Scripted(), Shows(form, env.spec, "cpu"), core_fields(env.spec), explore=True,
+                attacked=torch.ones(3, dtype=torch.bool), **gens, device="cpu")  # fmt: skip
 
 
 def play(

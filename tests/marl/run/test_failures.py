@@ -9,10 +9,13 @@ from typing import Any
 import pytest
 import torch
 
+from marl.core.types import ConfigError
 from marl.run import checkpoint
 from marl.run.files import WriteError
 from marl.run.metrics import NonFiniteError
 from tests.support.helpers import newest_state, rows, train
+
+ODD = "+algo.hooks.odd={{_target_: tests.support.broken.OddMetrics, _partial_: true, name: {name}, value: {value}}}"
 
 pytestmark = pytest.mark.usefixtures("no_drawing")
 
@@ -32,6 +35,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_it(tmp_path: Path) 
     with pytest.raises(NonFiniteError) as stopped:
         train(folder, hook)
     message = str(stopped.value)
+    assert message.endswith("or see what NanLoss paid or added to the loss")
     assert "optim/grad_norm=nan" in message and "first non-finite weights: agent.fc_in.weight" in message
     step = rows(folder, "metrics")[-1]["env_steps"]
     named = int(message.split("env step ")[1].split(",")[0])
@@ -39,6 +43,28 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_names_it(tmp_path: Path) 
     assert newest_state(folder)[0]["clock"]["env_steps"] < named
     values = newest_state(folder)[0]["algo"]["learner"]["agent"].values()
     assert all(bool(torch.isfinite(value).all()) for value in values)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("mine/each", "[1.0, 2.0]", r"the metric mine/each is a tensor of shape \[2\]; a metric is a number"),
+        ("mine/word", "many", "the metric mine/word is 'many'; a metric is a number or a tensor of one"),
+        ("env_steps", "5.0", "the metric env_steps has a name that training itself uses"),
+        ("train/return", "5.0", "the metric train/return has a name that training itself uses"),
+    ],
+)
+def test_a_metric_that_is_none_is_named_at_the_first_update(
+    name: str, value: str, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        train(tmp_path / "run", ODD.format(name=name, value=value))
+
+
+@pytest.mark.parametrize(("name", "value"), [("mine/half", "0.5"), ("", "null")])
+def test_plain_numbers_are_metrics_and_so_is_nothing(name: str, value: str, tmp_path: Path) -> None:
+    train(tmp_path / "run", ODD.format(name=f"'{name}'", value=value))
+    assert rows(tmp_path / "run", "metrics")[-1].get("mine/half") == (0.5 if name else None)
 
 
 def test_a_full_disk_at_a_scheduled_save_does_not_stop_the_run(

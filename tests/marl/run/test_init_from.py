@@ -90,6 +90,16 @@ def test_an_algorithm_with_more_networks_says_which_are_fresh(
     assert "left fresh: central, target_central, optimizer" in caplog.text
 
 
+def test_a_target_that_the_other_algorithm_has_not_begins_as_what_it_follows(tmp_path: Path) -> None:
+    """Actors have no targets: values would first be bootstrapped from untrained networks."""
+    actors = tmp_path / "actors"
+    of_values = ("algo.batch_size", "algo.warmup", "algo.episodes", "algo.epsilon", "algo.learner.ta")
+    fit(compose_train(tmp_path, *(word for word in TINY if not word.startswith(of_values)), "algo=ippo"), actors)
+    state = begun_from(tmp_path, actors, "algo=vdn")
+    theirs = newest_state(actors)[0]["algo"]["learner"]["agent"]
+    assert differences(state["agent"], theirs) == [] and differences(state["target_agent"], theirs) == []
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

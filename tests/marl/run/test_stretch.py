@@ -275,6 +275,10 @@ def test_rows_between_ends_of_episodes_say_nothing_of_episodes(tmp_path: Path) -
     [
         (("algo=qmix",), r"train.rollout=5 .* ValueAlgorithm learns from whole ones: use algo=ippo or algo=mappo"),
         (("algo=ippo", "attack=mixture"), "train.rollout=5: Mixture begins its episodes in all lanes at once"),
+        (
+            ("algo=ippo", "attack=random", "attack._target_=tests.support.broken.LearnsInPieces"),
+            "train.rollout=5 .* LearnsInPieces learns from whole ones",
+        ),
         (("algo=ippo", "train.rollout=0"), "train.rollout=0"),
     ],
 )
