@@ -26,13 +26,8 @@ from marl.core.checks import refuse_strange
 from marl.core.config import register
 from marl.core.store import share
 from marl.core.types import ConfigError
-
-TREE = "conf"
-
-
-def tree_folder() -> Path:
-    """Return the folder of the configuration tree."""
-    return Path(str(importlib.import_module(TREE).__file__)).parent
+from marl.run.quoting import repaired
+from marl.run.trees import TREE, beside, folders, named_by, with_folders
 
 
 @functools.cache
@@ -60,8 +55,9 @@ def stored(group: str) -> Iterator[str]:
 def choices(group: str) -> list[str]:
     """Return the names that ``group=NAME`` accepts, from files and the config store; subgroups as ``folder/NAME``."""
     register_configs()
-    folder = tree_folder() / group
-    names = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")} | set(stored(group))
+    names = set(stored(group))
+    for folder in (tree / group for tree in folders()):
+        names |= {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")}
     return sorted(name for name in names if Path(name).name != "base")
 
 
@@ -119,9 +115,13 @@ def compose_with_choices(overrides: Sequence[str], config: str) -> tuple[DictCon
     """Return the configuration that ``overrides`` of ``conf/<config>.yaml`` give, fully interpolated, and by group what
     was chosen. Raise ConfigError, in one line, for overrides that do not compose."""
     register_configs()
-    with _own_hydra():
+    for word in overrides:
+        if word.startswith("-"):
+            raise ConfigError(f"{word} is a flag of the scripts; give key=value, and folders by marl.use_configs(DIR)")
+    words = repaired(overrides)
+    with beside(named_by(words)), _own_hydra():
         try:
-            cfg = hydra.compose(config, overrides=list(overrides), return_hydra_config=True)
+            cfg = hydra.compose(config, overrides=with_folders(words), return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
             chosen = {str(group): str(name) for group, name in cfg.hydra.runtime.choices.items()}
             with open_dict(cfg):

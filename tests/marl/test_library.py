@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from marl.run.metrics import read_rows
 from marl.run.teams import load_trained
 from marl.show import crossplay_report, leaderboard, robustness_report
 from tests.support.helpers import command, rows
+from tests.support.own_configs import write_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("env=toy/corridor", "train.total_steps=400", "train.n_envs=8", "eval.every=200", "eval.episodes=8",
@@ -190,6 +192,61 @@ def test_a_class_outside_the_repository_is_a_plugin(tmp_path: Path, monkeypatch:
     hook = "+algo.hooks.bonus={_target_: my_bonus.Bonus, _partial_: true, size: 0.25}"
     run = marl.train("algo=vdn", *SMALL, hook, dir=tmp_path / "run")
     assert read_rows(run.dir / "metrics.jsonl")[-1]["bonus/size"] == 0.25
+
+
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Forget the folders of configurations that a test adds."""
+    yield
+    marl.use_configs()
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_configurations_of_ones_own_are_found_by_everything(
+    run: marl.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A game, an attack, an algorithm and a suite: in the folder that was added, also from elsewhere later on."""
+    write_configs(tmp_path / "conf")
+    (tmp_path / "other" / "attack").mkdir(parents=True)
+    (tmp_path / "other" / "attack" / "nudge.yaml").write_text("defaults: [flip, _self_]\nbudget: 1\n")
+    with pytest.raises(ConfigError, match="env=meet does not exist"):
+        marl.make_env("meet")
+    monkeypatch.chdir(tmp_path)
+    marl.use_configs("conf")
+    marl.use_configs(Path("other"))
+    monkeypatch.chdir("/")
+    assert marl.make_env("meet", n_envs=2).n_envs == 2
+    found = marl.compose("algo=own", "env=meet", "attack=nudge")
+    assert (found.algo.batch_size, found.attack.budget, found.run_path) == (8, 1, "default/meet/own-nudge/seed0")
+    with pytest.raises(ConfigError, match="env=meat does not exist; did you mean meet"):
+        marl.compose("env=meat")
+    team = marl.load(run, env="meet")
+    assert 0 < team.evaluate(episodes=4, attack="flip")["hits"].mean <= 2
+    matrix = marl.robustness(run, "mine", episodes=2, out=tmp_path / "r")
+    assert matrix.columns == ["natural", "flip"]
+    assert matrix.about["command"].startswith(f"marl.use_configs('{tmp_path}/conf'); marl.use_configs(")
+    assert marl.crossplay(run, env="meet", episodes=2, out=tmp_path / "c").game == "meet"
+    file = tmp_path / "board.json"
+    marl.leaderboard(file, run, "mine", by="us", episodes=2, n_envs=2, out=tmp_path / "l")
+    (checked,) = marl.leaderboard(file, run, check=True, out=tmp_path / "l").checks
+    assert checked.agrees and checked.numbers
+    marl.use_configs()
+    with pytest.raises(ConfigError, match="env=meet does not exist"):
+        marl.make_env("meet")
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_folder_of_configurations_that_is_none_is_refused(tmp_path: Path) -> None:
+    write_configs(tmp_path / "conf")
+    for folder in (tmp_path / "nope", tmp_path / "conf" / "env" / "meet.yaml", ""):
+        with pytest.raises(ConfigError, match=r"use_configs: .* is no folder"):
+            marl.use_configs(folder)
+    with pytest.raises(ConfigError, match=r"--config-dir=conf is a flag of the scripts; .* marl\.use_configs"):
+        marl.compose("--config-dir=conf", "env=meet")
+    word = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    assert marl.compose(word, "env=meet").env.length == 6
+    with pytest.raises(ConfigError, match="did you mean meet"):
+        marl.compose(word, "env=meat")
 
 
 def test_both_matrices_are_measured_shown_and_written(run: marl.Run, tmp_path: Path, capsys: Any) -> None:

@@ -18,6 +18,7 @@ from marl.show.robustness_report import heatmap, table, write
 from tests.marl.run.test_lock import holder, tree
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
+from tests.support.own_configs import write_configs
 from tests.support.robustness_parts import NATURAL, TRIP, column, entrant, fake, matrix, measured, setting
 
 # what it leaves behind
@@ -290,3 +291,11 @@ def test_bad_input_is_refused_before_work_starts(
     for words in expected:
         assert words in line
     assert not (tmp_path / "out").exists()
+
+
+def test_games_of_ones_own_are_measured(tmp_path: Path) -> None:
+    folder = write_configs(tmp_path / "conf")
+    command("robustness", "--config-dir", str(folder), "imports=[{policy: idle, env: meet}]", "suite=mine",
+            "episodes=2", f"out={tmp_path}/out")  # fmt: skip
+    found = json.loads((tmp_path / "out" / "matrix.json").read_text())
+    assert [row["task"] for row in found["rows"] if row["level"] == "run"] == ["meet"]

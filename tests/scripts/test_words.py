@@ -15,6 +15,7 @@ from marl.run.quoting import override, quoted, repaired, shell
 from scripts.words import LAUNCHERS
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
+from tests.support.own_configs import write_configs
 
 NAMES = (
     "runs/a", "runs/lr=0.1,goals=[[0,1]]-seed0", "runs/{x: 1}", "/home/josé/läufe", "it's", r"a\'b", "a b", "1", "null",
@@ -131,3 +132,18 @@ def test_a_launcher_that_is_not_installed_says_which_extra_to_install(
     monkeypatch.setitem(LAUNCHERS, name, (there, extra))
     line = refused(capsys, "train", "-m", f"launch={name}", "seed=0,1")
     assert line.strip() == f"error: launch={name} needs {there}; pip install -e .[{extra}]"
+
+
+@pytest.mark.parametrize("kind", ["--config-dir", "hydra.searchpath"])
+def test_help_and_hints_know_configurations_of_ones_own(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_configs(tmp_path / "conf")
+    given = ["--config-dir", str(folder)] if kind == "--config-dir" else [f"{kind}=[file://{folder}]"]
+    command("train", "--help", *given, "algo=own")
+    shown = capsys.readouterr().out
+    assert "algo.batch_size: 8" in shown and "of one's own" in shown
+    assert " meet" in shown and " flip" in shown and " own," in shown
+    assert "did you mean meet" in refused(capsys, "train", *given, "env=meat")
+    assert "flip" in refused(capsys, "train", *given, "attack=3")
+    assert "flip" not in refused(capsys, "train", "attack=3")
