@@ -18,7 +18,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -80,6 +80,12 @@ def one_line(error: BaseException) -> str:
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         return f"{group}={name} does not exist; {hint}there are {', '.join(names)}"
     words = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        key, equals, _ = error.override.partition("=")
+        said = words.partition(" See http")[0].removesuffix("^").strip()
+        why = "" if error.override in said else f": {said}"
+        mend = f"put text in quotes: \"{key}='...'\"" if equals else "give key=value"
+        return f"{error.override} cannot be read{why}; {mend}"
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         words = f"{words.removesuffix('.')}: {str(cause.msg or cause).splitlines()[0]}"

@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -66,7 +67,7 @@ def find(group: str, name: str) -> Path | None:
 def named_by(words: Sequence[str], config_dir: str | None = None) -> list[str]:
     """Return the folders that a command line names by ``--config-dir`` and ``hydra.searchpath``, in Hydra's spelling
     and as absolute paths."""
-    given = [config_dir] if config_dir is not None and Path(config_dir).is_dir() else []
+    given: list[Any] = [config_dir] if config_dir is not None and Path(config_dir).is_dir() else []
     for word in words:
         if word.startswith(f"{SEARCH}="):
             try:

@@ -61,6 +61,14 @@ def test_compose_is_the_command_line_and_leaves_hydra_as_it_was() -> None:
     assert marl.compose("suite=quick", config="robustness").suite.columns
 
 
+def test_the_library_takes_paths_and_texts_as_they_are() -> None:
+    path = "runs/x/train.n_envs=8-seed0"
+    found = marl.compose(f"init_from={path}", "name=größe")
+    assert (found.init_from, found.name) == (path, "größe")
+    with pytest.raises(ConfigError, match="seed=a=b cannot be read: mismatched input"):
+        marl.compose("seed=a=b")
+
+
 def test_what_is_done_to_a_configuration_changes_no_other() -> None:
     """Of an option that Hydra keeps in its store, of an override's list, and of what the store itself holds."""
     words = ("algo=sbc_irrelevant", "env=mds", "attack=rand_act")

@@ -61,6 +61,24 @@ def test_what_a_person_types_is_repaired_where_hydra_could_not_read_it(
     assert repaired(["-m", "init_from=a,b"]) == ["-m", "init_from=a,b"], "a sweep over two"
 
 
+@pytest.mark.parametrize("key", ["algo.policies.a.run", "+partners.x.runs", "attack.policy.run", "name", "by", "title"])
+def test_paths_and_texts_are_repaired_wherever_their_option_stands(key: str) -> None:
+    for value in ("runs/x/train.n_envs=8-seed0", "größe", "Müller & Söhne", "A = B, C"):
+        assert repaired([f"{key}={value}"]) == [f"{key}='{value}'"]
+    for word in (f"{key}=null", f"{key}=plain", f"{key}='a=b'", f"{key}=[{{name: a, path: b=c}}]"):
+        assert repaired([word]) == [word]
+
+
+def test_what_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("seed=a=b", "algo.learner.lr=ü"):
+        line = refused(capsys, "train", word)
+        assert line.startswith(f"error: {word} cannot be read") and f"{word.partition('=')[0]}='...'" in line
+        assert "http" not in line and "Lexer" not in line
+    assert "nonsense cannot be read" in (line := refused(capsys, "train", "nonsense")) and "give key=value" in line
+    line = refused(capsys, "train", "name=a,b")
+    assert "--multirun" in line, "two studies, and -m is missing"
+
+
 def test_the_command_that_training_prints_works_in_a_shell(tmp_path: Path) -> None:
     """Beyond the name of the folder, also the path to it holds what Hydra does not read."""
     place = tmp_path / "ö [1] it's"
