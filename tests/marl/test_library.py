@@ -262,11 +262,21 @@ def test_both_matrices_are_measured_shown_and_written(run: marl.Run, tmp_path: P
     (method, row) = matrix.rows
     assert matrix.columns == ["natural", "random"] and row.label == method.label and matrix.complete
     assert matrix.about["command"].startswith("marl.robustness(")
+    assert repr(matrix) == "<Matrix quick; runs: 1; columns: natural, random; episodes: 4>"
+    title, head, line = str(matrix).splitlines()
+    assert title == "quick: win_rate over 4 episodes a cell" and head.split() == ["natural", "random"]
+    rates = [f"{method.cells[name].win_rate.mean:.2f}" for name in matrix.columns]
+    assert line.startswith(f"{method.label} (toy-corridor)") and line.split()[-2:] == rates
     robustness_report.show(matrix)
     assert "natural" in capsys.readouterr().out
     assert (robustness_report.write(matrix, tmp_path / "r") / "matrix.png").exists()
     cross = marl.crossplay(run.dir, "simple", episodes=4, out=tmp_path / "c")
     assert cross.complete and {partner.population for partner in cross.sheet.partners}
+    assert repr(cross) == "<CrossMatrix of toy-corridor; runs: 1; partners: 2; episodes: 4>"
+    assert str(cross).splitlines()[1].split() == ["self-play", "cross-play", "simple"]
+    (method,) = cross.methods
+    (held,) = method.held
+    assert str(cross).splitlines()[2].split()[-3:] == [f"{method.self_play.mean:.2f}", "-", f"{held.mean.mean:.2f}"]
     assert (crossplay_report.write(cross, tmp_path / "c") / "crossplay.png").exists()
     with pytest.raises(ConfigError, match=r"episods is not an option of marl.robustness; there are .*episodes"):
         marl.robustness([run], episods=4)
