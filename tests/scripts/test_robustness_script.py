@@ -299,3 +299,13 @@ def test_games_of_ones_own_are_measured(tmp_path: Path) -> None:
             "episodes=2", f"out={tmp_path}/out")  # fmt: skip
     found = json.loads((tmp_path / "out" / "matrix.json").read_text())
     assert [row["task"] for row in found["rows"] if row["level"] == "run"] == ["meet"]
+
+
+def test_a_suite_without_columns_is_named_with_what_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_configs(tmp_path / "conf")
+    (folder / "suite" / "bare.yaml").write_text("baseline: natural\ncolumn: {natural: {attack: {}}}\n")
+    for script in ("robustness", "leaderboard"):
+        more = ("by=us", f"file={tmp_path}/b.json") if script == "leaderboard" else ()
+        words = ("imports=[{policy: idle, env: meet}]", "suite=bare", f"out={tmp_path}/out", *more)
+        line = refused(capsys, script, "--config-dir", str(folder), *words)
+        assert "suite=bare has no columns; it has baseline, column" in line
