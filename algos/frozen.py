@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch import Generator, Tensor, nn
 from marl.core.protocols import Policy, Replay
 from marl.core.types import Carry, Clock, EnvSpec, EpisodeBatch, Field, Metrics, Obs
 from marl.learn.policy import EpsilonGreedy
+from marl.run.folders import run_folder
 from marl.run.teams import load_team
 
 
@@ -19,7 +19,7 @@ class Frozen:
     nothing. Raises ConfigError where ``run`` is no run folder or its team does not fit the environment."""
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, gen: Generator, *, run: str) -> None:
-        self.team, self.clock = load_team(Path(run), "algo.run", spec, device, gen)
+        self.team, self.clock = load_team(run_folder(run), "algo.run", spec, device, gen)
 
     def fields(self) -> dict[str, Field]:
         return {}

@@ -20,15 +20,16 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from marl.library import Board, Run, Team, crossplay, leaderboard, load, make_env, report, robustness, train
     from marl.run.compose import compose
+    from marl.run.trees import use_configs
 
 _LIBRARY = (
     "Board", "Run", "Team", "crossplay", "leaderboard", "load", "make_env", "report", "robustness", "train",
 )  # fmt: skip
 _HOMES = dict.fromkeys(_LIBRARY, "marl.library")
-_HOMES["compose"] = "marl.run.compose"
+_HOMES |= {"compose": "marl.run.compose", "use_configs": "marl.run.trees"}
 __all__ = [
     "Board", "Run", "Team", "__version__", "compose", "crossplay", "leaderboard", "load", "make_env", "report",
-    "robustness", "train",
+    "robustness", "train", "use_configs",
 ]  # fmt: skip
 
 

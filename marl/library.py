@@ -21,7 +21,7 @@ from marl.core.intervals import Interval, mean_interval
 from marl.core.protocols import VectorEnv
 from marl.core.seeding import globals_kept
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
-from marl.measure import board, zoo
+from marl.measure import board
 from marl.measure import crossplay as crossplay_engine
 from marl.measure import robustness as robustness_engine
 from marl.measure.board import Board
@@ -31,7 +31,7 @@ from marl.run import build, teams
 from marl.run.build import Settings, settings_kept
 from marl.run.compose import compose_with_choices, option
 from marl.run.evaluate import summarise
-from marl.run.folders import pick_checkpoint, read_config
+from marl.run.folders import pick_checkpoint, read_config, run_folder
 from marl.run.resume import called_as, spelled
 from marl.run.trainer import fit
 from marl.show.plot import run_curve
@@ -123,10 +123,7 @@ def load(
     Raises:
         ConfigError: where the folder is no run folder, has no such checkpoint, or does not fit the environment.
     """
-    if isinstance(run, Run):
-        folder = run.dir
-    else:
-        folder = zoo.team(run) if isinstance(run, str) and run.startswith(zoo.PREFIX) else Path(run)
+    folder = run.dir if isinstance(run, Run) else run_folder(run)
     return Team(folder, checkpoint, env, device, threads, env_options or {})
 
 

@@ -28,7 +28,7 @@ from marl.core.processes import follow_starter
 from marl.core.types import ConfigError, GameError
 from marl.core.validation import refuse_early
 from marl.run.checkpoint import CheckpointError
-from marl.run.compose import one_line, refuse_bases, register_configs, tree_folder
+from marl.run.compose import one_line, refuse_bases, register_configs
 from marl.run.files import WriteError
 from marl.run.lock import tidied
 from marl.run.metrics import NonFiniteError
@@ -38,6 +38,7 @@ from marl.run.quoting import repaired
 from marl.run.report import short
 from marl.run.signals import StopRequest
 from marl.run.sweep import Entry, Here, Sweep, failures, overview
+from marl.run.trees import beside, named_by, tree_folder
 from scripts.words import check_words, help_text, setting_up
 
 log = logging.getLogger(__name__)
@@ -231,8 +232,10 @@ def run(task: Task, config_name: str) -> None:
     with exit_codes():
         register_configs()
         words = check_words(sys.argv[1:])
+    places = named_by(words.overrides, words.config_dir)
     if words.help:
-        print(help_text(config_name, task.__globals__["__doc__"], words.overrides))
+        with beside(places):
+            print(help_text(config_name, task.__globals__["__doc__"], words.overrides))
         return
     follow_starter()
     sweep, Sweeps.written = Sweep(), None
@@ -246,13 +249,14 @@ def run(task: Task, config_name: str) -> None:
     def job(cfg: DictConfig) -> object:
         begun.append(True)
         folder, top = Path(HydraConfig.get().runtime.output_dir), Path(cfg.get("runs_dir", "."))
-        with outliving_readers(), tidied(folder, top), event.install_listener("numba:compile", CompileNotice()):
+        notice = event.install_listener("numba:compile", CompileNotice())
+        with beside(places), outliving_readers(), tidied(folder, top), notice:  # perhaps in a process of its own
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return _run_of_sweep(sweep, checked, cfg)
             with exit_codes():
                 return checked(cfg)
 
-    with exit_codes():
+    with beside(places), exit_codes():
         try:
             with setting_up(begun), searching():
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()

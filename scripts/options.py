@@ -14,7 +14,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.plugins.config_source import ConfigLoadError
 from omegaconf import OmegaConf
 
-from marl.run.compose import register_configs, tree_folder
+from marl.run.compose import register_configs
+from marl.run.trees import find, tree_folder
 
 HIDDEN = ("_target_", "_partial_", "_convert_", "_recursive_")  # for Hydra, not for a person
 ENTRY = re.compile(r"(?:(override|optional) )?(/?)([\w/]+)(?:@([\w.]+))?$")  # of a defaults list
@@ -98,7 +99,7 @@ def source(group: str, name: str) -> tuple[str, list[Any]] | None:
     """Return the text that says what ``group=name`` is, and its defaults list; None if there is no such option. Options
     of a file that several share (``conf/shared.py``) have their part of it, those made by code what they made."""
     register_configs()
-    if (file := tree_folder() / group / f"{name}.yaml").is_file():
+    if (file := find(group, name)) is not None:
         text = file.read_text(encoding="utf8")
         return text, (yaml.safe_load(text) or {}).get("defaults", [])
     try:
@@ -157,7 +158,7 @@ def composed(group: str, name: str) -> dict[str, Option]:
 
 def _is_shared(group: str, name: str) -> bool:
     """Tell whether an option is a part of a file of several."""
-    return not (tree_folder() / group / f"{name}.yaml").is_file()
+    return find(group, name) is None
 
 
 def listed(found: list[Option]) -> str:

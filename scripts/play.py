@@ -15,7 +15,7 @@ from marl.core.seeding import Streams
 from marl.core.types import ConfigError
 from marl.run.build import make_env, use_threads
 from marl.run.files import write_atomic
-from marl.run.folders import read_config
+from marl.run.folders import read_config, run_folder
 from marl.run.teams import load_policy, refuse_run_options, with_options
 from marl.show.play import Chooser, Keyboard, Screen, legend, play, seats_of
 from scripts.main import positive, run, writable_file
@@ -34,7 +34,7 @@ def main(cfg: DictConfig) -> None:
     use_threads(cfg.threads)
     device = pick_device(cfg.device)
     streams = Streams(cfg.seed, device)
-    cfg.env = with_options(cfg.env if cfg.env is not None else read_config(Path(cfg.run)).env, cfg.env_options)
+    cfg.env = with_options(cfg.env if cfg.env is not None else read_config(run_folder(cfg.run)).env, cfg.env_options)
     opens = {key: plain(cfg[key]) for key in ("run", "policy", "checkpoint", "member", "act")}
     keyboard = Keyboard(sys.stdin.fileno())
     env = make_env(cfg, 1, streams.env_seed("eval"))

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from marl.core.checks import require_within, require_writable
 from marl.core.types import ConfigError
+from marl.run.folders import run_folder
 from marl.run.teams import open_team, require_fitted
 from marl.show.record import MOST_FPS, film, save_gif
 from marl.show.window import Window, WindowClosed
@@ -43,7 +44,7 @@ def main(cfg: DictConfig) -> None:
     require_within("", 1, MOST_FPS, fps=cfg.fps)
     if cfg.show:
         return show(cfg)
-    out = Path(cfg.out or Path(cfg.run or ".") / "episode.gif")
+    out = Path(cfg.out or run_folder(cfg.run or ".") / "episode.gif")
     if out.suffix.lower() != ".gif":
         raise ConfigError(f"out={cfg.out} must end in .gif")
     require_writable("", files=True, out=out)

@@ -34,6 +34,7 @@ from marl.run.lock import held
 from marl.run.progress import JobProgress
 from marl.run.quoting import quoted, shell
 from marl.run.signals import StopRequest
+from marl.run.trees import flags
 from scripts.main import UnfinishedError, run
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Command:
 
     @property
     def argv(self) -> list[str]:
-        return [sys.executable, "-m", f"scripts.{self.script}", *self.words]
+        return [sys.executable, "-m", f"scripts.{self.script}", *self.words, *flags()]
 
 
 def words_of(line: str, key: str) -> list[str]:

@@ -17,7 +17,8 @@ from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 
 from marl.core.types import ConfigError
-from marl.run.compose import choices, tree_folder
+from marl.run.compose import choices
+from marl.run.trees import beside, named_by, tree_folder
 from scripts.options import composed, listed, source
 
 NO_CHOICE = re.compile(r"null|~|-?[\d.]+|true|false|\[.*|\{.*", re.IGNORECASE)  # no name of an option of a group
@@ -39,7 +40,13 @@ def check_words(words: Sequence[str]) -> argparse.Namespace:
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     parsed = parser.parse_args(list(words))
-    for word in parsed.overrides:
+    with beside(named_by(parsed.overrides, parsed.config_dir)):
+        _check_overrides(parsed.overrides)
+    return parsed
+
+
+def _check_overrides(words: Sequence[str]) -> None:
+    for word in words:
         key, equals, value = word.lstrip("+~").partition("=")
         group = key.partition("@")[0]
         if equals and not key:
@@ -50,7 +57,6 @@ def check_words(words: Sequence[str]) -> argparse.Namespace:
         in_place = word.startswith("+") and value.startswith("{")  # what to make instead of an option's name
         if equals and not in_place and NO_CHOICE.fullmatch(value) and (names := group_choices(group)):
             raise ConfigError(f"{key}={value} names no option of {group}; choose one of {', '.join(names)}")
-    return parsed
 
 
 def _is_installed(package: str | None) -> bool:

@@ -15,7 +15,7 @@ import numpy as np
 
 from marl.core.intervals import ANY, Interval, Limits, limits, mean_interval, student
 from marl.measure.entrants import Entrant
-from marl.measure.matrix import METRICS, Results
+from marl.measure.matrix import METRICS, Results, in_columns
 from marl.measure.networks import same_team
 from marl.measure.partners import Partner
 
@@ -100,6 +100,20 @@ class CrossMatrix:
     episodes: int
     complete: bool
     about: dict[str, Any]
+
+    def __repr__(self) -> str:
+        rows, partners, left = len(self.sheet.rows), len(self.sheet.partners), "" if self.complete else "; incomplete"
+        return f"<CrossMatrix of {self.game}; runs: {rows}; partners: {partners}; episodes: {self.episodes}{left}>"
+
+    def __str__(self) -> str:
+        """Return methods and what they reach as lines of text; ``marl.show.crossplay_report`` has the whole tables."""
+        populations = list(dict.fromkeys(held.population for method in self.methods for held in method.held))
+        lines = [["", "self-play", "cross-play", *populations]]
+        for method in self.methods:
+            means = {held.population: held.mean for held in method.held}
+            found = [method.self_play, method.cross, *(means.get(name) for name in populations)]
+            lines.append([method.label, *("-" if one is None else f"{one.mean:.2f}" for one in found)])
+        return in_columns(f"{self.game}: {self.sheet.metric} over {self.episodes} episodes a pair", lines)
 
 
 def score_pair(seatings: Sequence[Results | str], metric: str) -> Cell:

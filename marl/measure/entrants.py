@@ -18,7 +18,15 @@ from marl.core.types import ConfigError
 from marl.learn.actor import Act
 from marl.measure.importers import mixer_beside
 from marl.run import checkpoint
-from marl.run.folders import identify, names, pick_checkpoint, read_config, refuse_equal_seeds, trained_runs
+from marl.run.folders import (
+    identify,
+    names,
+    pick_checkpoint,
+    read_config,
+    refuse_equal_seeds,
+    run_folder,
+    trained_runs,
+)
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]  # plain, resolved configuration
@@ -87,7 +95,7 @@ def by_content(tree: Any) -> Any:
         return tree
     found = {key: by_content(value) for key, value in tree.items()}
     if tree.get("_target_") == RUN_POLICY:
-        found["run"] = from_run(Path(str(tree.get("run"))), None, None, None, tree.get("step")).content
+        found["run"] = from_run(run_folder(str(tree.get("run"))), None, None, None, tree.get("step")).content
     elif isinstance(tree.get("path"), str) and Path(tree["path"]).is_file():
         found["path"] = checkpoint.digest(Path(tree["path"]))
     return found

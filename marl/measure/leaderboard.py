@@ -263,7 +263,7 @@ def measure_rows(
     full_names = set(map(str, cfg.suite.get("columns") or {}))
     if cfg.only is not None and cfg.suite.get("baseline") in full_names - set(cfg.only):
         raise ConfigError(f"only={','.join(cfg.only)} leaves out {cfg.suite.baseline}, the win rate without attack")
-    columns, found = read_suite(cfg.suite, cfg.only)
+    columns, found = read_suite(cfg.suite, cfg.only, suite_name)
     baseline = require_baseline(columns, found)
     made = measured(cfg, suite_name, find)
     if not made.complete:

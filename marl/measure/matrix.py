@@ -251,3 +251,10 @@ def provenance(cells: Iterable[Job], setting: Setting) -> dict[str, Any]:
         "commit": git_commit(), "commits": sorted(commits), "command": command_line(), "seed": setting.seed,
         "n_envs": setting.lanes,
     }  # fmt: skip
+
+
+def in_columns(title: str, lines: list[list[str]]) -> str:
+    """Return a title and lines of words below it, the first word to the left and the others to the right."""
+    widths = [max(map(len, words)) for words in zip(*lines, strict=True)]
+    texts = ["  ".join([name.ljust(widths[0]), *map(str.rjust, words, widths[1:])]).rstrip() for name, *words in lines]
+    return "\n".join([title, *texts])

@@ -18,7 +18,7 @@ from torch import Tensor
 from marl.measure.entrants import RUN_POLICY, Entrant, Tree
 from marl.measure.zoo import slim
 from marl.run import checkpoint
-from marl.run.folders import pick_checkpoint
+from marl.run.folders import pick_checkpoint, run_folder
 
 
 def plays_by(entrant: Entrant) -> Tree:
@@ -54,7 +54,7 @@ def _of_run(entrant: Entrant) -> tuple[Path, int | None, Tree] | None:
         content["algo"] = content["algo"] | {"act": policy["act"]}
     if policy.get("member") is not None:
         content["member"] = str(policy["member"])
-    return Path(policy["run"]), policy.get("step"), content
+    return run_folder(policy["run"]), policy.get("step"), content
 
 
 @cache

@@ -202,7 +202,7 @@ def measured(cfg: DictConfig, suite_name: str, find: Callable[[], tuple[list[Ent
     good."""
     require_at_least("fit", 1, n_envs=cfg.fit.n_envs, replay=cfg.fit.replay)
     setting = Setting(**matrix.read_options(cfg), fit_envs=cfg.fit.n_envs, fit_replay=cfg.fit.replay)
-    columns, baseline = read_suite(cfg.suite, cfg.only)
+    columns, baseline = read_suite(cfg.suite, cfg.only, suite_name)
     entrants, references = find()
     if references and all(column.fit != "reference" for column in read_suite(cfg.suite, None)[0]):  # with only=, or not
         raise ConfigError(f"fit_on={plain(cfg.fit_on)}: no column of {suite_name} has fit=reference, which it is for")

@@ -11,7 +11,7 @@ import numpy as np
 from marl.core.intervals import Interval, Limits, difference_limits, limits, mean_interval, rate_interval, student
 from marl.core.types import ConfigError
 from marl.measure.entrants import Entrant
-from marl.measure.matrix import METRICS, Results
+from marl.measure.matrix import METRICS, Results, in_columns
 
 SHARES = ("every", "every_by_luck")  # what reports call the shares won in every column, and in every replay
 
@@ -108,6 +108,24 @@ class Matrix:
     about: dict[str, Any]  # commit, command, seed, lanes, and what the columns are
     versus: str | None = None  # the method that leads are counted over
     curves: Curves | None = None  # where budgets were asked for
+
+    def __repr__(self) -> str:
+        runs = sum(row.level == "run" for row in self.rows)
+        left = "" if self.complete else "; incomplete"
+        return (
+            f"<Matrix {self.name}; runs: {runs}; columns: {', '.join(self.columns)}; episodes: {self.episodes}{left}>"
+        )
+
+    def __str__(self) -> str:
+        """Return methods by columns as lines of text; ``marl.show.robustness_report`` has the whole table."""
+        shown = [row for row in self.rows if row.level != "run"]
+        cells = [[_short(row.cells.get(name), self.metric) for name in self.columns] for row in shown]
+        lines = [["", *self.columns], *([f"{r.label} ({r.task})", *own] for r, own in zip(shown, cells, strict=True))]
+        return in_columns(f"{self.name}: {self.metric} over {self.episodes} episodes a cell", lines)
+
+
+def _short(cell: Score | str | None, metric: str) -> str:
+    return f"{cell.metric(metric).mean:.2f}" if isinstance(cell, Score) else "-"
 
 
 def score_run(results: Results, natural: Results | None, metric: str) -> Score:

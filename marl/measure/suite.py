@@ -44,9 +44,13 @@ class Column:
         return replace(self, attack=attack, env=env, tasks={})
 
 
-def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Column], str | None]:
+def read_suite(suite: DictConfig, only: Iterable[str] | None, called: str = "") -> tuple[list[Column], str | None]:
     """Return the columns of a ``suite`` configuration that ``only`` names, and the name of the one that others are
-    compared with. Raise ConfigError that names what is wrong, before anything is measured."""
+    compared with. Raise ConfigError that names what is wrong, the suite as it is ``called`` too, before anything is
+    measured."""
+    if not suite.get("columns"):
+        has = ", ".join(str(key) for key in suite if key != "columns") or "nothing"
+        raise ConfigError(f"suite{called and f'={called}'} has no columns; it has {has}")
     _refuse_unused(suite)
     tree = OmegaConf.to_container(suite, resolve=True)
     assert isinstance(tree, dict)
@@ -59,7 +63,7 @@ def read_suite(suite: DictConfig, only: Iterable[str] | None) -> tuple[list[Colu
                 raise ConfigError(f"only={name} is not a column of this suite; there are {', '.join(names)}")
         columns = [column for column in columns if column.name in only]
     if not columns:
-        raise ConfigError("the suite has no columns")
+        raise ConfigError("only=[] leaves no column of this suite")
     baseline = tree.get("baseline")
     for name in {*names} & {*SHARES}:
         raise ConfigError(f"suite.columns.{name}: reports have a column of that name; choose another one")

@@ -23,18 +23,7 @@ from marl.run import checkpoint
 from marl.run.files import write_atomic
 from marl.run.folders import TRAINED, pick_checkpoint
 
-ZOO = Path(__file__).resolve().parents[2] / "zoo"  # of the repository
-PREFIX = "zoo:"
 TARGET = "target_"
-
-
-def team(name: str, root: Path = ZOO) -> Path:
-    """Return the folder of the team ``zoo:NAME``. Raise ConfigError, listing what there is, where there is none."""
-    folder = root / name.removeprefix(PREFIX)
-    if not (folder / "config.json").is_file():
-        there = ", ".join(sorted(path.parent.name for path in root.glob("*/config.json")))
-        raise ConfigError(f"{name} is not in {root}; there are {there or 'no teams'}")
-    return folder
 
 
 def team_name(entrant: Entrant) -> str:

@@ -18,7 +18,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -26,13 +26,8 @@ from marl.core.checks import refuse_strange
 from marl.core.config import register
 from marl.core.store import share
 from marl.core.types import ConfigError
-
-TREE = "conf"
-
-
-def tree_folder() -> Path:
-    """Return the folder of the configuration tree."""
-    return Path(str(importlib.import_module(TREE).__file__)).parent
+from marl.run.quoting import repaired
+from marl.run.trees import TREE, beside, folders, named_by, with_folders
 
 
 @functools.cache
@@ -60,8 +55,9 @@ def stored(group: str) -> Iterator[str]:
 def choices(group: str) -> list[str]:
     """Return the names that ``group=NAME`` accepts, from files and the config store; subgroups as ``folder/NAME``."""
     register_configs()
-    folder = tree_folder() / group
-    names = {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")} | set(stored(group))
+    names = set(stored(group))
+    for folder in (tree / group for tree in folders()):
+        names |= {str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml")}
     return sorted(name for name in names if Path(name).name != "base")
 
 
@@ -84,6 +80,12 @@ def one_line(error: BaseException) -> str:
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         return f"{group}={name} does not exist; {hint}there are {', '.join(names)}"
     words = " ".join(str(error).split())
+    if isinstance(error, OverrideParseException):
+        key, equals, _ = error.override.partition("=")
+        said = words.partition(" See http")[0].removesuffix("^").strip()
+        why = "" if error.override in said else f": {said}"
+        mend = f"put text in quotes: \"{key}='...'\"" if equals else "give key=value"
+        return f"{error.override} cannot be read{why}; {mend}"
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
         words = f"{words.removesuffix('.')}: {str(cause.msg or cause).splitlines()[0]}"
@@ -119,9 +121,13 @@ def compose_with_choices(overrides: Sequence[str], config: str) -> tuple[DictCon
     """Return the configuration that ``overrides`` of ``conf/<config>.yaml`` give, fully interpolated, and by group what
     was chosen. Raise ConfigError, in one line, for overrides that do not compose."""
     register_configs()
-    with _own_hydra():
+    for word in overrides:
+        if word.startswith("-"):
+            raise ConfigError(f"{word} is a flag of the scripts; give key=value, and folders by marl.use_configs(DIR)")
+    words = repaired(overrides)
+    with beside(named_by(words)), _own_hydra():
         try:
-            cfg = hydra.compose(config, overrides=list(overrides), return_hydra_config=True)
+            cfg = hydra.compose(config, overrides=with_folders(words), return_hydra_config=True)
             HydraConfig.instance().set_config(cfg)
             chosen = {str(group): str(name) for group, name in cfg.hydra.runtime.choices.items()}
             with open_dict(cfg):

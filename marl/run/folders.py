@@ -16,14 +16,30 @@ from marl.run import checkpoint
 from marl.run.renames import current
 
 TESTED, TRAINED = "eval.jsonl", "checkpoints"  # in a folder once its run has been evaluated, or saved
+ZOO = Path(__file__).resolve().parents[2] / "zoo"  # trained teams, in the repository
+PREFIX = "zoo:"  # of their names
+
+
+def run_folder(name: str | Path) -> Path:
+    """Return the folder of a run: a path as it is, ``zoo:NAME`` as the folder of that team. Raise ConfigError, listing
+    what there is, where there is no such team."""
+    if not str(name).startswith(PREFIX):
+        return Path(name)
+    team = str(name).removeprefix(PREFIX)
+    there = sorted(path.parent.name for path in ZOO.glob("*/config.json"))
+    if team not in there:
+        raise ConfigError(f"{name} is not in {ZOO}; there are {', '.join(there) or 'no teams'}")
+    return ZOO / team
 
 
 def find_runs(pattern: str, holding: str, known_by: str = "config.json") -> list[Path]:
     """Return the run folders that hold ``holding`` at or below every path that ``pattern`` matches, each once, sorted.
     A run folder is ``known_by`` a file in it.
 
-    ``pattern`` is a folder, a file in it, or a glob (``**`` allowed). Runs that were set aside are left out.
+    ``pattern`` is a folder, a file in it, a glob (``**`` allowed), or ``zoo:NAME`` (``run_folder``). Runs that were set
+    aside are left out.
     """
+    pattern = str(run_folder(pattern))
     named = [pattern] if Path(pattern).exists() else glob(pattern, recursive=True)  # names may contain [ ]
     matches = list(map(Path, named))
     known = {path / known_by for path in matches if path.is_dir()}

@@ -1,5 +1,5 @@
-"""Paths on command lines. Names of run folders hold ``=``, ``,`` and brackets, which Hydra's grammar reads; these
-functions quote them, in commands that are printed and in those that a person has typed."""
+"""Paths and texts on command lines. Names of run folders hold ``=``, ``,`` and brackets, which Hydra's grammar reads;
+these functions quote them, in commands that are printed and in those that a person has typed."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 WORDS = ("null", "true", "false", "inf", "nan")  # values of other types
-# options that are folders, files or patterns
+# what options are called, after the last dot, whose values are folders, files, patterns or plain text
 PATHS = ("run", "runs", "runs_dir", "init_from", "fit_on", "robustness", "crossplay", "out", "results", "dir",
-         "file", "picture", "algo.run", "algo.runs", "policy.run", "policy.path", "policy.mixer", "hydra.run.dir",
-         "hydra.sweep.dir")  # fmt: skip
+         "file", "picture", "path")  # fmt: skip
+TEXTS = ("name", "by", "title")
 
 
 def quoted(value: str) -> str:
@@ -44,13 +44,18 @@ def _in_double_quotes(word: str) -> str:
 
 
 def repaired(words: Sequence[str]) -> list[str]:
-    """Return the words of a command line with paths in quotes where Hydra could not read them as they are typed."""
+    """Return the words of a command line with paths and texts in quotes where Hydra could not read them as they are
+    typed."""
     return [_repaired(word, sweep="-m" in words or "--multirun" in words) for word in words]
 
 
 def _repaired(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
-    if not equals or key.lstrip("+") not in PATHS or _plain(word, sweep):
+    last = key.lstrip("+").rpartition(".")[2]
+    several = sweep or last == "name"  # where a comma is taken for a sweep whose -m is missing
+    if not equals or not (last in (*PATHS, *TEXTS) or key == "policy.mixer") or _plain(word, several):
+        return word
+    if value.startswith("[{"):
         return word
     if value.startswith("[") and value.endswith("]") and not Path(value).exists():
         return f"{key}=[{','.join(map(_element, _split(value[1:-1])))}]"

@@ -21,6 +21,7 @@ from marl.core.types import ConfigError
 from marl.run import checkpoint
 from marl.run.folders import read_config
 from marl.run.quoting import shell
+from marl.run.trees import own_folders
 
 log = logging.getLogger(__name__)
 OURS = (
@@ -93,10 +94,11 @@ def called_as(call: str) -> Iterator[None]:
 
 
 def spelled(name: str, *arguments: Any, **options: Any) -> str:
-    """Return a call of the library as one would type it."""
+    """Return a call of the library as one would type it, after those that name folders of configurations."""
+    before = "".join(f"marl.use_configs({str(folder)!r}); " for folder in own_folders())
     words = [repr(argument) for argument in arguments]
     words += [f"{key}={value!r}" for key, value in options.items() if value is not None]
-    return f"marl.{name}({', '.join(words)})"
+    return f"{before}marl.{name}({', '.join(words)})"
 
 
 def command_line() -> str:

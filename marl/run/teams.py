@@ -21,7 +21,7 @@ from marl.learn.actor import Act
 from marl.run import checkpoint
 from marl.run.build import Parts, build, call, factory, make_env, use_threads
 from marl.run.evaluate import Results, episode_results, evaluate
-from marl.run.folders import pick_checkpoint, read_team
+from marl.run.folders import pick_checkpoint, read_team, run_folder
 
 
 @dataclass
@@ -46,7 +46,7 @@ def open_team(cfg: DictConfig, n_envs: int) -> Team:
     if cfg.run is None:
         raise ConfigError("run is missing: give run=DIR (a run folder), or policy=pymarl policy.path=FILE env=...")
     changes = {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
-    parts, clock = load_trained(Path(cfg.run), changes, n_envs, cfg.checkpoint, cfg.env_options, cfg.get("act"))
+    parts, clock = load_trained(run_folder(cfg.run), changes, n_envs, cfg.checkpoint, cfg.env_options, cfg.get("act"))
     source = {"run": str(cfg.run), "env_steps": clock.env_steps}
     policy = parts.algo.policy(clock)
     return Team(parts.env, policy, parts.attack, parts.fields, parts.streams, parts.device, source)
@@ -170,7 +170,7 @@ def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, s
     if opens["policy"] is not None:
         with streams.initializing():
             return call(factory(OmegaConf.create(opens["policy"]), "policy"), "policy", spec, device)
-    run_dir = Path(opens["run"])
+    run_dir = run_folder(opens["run"])
     make_algo = factory(with_act(read_team(run_dir).algo, opens.get("act"), run_dir), "algo")
     with streams.initializing():
         algo = call(make_algo, "algo", spec, device, streams["replay"])
@@ -209,5 +209,5 @@ def run_policy(
 ) -> Policy:
     """Return the team of the run folder ``run``, as it plays without exploring, or the policy ``member`` of its
     algorithm. Raise ConfigError as ``load_team`` does, and for a member that it does not have."""
-    team, clock = load_team(Path(run), "policy.run", spec, device, Generator(device), step, act)
+    team, clock = load_team(run_folder(run), "policy.run", spec, device, Generator(device), step, act)
     return team.policy(clock) if member is None else member_of(team, member, Path(run))

@@ -13,7 +13,7 @@ from marl.core.config import flatten, resolved
 from marl.core.protocols import Algorithm
 from marl.core.types import ConfigError
 from marl.run import checkpoint
-from marl.run.folders import pick_checkpoint, read_config
+from marl.run.folders import pick_checkpoint, read_config, run_folder
 
 log = logging.getLogger(__name__)
 State = dict[str, Any]
@@ -36,7 +36,7 @@ def adopt(algo: Algorithm, config: State, source: str) -> State:
     and other optimizer settings are those of the new run. Raises ConfigError if ``source`` is not a run folder, or if
     networks of the same name have different shapes.
     """
-    run = Path(source)
+    run = run_folder(source)
     theirs = resolved(read_config(run, "init_from"))
     folder = pick_checkpoint(run, None, "init_from")
     state, meta = checkpoint.load_state(folder), checkpoint.verify(folder)

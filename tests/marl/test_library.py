@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from marl.run.metrics import read_rows
 from marl.run.teams import load_trained
 from marl.show import crossplay_report, leaderboard, robustness_report
 from tests.support.helpers import command, rows
+from tests.support.own_configs import write_configs
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ("env=toy/corridor", "train.total_steps=400", "train.n_envs=8", "eval.every=200", "eval.episodes=8",
@@ -57,6 +59,14 @@ def test_compose_is_the_command_line_and_leaves_hydra_as_it_was() -> None:
     assert first.run_path == "default/toy-matrix/vdn-none/algo.learner.lr=0.01-seed3"
     assert first.env._target_ == "envs.toys.games.MatrixGame" and "hydra" not in first
     assert marl.compose("suite=quick", config="robustness").suite.columns
+
+
+def test_the_library_takes_paths_and_texts_as_they_are() -> None:
+    path = "runs/x/train.n_envs=8-seed0"
+    found = marl.compose(f"init_from={path}", "name=größe")
+    assert (found.init_from, found.name) == (path, "größe")
+    with pytest.raises(ConfigError, match="seed=a=b cannot be read: mismatched input"):
+        marl.compose("seed=a=b")
 
 
 def test_what_is_done_to_a_configuration_changes_no_other() -> None:
@@ -192,16 +202,81 @@ def test_a_class_outside_the_repository_is_a_plugin(tmp_path: Path, monkeypatch:
     assert read_rows(run.dir / "metrics.jsonl")[-1]["bonus/size"] == 0.25
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """Forget the folders of configurations that a test adds."""
+    yield
+    marl.use_configs()
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_configurations_of_ones_own_are_found_by_everything(
+    run: marl.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A game, an attack, an algorithm and a suite: in the folder that was added, also from elsewhere later on."""
+    write_configs(tmp_path / "conf")
+    (tmp_path / "other" / "attack").mkdir(parents=True)
+    (tmp_path / "other" / "attack" / "nudge.yaml").write_text("defaults: [flip, _self_]\nbudget: 1\n")
+    with pytest.raises(ConfigError, match="env=meet does not exist"):
+        marl.make_env("meet")
+    monkeypatch.chdir(tmp_path)
+    marl.use_configs("conf")
+    marl.use_configs(Path("other"))
+    monkeypatch.chdir("/")
+    assert marl.make_env("meet", n_envs=2).n_envs == 2
+    found = marl.compose("algo=own", "env=meet", "attack=nudge")
+    assert (found.algo.batch_size, found.attack.budget, found.run_path) == (8, 1, "default/meet/own-nudge/seed0")
+    with pytest.raises(ConfigError, match="env=meat does not exist; did you mean meet"):
+        marl.compose("env=meat")
+    team = marl.load(run, env="meet")
+    assert 0 < team.evaluate(episodes=4, attack="flip")["hits"].mean <= 2
+    matrix = marl.robustness(run, "mine", episodes=2, out=tmp_path / "r")
+    assert matrix.columns == ["natural", "flip"]
+    assert matrix.about["command"].startswith(f"marl.use_configs('{tmp_path}/conf'); marl.use_configs(")
+    assert marl.crossplay(run, env="meet", episodes=2, out=tmp_path / "c").game == "meet"
+    file = tmp_path / "board.json"
+    marl.leaderboard(file, run, "mine", by="us", episodes=2, n_envs=2, out=tmp_path / "l")
+    (checked,) = marl.leaderboard(file, run, check=True, out=tmp_path / "l").checks
+    assert checked.agrees and checked.numbers
+    marl.use_configs()
+    with pytest.raises(ConfigError, match="env=meet does not exist"):
+        marl.make_env("meet")
+
+
+@pytest.mark.usefixtures("forgotten")
+def test_a_folder_of_configurations_that_is_none_is_refused(tmp_path: Path) -> None:
+    write_configs(tmp_path / "conf")
+    for folder in (tmp_path / "nope", tmp_path / "conf" / "env" / "meet.yaml", ""):
+        with pytest.raises(ConfigError, match=r"use_configs: .* is no folder"):
+            marl.use_configs(folder)
+    with pytest.raises(ConfigError, match=r"--config-dir=conf is a flag of the scripts; .* marl\.use_configs"):
+        marl.compose("--config-dir=conf", "env=meet")
+    word = f"hydra.searchpath=[file://{tmp_path}/conf]"
+    assert marl.compose(word, "env=meet").env.length == 6
+    with pytest.raises(ConfigError, match="did you mean meet"):
+        marl.compose(word, "env=meat")
+
+
 def test_both_matrices_are_measured_shown_and_written(run: marl.Run, tmp_path: Path, capsys: Any) -> None:
     matrix = marl.robustness([run], "quick", episodes=4, only=["natural", "random"], out=tmp_path / "r")
     (method, row) = matrix.rows
     assert matrix.columns == ["natural", "random"] and row.label == method.label and matrix.complete
     assert matrix.about["command"].startswith("marl.robustness(")
+    assert repr(matrix) == "<Matrix quick; runs: 1; columns: natural, random; episodes: 4>"
+    title, head, line = str(matrix).splitlines()
+    assert title == "quick: win_rate over 4 episodes a cell" and head.split() == ["natural", "random"]
+    rates = [f"{method.cells[name].win_rate.mean:.2f}" for name in matrix.columns]
+    assert line.startswith(f"{method.label} (toy-corridor)") and line.split()[-2:] == rates
     robustness_report.show(matrix)
     assert "natural" in capsys.readouterr().out
     assert (robustness_report.write(matrix, tmp_path / "r") / "matrix.png").exists()
     cross = marl.crossplay(run.dir, "simple", episodes=4, out=tmp_path / "c")
     assert cross.complete and {partner.population for partner in cross.sheet.partners}
+    assert repr(cross) == "<CrossMatrix of toy-corridor; runs: 1; partners: 2; episodes: 4>"
+    assert str(cross).splitlines()[1].split() == ["self-play", "cross-play", "simple"]
+    (method,) = cross.methods
+    (held,) = method.held
+    assert str(cross).splitlines()[2].split()[-3:] == [f"{method.self_play.mean:.2f}", "-", f"{held.mean.mean:.2f}"]
     assert (crossplay_report.write(cross, tmp_path / "c") / "crossplay.png").exists()
     with pytest.raises(ConfigError, match=r"episods is not an option of marl.robustness; there are .*episodes"):
         marl.robustness([run], episods=4)

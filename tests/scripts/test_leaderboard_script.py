@@ -19,6 +19,7 @@ from marl.measure.robustness_scores import Matrix
 from tests.scripts.test_cli import refused
 from tests.support.helpers import command
 from tests.support.leaderboard_parts import SMALL, added, changed, check, read
+from tests.support.own_configs import write_configs
 
 # adding
 
@@ -114,6 +115,15 @@ def test_a_check_measures_again_and_agrees(
     printed = capsys.readouterr().out
     assert printed.count(": agrees") == 2 and "equal" in printed and "by luck" in printed
     assert not (tmp_path / "out").exists(), "the next check measures again"
+
+
+def test_a_check_finds_the_suite_of_ones_own(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ("--config-dir", str(write_configs(tmp_path / "conf")), f"file={tmp_path}/board.json",
+             f"runs=['{trained}/theirs']", f"out={tmp_path}/out")  # fmt: skip
+    command("leaderboard", *given, "suite=mine", "by=us", "episodes=4", "n_envs=4")
+    capsys.readouterr()
+    command("leaderboard", *given, "check=true")
+    assert ": agrees" in capsys.readouterr().out
 
 
 def test_weights_that_are_not_there_are_not_checked(

@@ -13,6 +13,7 @@ from hydra import compose, initialize_config_module
 
 from marl.core.config import register
 from marl.run.compose import choices, register_configs
+from marl.run.trees import beside, named_by
 from scripts.reproduce import Command, check, measurement, report, runs_of
 from tests.support.helpers import TINY
 from tests.support.processes import ROOT
@@ -41,6 +42,16 @@ def test_measurements_are_told_where_to_write_and_how_many_at_once() -> None:
     assert measurement("b", "plot runs='x/**' last=10", Path("out"), 3).words == (
         "runs=x/**", "last=10", "results=out/b.json",
     )  # fmt: skip
+
+
+def test_commands_know_the_folders_of_the_one_that_starts_them(tmp_path: Path) -> None:
+    with beside(named_by([], str(tmp_path))):
+        assert Command("train", ("seed=1",)).argv[2:] == [
+            "scripts.train",
+            "seed=1",
+            f"hydra.searchpath=['file://{tmp_path}']",
+        ]
+    assert Command("train", ("seed=1",)).argv[2:] == ["scripts.train", "seed=1"]
 
 
 def test_the_report_is_of_all_runs_and_of_the_matrices_that_are_measured() -> None:

@@ -18,6 +18,7 @@ from marl.show.robustness_report import heatmap, table, write
 from tests.marl.run.test_lock import holder, tree
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
+from tests.support.own_configs import write_configs
 from tests.support.robustness_parts import NATURAL, TRIP, column, entrant, fake, matrix, measured, setting
 
 # what it leaves behind
@@ -290,3 +291,21 @@ def test_bad_input_is_refused_before_work_starts(
     for words in expected:
         assert words in line
     assert not (tmp_path / "out").exists()
+
+
+def test_games_of_ones_own_are_measured(tmp_path: Path) -> None:
+    folder = write_configs(tmp_path / "conf")
+    command("robustness", "--config-dir", str(folder), "imports=[{policy: idle, env: meet}]", "suite=mine",
+            "episodes=2", f"out={tmp_path}/out")  # fmt: skip
+    found = json.loads((tmp_path / "out" / "matrix.json").read_text())
+    assert [row["task"] for row in found["rows"] if row["level"] == "run"] == ["meet"]
+
+
+def test_a_suite_without_columns_is_named_with_what_it_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_configs(tmp_path / "conf")
+    (folder / "suite" / "bare.yaml").write_text("baseline: natural\ncolumn: {natural: {attack: {}}}\n")
+    for script in ("robustness", "leaderboard"):
+        more = ("by=us", f"file={tmp_path}/b.json") if script == "leaderboard" else ()
+        words = ("imports=[{policy: idle, env: meet}]", "suite=bare", f"out={tmp_path}/out", *more)
+        line = refused(capsys, script, "--config-dir", str(folder), *words)
+        assert "suite=bare has no columns; it has baseline, column" in line

@@ -15,6 +15,7 @@ from marl.run.quoting import override, quoted, repaired, shell
 from scripts.words import LAUNCHERS
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
+from tests.support.own_configs import write_configs
 
 NAMES = (
     "runs/a", "runs/lr=0.1,goals=[[0,1]]-seed0", "runs/{x: 1}", "/home/josé/läufe", "it's", r"a\'b", "a b", "1", "null",
@@ -58,6 +59,24 @@ def test_what_a_person_types_is_repaired_where_hydra_could_not_read_it(
     for key in ("policy.run", "file", "picture", "hydra.sweep.dir"):
         assert repaired([f"{key}=runs/x/train.n_envs=8-seed0"]) == [f"{key}='runs/x/train.n_envs=8-seed0'"]
     assert repaired(["-m", "init_from=a,b"]) == ["-m", "init_from=a,b"], "a sweep over two"
+
+
+@pytest.mark.parametrize("key", ["algo.policies.a.run", "+partners.x.runs", "attack.policy.run", "name", "by", "title"])
+def test_paths_and_texts_are_repaired_wherever_their_option_stands(key: str) -> None:
+    for value in ("runs/x/train.n_envs=8-seed0", "größe", "Müller & Söhne", "A = B, C"):
+        assert repaired([f"{key}={value}"]) == [f"{key}='{value}'"]
+    for word in (f"{key}=null", f"{key}=plain", f"{key}='a=b'", f"{key}=[{{name: a, path: b=c}}]"):
+        assert repaired([word]) == [word]
+
+
+def test_what_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for word in ("seed=a=b", "algo.learner.lr=ü"):
+        line = refused(capsys, "train", word)
+        assert line.startswith(f"error: {word} cannot be read") and f"{word.partition('=')[0]}='...'" in line
+        assert "http" not in line and "Lexer" not in line
+    assert "nonsense cannot be read" in (line := refused(capsys, "train", "nonsense")) and "give key=value" in line
+    line = refused(capsys, "train", "name=a,b")
+    assert "--multirun" in line, "two studies, and -m is missing"
 
 
 def test_the_command_that_training_prints_works_in_a_shell(tmp_path: Path) -> None:
@@ -131,3 +150,18 @@ def test_a_launcher_that_is_not_installed_says_which_extra_to_install(
     monkeypatch.setitem(LAUNCHERS, name, (there, extra))
     line = refused(capsys, "train", "-m", f"launch={name}", "seed=0,1")
     assert line.strip() == f"error: launch={name} needs {there}; pip install -e .[{extra}]"
+
+
+@pytest.mark.parametrize("kind", ["--config-dir", "hydra.searchpath"])
+def test_help_and_hints_know_configurations_of_ones_own(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_configs(tmp_path / "conf")
+    given = ["--config-dir", str(folder)] if kind == "--config-dir" else [f"{kind}=[file://{folder}]"]
+    command("train", "--help", *given, "algo=own")
+    shown = capsys.readouterr().out
+    assert "algo.batch_size: 8" in shown and "of one's own" in shown
+    assert " meet" in shown and " flip" in shown and " own," in shown
+    assert "did you mean meet" in refused(capsys, "train", *given, "env=meat")
+    assert "flip" in refused(capsys, "train", *given, "attack=3")
+    assert "flip" not in refused(capsys, "train", "attack=3")

@@ -18,6 +18,8 @@ from marl.run.trainer import fit
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command, compose_train
 
+FIXED = [word for word in TINY if not word.startswith(("agent@", "algo."))]  # for a team that does not learn
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -119,10 +121,38 @@ def test_what_there_is_stands_in_a_table(packed: Path) -> None:
 
 
 def test_a_team_is_found_by_its_name(packed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zoo.team, "__defaults__", (packed,))
+    monkeypatch.setattr("marl.run.folders.ZOO", packed)
     assert marl.load("zoo:my-team-toy-corridor-0").dir == packed / "my-team-toy-corridor-0"
     with pytest.raises(ConfigError, match=r"zoo:nobody is not in .*; there are my-team-toy-corridor-0, my-team-"):
         marl.load("zoo:nobody")
+
+
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("run", ["evaluate", "episodes=2", "run=zoo:NAME"]),
+        ("policy.run", ["evaluate", "episodes=2", "policy=run", "policy.run=zoo:NAME", "env=toy/corridor"]),
+        ("runs", ["robustness", "episodes=2", "runs=zoo:NAME", "only=[natural]", "out=OUT"]),
+        ("runs of a list", ["crossplay", "episodes=2", "runs=[{name: a, path: 'zoo:NAME'}]", "out=OUT"]),
+        ("init_from", ["train", *TINY, "algo=qmix", "train.total_steps=64", "init_from=zoo:NAME", "runs_dir=OUT"]),
+        ("algo.run", ["train", *FIXED, "algo=frozen", "train.total_steps=64", "algo.run=zoo:NAME", "runs_dir=OUT"]),
+    ],
+)
+def test_scripts_take_the_names_of_teams(
+    key: str,
+    words: list[str],
+    packed: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("marl.run.folders.ZOO", packed)
+    monkeypatch.chdir(tmp_path)
+    script, *given = [word.replace("OUT", str(tmp_path / "out")) for word in words]
+    command(script, *(word.replace("NAME", "my-team-toy-corridor-0") for word in given))
+    capsys.readouterr()
+    line = refused(capsys, script, "resume=never", *given) if script == "train" else refused(capsys, script, *given)
+    assert f"zoo:NAME is not in {packed}; there are my-team-toy-corridor-0, my-team-toy-corridor-1" in line, key
 
 
 def test_only_what_is_a_target_of_equal_shape_is_left_out() -> None:
