@@ -22,8 +22,9 @@ from marl.core.checks import require_at_least, require_threads
 from marl.core.config import pick_device, plain
 from marl.core.distributed import world
 from marl.core.memory import enough_memory, require_room
-from marl.core.protocols import Algorithm, Attack, NoAttack, Sampler, VectorEnv, Victim, attacks_within
+from marl.core.protocols import Algorithm, Attack, NoAttack, Sampler, Stateful, VectorEnv, Victim, attacks_within
 from marl.core.seeding import Streams
+from marl.core.states import require_readable
 from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields, episode_bytes
 
 RUNTIME = ("spec", "device", "gen", "n_envs", "seed")  # arguments that the framework passes, not the configuration
@@ -164,6 +165,8 @@ def make_sampler(cfg: DictConfig) -> Sampler:
     sampler = call(made, "replay.sampler") if isinstance(made, functools.partial) else made
     if not hasattr(sampler, "draw"):
         raise ConfigError(f"replay.sampler={cfg.replay.sampler.get('_target_')} has no method draw(replay, size, gen)")
+    if isinstance(sampler, Stateful):
+        require_readable(sampler.state_dict(), "replay.sampler")
     return sampler
 
 
