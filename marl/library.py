@@ -123,10 +123,9 @@ def load(
     Raises:
         ConfigError: where the folder is no run folder, has no such checkpoint, or does not fit the environment.
     """
-    if isinstance(run, Run):
-        folder = run.dir
-    else:
-        folder = zoo.team(run) if isinstance(run, str) and run.startswith(zoo.PREFIX) else Path(run)
+    require_name(run=run if isinstance(run, str) else None)
+    packed = isinstance(run, str) and run.startswith(zoo.PREFIX)
+    folder = run.dir if isinstance(run, Run) else zoo.team(run) if packed else Path(run)
     return Team(folder, checkpoint, env, device, threads, env_options or {})
 
 
