@@ -77,6 +77,8 @@ def train(*overrides: str, dir: str | Path | None = None) -> Run:
         ConfigError: for overrides that do not compose, options out of range, and a folder of another configuration.
     """
     require_name(dir=None if dir is None else str(dir))
+    if dir is not None and not Path(dir).is_dir():
+        require_writable("", dir=Path(dir))
     cfg, _ = compose_with_choices(overrides, "train")
     folder = Path(dir) if dir is not None else Path(cfg.runs_dir) / cfg.run_path
     with called_as(spelled("train", *overrides, dir=None if dir is None else str(dir))):
@@ -124,8 +126,7 @@ def load(
         ConfigError: where the folder is no run folder, has no such checkpoint, or does not fit the environment.
     """
     require_name(run=run if isinstance(run, str) else None)
-    packed = isinstance(run, str) and run.startswith(zoo.PREFIX)
-    folder = run.dir if isinstance(run, Run) else zoo.team(run) if packed else Path(run)
+    folder = run.dir if isinstance(run, Run) else zoo.team(str(run)) if str(run).startswith(zoo.PREFIX) else Path(run)
     return Team(folder, checkpoint, env, device, threads, env_options or {})
 
 

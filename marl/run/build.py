@@ -7,7 +7,7 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import hydra
 import numba
 import torch
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from marl.core.annotations import hints_of, require_type
 from marl.core.checks import require_at_least, require_threads
@@ -113,15 +113,19 @@ def _check_types(node: Any, section: str) -> None:
     if not isinstance(node, DictConfig):
         return
     hints: dict[str, Any] = {}
+    takes: Mapping[str, inspect.Parameter] = {}
     if "_target_" in node:
         try:
             target = pkgutil.resolve_name(node["_target_"])
             hints, takes = _hints(target), signature(target).parameters
         except Exception:  # no such target: instantiating says so
-            hints, takes = {}, {}
+            pass
         given = [name for name in RUNTIME if name in takes and takes[name].default is inspect.Parameter.empty]
         if not node.get("_partial_", False) and (wanted := [name for name in given if name not in node]):
             raise ConfigError(f"{section} lacks _partial_: true: its target is called later, with {', '.join(wanted)}")
+    for key in map(str, node):
+        if OmegaConf.is_missing(node, key):
+            raise ConfigError(f"{section}.{key} must be given, as {section}.{key}=...")
     for key, value in ((str(key), value) for key, value in node.items()):
         require_type(section, hints, **{key: plain(value)})
         _check_types(value, f"{section}.{key}")
@@ -142,7 +146,8 @@ def _sealed(made: Any, section: str) -> Any:
         sealed.section = section
         return sealed
     if isinstance(made, DictConfig | ListConfig | dict | list):
-        for name in made if isinstance(made, DictConfig | dict) else range(len(made)):
+        names: Iterable[Any] = made if isinstance(made, DictConfig | dict) else range(len(made))
+        for name in names:
             if (value := made[name]) is not (new := _sealed(value, f"{section}.{name}")):
                 made[name] = new
     return made

@@ -21,7 +21,7 @@ CASES = {
     "train env=skirmish/base": "env=skirmish/base is what others are made of; choose one of football/5_vs_5",
     "train env=overcooked/base": "env=overcooked/base is what others are made of",
     "train env=football/base": "env=football/base is what others are made of",
-    "train env=gym": "env.env",
+    "train env=gym": "env.env must be given, as env.env=...",
     "train env=pettingzoo": "env.env",
     TRAIN + "algo=QMIX": "algo=QMIX does not exist; did you mean qmix",
     TRAIN + "algo=qmxi": "algo=qmxi does not exist; did you mean qmix",
