@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
+from marl.core.checks import require_name
 from marl.core.protocols import Policy, Replay
 from marl.core.types import Carry, Clock, EnvSpec, EpisodeBatch, Field, Metrics, Obs
 from marl.learn.policy import EpsilonGreedy
@@ -19,6 +20,7 @@ class Frozen:
     nothing. Raises ConfigError where ``run`` is no run folder or its team does not fit the environment."""
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, gen: Generator, *, run: str) -> None:
+        require_name(**{"algo.run": run})
         self.team, self.clock = load_team(run_folder(run), "algo.run", spec, device, gen)
 
     def fields(self) -> dict[str, Field]:

@@ -181,14 +181,14 @@ def as_victim(policy: Policy, attack: str) -> Victim:
     """Return the policy's white-box view; raise ConfigError if it has none."""
     scoring = as_scoring(policy, attack)
     if not isinstance(scoring, Victim):
-        raise ConfigError(f"attack={attack} reads the team's value of its victim; {type(policy).__name__} has none")
+        raise ConfigError(f"attack: {attack} reads the team's value of its victim; {type(policy).__name__} has none")
     return scoring
 
 
 def as_scoring(policy: Policy, attack: str) -> Scoring:
     """Return the view of a policy that scores actions; raise ConfigError if it does not show its scores."""
     if not isinstance(policy, Scoring):
-        raise ConfigError(f"attack={attack} reads the values of its victim; {type(policy).__name__} shows none")
+        raise ConfigError(f"attack: {attack} reads the values of its victim; {type(policy).__name__} shows none")
     return policy
 
 
@@ -209,7 +209,7 @@ def slope(seen: Tensor, greedy: Tensor, view: View, attack: str) -> Tensor:
         loss = F.cross_entropy(q.flatten(0, 1), greedy.flatten(), reduction="sum")
         if not loss.requires_grad:
             name = type(victim).__name__
-            raise ConfigError(f"attack={attack}: the values of {name} have no gradient in what it observes")
+            raise ConfigError(f"attack: {attack}: the values of {name} have no gradient in what it observes")
         (found,) = torch.autograd.grad(loss, x)
     return found
 

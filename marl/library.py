@@ -77,6 +77,8 @@ def train(*overrides: str, dir: str | Path | None = None) -> Run:
         ConfigError: for overrides that do not compose, options out of range, and a folder of another configuration.
     """
     require_name(dir=None if dir is None else str(dir))
+    if dir is not None and not Path(dir).is_dir():
+        require_writable("", dir=Path(dir))
     cfg, _ = compose_with_choices(overrides, "train")
     folder = Path(dir) if dir is not None else Path(cfg.runs_dir) / cfg.run_path
     with called_as(spelled("train", *overrides, dir=None if dir is None else str(dir))):
@@ -123,6 +125,7 @@ def load(
     Raises:
         ConfigError: where the folder is no run folder, has no such checkpoint, or does not fit the environment.
     """
+    require_name(run=run if isinstance(run, str) else None)
     folder = run.dir if isinstance(run, Run) else run_folder(run)
     return Team(folder, checkpoint, env, device, threads, env_options or {})
 

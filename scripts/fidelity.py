@@ -66,7 +66,7 @@ def check(cfg: DictConfig) -> None:
     require_at_least("", 0, seed=cfg.seed, search=cfg.search)
     require_threads(cfg.threads)
     writable_file(cfg)
-    require_name(picture=cfg.picture)
+    require_name(dir=cfg.dir, picture=cfg.picture)
     if cfg.picture is not None:
         if not cfg.picture.endswith(".png"):
             raise ConfigError(f"picture={cfg.picture} must end in .png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import shutil
@@ -84,10 +85,22 @@ def fail(line: str, code: int) -> NoReturn:
 
 
 @contextmanager
+def short_names() -> Iterator[None]:
+    """Turn the system's refusal of a path that is too long into a ConfigError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise ConfigError(f"{error.filename}: {error.strerror}") from error
+
+
+@contextmanager
 def exit_codes() -> Iterator[None]:
     """Turn errors that a user can mend into one line and an exit code; others keep their traceback."""
     try:
-        yield
+        with short_names():
+            yield
     except BAD_INPUT as error:
         fail(one_line(error), 2)
     except BROKEN as error:
@@ -244,7 +257,8 @@ def run(task: Task, config_name: str) -> None:
     def checked(cfg: DictConfig) -> object:
         refuse_bases(HydraConfig.get().runtime.choices)
         refuse_strange(cfg)
-        return task(cfg)
+        with short_names():
+            return task(cfg)
 
     def job(cfg: DictConfig) -> object:
         begun.append(True)
@@ -258,7 +272,7 @@ def run(task: Task, config_name: str) -> None:
 
     with beside(places), exit_codes():
         try:
-            with setting_up(begun), searching():
+            with setting_up(begun, words.config_dir), searching():
                 hydra.main(version_base="1.3", config_path=str(CONF), config_name=config_name)(job)()
         finally:
             Sweeps.around.close()

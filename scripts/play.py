@@ -9,7 +9,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from marl.core.checks import require_positive
+from marl.core.checks import require_name, require_positive
 from marl.core.config import pick_device, plain
 from marl.core.seeding import Streams
 from marl.core.types import ConfigError
@@ -24,6 +24,7 @@ from scripts.main import positive, run, writable_file
 def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes")
     writable_file(cfg)
+    require_name(run=cfg.run)
     require_positive("", pace=cfg.pace, or_null=True)
     if (cfg.run is None) == (cfg.policy is None):
         raise ConfigError("give the partners, either as run=DIR (a run folder) or as policy=NAME with env=NAME")

@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from marl.core.checks import require_within, require_writable
+from marl.core.checks import require_name, require_within, require_writable
 from marl.core.types import ConfigError
 from marl.run.folders import run_folder
 from marl.run.teams import open_team, require_fitted
@@ -42,6 +42,7 @@ def show(cfg: DictConfig) -> None:
 def main(cfg: DictConfig) -> None:
     positive(cfg, "episodes")
     require_within("", 1, MOST_FPS, fps=cfg.fps)
+    require_name(run=cfg.run, out=cfg.out)
     if cfg.show:
         return show(cfg)
     out = Path(cfg.out or run_folder(cfg.run or ".") / "episode.gif")

@@ -10,6 +10,7 @@ import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import NoReturn
 
 import yaml
@@ -17,7 +18,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.errors import HydraException
 
 from marl.core.types import ConfigError
-from marl.run.compose import choices
+from marl.run.compose import choices, says_unread
 from marl.run.trees import beside, named_by, tree_folder
 from scripts.options import composed, listed, source
 
@@ -77,9 +78,9 @@ def group_choices(group: str) -> list[str]:
 
 
 @contextmanager
-def setting_up(begun: list[bool]) -> Iterator[None]:
+def setting_up(begun: list[bool], given: str | None) -> Iterator[None]:
     """Turn what Python raises while a command is read and its folder is made into a ConfigError; once the work has
-    ``begun``, let it pass."""
+    ``begun``, let it pass. ``given``: the folder of further configurations, if there is one."""
     try:
         yield
     except HydraException:  # some are OSErrors too
@@ -88,6 +89,11 @@ def setting_up(begun: list[bool]) -> Iterator[None]:
         if begun:
             raise
         raise ConfigError(f"{error.filename}: {error.strerror}" if error.filename else str(error)) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        if begun:
+            raise
+        folders = [tree_folder(), *([Path(given)] if given else [])]
+        raise ConfigError(says_unread(error, folders)) from error
     except (ValueError, TypeError, AttributeError) as error:
         if begun:
             raise

@@ -8,7 +8,6 @@ from omegaconf import DictConfig
 
 from marl.core.checks import require_name, require_writable
 from marl.core.config import plain
-from marl.core.types import ConfigError
 from marl.measure.zoo import pack
 from marl.run.lock import held
 from scripts.main import run
@@ -17,8 +16,6 @@ from scripts.main import run
 def main(cfg: DictConfig) -> None:
     require_name(out=cfg.out)
     require_writable("", out=Path(cfg.out))
-    if cfg.runs is None:
-        raise ConfigError("runs is missing: give runs=[DIR, ...] (run folders or patterns)")
     with held(Path(cfg.out), "out"):
         for folder in pack(plain(cfg.runs), Path(cfg.out), half=cfg.half):
             print(f"packed {folder}")

@@ -78,7 +78,7 @@ def test_every_attack_plays_or_says_before_anything_is_written_what_it_lacks(att
     if attack not in NEED_VALUES:
         assert_learns(tmp_path / "run", *overrides)
         return
-    with pytest.raises(ConfigError, match=r"attack=\w+ reads the team's value of its victim; Actor has none"):
+    with pytest.raises(ConfigError, match=r"attack: \w+ reads the team's value of its victim; Actor has none"):
         train(tmp_path / "run", *overrides)
     assert not (tmp_path / "run" / "config.json").exists()
 

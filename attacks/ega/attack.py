@@ -150,7 +150,7 @@ class EGA(ActionAttack):
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
-        self.victim = as_victim(victim, "ega")
+        self.victim = as_victim(victim, "EGA")
         self.training, self.announced = self.announced or self.is_fitting, False
         old, new = len(self.archive), self.learner.population
         if self.training:

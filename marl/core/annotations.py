@@ -44,15 +44,22 @@ def hints_of(function: Callable[..., Any], names: Mapping[str, Any] | None = Non
 def require_type(section: str, hints: Mapping[str, Any], **values: Any) -> None:
     """Refuse values that do not fit the annotations ``hints``; raise ConfigError naming the first. No option can be nan
     or infinite."""
+    _require_type(section, hints, values, "null")
+
+
+def _require_type(section: str, hints: Mapping[str, Any], values: Mapping[str, Any], none: str) -> None:
+    """Do what ``require_type`` does; ``none`` is what None is called."""
     for name, value in values.items():
         key = f"{section}.{name}" if section else name
         hint = hints.get(name, Any)
         if (choices := _choices(hint)) is not None and value not in choices and isinstance(value, PLAIN):
-            null = ", or null" if fits(None, hint) else ""
+            null = f", or {none}" if fits(None, hint) else ""
             words = ", ".join(str(choice) for choice in choices if choice is not None)
             raise ConfigError(f"{key}={value} is not known; choose one of {words}{null}")
         if not fits(value, hint):
-            raise ConfigError(f"{key}={value} has the wrong type; it must be {describe(hint)}")
+            whole = isinstance(value, float) and value.is_integer() and fits(int(value), hint)
+            meant = f"; write {int(value)}" if whole else ""
+            raise ConfigError(f"{key}={value} has the wrong type; it must be {describe(hint, none)}{meant}")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value} must be a finite number")
 
@@ -67,7 +74,7 @@ def typed(function: Callable[P, R]) -> Callable[P, R]:
         given = takes.bind(*args, **kwargs)
         for name, value in given.arguments.items():
             given.arguments[name] = value.item() if isinstance(value, np.generic) else value
-        require_type("", hints, **{name: value for name, value in given.arguments.items() if name in hints})
+        _require_type("", hints, {name: value for name, value in given.arguments.items() if name in hints}, "None")
         return function(*given.args, **given.kwargs)
 
     return checked
@@ -104,21 +111,25 @@ def fits(value: Any, hint: Any) -> bool:
     return True
 
 
-def describe(hint: Any) -> str:
-    """Return what an annotation allows, in words."""
+def describe(hint: Any, none: str = "null") -> str:
+    """Return what an annotation allows, in words; ``none`` is what None is called."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return " | ".join(describe(arm) for arm in inner)
+        return " | ".join(describe(arm, none) for arm in inner)
     if origin is Literal:
         return " | ".join(map(str, inner))
     if hint in (None, type(None)):
-        return "None"
+        return none
     if origin is Callable or hint is Callable:
         return "a configuration with a _target_"
     if (origin or hint) in (dict, Mapping):
-        return f"names, each with {describe(inner[1])}" if len(inner) == 2 else "names with values"
+        return f"names, each with {describe(inner[1], none)}" if len(inner) == 2 else "names with values"
     if (origin or hint) in LISTS:
-        return f"a list of {' and '.join(describe(arm) for arm in inner if arm is not Ellipsis)}" if inner else "a list"
+        return (
+            f"a list of {' and '.join(describe(arm, none) for arm in inner if arm is not Ellipsis)}"
+            if inner
+            else "a list"
+        )
     return hint.__name__ if isinstance(hint, type) else str(hint)
 
 

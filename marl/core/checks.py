@@ -23,6 +23,7 @@ from marl.core.types import ConfigError
 MOST_THREADS = 1024
 FILES = (".png", ".pdf", ".svg", ".gif", ".json", ".csv", ".html", ".tex")  # endings that no folder has
 LONGEST_NAME = 255  # bytes, of one part of a path
+LONGEST_PATH = 4095  # bytes
 
 
 def require_at_least(section: str, least: float, *, or_null: bool = False, **values: float | None) -> None:
@@ -78,6 +79,7 @@ def require_writable(section: str, *, files: bool = False, **paths: Path) -> Non
     """Refuse folders, or ``files``, that cannot be written; raise ConfigError naming the first. Folders that do not
     exist yet must be possible to make, and not have the name of a picture or a table; nothing is left behind."""
     for name, path in paths.items():
+        _require_short(f"{section}.{name}" if section else name, str(path))
         if not files and path.suffix.lower() in FILES and not os.path.lexists(path):
             allowed = f"is the name of a file; it must be a folder, as {path.with_suffix('')}"
             _refuse(section, name, path, allowed, or_null=False)
@@ -93,10 +95,13 @@ def require_writable(section: str, *, files: bool = False, **paths: Path) -> Non
 
 
 def require_name(**paths: str | None) -> None:
-    """Refuse empty names of files and folders; raise ConfigError naming the first. None passes."""
+    """Refuse names of files and folders that are empty, or that no file system takes; raise ConfigError naming the
+    first. None passes."""
     for key, path in paths.items():
         if path is not None and not path.strip():
             raise ConfigError(f"{key}= must name a file or folder, or be left out")
+        if path is not None:
+            _require_short(key, path)
 
 
 def require_below(folder: str, **paths: str) -> None:
@@ -106,8 +111,7 @@ def require_below(folder: str, **paths: str) -> None:
         parts = PurePath(path).parts
         if not parts or PurePath(path).is_absolute() or ".." in parts:
             raise ConfigError(f"{key}={path} must name a folder below {folder}: without .. and not absolute")
-        if any(len(part.encode()) > LONGEST_NAME for part in parts):
-            raise ConfigError(f"{key}={path} has a part that is longer than {LONGEST_NAME} bytes")
+        _require_short(key, path)
 
 
 def require_extra(package: str, extra: str, wanted_by: str) -> None:
@@ -134,6 +138,13 @@ def refuse_strange(cfg: DictConfig, section: str = "") -> None:
             refuse_strange(value, key)
         elif isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"{key}={value} must be a finite number")
+
+
+def _require_short(key: str, path: str) -> None:
+    if any(len(part.encode()) > LONGEST_NAME for part in PurePath(path).parts):
+        raise ConfigError(f"{key}={path} has a part that is longer than {LONGEST_NAME} bytes")
+    if len(path.encode()) > LONGEST_PATH:
+        raise ConfigError(f"{key}={path} is longer than {LONGEST_PATH} bytes")
 
 
 def _require_inside(

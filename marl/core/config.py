@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue
 
 from marl.core import resolvers
 from marl.core.filming import RecordConfig, ReportConfig
@@ -278,10 +279,18 @@ def register() -> None:
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """Return a plain, fully interpolated copy of the configuration."""
-    container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
+    """Return a plain, fully interpolated copy of the configuration. Raise ConfigError for a value that is missing."""
+    try:
+        container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
+    except MissingMandatoryValue as error:
+        raise ConfigError(says_missing(error)) from error
     assert isinstance(container, dict)
     return {str(key): value for key, value in container.items()}
+
+
+def says_missing(error: MissingMandatoryValue) -> str:
+    """Return the line that says which value must be given."""
+    return f"{error.full_key} must be given, as {error.full_key}=..."
 
 
 def plain(node: Any) -> Any:

@@ -142,7 +142,7 @@ class Sampler(Protocol):
 
 @runtime_checkable
 class Stateful(Protocol):
-    """Something whose state is part of a checkpoint."""
+    """Something whose state is part of a checkpoint: tensors, numbers, text, None; lists, tuples and dicts of such."""
 
     def state_dict(self) -> dict[str, Any]: ...
 

@@ -23,7 +23,7 @@ def refuse_early(cfg: DictConfig) -> None:
     """Refuse what can be refused before the folder of a run exists: strange keys and numbers, and names that lead out
     of ``runs_dir``. Raise ConfigError."""
     refuse_strange(cfg)
-    require_name(runs_dir=cfg.runs_dir)
+    require_name(runs_dir=cfg.runs_dir, init_from=cfg.init_from)
     require_below("runs_dir", name=cfg.name)
     path = OmegaConf.to_container(cfg, resolve=False)["run_path"]  # type: ignore[call-overload, index]
     if "${" not in path:  # otherwise it begins with the name

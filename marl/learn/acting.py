@@ -230,9 +230,9 @@ def act(net: Network, obs: Tensor, avail: Tensor, last: Tensor, h: Tensor) -> tu
     last long [B, n], h [B, n, H]. Raise ValueError for other shapes: compiled loops look at no bounds."""
     n, A = last.shape[1], net.last.shape[2]
     O = net.first.shape[1] - A * net.last_action - n * net.agent_id  # noqa: E741
-    for name, given, sees in (("obs", obs, (n, O)), ("avail", avail, (n, A))):
-        if given.shape != (len(last), *sees):
-            raise ValueError(f"{name} is {list(given.shape)}; this team sees {[len(last), *sees]}")
+    for name, shown, sees in (("obs", obs, (n, O)), ("avail", avail, (n, A))):
+        if shown.shape != (len(last), *sees):
+            raise ValueError(f"{name} is {list(shown.shape)}; this team sees {[len(last), *sees]}")
     after = h.detach().clone(memory_format=torch.contiguous_format)
     actions = torch.empty(last.shape, dtype=torch.long)
     given = (obs.detach().contiguous(), avail.contiguous(), last.contiguous(), after, actions)

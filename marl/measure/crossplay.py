@@ -129,8 +129,6 @@ class Plan:
 
 def find_rows(cfg: DictConfig, env_name: str | None) -> list[Entrant]:
     """Return the runs that ``cfg.runs`` names, all in one game: in that of ``cfg.env`` (``env_name``), where given."""
-    if cfg.runs is None:
-        raise ConfigError("runs is missing: give runs=[DIR, ...] (run folders or patterns)")
     env = plain(cfg.env)
     rows = acting(
         from_runs(plain(cfg.runs), env, str(env_name).replace("/", "-") if env is not None else None), cfg.act

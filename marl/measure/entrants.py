@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
-from marl.core.checks import require_choice
+from marl.core.checks import require_choice, require_name
 from marl.core.config import resolved
 from marl.core.types import ConfigError
 from marl.learn.actor import Act
@@ -57,9 +57,9 @@ class Entrant:
 
 def entries(given: Any, key: str = "runs") -> list[tuple[str | None, str]]:
     """Return (name, pattern) of every entry of the option ``key``: a pattern, or a list of patterns and of
-    ``{name: ..., path: ...}``."""
+    ``{name: ..., path: ...}``. None names nothing."""
     found: list[tuple[str | None, str]] = []
-    for item in given if isinstance(given, list) else [given]:
+    for item in given if isinstance(given, list) else [] if given is None else [given]:
         if isinstance(item, dict) and item.keys() == {"name", "path"}:
             found.append((str(item["name"]), str(item["path"])))
         elif isinstance(item, str):
@@ -95,6 +95,7 @@ def by_content(tree: Any) -> Any:
         return tree
     found = {key: by_content(value) for key, value in tree.items()}
     if tree.get("_target_") == RUN_POLICY:
+        require_name(run=str(tree.get("run")))
         found["run"] = from_run(run_folder(str(tree.get("run"))), None, None, None, tree.get("step")).content
     elif isinstance(tree.get("path"), str) and Path(tree["path"]).is_file():
         found["path"] = checkpoint.digest(Path(tree["path"]))
@@ -104,11 +105,13 @@ def by_content(tree: Any) -> Any:
 def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "runs") -> list[Entrant]:
     """Return every run that ``given`` names, each once, with seeds in order within their method. Methods with equal
     names that lie in different folders are told apart by the folder. Damaged runs are left out, and named. Raise
-    ConfigError where none is left, and for two runs of a method with one seed."""
+    ConfigError where none is named or left, and for two runs of a method with one seed."""
     found: dict[Path, tuple[Path, str | None]] = {}
     for name, pattern in entries(given, key):
         for folder in trained_runs(pattern, key):
             found.setdefault(folder.resolve(), (folder, name))
+    if not found:
+        raise ConfigError(f"{key} is missing: give {key}=[DIR, ...] (run folders or patterns)")
     entrants: dict[Path, Entrant] = {}
     why: list[ConfigError | checkpoint.CheckpointError] = []
     for folder, name in found.values():

@@ -69,6 +69,8 @@ def _read_facts(key: str, given: Any, measures: tuple[str, ...]) -> dict[str, di
 
 def find_teams(folder: Path, only: Sequence[str] | None = None) -> list[tuple[str, Path]]:
     """Return (map, agent file) for every ``<algorithm>_<map>.th`` in ``folder``, or for those of the maps ``only``."""
+    if not folder.is_dir():
+        raise ConfigError(f"dir={folder} {'is a file, not a folder' if folder.is_file() else 'does not exist'}")
     files = [p for p in sorted(folder.glob("*.th")) if not p.stem.endswith("_mixer") and "_" in p.stem]
     if not files:
         raise ConfigError(f"dir={folder} holds no agents; expected files like qmix_3m.th")

@@ -174,7 +174,7 @@ def find_entrants(
     if not isinstance(imports or [], list):
         raise ConfigError(f"imports={imports} must be a list of {IMPORT}")
     task = env_name.replace("/", "-") if env is not None and env_name is not None else None
-    entrants = [] if runs is None else acting(from_runs(runs, env, task), cfg.act)
+    entrants = [] if runs in (None, []) else acting(from_runs(runs, env, task), cfg.act)
     for item in imports or []:
         if not isinstance(item, dict) or not item.keys() & {"path", "policy"} or (env is None and "env" not in item):
             raise ConfigError(f"imports has {item}; an entry is {IMPORT}")

@@ -7,7 +7,7 @@ import inspect
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,15 +15,16 @@ from typing import Any
 import hydra
 import numba
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from marl.core.annotations import hints_of, require_type
 from marl.core.checks import require_at_least, require_threads
 from marl.core.config import pick_device, plain
 from marl.core.distributed import world
 from marl.core.memory import enough_memory, require_room
-from marl.core.protocols import Algorithm, Attack, NoAttack, Sampler, VectorEnv, Victim, attacks_within
+from marl.core.protocols import Algorithm, Attack, NoAttack, Sampler, Stateful, VectorEnv, Victim, attacks_within
 from marl.core.seeding import Streams
+from marl.core.states import require_readable
 from marl.core.types import Clock, ConfigError, EnvSpec, Field, core_fields, episode_bytes
 
 RUNTIME = ("spec", "device", "gen", "n_envs", "seed")  # arguments that the framework passes, not the configuration
@@ -65,8 +66,19 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
         key = part[1] if part else section
         where = key if f"{key}.".startswith(f"{section}.") else f"{section}.{key}"
         raise ConfigError(f"{where}: {' '.join(str(cause).split())}") from error
-    _check_keywords(made, section)
-    return made
+    sealed: Callable[..., Any] = _sealed(made, section)
+    return sealed
+
+
+class Factory(functools.partial[Any]):
+    """The factory of a node of the configuration. Raises ConfigError, with the ``section`` of the node, where an option
+    is missing when it is called."""
+
+    section = ""
+
+    def __call__(self, /, *args: Any, **kwargs: Any) -> Any:
+        check_call(self, self.section, *args, **kwargs)
+        return super().__call__(*args, **kwargs)
 
 
 def _hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -101,29 +113,44 @@ def _check_types(node: Any, section: str) -> None:
     if not isinstance(node, DictConfig):
         return
     hints: dict[str, Any] = {}
+    takes: Mapping[str, inspect.Parameter] = {}
     if "_target_" in node:
         try:
-            hints = _hints(pkgutil.resolve_name(node["_target_"]))
+            target = pkgutil.resolve_name(node["_target_"])
+            hints, takes = _hints(target), signature(target).parameters
         except Exception:  # no such target: instantiating says so
-            hints = {}
+            pass
+        given = [name for name in RUNTIME if name in takes and takes[name].default is inspect.Parameter.empty]
+        if not node.get("_partial_", False) and (wanted := [name for name in given if name not in node]):
+            raise ConfigError(f"{section} lacks _partial_: true: its target is called later, with {', '.join(wanted)}")
+    for key in map(str, node):
+        if OmegaConf.is_missing(node, key):
+            raise ConfigError(f"{section}.{key} must be given, as {section}.{key}=...")
     for key, value in ((str(key), value) for key, value in node.items()):
         require_type(section, hints, **{key: plain(value)})
         _check_types(value, f"{section}.{key}")
 
 
-def _check_keywords(made: Any, section: str) -> None:
-    if not isinstance(made, functools.partial):
-        return
-    takes = signature(made.func).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in takes.values()):
+def _sealed(made: Any, section: str) -> Any:
+    """Return what a node has become with each partial in it, at any depth, as a ``Factory``. Raise ConfigError for a
+    key that its target does not take."""
+    if isinstance(made, functools.partial):
+        takes = signature(made.func).parameters
+        open_ = any(p.kind is p.VAR_KEYWORD for p in takes.values())
         for key in made.keywords:
-            if key not in takes:
+            if key not in takes and not open_:
                 options = ", ".join(name for name in takes if name not in RUNTIME)
                 raise ConfigError(f"{section}.{key} is not an option of {made.func.__name__}, which takes {options}")
-    for key, value in made.keywords.items():
-        nested = value.items() if isinstance(value, dict) else [("", value)]
-        for name, item in nested:
-            _check_keywords(item, f"{section}.{key}" + (f".{name}" if name else ""))
+        within = {key: _sealed(value, f"{section}.{key}") for key, value in made.keywords.items()}
+        sealed = Factory(made.func, *made.args, **within)
+        sealed.section = section
+        return sealed
+    if isinstance(made, DictConfig | ListConfig | dict | list):
+        names: Iterable[Any] = made if isinstance(made, DictConfig | dict) else range(len(made))
+        for name in names:
+            if (value := made[name]) is not (new := _sealed(value, f"{section}.{name}")):
+                made[name] = new
+    return made
 
 
 def check_call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> None:
@@ -164,6 +191,8 @@ def make_sampler(cfg: DictConfig) -> Sampler:
     sampler = call(made, "replay.sampler") if isinstance(made, functools.partial) else made
     if not hasattr(sampler, "draw"):
         raise ConfigError(f"replay.sampler={cfg.replay.sampler.get('_target_')} has no method draw(replay, size, gen)")
+    if isinstance(sampler, Stateful):
+        require_readable(sampler.state_dict(), "replay.sampler")
     return sampler
 
 

@@ -21,11 +21,13 @@ from typing import Any
 
 import torch
 
+from marl.core.states import ALLOWED
 from marl.core.types import ConfigError
 from marl.run.files import naming, save_tensors, sync_folder, write_atomic
 
 log = logging.getLogger(__name__)
 MILESTONE = "MILESTONE"  # marker file: this checkpoint is never deleted
+STRANGE = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")  # torch's words
 OURS = re.compile(r"step_\d+")  # folders of other names are somebody else's: neither read nor deleted
 
 
@@ -153,8 +155,13 @@ def load_tensors(path: Path) -> dict[str, Any]:
     """Load a file of tensors and builtins, on the CPU. Raise CheckpointError where it is none."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:  # of the right digest, but made by something else
-        raise CheckpointError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
+    except (RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:  # of the right digest, but not ours
+        if (strange := STRANGE.search(str(error))) is not None:
+            raise CheckpointError(
+                f"{path} cannot be read: it holds a value of the type {strange[1]}; {ALLOWED}"
+            ) from error
+        lines = str(error).splitlines() if isinstance(error, RuntimeError) else []
+        raise CheckpointError(f"{path} is damaged: {lines[0] if lines else 'it is no file of tensors'}") from error
     if not isinstance(loaded, dict):
         raise CheckpointError(f"{path} is damaged: it holds a {type(loaded).__name__}")
     return loaded

@@ -9,21 +9,23 @@ from __future__ import annotations
 import difflib
 import functools
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
+import yaml
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
 from marl.core.checks import refuse_strange
-from marl.core.config import register
+from marl.core.config import register, says_missing
 from marl.core.store import share
 from marl.core.types import ConfigError
 from marl.run.quoting import repaired
@@ -79,6 +81,8 @@ def one_line(error: BaseException) -> str:
         near = nearest(name, names)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         return f"{group}={name} does not exist; {hint}there are {', '.join(names)}"
+    if isinstance(error, MissingMandatoryValue) and error.full_key:
+        return says_missing(error)
     words = " ".join(str(error).split())
     if isinstance(error, OverrideParseException):
         key, equals, _ = error.override.partition("=")
@@ -91,7 +95,21 @@ def one_line(error: BaseException) -> str:
         words = f"{words.removesuffix('.')}: {str(cause.msg or cause).splitlines()[0]}"
         if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
             words += f"; there are {', '.join(map(str, cause.parent_node))}"
-    return words
+    whole = re.search(r"Value '(\d+)\.0' of type 'float' could not be converted to Integer", words)
+    return f"{words}; write {whole[1]}" if whole else words
+
+
+def says_unread(error: yaml.YAMLError | UnicodeDecodeError, folders: Iterable[Path]) -> str:
+    """Return the line that says which file of a configuration cannot be read, and why. ``folders``: where it may be."""
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark or error.context_mark) is not None:
+        return f"{mark.name} is no YAML: {error.problem or error.context} in line {mark.line + 1}"
+    if isinstance(error, UnicodeDecodeError):
+        for file in (file for folder in folders for file in sorted(folder.rglob("*.yaml"))):
+            try:
+                file.read_text(encoding="utf8")
+            except UnicodeDecodeError as found:
+                return f"{file} is not written in UTF-8: {found}"
+    return " ".join(str(error).split())
 
 
 def refuse_bases(chosen: Mapping[str, Any]) -> None:
@@ -120,6 +138,9 @@ def _own_hydra() -> Iterator[None]:
 def compose_with_choices(overrides: Sequence[str], config: str) -> tuple[DictConfig, dict[str, str]]:
     """Return the configuration that ``overrides`` of ``conf/<config>.yaml`` give, fully interpolated, and by group what
     was chosen. Raise ConfigError, in one line, for overrides that do not compose."""
+    for word in overrides:
+        if not isinstance(word, str):
+            raise ConfigError(f"{word} is of the type {type(word).__name__}; an override is a word, as 'algo=vdn'")
     register_configs()
     for word in overrides:
         if word.startswith("-"):
@@ -137,6 +158,8 @@ def compose_with_choices(overrides: Sequence[str], config: str) -> tuple[DictCon
             refuse_strange(cfg)
         except ConfigError:
             raise
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(says_unread(error, folders())) from error
         except (HydraException, OmegaConfBaseException, ValueError) as error:  # a number as a name is a ValueError
             raise ConfigError(one_line(error)) from error
     return cfg, chosen

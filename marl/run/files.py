@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from marl.core.states import as_readable, says_unreadable, unreadable
+
 log = logging.getLogger(__name__)
 
 
@@ -100,7 +102,14 @@ class _Watched:
 
 
 def save_tensors(value: dict[str, Any], path: Path) -> None:
-    """Replace ``path`` in one step by tensors and builtins. Raise WriteError."""
+    """Replace ``path`` in one step by tensors and builtins. What could not be read back is saved as the nearest thing
+    that can, with a warning; where there is none, WriteError."""
+    if lost := list(unreadable(value, "")):
+        value = as_readable(value)
+        for place, strange in unreadable(value, ""):
+            raise WriteError(errno.EINVAL, says_unreadable(place, strange), str(path))
+        for place, strange in lost:
+            log.warning("%s; it is saved as the nearest of these", says_unreadable(place, strange))
     with replacing(path) as file:
         watched = _Watched(file)
         try:

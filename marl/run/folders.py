@@ -11,6 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from marl.core.checks import require_name
 from marl.core.types import ConfigError
 from marl.run import checkpoint
 from marl.run.renames import current
@@ -59,6 +60,7 @@ def _was_set_aside(run_dir: Path, known_by: str) -> bool:
 def trained_runs(pattern: str, key: str) -> list[Path]:
     """Return the run folders with checkpoints that ``pattern`` matches (``find_runs``). Raise ConfigError if there are
     none; ``key`` is the option that gave the pattern."""
+    require_name(**{key: pattern})
     found = find_runs(pattern, TRAINED)
     if not found:
         raise ConfigError(f"{key}={pattern} matches no run folder with checkpoints")

@@ -53,6 +53,9 @@ class Incoming:
 
 
 def _require_form(t: int, part: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    if not isinstance(value, Tensor):
+        kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+        raise GameError(f"step {t}: {part} must be a torch.Tensor, {_form(shape, dtype)}; the game returned a {kind}")
     if tuple(value.shape) != shape or value.dtype != dtype:
         got = _form(tuple(value.shape), value.dtype)
         raise GameError(f"step {t}: {part} must be {_form(shape, dtype)}, the game returned {got}")

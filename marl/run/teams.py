@@ -12,7 +12,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Generator
 
-from marl.core.checks import require_choice
+from marl.core.checks import require_choice, require_name
 from marl.core.config import pick_device, plain
 from marl.core.protocols import Algorithm, Attack, Fitting, MultiPolicy, Policy, VectorEnv, attacks_within
 from marl.core.seeding import Streams
@@ -43,6 +43,7 @@ def open_team(cfg: DictConfig, n_envs: int) -> Team:
         if cfg.run is not None:
             raise ConfigError(f"run={cfg.run} and policy= are both given; give one of them")
         return open_imported(cfg, n_envs)
+    require_name(run=cfg.run)
     if cfg.run is None:
         raise ConfigError("run is missing: give run=DIR (a run folder), or policy=pymarl policy.path=FILE env=...")
     changes = {key: cfg[key] for key in ("seed", "device", "threads", "env", "attack")}
@@ -209,5 +210,6 @@ def run_policy(
 ) -> Policy:
     """Return the team of the run folder ``run``, as it plays without exploring, or the policy ``member`` of its
     algorithm. Raise ConfigError as ``load_team`` does, and for a member that it does not have."""
+    require_name(**{"policy.run": run})
     team, clock = load_team(run_folder(run), "policy.run", spec, device, Generator(device), step, act)
     return team.policy(clock) if member is None else member_of(team, member, Path(run))

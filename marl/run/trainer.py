@@ -18,6 +18,7 @@ from marl.core.config import pick_device, resolved
 from marl.core.intervals import Interval
 from marl.core.protocols import Alternating, Moving, NoAttack, Reporting, VectorEnv, attacks_within
 from marl.core.seeding import globals_kept, globals_state, restore_globals, seed_globals
+from marl.core.states import require_readable
 from marl.core.types import Clock, EpisodeBatch, GameError, Metrics
 from marl.core.validation import validate
 from marl.learn.replay import EpisodeReplay
@@ -64,8 +65,7 @@ class Run:
         return lanes < round(share * len(lanes))
 
     def collect(self) -> EpisodeBatch:
-        """Collect one exploring episode per lane, fewer where games die, or a stretch of each lane's. Where all die,
-        save before they are started anew."""
+        """Collect one exploring episode per lane, fewer where games die, or a stretch of each. Save where all die."""
         p, attacked = self.parts, self.attacked_lanes()
         self.team_learns = True
         if bool(attacked.any()):
@@ -95,8 +95,7 @@ class Run:
 
     def learn(self, fresh: EpisodeBatch) -> Metrics:
         """Store the episodes and update the attack, and the algorithm if it is the team's turn. Where games have died
-        the attack, which knows the collection by its lanes, does not learn from what is left of it. Raise
-        NonFiniteError."""
+        the attack, which knows collections by their lanes, does not learn from the rest. Raise NonFiniteError."""
         p = self.parts
         p.algo.annotate(fresh)
         self.store(fresh)
@@ -163,9 +162,9 @@ class Run:
                 self.replay.state_dict() if with_replay else None, meta,
                 keep=self.cfg.checkpoint.keep, milestone=milestone,
             )  # fmt: skip
-        except WriteError as error:
-            why, step = error.strerror, self.clock.env_steps
-            log.error("checkpoint at step %d not written: %s; earlier ones are intact", step, why)
+        except WriteError as why:
+            step = self.clock.env_steps
+            log.error("checkpoint at step %d not written: %s; earlier ones are intact", step, why.strerror)
             return False
         return True
 
@@ -242,6 +241,7 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
     try:
         if found is not None:
             run.load(found)
+        require_readable(run.state_dict())
         if rank == 0:
             if found is None:
                 set_aside(run_dir)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from marl.core.checks import require_name
 from marl.core.config import resolved
 from marl.core.types import ConfigError
 from marl.run import folders
@@ -85,6 +86,7 @@ def _folders(patterns: Sequence[str]) -> list[Path]:
     found: dict[Path, Path] = {}
     none = ",".join(patterns)
     for pattern in patterns:
+        require_name(runs=pattern)
         begun = folders.find_runs(pattern, "meta.json")
         tested = folders.find_runs(pattern, folders.TESTED, folders.TESTED)
         if not (begun or tested):

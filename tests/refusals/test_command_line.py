@@ -60,6 +60,15 @@ CASES = {
     TRAIN + "runs_dir=null": "runs_dir=null ... not Optional",
     TRAIN + "runs_dir=/proc/nothing": "/proc/nothing",
     TRAIN + "resume=must": "resume=must, but ... holds no usable checkpoint",
+    TRAIN + f"init_from={'a' * 300}": "has a part that is longer than 255 bytes",
+    TRAIN + f"runs_dir={'a' * 300}": "has a part that is longer than 255 bytes",
+    TRAIN + f"algo=frozen algo.run={'a' * 300}": "has a part that is longer than 255 bytes",
+    TRAIN + f"hydra.run.dir={'a' * 300}": "File name too long",
+    "train --config-dir=own env=toy/corridor algo=broken": "own/algo/broken.yaml is no YAML: expected ',' ... line 4",
+    "train --config-dir=own env=toy/corridor algo=latin": "own/algo/latin.yaml is not written in UTF-8: 'utf-8' codec",
+    TRAIN + "init_from=": "init_from= must name a file or folder",
+    TRAIN + "algo=frozen algo.run=": "algo.run= must name a file or folder",
+    TRAIN + "algo=fcp 'algo.runs=[\"\"]'": "algo.runs= must name a file or folder",
     TRAIN + "init_from=nowhere": "init_from=nowhere is not a run folder",
     TRAIN + "init_from=empty": "init_from=empty is not a run folder",
     TRAIN + "init_from=other agent@algo.agent=gru algo.agent.hidden_dim=16": "init_from=other does not fit",
@@ -111,7 +120,7 @@ def test_help_of_a_choice_has_the_options_that_it_is_made_of() -> None:
     assert "  algo.learner.lr: 0.0005" in shown and "  algo.mixer.embed_dim: 32" in shown
     assert "attack=random, attacks.random.RandomActions:\n" in shown and "env=nope: there is no such choice" in shown
     assert "algo=qmix" not in shown and "env=skirmish/3m" not in shown, "others stand in their place"
-    assert help_text("zoo", "", []).endswith("METHOD-GAME-SEED"), "a script without choices offers none"
+    assert help_text("zoo", "", []).endswith("as its run"), "a script without choices offers none"
 
 
 def test_help_fits_the_terminal_and_leaves_out_what_nobody_chooses(monkeypatch: pytest.MonkeyPatch) -> None:

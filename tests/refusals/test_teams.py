@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.refusals import Ground, faults
 
+LONG = "a" * 300
 CASES = {
     # the team
     "evaluate": "run is missing: give run=DIR (a run folder), or policy=pymarl",
@@ -13,7 +14,11 @@ CASES = {
     "evaluate run=file": "run=file is not a run folder",
     "evaluate run=empty": "run=empty is not a run folder",
     "evaluate run=team/checkpoints": "run=team/checkpoints is not a run folder",
-    "evaluate run=": "run",
+    "evaluate run=": "run= must name a file or folder",
+    "evaluate policy=run policy.run= env=toy/corridor": "policy.run= must name a file or folder",
+    "record run= out=x.gif": "run= must name a file or folder",
+    "record run=team out=": "out= must name a file or folder",
+    "play run=": "run= must name a file or folder",
     "evaluate run=[team]": "run=[team] ... Cannot convert 'list' to string",
     "evaluate run={a:1}": "run={a:1} ... Cannot convert 'dict' to string",
     "evaluate run=team policy=random": "run=team and policy= are both given",
@@ -57,7 +62,7 @@ CASES = {
     "evaluate run=team attack=random attack.p=2": "attack.p=2 must be within [0, 1]",
     "evaluate run=team attack=random attack.p=nan": "attack.p=nan must be a finite number",
     "evaluate run=team attack=random attack.budget=-1": "attack.budget=-1 must be at least 0, or null",
-    "evaluate run=team attack=random attack.budget=2.5": "attack.budget=2.5 has the wrong type; it must be int | None",
+    "evaluate run=team attack=random attack.budget=2.5": "attack.budget=2.5 has the wrong type; it must be int | null",
     "evaluate run=team attack=random attack.budget_unit=foo": "attack.budget_unit=foo is not known; choose one of",
     "evaluate run=other attack=missing": "attack=missing needs an action that does nothing",
     "evaluate run=team attack=missing attack.agents=5": "attack.agents=5 must be within [0, 2], the team's size",
@@ -123,9 +128,9 @@ CASES = {
     "play run=team threads=0": "threads=0 must be at least 1",
     "play run=team seed=-1": "seed=-1 must be at least 0",
     # fidelity
-    "fidelity": "dir",
-    "fidelity dir=nowhere": "dir=nowhere holds no agents; expected files like qmix_3m.th",
-    "fidelity dir=file": "dir=file holds no agents",
+    "fidelity": "dir must be given, as dir=...",
+    "fidelity dir=nowhere": "dir=nowhere does not exist",
+    "fidelity dir=file": "dir=file is a file, not a folder",
     "fidelity dir=empty": "dir=empty holds no agents",
     "fidelity dir=empty episodes=0": "episodes=0 must be at least 1",
     "fidelity dir=empty n_envs=0": "n_envs=0 must be at least 1",
@@ -160,7 +165,26 @@ CASES = {
     "bench yardstick._target_=nosuch.thing": "yardstick: no module of the name 'nosuch' is found",
     "bench out=file/x.json": "out=file/x.json cannot be written: file is a file",
     # plot
-    "plot": "runs",
+    "plot": "runs must be given, as runs=...",
+    # paths that no file system takes
+    f"plot runs={LONG}": "has a part that is longer than 255 bytes",
+    f"plot runs=team out={LONG}": "has a part that is longer than 255 bytes",
+    f"plot runs=team results={LONG}.json": "has a part that is longer than 255 bytes",
+    f"report runs={LONG}/**": "has a part that is longer than 255 bytes",
+    f"report crossplay={LONG}": "has a part that is longer than 255 bytes",
+    f"evaluate run={LONG}": "has a part that is longer than 255 bytes",
+    f"evaluate run={'a/' * 2500}": "is longer than 4095 bytes",
+    f"evaluate run=team out={LONG}": "has a part that is longer than 255 bytes",
+    f"evaluate policy=run policy.run={LONG} env=toy/corridor": "has a part that is longer than 255 bytes",
+    f"evaluate policy=pymarl policy.path={LONG} env=toy/corridor": "File name too long",
+    f"record run=team out={LONG}.gif": "has a part that is longer than 255 bytes",
+    f"fidelity dir={LONG}": "has a part that is longer than 255 bytes",
+    f"bench out={LONG}": "has a part that is longer than 255 bytes",
+    "plot runs=": "runs= must name a file or folder",
+    "report runs=": "runs= must name a file or folder",
+    "report robustness=": "robustness= must name a file or folder",
+    "report runs=team 'crossplay=[\"\"]'": "crossplay= must name a file or folder",
+    "fidelity dir=": "dir= must name a file or folder",
     "plot runs=nowhere": "runs=nowhere matches no run folder with test results",
     "plot runs=file": "runs=file matches no run folder with test results",
     "plot runs=empty": "runs=empty matches no run folder with test results",

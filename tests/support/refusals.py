@@ -71,12 +71,16 @@ def snapshot(folder: Path) -> Snapshot:
 
 
 class Ground:
-    """A folder in which commands are tried: ``team``, ``rival`` and ``other`` are trained runs, ``file`` is a file."""
+    """A folder in which commands are tried: ``team``, ``rival`` and ``other`` are trained runs, ``file`` is a file,
+    ``own`` holds configurations that cannot be read."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "file").write_text("not what you are looking for\n")
         (folder / "empty").mkdir()
+        (folder / "own" / "algo").mkdir(parents=True)
+        (folder / "own" / "algo" / "broken.yaml").write_text("defaults: [base]\nhooks:\n  x: {a: 1\n  b: 2\n")
+        (folder / "own" / "algo" / "latin.yaml").write_bytes(b"defaults: [base, _self_]\n# caf\xe9\n")
         (folder / "runs").mkdir()
         (folder / "runs" / "multirun.yaml").write_text("# of a sweep before\n")
         code, _, err = in_a_child(prepare, cwd=folder)

@@ -117,23 +117,26 @@ def check(options: DictConfig) -> None:
     if Path(options.out).suffix.lower() not in (".html", ".htm"):
         raise ConfigError(f"out={options.out} must end in .html")
     require_writable("", files=True, out=Path(options.out))
-    if not any(several(options[key]) for key in ("runs", "robustness", "crossplay")):
+    if not any(several(options[key], key) for key in ("runs", "robustness", "crossplay")):
         raise ConfigError("runs is missing: give runs=['runs/study/**'], or robustness= or crossplay= alone")
 
 
-def several(given: Any) -> list[str]:
-    """Return the paths of an option that takes one or several."""
+def several(given: Any, key: str) -> list[str]:
+    """Return the paths of the option ``key``, which takes one or several. Raise ConfigError for an empty one."""
     found = plain(given)
-    return [] if found is None else [str(one) for one in found] if isinstance(found, list) else [str(found)]
+    paths = [] if found is None else [str(one) for one in found] if isinstance(found, list) else [str(found)]
+    for path in paths:
+        require_name(**{key: path})
+    return paths
 
 
 def contents(options: DictConfig) -> tuple[Report, list[Group]]:
     """Return what the page says but for its films, and the groups that they are of."""
-    tested = [matrices.read_robustness(Path(one)) for one in several(options.robustness)]
-    crossed = [matrices.read_crossplay(Path(one)) for one in several(options.crossplay)]
+    tested = [matrices.read_robustness(Path(one)) for one in several(options.robustness, "robustness")]
+    crossed = [matrices.read_crossplay(Path(one)) for one in several(options.crossplay, "crossplay")]
     tasks: Tasks = {}
     left: list[LeftOut] = []
-    if patterns := several(options.runs):
+    if patterns := several(options.runs, "runs"):
         tasks, left = gather(patterns, unfinished=options.unfinished, also=tuple(options.metrics or ()), metas=True)
     groups = facts.groups_of(tasks)
     refuse_unknown(groups, options.metrics)

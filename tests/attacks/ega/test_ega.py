@@ -254,7 +254,7 @@ def test_a_victim_without_values_is_refused(ega: Callable[..., EGA]) -> None:
         begin, act, after = Steadfast.begin, Steadfast.act, Steadfast.after
 
     assert not isinstance(Closed(), Victim)
-    with pytest.raises(ConfigError, match="attack=ega reads the values of its victim; Closed shows none"):
+    with pytest.raises(ConfigError, match="attack: EGA reads the values of its victim; Closed shows none"):
         play(ega(), victim=Closed())
 
 

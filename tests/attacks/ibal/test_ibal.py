@@ -260,10 +260,10 @@ def test_fgsm_on_hidden_features_by_hand(tmp_path: Path) -> None:
 
 
 def test_fgsm_needs_values_and_their_gradients(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="attack=ibal with fgsm reads the values of its victim; object shows none"):
+    with pytest.raises(ConfigError, match="attack: ibal with fgsm reads the values of its victim; object shows none"):
         blind(tmp_path, [[1, 1, 1]] * 2, victim=object())
     attack = blind(tmp_path, [[0, 0, 0]] * 2)  # before anything is hidden
-    with pytest.raises(ConfigError, match="attack=ibal with fgsm: the values of Detached have no gradient in what it"):
+    with pytest.raises(ConfigError, match="attack: ibal with fgsm: the values of Detached have no gradient in what it"):
         attack.perturb_obs(look([[[1.0, 0, 0]] * 2], victim=Detached()))
 
 

@@ -333,7 +333,7 @@ def test_a_victim_that_shows_too_little_is_refused() -> None:
 
     with pytest.raises(ConfigError, match="attack=wolfpack follows its victim's memory, which Silent does not show"):
         make_attack(start="planner").begin(1, Silent(EVERYBODY), torch.Generator())
-    with pytest.raises(ConfigError, match="attack=wolfpack reads the values of its victim; Blind shows none"):
+    with pytest.raises(ConfigError, match="attack: wolfpack reads the values of its victim; Blind shows none"):
         make_attack().begin(1, Blind(), torch.Generator())  # type: ignore[arg-type]
 
 

@@ -272,7 +272,7 @@ def test_an_attack_that_a_victim_cannot_support_is_named_and_the_rest_is_measure
     columns = [NATURAL, column("peek", fake("Peek")), column("few", NATURAL.attack, absent_agents=1), TRIP]
     rows, outcome = measured([entrant([0, 0])], columns, setting(tmp_path))
     assert outcome.complete and len(outcome.impossible) == 2
-    assert rows[0].cells["peek"] == "not possible: attack=peek reads the values of its victim; Scripted shows none"
+    assert rows[0].cells["peek"] == "not possible: attack: peek reads the values of its victim; Scripted shows none"
     assert "env.absent_agents is not an option of MatrixGame" in str(rows[0].cells["few"])
     assert score(rows[0], "trip").win_rate.mean == 0.5 and rows[0].worst("win_rate", "natural") == "trip"
     made, notes = table(matrix(rows))

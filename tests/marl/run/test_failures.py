@@ -1,19 +1,26 @@
-"""Runs that fail: losses that are no numbers, disks that are full when it is time to save, runs too short to learn."""
+"""Runs that fail: losses that are no numbers, disks that are full when it is time to save, runs too short to learn,
+states that a checkpoint would not give back."""
 
 from __future__ import annotations
 
 import errno
+from collections import Counter, OrderedDict, defaultdict, deque
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from marl.core.types import ConfigError
+from marl.core.protocols import NoHook
+from marl.core.states import require_readable
+from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
+from marl.learn.replay import Uniform
 from marl.run import checkpoint
 from marl.run.files import WriteError
 from marl.run.metrics import NonFiniteError
-from tests.support.helpers import newest_state, rows, train
+from tests.support.helpers import differences, newest_state, rows, train
 
 ODD = "+algo.hooks.odd={{_target_: tests.support.broken.OddMetrics, _partial_: true, name: {name}, value: {value}}}"
 
@@ -92,3 +99,90 @@ def test_a_full_disk_at_the_last_save_is_an_error(tmp_path: Path, monkeypatch: p
     with pytest.raises(checkpoint.CheckpointError, match="could not be saved"):
         train(tmp_path / "run")
     assert not (tmp_path / "run" / "DONE").exists()
+
+
+class Remembers(NoHook):
+    """Has a value of some kind in its state, from its ``after``-th update on."""
+
+    def __init__(self, spec: EnvSpec, *, kind: str, after: int) -> None:
+        self.kind, self.left, self.loaded = kind, after, None
+
+    def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics:
+        self.left -= 1
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"left": self.left, "inner": [KINDS[self.kind][0]() if self.left <= 0 else None]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.left = int(state["left"])
+
+
+KINDS: dict[str, tuple[Callable[[], Any], str, Any]] = {  # value, type, what is saved of it in the middle of a run
+    "array": (lambda: np.arange(3), "numpy.ndarray", torch.arange(3)),
+    "array of words": (lambda: np.array(["a"]), "numpy.ndarray", ["a"]),
+    "number": (lambda: np.float64(1.5), "numpy.float64", 1.5),
+    "deque": (lambda: deque([1]), "collections.deque", [1]),
+    "defaultdict": (lambda: defaultdict(int, a=np.int64(1)), "collections.defaultdict", {"a": 1}),
+    "key": (lambda: {np.int64(3): 1}, "numpy.int64", {3: 1}),
+    "object": (object, "object", None),  # nothing comes near
+}
+
+
+def remembering(kind: str, after: int) -> str:
+    target = "{_target_: tests.marl.run.test_failures.Remembers, _partial_: true, "
+    return f"+algo.hooks.x={target}kind: {kind}, after: {after}}}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_state_that_no_checkpoint_gives_back_is_refused_before_a_run_begins(kind: str, tmp_path: Path) -> None:
+    held = rf"algo\.learner\.hooks\[0\]\.inner\[0\] holds a value of the type {KINDS[kind][1]}; a state holds tensors"
+    with pytest.raises(ConfigError, match=held):
+        train(tmp_path / "run", remembering(kind, 0))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_has_become_of_a_state_loses_no_run(kind: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    _, name, saved = KINDS[kind]
+    if saved is None:
+        with pytest.raises(checkpoint.CheckpointError, match="could not be saved"):
+            train(tmp_path / "run", remembering(kind, 8))
+    else:
+        train(tmp_path / "run", remembering(kind, 8))
+        assert differences(newest_state(tmp_path / "run")[0]["algo"]["learner"]["hooks"][0]["inner"], [saved]) == []
+    assert f"hooks[0].inner[0] holds a value of the type {name}" in caplog.text
+
+
+def test_a_sampler_keeps_no_arrays_either(tmp_path: Path) -> None:
+    sampler = "replay.sampler={_target_: tests.marl.run.test_failures.Weighs}"
+    with pytest.raises(ConfigError, match=r"the state of replay\.sampler\.w holds a value of the type numpy\.ndarray"):
+        train(tmp_path / "run", sampler)
+    assert not (tmp_path / "run").exists()
+
+
+class Weighs(Uniform):
+    def state_dict(self) -> dict[str, Any]:
+        return {"w": np.ones(3)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        return None
+
+
+def test_sets_and_ordered_or_counted_dicts_can_be_kept() -> None:
+    require_readable(
+        {"a": {1}, "b": Counter("aab"), "c": OrderedDict(a=b"x"), "d": torch.Size([2]), "e": torch.float16}
+    )
+
+
+def test_a_file_with_other_types_is_not_called_damaged(tmp_path: Path) -> None:
+    torch.save({"a": np.zeros(2)}, tmp_path / "state.pt")
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"cannot be read: it holds a value of the type numpy\S+; a state holds"
+    ) as told:
+        checkpoint.load_tensors(tmp_path / "state.pt")
+    assert "\n" not in str(told.value) and "\x1b" not in str(told.value)
+    for content in (b"", b"garbage", b"\x80\x02."):
+        (tmp_path / "state.pt").write_bytes(content)
+        with pytest.raises(checkpoint.CheckpointError, match=r"is damaged: it is no file of tensors$"):
+            checkpoint.load_tensors(tmp_path / "state.pt")

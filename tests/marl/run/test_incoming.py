@@ -61,6 +61,8 @@ WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "infinite state": (put("state", (3, 1), torch.inf), "lane 3, feature 1.*, step 3: state must be finite.*inf"),
     "no action": (put("avail", (1, 0), False), "lane 1, agent 0, step 3: avail must have at least one available"),
     "short obs": ({"alter": lambda o: replace(o, obs=o.obs[..., :1])}, r"step 3: obs must be float32 \[4, 2, \d+\]"),
+    "obs of NumPy": ({"alter": lambda o: replace(o, obs=o.obs.numpy())}, r"a torch\.Tensor, .*a numpy\.ndarray$"),
+    "reward in a list": ({"change": lambda s: replace(s, reward=s.reward.tolist())}, r"reward .* returned a list$"),
     "obs of one agent": ({"alter": lambda o: replace(o, obs=o.obs[:, :1])}, r"obs must be .* returned float32 \[4, 1"),
     "double state": ({"alter": lambda o: replace(o, state=o.state.double())}, "state must be float32 .* float64"),
     "long mask": ({"alter": lambda o: replace(o, avail=o.avail.repeat(1, 1, 2))}, "avail must be bool"),
