@@ -159,8 +159,8 @@ class PPOLearner(Learner):
         """Return what every epoch reads, as rows: the inputs of actor and critic, ``x`` and ``seen``, the actions and
         their ``log_p`` then, ``advantage``, ``target``, the critic's output then, ``raw``, and the value ``v`` that it
         meant, ``filled`` and ``played`` bool [N, n] (any counted step, and those of the living); and what hooks read.
-        ``unrolled`` false: without ``log_p`` and, where there are no hooks, what they read; the first gradient step
-        finds the former out itself."""
+        ``unrolled`` false: without ``log_p``, which the first gradient step finds out itself, and, where there are no
+        hooks, without what they read."""
         rows = self.rows(batch)
         seen = self.critic.inputs(self.known(rows, rows["obs"]), rows["state"])
         data = {"x": self.inputs(batch, rows), "seen": seen, "avail": rows["avail"]}
@@ -171,7 +171,8 @@ class PPOLearner(Learner):
         fwd = None
         if unrolled or self.hooks:
             logits, h = self.agent.along(data["x"], rows, self.start(batch, rows))
-            data["log_p"] = gather_actions(log_policy(logits, data["avail"]), data["action"])
+            if unrolled:  # otherwise hooks would change what the first step reads, by rounding
+                data["log_p"] = gather_actions(log_policy(logits, data["avail"]), data["action"])
             fwd = Forward(rows, logits, h, data["v"], best_available(logits, data["avail"]))
         reward = batch.reward[:, :-1, None]
         for hook in self.hooks:

@@ -87,7 +87,8 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         key, equals, _ = error.override.partition("=")
         said = words.partition(" See http")[0].removesuffix("^").strip()
-        why = "" if error.override in said else f": {said}"
+        said = re.sub(r"^Error parsing override '.*?' (?=\S)|^LexerNoViableAltException: .*|(?<=') Available: .*", "", said)
+        why = said and f": {said}"
         mend = f"put text in quotes: \"{key}='...'\"" if equals else "give key=value"
         return f"{error.override} cannot be read{why}; {mend}"
     cause = error.__cause__

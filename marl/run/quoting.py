@@ -55,8 +55,8 @@ def _repaired(word: str, sweep: bool) -> str:
     several = sweep or last == "name"  # where a comma is taken for a sweep whose -m is missing
     if not equals or not (last in (*PATHS, *TEXTS) or key == "policy.mixer") or _plain(word, several):
         return word
-    if value.startswith("[{"):
-        return word
+    if value.startswith("[{") or value.count('"') % 2 or (value.count("'") % 2 and value[:1] == "'"):
+        return word  # a list of methods; a quote that is not closed
     if value.startswith("[") and value.endswith("]") and not Path(value).exists():
         return f"{key}=[{','.join(map(_element, _split(value[1:-1])))}]"
     return f"{key}={quoted(value)}"

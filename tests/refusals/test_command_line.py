@@ -9,8 +9,8 @@ from tests.support.refusals import Ground, faults
 
 TRAIN = "train env=toy/corridor train.total_steps=50 "
 CASES = {
-    TRAIN + "nonsense": "'nonsense' missing EQUAL",
-    TRAIN + "env": "'env' missing EQUAL",
+    TRAIN + "nonsense": "nonsense cannot be read: missing EQUAL",
+    TRAIN + "env": "env cannot be read: missing EQUAL",
     TRAIN + "=5": "'=5' has no key; give key=value",
     TRAIN + "+train.n_envs=2": "Either remove + prefix: 'train.n_envs=2'",
     TRAIN + "algo=[qmix": "algo=[qmix names no option of algo",

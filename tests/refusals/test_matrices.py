@@ -164,7 +164,7 @@ CASES = {
     "reproduce table=s2q_shift 'overrides=[\"nonsense=1\"]'": "'nonsense' ... there are",
     "reproduce table=s2q_shift 'overrides=[\"train.n_envs=0\"]'": "train.n_envs=0 must be at least 1",
     "reproduce table=s2q_shift 'overrides=[\"algo.learner.lr=nan\"]'": "algo.learner.lr=nan must be a finite number",
-    "reproduce table=s2q_shift 'table.train=[nonsense]'": "'nonsense' missing EQUAL",
+    "reproduce table=s2q_shift 'table.train=[nonsense]'": "nonsense cannot be read: missing EQUAL",
     "reproduce table=s2q_shift 'table.train=[\"\"]'": "table.train has an empty line",
     "reproduce table=s2q_shift 'table.train=[\"algo=nope\"]'": "algo=nope does not exist",
     "reproduce table=s2q_shift \"table.train=['name=don\\'t']\"": "is no command line: No closing quotation",

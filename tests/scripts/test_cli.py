@@ -51,7 +51,7 @@ TRAIN = {
     "algo.learner.lr=fast": ("algo.learner.lr=fast", "float"),
     "algo.learner.lr=null": ("algo.learner.lr=None", "float"),
     "algo.learner.double_q=maybe": ("algo.learner.double_q=maybe", "bool"),
-    "algo.learner.target_every=soon": ("algo.learner.target_every=soon", "float", "None"),
+    "algo.learner.target_every=soon": ("algo.learner.target_every=soon", "float", "null"),
     "algo.agent.hidden_dim=2.5": ("algo.agent.hidden_dim=2.5", "int"),
     "algo.batch_size=true": ("algo.batch_size=True", "int"),
     "algo.epsilon.steps=abc": ("algo.epsilon.steps=abc", "int"),

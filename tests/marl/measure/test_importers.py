@@ -101,7 +101,7 @@ def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     (tmp_path / "text.th").write_text("hello")
     with pytest.raises(ConfigError, match="not a state dict"):
         load_pymarl(SPEC, "cpu", path=str(tmp_path / "text.th"), mixer=None)
-    with pytest.raises(ConfigError, match="holds no agents"):
+    with pytest.raises(ConfigError, match="empty does not exist"):
         find_teams(tmp_path / "empty")
 
 

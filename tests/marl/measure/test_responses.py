@@ -91,7 +91,7 @@ def test_responses_keep_what_they_answer(runs: Path) -> None:
     [
         ((), "algo.runs and algo.policies are both empty"),
         ((WALKER, "algo.policies.west.goals=[[0,2]]"), "goals must be 2 cells"),
-        ((*GOES_WEST, "+algo.policies.west.speed=2"), "algo.policies.west: .*'speed'"),
+        ((*GOES_WEST, "+algo.policies.west.speed=2"), "algo.policies.west.speed is not an option of Walkers"),
         (("+policy@algo.policies.cook=cooks",), "cooks play Overcooked only"),
     ],
 )
