@@ -32,6 +32,10 @@ from marl.run.quoting import repaired
 from marl.run.trees import TREE, beside, folders, named_by, with_folders
 
 
+# what Hydra says around the reason: the word itself, the class of its own error, and functions of its grammar
+NOISE = re.compile(r"^Error parsing override '.*?' (?=\S)|^LexerNoViableAltException: .*|(?<=') Available: .*")
+
+
 @functools.cache
 def register_configs() -> None:
     """Make the schemas, and every option that has no file of its own, known to Hydra; only the first call does."""
@@ -87,7 +91,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(error, OverrideParseException):
         key, equals, _ = error.override.partition("=")
         said = words.partition(" See http")[0].removesuffix("^").strip()
-        said = re.sub(r"^Error parsing override '.*?' (?=\S)|^LexerNoViableAltException: .*|(?<=') Available: .*", "", said)
+        said = re.sub(NOISE, "", said)
         why = said and f": {said}"
         mend = f"put text in quotes: \"{key}='...'\"" if equals else "give key=value"
         return f"{error.override} cannot be read{why}; {mend}"
