@@ -31,7 +31,6 @@ from marl.core.types import ConfigError
 from marl.run.quoting import repaired
 from marl.run.trees import TREE, beside, folders, named_by, with_folders
 
-
 # what Hydra says around the reason: the word itself, the class of its own error, and functions of its grammar
 NOISE = re.compile(r"^Error parsing override '.*?' (?=\S)|^LexerNoViableAltException: .*|(?<=') Available: .*")
 
