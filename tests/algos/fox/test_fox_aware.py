@@ -106,6 +106,16 @@ def test_decoding_in_parts_rewards_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     assert torch.allclose(*rewards, atol=1e-6) and rewards[0].any()
 
 
+def test_units_are_those_of_the_rank_with_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ranks train one decoder: its targets and rewards need the same units on all of them."""
+    monkeypatch.setattr("algos.fox.aware.greatest", lambda value: torch.maximum(value, torch.tensor(50.0)))
+    algo = make_fox(SPEC)
+    batch = collected(algo, 5)
+    algo.fox.aware_bonus(batch, algo.learner.forward(batch))
+    aware = algo.fox.aware
+    assert (aware.reach.item(), aware.largest.item()) == (50.0, 50.0)
+
+
 def test_a_decoder_that_ignores_latents_earns_nothing() -> None:
     algo = make_fox(SPEC)
     for p in algo.fox.aware.decoder.parameters():

@@ -106,6 +106,17 @@ def test_a_choice_that_shares_a_file_is_suggested_like_any_other() -> None:
     assert one_line(raised.value).startswith("experiment=mds_small/scb does not exist; did you mean mds_small/sbc or ")
 
 
+def test_games_of_other_packages_are_games_that_the_project_can_install() -> None:
+    """A configuration of somebody's own game, left behind in this folder, would compose like any other."""
+    project = (CONF.parent / "pyproject.toml").read_text(encoding="utf8")
+    named = {name: OmegaConf.to_container(compose_train(Path("x"), f"env={name}").env, throw_on_missing=False)
+             for name in choices("env") if name not in ("gym", "pettingzoo")}  # fmt: skip
+    packages = {name: game.split(":")[0].split(".")[0] for name, env in named.items()
+                if isinstance(game := env.get("env"), str)}  # fmt: skip
+    assert {"lbf", "mpe/spread"} <= packages.keys()
+    assert [name for name, package in packages.items() if f'"{package}>=' not in project] == []
+
+
 def test_the_table_of_maps_makes_options() -> None:
     options = choices("env")
     for name in ("3m", "8m", "2s3z", "3s5z", "27m_vs_30m"):

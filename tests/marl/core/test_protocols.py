@@ -93,6 +93,10 @@ def test_exceptions_by_map(tmp_path: Path) -> None:
     for battle, (budget, lr) in {"2s3z": (8, 0.0004), "3m": (4, 0.0004), "8m": (5, 0.0002), "MMM": (8, 0.0002)}.items():
         cfg = compose_train(tmp_path, "experiment=romance_smac", f"env=skirmish/{battle}", "init_from=x")
         assert (cfg.attack.budget, cfg.algo.learner.lr) == (budget, lr)
+    for battle, budget in {"2s3z": 12, "3m": 8, "MMM": 12}.items():
+        assert compose_train(tmp_path, "experiment=wall_smac", f"env=skirmish/{battle}").attack.budget == budget
+    for team, share in {"terran_5_vs_5": 0.5, "protoss_5_vs_5": 1.0, "zerg_5_vs_5": 1.0, "zerg_10_vs_10": 0.5}.items():
+        assert compose_train(tmp_path, "experiment=s2q_smacv2", f"env=skirmish/{team}").env.surrounded == share
 
 
 def test_the_slow_model_of_laies_is_copied_every_200_episodes_at_any_rhythm(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from marl.core.states import require_readable
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.learn.replay import Uniform
 from marl.run import checkpoint
-from marl.run.files import WriteError
+from marl.run.files import WriteError, save_tensors
 from marl.run.metrics import NonFiniteError
 from tests.support.helpers import differences, newest_state, rows, train
 
@@ -169,10 +169,12 @@ class Weighs(Uniform):
         return None
 
 
-def test_sets_and_ordered_or_counted_dicts_can_be_kept() -> None:
-    require_readable(
-        {"a": {1}, "b": Counter("aab"), "c": OrderedDict(a=b"x"), "d": torch.Size([2]), "e": torch.float16}
-    )
+def test_sets_and_ordered_or_counted_dicts_are_kept_as_they_are(tmp_path: Path) -> None:
+    state = {"a": {1}, "b": Counter("aab"), "c": OrderedDict(a=b"x"), "d": torch.Size([2]), "e": torch.float16}
+    require_readable(state)
+    save_tensors(state, tmp_path / "state.pt")
+    loaded = checkpoint.load_tensors(tmp_path / "state.pt")
+    assert loaded == state and list(map(type, loaded.values())) == list(map(type, state.values()))
 
 
 def test_a_file_with_other_types_is_not_called_damaged(tmp_path: Path) -> None:
