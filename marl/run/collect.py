@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from marl.core.protocols import Attack, Policy, VectorEnv, View
 from marl.core.types import ConfigError, EpisodeBatch, Field, GameError, Obs, Step
-from marl.run.incoming import Incoming
+from marl.run.incoming import Incoming, form_of
 from marl.run.rollout import Terms, begin, compiled_form, roll
 
 ATTEMPTS = 5  # to play a round of episodes in which no game dies
@@ -73,16 +73,12 @@ def perturbed(attack: Attack, view: View) -> Tensor:
         return seen
     if seen.shape != obs.shape or seen.dtype != obs.dtype:
         raise ConfigError(
-            f"{type(attack).__name__}.perturb_obs returned {form_of(seen)}; observations are {form_of(obs)}"
+            f"{type(attack).__name__}.perturb_obs returned {form_of(tuple(seen.shape), seen.dtype)}; observations are "
+            f"{form_of(tuple(obs.shape), obs.dtype)}"
         )
     if not bool(torch.isfinite(seen).all()):
         raise ConfigError(f"{type(attack).__name__}.perturb_obs returned numbers that are not finite, at step {view.t}")
     return seen
-
-
-def form_of(tensor: Tensor) -> str:
-    """Return the type and shape of a tensor as messages say it: ``float32 [4, 2, 18]``."""
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def collect(

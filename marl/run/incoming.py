@@ -55,13 +55,14 @@ class Incoming:
 def _require_form(t: int, part: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if not isinstance(value, Tensor):
         kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
-        raise GameError(f"step {t}: {part} must be a torch.Tensor, {_form(shape, dtype)}; the game returned a {kind}")
+        raise GameError(f"step {t}: {part} must be a torch.Tensor, {form_of(shape, dtype)}; the game returned a {kind}")
     if tuple(value.shape) != shape or value.dtype != dtype:
-        got = _form(tuple(value.shape), value.dtype)
-        raise GameError(f"step {t}: {part} must be {_form(shape, dtype)}, the game returned {got}")
+        got = form_of(tuple(value.shape), value.dtype)
+        raise GameError(f"step {t}: {part} must be {form_of(shape, dtype)}, the game returned {got}")
 
 
-def _form(shape: tuple[int, ...], dtype: torch.dtype) -> str:
+def form_of(shape: tuple[int, ...], dtype: torch.dtype) -> str:
+    """Return a type and shape as messages say them: ``float32 [4, 2, 18]``."""
     return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 
