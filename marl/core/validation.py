@@ -23,11 +23,10 @@ def refuse_early(cfg: DictConfig) -> None:
     """Refuse what can be refused before the folder of a run exists: strange keys and numbers, and names that lead out
     of ``runs_dir``. Raise ConfigError."""
     refuse_strange(cfg)
-    require_name(runs_dir=cfg.runs_dir, init_from=cfg.init_from)
-    require_below("runs_dir", name=cfg.name)
-    path = OmegaConf.to_container(cfg, resolve=False)["run_path"]  # type: ignore[call-overload, index]
-    if "${" not in path:  # otherwise it begins with the name
-        require_below("runs_dir", run_path=path)
+    written = OmegaConf.to_container(cfg, resolve=False)  # Hydra's own facts, which a value may refer to, come later
+    plain = {key: value for key, value in written.items() if "${" not in str(value)}  # type: ignore[union-attr]
+    require_name(**{key: plain[key] for key in ("runs_dir", "init_from") if key in plain})
+    require_below("runs_dir", **{key: plain[key] for key in ("name", "run_path") if key in plain})
 
 
 def validate(cfg: DictConfig) -> None:
