@@ -71,7 +71,7 @@ CASES = {
     TRAIN + "algo=fcp 'algo.runs=[\"\"]'": "algo.runs= must name a file or folder",
     TRAIN + "init_from=nowhere": "init_from=nowhere is not a run folder",
     # what an experiment begins from is named by Hydra's own choices, which are known only once it runs
-    "train experiment=robust_long/wall env=toy/matrix runs_dir=new": "init_from=new/gradients/toy-matrix/qmix-none/seed0 is not",
+    "train experiment=robust_long/wall env=toy/matrix runs_dir=new": "new/gradients/toy-matrix/qmix-none/seed0 is not",
     TRAIN + "init_from=empty": "init_from=empty is not a run folder",
     TRAIN + "init_from=other agent@algo.agent=gru algo.agent.hidden_dim=16": "init_from=other does not fit",
     TRAIN + "algo=frozen algo.run=nowhere": "nowhere is not a run folder",
