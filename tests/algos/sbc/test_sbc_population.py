@@ -250,11 +250,23 @@ def test_bonuses_fade_and_stored_ones_keep_their_share() -> None:
     assert shares == pytest.approx([3.0, 2.25, 1.5, 0.75, 0.0, 0.0])
 
 
+def test_bonuses_are_shared_or_each_agents_own() -> None:
+    spec, batch = replace(SPEC, info_names=("shaped",)), role_batch(SPEC, 3)
+    own = torch.tensor([1.0, 2.0, 5.0]).expand(3, batch.horizon + 1, 3).clone()
+    for paid_for, expected in (("all", [8.0]), ("own", [1.0, 2.0, 5.0])):
+        hook = Fading(spec, info="shaped", steps=10**9, paid_for=paid_for)  # type: ignore[arg-type]
+        fresh = EpisodeBatch(batch.data | {"shaped": own.clone()}, batch.fields)
+        hook.annotate(fresh)
+        found = hook.reward(fresh, None)  # type: ignore[arg-type]
+        assert found.shape == (3, batch.horizon, len(expected)) and found[0, 0].tolist() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: Fading(make_spec(), info="shaped", steps=5), "'shaped' is not told by .*; it tells nothing"),
         (lambda: Fading(SPEC, info="cell", steps=0), "steps=0"),
+        (lambda: Fading(SPEC, info="cell", steps=1, paid_for="one"), "one of own, all"),  # type: ignore[arg-type]
         (lambda: HiddenReward(SPEC, wishes={4: [1.0]}, team_weight=[1.0], **CELL),
          r"wishes\.4 must be an index in 0\.\.3"),
         (lambda: HiddenReward(SPEC, wishes={}, team_weight=[], **CELL), "team_weight"),

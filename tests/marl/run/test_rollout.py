@@ -121,7 +121,7 @@ def test_every_network_acts_as_its_equations_say(kind: type[RecurrentAgent], sha
 
 @pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="needs two threads")
 def test_threads_act_alike(one_thread: None) -> None:
-    env = hunt(n_envs=B, seed=4)
+    env = spread(n_envs=B, seed=4)
     plain = play(env, make_victim(env.spec, scale=3.0), compiled=False, seed=4)
     numba.set_num_threads(2)
     require_same(plain, play(env, make_victim(env.spec, scale=3.0), seed=4))
