@@ -15,15 +15,20 @@ from marl.core.distributed import total
 from marl.core.protocols import NoHook
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 
+Paid = Literal["own", "all"]
+
 
 class Fading(NoHook):
-    """Adds the sum of the agents' bonuses ``info`` [n] of the environment, times a share that falls from 1 to 0 over
-    the first ``steps`` environment steps. Episodes keep the share under which they were collected."""
+    """Adds the agents' bonuses ``info`` [n] of the environment, times a share that falls from 1 to 0 over the first
+    ``steps`` environment steps. Episodes keep the share under which they were collected. ``paid_for``: all, the sum of
+    the bonuses to everyone; own, to each agent its own, where every agent has a value (actors)."""
 
-    def __init__(self, spec: EnvSpec, *, info: str, steps: int) -> None:
+    def __init__(self, spec: EnvSpec, *, info: str, steps: int, paid_for: Paid = "all") -> None:
         require_info(spec, "hooks", info)
         require_at_least("hooks", 1, steps=steps)
+        require_choice("hooks", get_args(Paid), paid_for=paid_for)
         self.info, self.steps, self.n_agents, self.seen = info, steps, spec.n_agents, 0
+        self.paid_for = paid_for
 
     def fields(self) -> dict[str, Field]:
         return {self.info: Field((self.n_agents,))}
@@ -36,7 +41,8 @@ class Fading(NoHook):
         return max(0.0, 1.0 - self.seen / self.steps)
 
     def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor:
-        return batch[self.info][:, :-1].sum(2, keepdim=True)
+        bonus = batch[self.info][:, :-1]
+        return bonus if self.paid_for == "own" else bonus.sum(2, keepdim=True)
 
     def update(self, batch: EpisodeBatch, fwd: Forward) -> Metrics:
         return {"reward/bonus_share": torch.tensor(self.share())}
@@ -46,9 +52,6 @@ class Fading(NoHook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.seen = int(state["seen"])
-
-
-Paid = Literal["own", "all"]
 
 
 class HiddenReward(NoHook):
