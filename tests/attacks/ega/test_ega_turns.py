@@ -138,12 +138,12 @@ def test_turns_share_the_episodes_alike_with_any_number_of_lanes(
     run = open_small(tmp_path, "attack=romance", *SMALL, *given, f"train.n_envs={lanes}")
     attack, played = run.parts.attack, dict.fromkeys(turns, 0)
     assert isinstance(attack, EGA)
-    for _ in range(sum(lengths) * 16 // lanes):  # sixteen generations
+    for _ in range(sum(lengths) * 8 // lanes):  # eight generations
         played[attack.turn] += lanes
         go_on(run, 1)
     run.close()
-    assert played == {turn: 16 * count for turn, count in turns.items()}
-    assert attack.generation == 16 and attack.owed == attack.turns
+    assert played == {turn: 8 * count for turn, count in turns.items()}
+    assert attack.generation == 8 and attack.owed == attack.turns
 
 
 def test_what_a_collection_plays_ahead_is_taken_off_the_same_turn(tmp_path: Path) -> None:
