@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from marl.core.config import SCHEMAS
+from marl.core.validation import refuse_early
 from marl.run.compose import choices, register_configs
 from tests.support.documented import COMMENTED, PAGES, ROOT, Shown, in_comments, on_page
 
@@ -94,18 +96,23 @@ def unset(node: object, path: str = "") -> Iterator[str]:
 
 @pytest.fixture(scope="module", autouse=True)
 def one_hydra() -> Iterator[None]:
-    """Read the configurations once for all commands. What is alive now is not searched for garbage again and again,
-    which would take half the time of composing."""
+    """Read the configurations once for all commands, while Hydra knows nothing yet of what was chosen, as when a
+    command checks what it can before it begins. What is alive now is not searched for garbage again and again, which
+    would take half the time of composing."""
     register_configs()
     gc.freeze()
-    with initialize_config_module("conf", version_base="1.3"):
+    with pytest.MonkeyPatch.context() as patch, initialize_config_module("conf", version_base="1.3"):
+        patch.setattr(HydraConfig.instance(), "cfg", None)
         yield
     gc.unfreeze()
 
 
 @functools.cache
 def composed(script: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    found = OmegaConf.to_container(compose(script, overrides=list(overrides)))
+    cfg = compose(script, overrides=list(overrides))
+    if script == "train":
+        refuse_early(cfg)
+    found = OmegaConf.to_container(cfg)
     assert isinstance(found, dict)
     return {str(key): value for key, value in found.items()}
 
