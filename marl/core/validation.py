@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,9 +24,12 @@ def refuse_early(cfg: DictConfig) -> None:
     of ``runs_dir``. Raise ConfigError."""
     refuse_strange(cfg)
     written = OmegaConf.to_container(cfg, resolve=False)  # Hydra's own facts, which a value may refer to, come later
-    plain = {key: value for key, value in written.items() if "${" not in str(value)}  # type: ignore[union-attr]
-    require_name(**{key: plain[key] for key in ("runs_dir", "init_from") if key in plain})
-    require_below("runs_dir", **{key: plain[key] for key in ("name", "run_path") if key in plain})
+
+    def known(*keys: str) -> dict[str, Any]:
+        return {key: written[key] for key in keys if "${" not in str(written[key])}  # type: ignore[call-overload, index]
+
+    require_name(**known("runs_dir", "init_from"))
+    require_below("runs_dir", **known("name", "run_path"))
 
 
 def validate(cfg: DictConfig) -> None:

@@ -110,8 +110,7 @@ def test_games_of_other_packages_are_games_that_the_project_can_install() -> Non
     """A configuration of somebody's own game, left behind in this folder, would compose like any other."""
     project = (CONF.parent / "pyproject.toml").read_text(encoding="utf8")
     named = {name: OmegaConf.to_container(compose_train(Path("x"), f"env={name}").env, throw_on_missing=False)
-             for name in choices("env")
-             if name not in ("gym", "pettingzoo") and not name.startswith("skirmish/")}  # fmt: skip
+             for name in choices("env") if name not in ("gym", "pettingzoo")}  # fmt: skip
     packages = {name: game.split(":")[0].split(".")[0] for name, env in named.items()
                 if isinstance(game := env.get("env"), str)}  # fmt: skip
     assert {"lbf", "mpe/spread"} <= packages.keys()
