@@ -212,7 +212,7 @@ class PPOLearner(Learner):
         """Return some of the pieces, ``places`` long [M'] in the order of the rows, with their rows of ``data``."""
         some, index = rows.part(places.sort().values)
         index = index.to(data["v"].device, non_blocking=True)
-        return some, {name: value[index] for name, value in data.items()}
+        return some, {name: value.index_select(0, index) for name, value in data.items()}
 
     def lesson(self, batch: EpisodeBatch, rows: Rows, data: Data) -> Lesson:
         """Return what a gradient step on ``data``, the ``rows`` of some pieces of ``batch``, reads."""
