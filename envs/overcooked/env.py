@@ -13,7 +13,9 @@ from torch import Tensor
 from envs.kernels.compiled import rule
 from envs.kernels.game import LaneGame
 from envs.kernels.lanes import LANE, Outputs, allocate_outputs, begin_episode, end_step, lane_kernels, rests
+from envs.kernels.rng import uniform
 from envs.overcooked import layout, spec
+from envs.overcooked.beginning import begin_in_the_middle
 from envs.overcooked.cooking import play
 from envs.overcooked.layout import COUNTER, FLOOR
 from envs.overcooked.observe import draw_planes, mark, update_planes, write_beside, write_features, write_state
@@ -32,7 +34,7 @@ from envs.overcooked.records import (
     Rules,
 )
 from envs.overcooked.render import draw
-from marl.core.checks import require_at_least, require_choice
+from marl.core.checks import require_at_least, require_choice, require_share
 from marl.core.types import Blockable, ConfigError, Obs
 
 OBSERVATIONS = ("lossless", "features", "features_and_state")
@@ -63,6 +65,8 @@ def reset_lane(rules: Rules, kitchens: Kitchens, out: Outputs, seed: np.uint64, 
         player.at = rules.start[i]
         player.way = player.held = player.onions = player.tomatoes = 0
         kitchens.shaped[b, i], kitchens.cell[b, i], kitchens.station[b, i] = 0.0, player.at, -1
+    if rules.random_start > 0.0 and uniform(kitchens.lanes[b]) < rules.random_start:
+        begin_in_the_middle(rules, kitchens, b)
     observe_lane(rules, kitchens, out, b)
 
 
@@ -96,7 +100,9 @@ class Overcooked(LaneGame):
     tomatoes]; others pay 0. Soups take ``cook_time`` steps, including the one in which they start. With ``auto_cook``
     the third ingredient starts them, as in the published results of 2019 and after; without it a player with empty
     hands does, on any number of ingredients, as in version 1.1 of the package. Only the clock (``episode_limit``) ends
-    an episode; it truncates.
+    an episode; it truncates. With the chance ``random_start`` an episode begins in the middle: both players stand
+    somewhere on the floor that they can reach, their hands and the pots hold something or nothing. For training
+    (``train.env``); published results all begin at the grid's own places with empty hands.
 
     ``obs`` "lossless": planes of shape [width, height, 26], flattened; "features": the 96 features of the two nearest
     pots, which cover counters only with ``counter_features``; "features_and_state": these, and behind them all of the
@@ -116,16 +122,17 @@ class Overcooked(LaneGame):
     def __init__(
         self, grid: str, obs: str, counter_features: bool, auto_cook: bool, cook_time: int,
         orders: Sequence[Sequence[int]], delivery_reward: float, potting_bonus: float, dish_bonus: float,
-        soup_bonus: float, episode_limit: int, *, n_envs: int, seed: int = 0,
+        soup_bonus: float, episode_limit: int, random_start: float, *, n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
         require_at_least("", 1, cook_time=cook_time, episode_limit=episode_limit, n_envs=n_envs)
         require_choice("", OBSERVATIONS, obs=obs)
+        require_share("", random_start=random_start)
         self.layout = layout.parse(grid)
         self.n_block_features = tiles = len(self.layout.terrain)
         numbers = (bool(auto_cook), obs == "lossless", bool(counter_features))
         bonuses = (float(potting_bonus), float(dish_bonus), float(soup_bonus))
         value = spec.price(orders, float(delivery_reward))
-        rules = spec.build_rules(self.layout, episode_limit, cook_time, numbers, bonuses, value)
+        rules = spec.build_rules(self.layout, episode_limit, cook_time, numbers, bonuses, float(random_start), value)
         board = Kitchens(
             lanes=np.zeros(n_envs, LANE),
             players=np.zeros((n_envs, 2), PLAYER),

@@ -59,9 +59,12 @@ class Rules(NamedTuple):
     potting_bonus: float
     dish_bonus: float
     soup_bonus: float
+    random_start: float  # chance that an episode begins in the middle
     terrain: np.ndarray  # int64 [tiles]
     steps: np.ndarray  # int64 [6]; the offset in tile numbers of each action
     start: np.ndarray  # int64 [2]; tiles
+    floors: np.ndarray  # bool [2, tiles]; the floor that each player can reach
+    ingredients: np.ndarray  # int64 [kinds]; ONION, TOMATO, those that the kitchen has
     shelves: np.ndarray  # int64 [shelves]; counters that can be reached from some floor
     pots: np.ndarray  # int64 [pots]
     value: np.ndarray  # f64 [4, 4]; what a soup of i onions and j tomatoes pays

@@ -9,7 +9,7 @@ import torch
 
 from envs.overcooked.layout import COUNTER, DISHES, FAR, ONIONS, PLAYERS, POT, SERVE, TOMATOES, Layout
 from envs.overcooked.observe import FEATURES, OWN, PLANES, PLAYER_STATE, TERRAIN
-from envs.overcooked.records import ACTIONS, FULL, ITEMS, STAY, Rules
+from envs.overcooked.records import ACTIONS, FULL, ITEMS, ONION, STAY, TOMATO, Rules
 from marl.core.types import ConfigError, EnvSpec
 
 TERRAIN_PLANES = (POT, COUNTER, ONIONS, TOMATOES, DISHES, SERVE)
@@ -34,7 +34,7 @@ def most(value: np.ndarray) -> np.ndarray:
 
 def build_rules(
     layout: Layout, limit: int, cook_time: int, switches: tuple[bool, bool, bool],
-    bonuses: tuple[float, float, float], value: np.ndarray,
+    bonuses: tuple[float, float, float], random_start: float, value: np.ndarray,
 ) -> Rules:  # fmt: skip
     """Return the kernels' tables. ``switches``: auto_cook, planes, counters. ``bonuses``: potting, dish, soup."""
     size, width, height = len(layout.terrain), layout.width, layout.height
@@ -47,10 +47,12 @@ def build_rules(
     for kind in (ONIONS, TOMATOES, DISHES, SERVE):
         nearest[..., kind] = in_order(distance, layout.tiles(kind), 1)[..., 0]
     return Rules(
-        width, height, limit, cook_time, *switches, *bonuses,
+        width, height, limit, cook_time, *switches, *bonuses, random_start,
         terrain=layout.terrain,
         steps=np.array([*layout.steps, 0, 0]),
         start=np.array(layout.start),
+        floors=np.array([[tile in floor for tile in range(size)] for floor in layout.reach]),
+        ingredients=np.array([item for item, kind in ((ONION, ONIONS), (TOMATO, TOMATOES)) if layout.tiles(kind)]),
         shelves=np.array(layout.shelves(), np.int64),
         pots=np.array(layout.tiles(POT)),
         value=value,

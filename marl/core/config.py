@@ -30,6 +30,7 @@ class TrainSection:
     rollout: int | None = None  # steps of each lane in a collection; null: whole episodes
     attack_fraction: float = 1.0  # share of the lanes that the attack may touch
     attack_start: int = 0  # environment steps before the first attack
+    env: dict[str, Any] = field(default_factory=dict)  # options of the game while training; tests keep its own
 
 
 @dataclass

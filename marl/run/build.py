@@ -18,7 +18,7 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from marl.core.annotations import hints_of, require_type
-from marl.core.checks import require_at_least, require_threads
+from marl.core.checks import require_at_least, require_choice, require_threads
 from marl.core.config import pick_device, plain
 from marl.core.distributed import world
 from marl.core.memory import enough_memory, require_room
@@ -185,6 +185,28 @@ def make_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
     return env
 
 
+def trained_on(cfg: DictConfig) -> DictConfig:
+    """Return ``cfg`` with the options of ``train.env`` in ``env``. Raise ConfigError for one that the game lacks."""
+    changes = cfg.train.get("env") or {}
+    known = sorted(str(name) for name in cfg.env if not str(name).startswith("_"))
+    for name in changes:
+        require_choice("train.env", known, option=name)
+    merged = OmegaConf.merge(cfg, {"env": changes}) if changes else cfg
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def testing_env(cfg: DictConfig, n_envs: int, parts: Parts) -> VectorEnv:
+    """Make the environment in which a run is tested. Raise ConfigError where ``train.env`` lets it train in one of
+    other sizes."""
+    env = make_env(cfg, n_envs, parts.streams.env_seed("eval"))
+    for name in ("n_agents", "n_actions", "obs_dim", "state_dim"):
+        if (here := getattr(env.spec, name)) != (there := getattr(parts.spec, name)):
+            env.close()
+            raise ConfigError(f"train.env={plain(cfg.train.env)} changes the game's {name} from {here} to {there}")
+    return env
+
+
 def make_sampler(cfg: DictConfig) -> Sampler:
     """Make the sampler of ``cfg.replay.sampler``, which chooses the episodes of a batch."""
     made = factory(cfg.replay.sampler, "replay.sampler")
@@ -287,7 +309,7 @@ def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
     replace(Settings.now(), deterministic=cfg.deterministic, warn_only=False).use()
     streams = Streams(cfg.seed, device, rank)
     make_algo, make_attack = factory(cfg.algo, "algo"), factory(cfg.attack, "attack")
-    env = make_env(cfg, n_envs, streams.env_seed(env_stream))
+    env = make_env(trained_on(cfg) if env_stream == "env" else cfg, n_envs, streams.env_seed(env_stream))
     try:
         with streams.initializing():
             with enough_memory("algo", cfg.algo, "algo"):

@@ -24,7 +24,7 @@ from marl.core.validation import validate
 from marl.learn.replay import EpisodeReplay
 from marl.learn.rhythm import crossed
 from marl.run import checkpoint, report
-from marl.run.build import Parts, build, learns_from_newest, make_env, make_sampler, require_attacked, require_sight
+from marl.run.build import Parts, build, learns_from_newest, make_sampler, require_attacked, require_sight, testing_env
 from marl.run.collect import collect
 from marl.run.evaluate import evaluate, summarise
 from marl.run.files import WriteError, expendable, logged_to, write_atomic
@@ -231,7 +231,7 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
         capacity = 1 if learns_from_newest(parts) else cfg.replay.capacity
         replay = EpisodeReplay(capacity, parts.spec.episode_limit, parts.fields, replay_device, pin, sampler)
         eval_lanes = min(cfg.eval.n_envs, max(cfg.eval.episodes, cfg.eval.final_episodes))
-        eval_env = make_env(cfg, eval_lanes, parts.streams.env_seed("eval"))
+        eval_env = testing_env(cfg, eval_lanes, parts)
     except BaseException:
         parts.env.close()
         raise
