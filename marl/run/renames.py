@@ -52,17 +52,19 @@ TARGETS = {  # module of a ``_target_`` then -> now; the class keeps its name
 ADDED = {
     "replay": {"sampler": {"_target_": "marl.learn.replay.Uniform"}},
     "checkpoint": {"at_start": False},
+    "train": {"env": {}},
 }  # keys that older runs lack
 BEST_RESPONSE = "algos.sbc.population.BestResponse"
+KITCHEN = "envs.overcooked.Overcooked"  # its state features of a cook were called "player 0 x" and so on
 OPTIONS: dict[str, dict[str, Any]] = {  # that a class has got since, with the values that mean what it did before
     "algos.laies.LAIES": {"clip_on": "influence"},
     "algos.sbc.mep.Diverse": {"relative": False},
     BEST_RESPONSE: {"random_partner": False},
     "algos.sbc.rewards.HiddenReward": {"paid_for": "all"},
     "attacks.ega.EGA": {"after_freeze": "every_turn"},
+    KITCHEN: {"random_start": 0.0},
     **{f"envs.adapters.{path}": {"timeout": 300} for path in ("gym.Gym", "pettingzoo.PettingZoo", "smacv2.SMACv2")},
 }
-KITCHEN = "envs.overcooked.Overcooked"  # its state features of a cook were called "player 0 x" and so on
 
 
 def current(config: dict[str, Any]) -> dict[str, Any]:
