@@ -113,7 +113,10 @@ def test_patterns_call_cooks_what_a_kitchen_calls_them_now() -> None:
         cog = {"candidates": [".*", "3:7"], "exclude": [f"^{who} \\d+ holds", "players"]}
         return {"fim": {"cog": cog, "scale": 1.0}, "laies": {"external": [f"^pot |^{who} 1"]}}
 
-    kitchen = {"_target_": "envs.wrappers.Wrapped", "env": {"_target_": "envs.overcooked.Overcooked", "random_start": 0.0}}
+    kitchen = {
+        "_target_": "envs.wrappers.Wrapped",
+        "env": {"_target_": "envs.overcooked.Overcooked", "random_start": 0.0},
+    }
     for env, then in ((kitchen, "cook"), ({"_target_": "envs.adapters.football.Football"}, "player")):
         found = current({"env": env, "algo": {"hooks": hooks("player")}})
         assert found == {"env": env, "algo": {"hooks": hooks(then)}}
