@@ -11,8 +11,9 @@ from envs.overcooked.records import FULL, ONION, SOUP, Kitchens, Rules
 @rule
 def drawn_soup(rules: Rules, lane: Record, size: int) -> tuple[int, int]:
     """Draw the onions and tomatoes of a soup with ``size`` ingredients, those that the kitchen has."""
-    onions = below(lane, size + 1)
-    if len(rules.ingredients) == 1:
+    if len(rules.ingredients) > 1:
+        onions = below(lane, size + 1)
+    else:
         onions = size if rules.ingredients[0] == ONION else 0
     return onions, size - onions
 
@@ -20,8 +21,8 @@ def drawn_soup(rules: Rules, lane: Record, size: int) -> tuple[int, int]:
 @rule
 def begin_in_the_middle(rules: Rules, kitchens: Kitchens, b: int) -> None:
     """Put both players of lane ``b`` anywhere on the floor that they can reach, in any direction, and draw what their
-    hands and the pots hold. Everything is drawn with equal chances: a hand holds nothing, an ingredient, a dish or a
-    full soup; a pot holds none to three ingredients, and a full one has cooked for any time, or not at all."""
+    hands and the pots hold, with equal chances: a hand nothing, an ingredient, a dish or a full soup, a pot none to
+    three ingredients. A full pot has cooked for any number of steps; where hands start soups, half of them wait."""
     lane = kitchens.lanes[b]
     for i in range(2):
         player = kitchens.players[b, i]

@@ -20,14 +20,19 @@ P = ParamSpec("P")
 R = TypeVar("R")
 LISTS = (list, tuple, Sequence)
 PLAIN = (bool, int, float, str, type(None))
+UNREADABLE = (NameError, AttributeError, TypeError, SyntaxError)  # names for type checkers only, and what is no type
 
 
 def hints_of(function: Callable[..., Any], names: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the annotations of a function's parameters that can be evaluated, without those of ``*args`` and
     ``**rest``, which belong to no single value. ``names``: what is known where it was written (None: its module)."""
     known = getattr(function, "__globals__", {}) if names is None else names
-    found = {}
-    for name, parameter in inspect.signature(function).parameters.items():
+    found: dict[str, Any] = {}
+    try:
+        parameters = inspect.signature(function).parameters
+    except ValueError:  # some builtins have none
+        return found
+    for name, parameter in parameters.items():
         if (
             parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
             or parameter.annotation is parameter.empty
@@ -36,7 +41,7 @@ def hints_of(function: Callable[..., Any], names: Mapping[str, Any] | None = Non
         try:
             hint = parameter.annotation
             found[name] = eval(hint, dict(known)) if isinstance(hint, str) else hint
-        except (NameError, AttributeError):  # a name that is imported for type checkers only
+        except UNREADABLE:
             continue
     return found
 

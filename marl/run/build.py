@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import inspect
 import os
 import pkgutil
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 import hydra
 import numba
 import torch
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from marl.core.annotations import hints_of, require_type
-from marl.core.checks import require_at_least, require_choice, require_threads
+from marl.core.checks import require_at_least, require_threads
 from marl.core.config import pick_device, plain
 from marl.core.distributed import world
 from marl.core.memory import enough_memory, require_room
@@ -109,17 +110,25 @@ def signature(target: Callable[..., Any]) -> inspect.Signature:
     return own
 
 
+def _found(path: Any) -> Any:
+    """Return what a ``_target_`` names; None where there is none, or its module cannot be imported, whatever it raises:
+    ``factory`` imports it again, and says why."""
+    try:
+        return pkgutil.resolve_name(path) if isinstance(path, str) else None
+    except Exception:
+        return None
+
+
 def _check_types(node: Any, section: str) -> None:
     if not isinstance(node, DictConfig):
         return
     hints: dict[str, Any] = {}
     takes: Mapping[str, inspect.Parameter] = {}
-    if "_target_" in node:
-        try:
-            target = pkgutil.resolve_name(node["_target_"])
-            hints, takes = _hints(target), signature(target).parameters
-        except Exception:  # no such target: instantiating says so
-            pass
+    target = _found(node.get("_target_"))
+    if callable(target):
+        with suppress(ConfigError):  # a builtin that does not say what it takes
+            hints = _hints(target)
+            takes = signature(target).parameters
         given = [name for name in RUNTIME if name in takes and takes[name].default is inspect.Parameter.empty]
         if not node.get("_partial_", False) and (wanted := [name for name in given if name not in node]):
             raise ConfigError(f"{section} lacks _partial_: true: its target is called later, with {', '.join(wanted)}")
@@ -170,30 +179,33 @@ def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> A
     return make(*args, **kwargs)
 
 
-def make_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
-    """Make the environment of ``cfg.env`` with ``n_envs`` lanes. Raise ConfigError where it is none, or too large."""
-    with enough_memory(f"env with {n_envs} lanes", cfg.env, "env"):
-        env = call(factory(cfg.env, "env"), "env", n_envs=n_envs, seed=seed)
+def make_env(cfg: DictConfig, n_envs: int, seed: int, section: str = "env") -> VectorEnv:
+    """Make the environment of ``cfg.env`` with ``n_envs`` lanes. Raise ConfigError where it is none, or too large,
+    naming the ``section`` of its options."""
+    with enough_memory(f"{section} with {n_envs} lanes", cfg.env, section):
+        env = call(factory(cfg.env, section), section, n_envs=n_envs, seed=seed)
     if not (hasattr(env, "spec") and hasattr(env, "step")):
-        raise ConfigError(f"env._target_={cfg.env.get('_target_')} makes no environment, but a {type(env).__name__}")
+        raise ConfigError(
+            f"{section}._target_={cfg.env.get('_target_')} makes no environment, but a {type(env).__name__}"
+        )
     sizes = {name: getattr(env.spec, name) for name in ("n_agents", "n_actions", "episode_limit")}
     try:
-        require_at_least("env", 1, **sizes)
+        require_at_least(section, 1, **sizes)
     except ConfigError:
         env.close()
         raise
     return env
 
 
-def trained_on(cfg: DictConfig) -> DictConfig:
-    """Return ``cfg`` with the options of ``train.env`` in ``env``. Raise ConfigError for one that the game lacks."""
-    changes = cfg.train.get("env") or {}
-    known = sorted(str(name) for name in cfg.env if not str(name).startswith("_"))
-    for name in changes:
-        require_choice("train.env", known, option=name)
-    merged = OmegaConf.merge(cfg, {"env": changes}) if changes else cfg
-    assert isinstance(merged, DictConfig)
-    return merged
+def make_training_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
+    """Make the environment in which a run trains: that of ``cfg.env`` with the options of ``cfg.train.env``. Raise
+    ConfigError as ``make_env`` does."""
+    if not cfg.train.env:
+        return make_env(cfg, n_envs, seed)
+    changed = copy.deepcopy(cfg)
+    with open_dict(changed):
+        changed.env.merge_with(cfg.train.env)
+    return make_env(changed, n_envs, seed, "train.env")
 
 
 def testing_env(cfg: DictConfig, n_envs: int, parts: Parts) -> VectorEnv:
@@ -309,7 +321,8 @@ def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
     replace(Settings.now(), deterministic=cfg.deterministic, warn_only=False).use()
     streams = Streams(cfg.seed, device, rank)
     make_algo, make_attack = factory(cfg.algo, "algo"), factory(cfg.attack, "attack")
-    env = make_env(trained_on(cfg) if env_stream == "env" else cfg, n_envs, streams.env_seed(env_stream))
+    make = make_training_env if env_stream == "env" else make_env
+    env = make(cfg, n_envs, streams.env_seed(env_stream))
     try:
         with streams.initializing():
             with enough_memory("algo", cfg.algo, "algo"):

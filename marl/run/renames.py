@@ -55,7 +55,7 @@ ADDED = {
     "train": {"env": {}},
 }  # keys that older runs lack
 BEST_RESPONSE = "algos.sbc.population.BestResponse"
-KITCHEN = "envs.overcooked.Overcooked"  # its state features of a cook were called "player 0 x" and so on
+KITCHEN = "envs.overcooked.Overcooked"  # the state features of its cooks were called "player 0 x" and so on
 OPTIONS: dict[str, dict[str, Any]] = {  # that a class has got since, with the values that mean what it did before
     "algos.laies.LAIES": {"clip_on": "influence"},
     "algos.sbc.mep.Diverse": {"relative": False},

@@ -77,6 +77,14 @@ def test_what_is_seen_is_what_is_there(obs: str) -> None:
     for lane in range(40):
         same = twin.arrange(env.cooks(lane), env.things(lane), lane)
     assert torch.equal(seen.obs, same.obs) and torch.equal(seen.state, same.state)
+    assert torch.equal(env.block_features("cells"), twin.block_features("cells"))
+
+
+def test_every_episode_begins_elsewhere() -> None:
+    env = begun()
+    before = [(env.cooks(lane), env.things(lane)) for lane in range(LANES)]
+    env.reset(mask=torch.ones(LANES, dtype=torch.bool))
+    assert sum(before[lane] == (env.cooks(lane), env.things(lane)) for lane in range(LANES)) < LANES / 20
 
 
 def test_it_is_a_share_of_the_episodes_and_at_zero_nothing_is_drawn() -> None:

@@ -215,6 +215,16 @@ def test_a_wrong_part_is_named_by_its_whole_key() -> None:
             factory(node, section)
 
 
+def puzzling(spec: Any, *, odd: Any, width: int) -> None: ...
+
+
+def test_an_annotation_that_is_no_type_hides_no_other() -> None:
+    puzzling.__annotations__["odd"] = "int | 3"
+    node = {"_target_": f"{__name__}.puzzling", "_partial_": True, "odd": "two", "width": "wide"}
+    with pytest.raises(ConfigError, match=r"part\.width=wide has the wrong type; it must be int"):
+        factory(OmegaConf.create(node), "part")
+
+
 @pytest.mark.parametrize("name", choices("launch"))
 def test_every_launcher_composes(name: str, tmp_path: Path) -> None:
     plugin = PLUGINS.get(name)

@@ -113,14 +113,13 @@ def test_patterns_call_cooks_what_a_kitchen_calls_them_now() -> None:
         cog = {"candidates": [".*", "3:7"], "exclude": [f"^{who} \\d+ holds", "players"]}
         return {"fim": {"cog": cog, "scale": 1.0}, "laies": {"external": [f"^pot |^{who} 1"]}}
 
-    kitchen = {
-        "_target_": "envs.wrappers.Wrapped",
-        "env": {"_target_": "envs.overcooked.Overcooked", "random_start": 0.0},
-    }
-    for env, then in ((kitchen, "cook"), ({"_target_": "envs.adapters.football.Football"}, "player")):
+    old = {"_target_": "envs.wrappers.Wrapped", "env": {"_target_": "envs.overcooked.Overcooked"}}
+    kitchen = {"_target_": "envs.wrappers.Wrapped", "env": {**old["env"], "random_start": 0.0}}
+    football = {"_target_": "envs.adapters.football.Football"}
+    for env, now, then in ((old, kitchen, "cook"), (football, football, "player")):
         found = current({"env": env, "algo": {"hooks": hooks("player")}})
-        assert found == {"env": env, "algo": {"hooks": hooks(then)}}
-    assert current({"env": kitchen, "algo": {"hooks": {"count": {}}}})["algo"] == {"hooks": {"count": {}}}
+        assert found == {"env": now, "algo": {"hooks": hooks(then)}}
+    assert current({"env": old, "algo": {"hooks": {"count": {}}}})["algo"] == {"hooks": {"count": {}}}
     names = make_env("overcooked/cramped_room").spec.state_names
     assert sum(re.search("^cook [01] ", name) is not None for name in names) == 24
 
