@@ -220,9 +220,8 @@ def puzzling(spec: Any, *, odd: Any, width: int) -> None: ...
 
 def test_an_annotation_that_is_no_type_hides_no_other() -> None:
     puzzling.__annotations__["odd"] = "int | 3"
-    node = {"_target_": f"{__name__}.puzzling", "_partial_": True, "odd": "two", "width": "wide"}
     with pytest.raises(ConfigError, match=r"part\.width=wide has the wrong type; it must be int"):
-        factory(OmegaConf.create(node), "part")
+        factory(OmegaConf.create({"_target_": f"{__name__}.puzzling", "_partial_": True, "width": "wide"}), "part")
 
 
 @pytest.mark.parametrize("name", choices("launch"))
