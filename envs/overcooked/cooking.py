@@ -104,13 +104,22 @@ def note_potting(rules: Rules, out: Outputs, item: int, onions: int, tomatoes: i
 
 
 @rule
+def bonuses_of(rules: Rules, ingredients: int) -> float:
+    """Return the bonuses that a soup has brought when it is out of the pot: for its ingredients and for itself."""
+    return rules.soup_bonus + rules.potting_bonus * ingredients
+
+
+@rule
 def use_counter(
     rules: Rules, kitchens: Kitchens, out: Outputs, tile: int, full: int, wanted: int, i: int, b: int
 ) -> bool:
-    """Put down what is held, or take what lies there. Return whether anything changed."""
+    """Put down what is held, or take what lies there. Return whether anything changed. Unless ``parked_soup_pays``, a
+    soup gives its bonuses back when it is put down, and brings them to whoever takes it up."""
     me, thing = kitchens.players[b, i], kitchens.things[b, tile]
     if me.held != NOTHING and thing.item == NOTHING:
         note_drop(rules, kitchens, out, me.held, full, i, b)
+        if me.held == SOUP and not rules.parked_soup_pays:
+            kitchens.shaped[b, i] -= bonuses_of(rules, me.onions + me.tomatoes)
         thing.item, thing.onions, thing.tomatoes = me.held, me.onions, me.tomatoes
         thing.ticks = rules.cook_time if me.held == SOUP else IDLE
         thing.since = 2 * kitchens.lanes[b].t + i
@@ -118,6 +127,8 @@ def use_counter(
         return True
     if me.held == NOTHING and thing.item != NOTHING:
         note_pickup(rules, kitchens, out, thing.item, full, wanted, i, b)
+        if thing.item == SOUP and not rules.parked_soup_pays:
+            kitchens.shaped[b, i] += bonuses_of(rules, thing.onions + thing.tomatoes)
         take(me, thing)
         return True
     return False

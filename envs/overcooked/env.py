@@ -110,8 +110,9 @@ class Overcooked(LaneGame):
 
     ``Step.info``: "won", a soup was delivered; "events" bool [B, 2, 25], names in ``event_names``; "shaped" f32 [B, 2],
     the bonuses ``potting_bonus``, ``dish_bonus`` (a useful one) and ``soup_bonus`` (out of the pot), never part of the
-    reward; "cell" and "station" long [B, 2], the tile where each player stands and the tile that it has used (-1:
-    none).
+    reward; without ``parked_soup_pays`` a soup that is put on a counter takes its bonuses back, its ingredients' too,
+    until somebody picks it up, so that they cannot be farmed; "cell" and "station" long [B, 2], the tile where each
+    player stands and the tile that it has used (-1: none).
 
     For state blocking, ``block_features`` returns the last two; families "cells" and "stations". Raises ConfigError.
     """
@@ -122,7 +123,8 @@ class Overcooked(LaneGame):
     def __init__(
         self, grid: str, obs: str, counter_features: bool, auto_cook: bool, cook_time: int,
         orders: Sequence[Sequence[int]], delivery_reward: float, potting_bonus: float, dish_bonus: float,
-        soup_bonus: float, episode_limit: int, random_start: float, *, n_envs: int, seed: int = 0,
+        soup_bonus: float, parked_soup_pays: bool, episode_limit: int, random_start: float, *,
+        n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
         require_at_least("", 1, cook_time=cook_time, episode_limit=episode_limit, n_envs=n_envs)
         require_choice("", OBSERVATIONS, obs=obs)
@@ -130,7 +132,7 @@ class Overcooked(LaneGame):
         self.layout = layout.parse(grid)
         self.n_block_features = tiles = len(self.layout.terrain)
         numbers = (bool(auto_cook), obs == "lossless", bool(counter_features))
-        bonuses = (float(potting_bonus), float(dish_bonus), float(soup_bonus))
+        bonuses = (float(potting_bonus), float(dish_bonus), float(soup_bonus), bool(parked_soup_pays))
         value = spec.price(orders, float(delivery_reward))
         rules = spec.build_rules(self.layout, episode_limit, cook_time, numbers, bonuses, float(random_start), value)
         board = Kitchens(

@@ -59,6 +59,7 @@ class Rules(NamedTuple):
     potting_bonus: float
     dish_bonus: float
     soup_bonus: float
+    parked_soup_pays: bool  # whether a soup keeps its bonuses while it lies on a counter
     random_start: float  # chance that an episode begins in the middle
     terrain: np.ndarray  # int64 [tiles]
     steps: np.ndarray  # int64 [6]; the offset in tile numbers of each action

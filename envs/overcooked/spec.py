@@ -34,9 +34,10 @@ def most(value: np.ndarray) -> np.ndarray:
 
 def build_rules(
     layout: Layout, limit: int, cook_time: int, switches: tuple[bool, bool, bool],
-    bonuses: tuple[float, float, float], random_start: float, value: np.ndarray,
+    bonuses: tuple[float, float, float, bool], random_start: float, value: np.ndarray,
 ) -> Rules:  # fmt: skip
-    """Return the kernels' tables. ``switches``: auto_cook, planes, counters. ``bonuses``: potting, dish, soup."""
+    """Return the kernels' tables. ``switches``: auto_cook, planes, counters. ``bonuses``: potting, dish, soup, and
+    whether a parked soup keeps its own."""
     size, width, height = len(layout.terrain), layout.width, layout.height
     base = np.array([(tile % width * height + tile // width) * len(PLANES) for tile in range(size)])
     blank = np.zeros(size * len(PLANES), np.float32)

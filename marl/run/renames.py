@@ -62,7 +62,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # that a class has got since, with the v
     BEST_RESPONSE: {"random_partner": False},
     "algos.sbc.rewards.HiddenReward": {"paid_for": "all"},
     "attacks.ega.EGA": {"after_freeze": "every_turn"},
-    KITCHEN: {"random_start": 0.0},
+    KITCHEN: {"random_start": 0.0, "parked_soup_pays": True},
     **{f"envs.adapters.{path}": {"timeout": 300} for path in ("gym.Gym", "pettingzoo.PettingZoo", "smacv2.SMACv2")},
 }
 

@@ -114,7 +114,10 @@ def test_patterns_call_cooks_what_a_kitchen_calls_them_now() -> None:
         return {"fim": {"cog": cog, "scale": 1.0}, "laies": {"external": [f"^pot |^{who} 1"]}}
 
     old = {"_target_": "envs.wrappers.Wrapped", "env": {"_target_": "envs.overcooked.Overcooked"}}
-    kitchen = {"_target_": "envs.wrappers.Wrapped", "env": {**old["env"], "random_start": 0.0}}
+    kitchen = {
+        "_target_": "envs.wrappers.Wrapped",
+        "env": {**old["env"], "random_start": 0.0, "parked_soup_pays": True},
+    }
     football = {"_target_": "envs.adapters.football.Football"}
     for env, now, then in ((old, kitchen, "cook"), (football, football, "player")):
         found = current({"env": env, "algo": {"hooks": hooks("player")}})
