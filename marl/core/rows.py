@@ -60,6 +60,16 @@ class Rows:
         found.episodes = self.episodes[places]
         return found, index
 
+    def steps(self) -> tuple[Rows, Tensor]:
+        """Return the rows without each episode's last slot as rows of the same episodes, and their numbers among these,
+        long [N']. On the CPU."""
+        assert self.start is not None and self.index is not None
+        lengths = self.start.diff() - 1
+        found = Rows(*self.shape, lengths, self.data)
+        index = torch.arange(int(lengths.sum())) + torch.arange(len(lengths)).repeat_interleave(lengths)
+        found.episodes, found.index = self.episodes, self.index[index]
+        return found, index
+
     def spread(self, values: Tensor) -> Tensor:
         """Put rows [N, ...] back in their slots -> [M, T+1, ...], zeros elsewhere."""
         if self.index is None:

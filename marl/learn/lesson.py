@@ -32,6 +32,15 @@ class Lesson:
     critic: Data
 
 
+def steps_of(rows: Rows, data: Data) -> tuple[Rows, Data]:
+    """Leave out of ``rows`` and their ``data`` [N, ...] the slots to bootstrap from, on the CPU; on a GPU return both as
+    they are."""
+    if rows.start is None:
+        return rows, data
+    steps, index = rows.steps()
+    return steps, {name: value.index_select(0, index) for name, value in data.items()}
+
+
 def whole(rows: Rows, data: Data, begin: Tensor | None) -> Lesson:
     """Return a lesson of all rows of ``data`` [N, ...]; ``begin`` [M, n, H] is in the order of the rows."""
     actor, critic = ({name: data[name] for name in names if name in data} for names in (ACTOR, CRITIC))
@@ -50,29 +59,31 @@ def condensed(rows: Rows, data: Data, begin: Tensor | None, agent: RecurrentAgen
     if rows.start is None:
         return found
     if critic.for_each:
-        index = data["filled"].flatten().nonzero()[:, 0]
-        found.critic = _chosen(found.critic, index, flat=True)
-        dead = ~data["played"].flatten()[index]
-        if bool(dead.any()):
-            whose = index % data["filled"].shape[1]
+        found.critic = _where(found.critic, data["filled"])
+        if not torch.equal(data["played"], data["filled"]):
+            index = data["filled"].flatten().nonzero()[:, 0]
+            dead, whose = ~data["played"].flatten()[index], index % data["filled"].shape[1]
             found.critic["seen"], found.critic["place"] = distinct(found.critic["seen"], dead, whose)
     else:
-        found.critic = _chosen(found.critic, data["filled"].any(1).nonzero()[:, 0])
+        found.critic = _where(found.critic, data["filled"].any(1))
     if type(agent) not in (RecurrentAgent, FeedForwardAgent) or not agent.shared or not bool(data["played"].any()):
         return found
     if isinstance(agent, FeedForwardAgent):
-        found.actor = _chosen(found.actor, data["played"].flatten().nonzero()[:, 0], flat=True)
+        found.actor = _where(found.actor, data["played"])
         return found
     found.rows, index, agents = sequences(rows, data["played"])
-    actor = _chosen(found.actor, index, flat=True)
-    found.actor = {name: value[:, None] for name, value in actor.items()}
+    found.actor = {name: value.flatten(0, 1).index_select(0, index)[:, None] for name, value in found.actor.items()}
     found.begin = None if begin is None else begin.flatten(0, 1)[agents][:, None]
     return found
 
 
-def _chosen(data: Data, index: Tensor, flat: bool = False) -> Data:
-    """Return the rows ``index`` long [K]; ``flat``: of [N n, ...], not of [N, ...]."""
-    return {name: (value.flatten(0, 1) if flat else value).index_select(0, index) for name, value in data.items()}
+def _where(data: Data, mask: Tensor) -> Data:
+    """Return the rows in ``mask``, bool [N], or [N, n]: those of [N n, ...]; as they are if all of them are."""
+    flat = {name: value.flatten(0, mask.dim() - 1) for name, value in data.items()}
+    if bool(mask.all()):
+        return flat
+    index = mask.flatten().nonzero()[:, 0]
+    return {name: value.index_select(0, index) for name, value in flat.items()}
 
 
 def distinct(seen: Tensor, dead: Tensor, agent: Tensor) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from marl.learn.actor import Act, Actor, Critic, RunningScale, initialise, log_p
 from marl.learn.agents import RecurrentAgent
 from marl.learn.algorithm import Hooked
 from marl.learn.learner import Learner, best_available, gather_actions, make_optimizer, paid, previous_actions
-from marl.learn.lesson import Data, Lesson, condensed
+from marl.learn.lesson import Data, Lesson, condensed, steps_of
 from marl.learn.policy import LinearSchedule
 from marl.learn.returns import discounted_sums
 
@@ -156,7 +156,7 @@ class PPOLearner(Learner):
 
     @torch.no_grad()
     def prepare(self, batch: EpisodeBatch, unrolled: bool = True) -> tuple[Rows, Data, Forward | None]:
-        """Return what every epoch reads, as rows: the inputs of actor and critic, ``x`` and ``seen``, the actions and
+        """Return what every epoch reads, as rows, on the CPU without the slots to bootstrap from: the inputs of actor and critic, ``x`` and ``seen``, the actions and
         their ``log_p`` then, ``advantage``, ``target``, the critic's output then, ``raw``, and the value ``v`` that it
         meant, ``filled`` and ``played`` bool [N, n] (any counted step, and those of the living); and what hooks read.
         ``unrolled`` false: without ``log_p``, which the first gradient step finds out itself, and, where there are no
@@ -184,7 +184,7 @@ class PPOLearner(Learner):
         data["target"] = data["advantage"] + data["v"]
         data["filled"] = self.counted(rows)
         data["played"] = data["filled"] & rows["alive"]
-        return rows, data, fwd
+        return *steps_of(rows, data), fwd
 
     def update(self, batch: EpisodeBatch, entropy_weight: float, lr_share: float, gen: Generator) -> Metrics:
         """Learn from ``batch`` [M pieces of episodes]; return the metrics of the last pass, detached 0-d tensors. The
@@ -199,7 +199,7 @@ class PPOLearner(Learner):
             last = epoch == self.epochs - 1
             for chosen in torch.randperm(len(batch), generator=gen).tensor_split(steps):
                 lesson = whole or self.lesson(batch, *self.part(rows, data, chosen))
-                metrics = self.step(lesson, entropy_weight)
+                metrics = self.step(lesson, entropy_weight, report=last)
                 if last:
                     sums = {name: sums.get(name, 0.0) + value / steps for name, value in metrics.items()}
         for hook in self.hooks:
@@ -218,8 +218,8 @@ class PPOLearner(Learner):
         """Return what a gradient step on ``data``, the ``rows`` of some pieces of ``batch``, reads."""
         return condensed(rows, data, self.start(batch, rows), self.agent, self.critic)
 
-    def step(self, lesson: Lesson, entropy_weight: float) -> Metrics:
-        """Make a gradient step on ``lesson``. Where it does not say how likely the actions were (``log_p``), they were
+    def step(self, lesson: Lesson, entropy_weight: float, report: bool = True) -> Metrics:
+        """Make a gradient step on ``lesson``; return its metrics, if they are to be reported. Where it does not say how likely the actions were (``log_p``), they were
         as likely as they are now; later steps read that in it."""
         actor, critic = lesson.actor, lesson.critic
         log_p = log_policy(self.agent.along(actor["x"], lesson.rows, lesson.begin)[0], actor["avail"])
@@ -245,6 +245,8 @@ class PPOLearner(Learner):
         norms = [nn.utils.clip_grad_norm_(own_, self.grad_clip, foreach=True) for own_ in parameters]
         self.optimizer.step()
         self.updates += 1
+        if not report:
+            return {}
         with torch.no_grad():
             ratio = log_ratio.exp()
             return {

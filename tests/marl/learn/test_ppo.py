@@ -161,7 +161,7 @@ def test_minibatches_are_all_pieces_once_with_their_own_rows() -> None:
     for places in torch.tensor([5, 0, 3, 6, 1, 2, 4]).chunk(3):
         some, own = learner.part(rows, data, places)
         assert some.start is not None and torch.equal(own["piece"], some.episodes.repeat_interleave(some.start.diff()))
-        assert torch.equal(some.start.diff(), batch.length.long()[some.episodes] + 1)
+        assert torch.equal(some.start.diff(), batch.length.long()[some.episodes])
         seen += some.episodes.tolist()
     assert sorted(seen) == list(range(7))
 
@@ -276,7 +276,7 @@ def test_ranks_make_as_many_gradient_steps_as_the_one_with_the_fewest_pieces(mon
     spec, steps = make_spec(), list[int]()
     learner = make_learner(spec, minibatches=4, epochs=1)
     plain = PPOLearner.step
-    monkeypatch.setattr(PPOLearner, "step", lambda *args: steps.append(1) or plain(*args))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(PPOLearner, "step", lambda *args, **how: steps.append(1) or plain(*args, **how))  # type: ignore[func-returns-value]
     for fewest, made in ((6, 4), (2, 2)):
         monkeypatch.setattr("marl.learn.ppo.fewest", lambda here, fewest=fewest: min(here, fewest))
         steps.clear()

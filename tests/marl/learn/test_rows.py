@@ -28,6 +28,15 @@ def test_rows_are_the_slots_that_matter_the_longest_episode_first() -> None:
     assert every.of(x[:, :3])[:4].tolist() == [0, 1, 2, 0]
 
 
+def test_steps_are_the_rows_without_the_slot_behind_each_episode() -> None:
+    x = torch.arange(12).view(3, 4)
+    rows = Rows(3, 4, torch.tensor([2, 4, 1]), {"x": x})
+    steps, index = rows.steps()
+    assert rows["x"][index].tolist() == steps["x"].tolist() == [4, 5, 6, 0]
+    assert steps.start is not None and steps.start.tolist() == [0, 3, 4, 4] and steps.episodes.tolist() == [1, 0, 2]
+    assert steps.spread(steps["x"]).tolist() == [[0, 0, 0, 0], [4, 5, 6, 0], [0, 0, 0, 0]]
+
+
 def padded_unroll(agent: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """Return q [M, T+1, n, A] and h [M, T+1, n, H] by steps over all slots."""
     h, found = agent.initial(len(x)), []
