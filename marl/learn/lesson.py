@@ -33,8 +33,8 @@ class Lesson:
 
 
 def steps_of(rows: Rows, data: Data) -> tuple[Rows, Data]:
-    """Leave out of ``rows`` and their ``data`` [N, ...] the slots to bootstrap from, on the CPU; on a GPU return both as
-    they are."""
+    """Leave the slots to bootstrap from out of ``rows`` and their ``data`` [N, ...], on the CPU; on a GPU return both
+    as they are."""
     if rows.start is None:
         return rows, data
     steps, index = rows.steps()

@@ -156,11 +156,11 @@ class PPOLearner(Learner):
 
     @torch.no_grad()
     def prepare(self, batch: EpisodeBatch, unrolled: bool = True) -> tuple[Rows, Data, Forward | None]:
-        """Return what every epoch reads, as rows, on the CPU without the slots to bootstrap from: the inputs of actor and critic, ``x`` and ``seen``, the actions and
-        their ``log_p`` then, ``advantage``, ``target``, the critic's output then, ``raw``, and the value ``v`` that it
-        meant, ``filled`` and ``played`` bool [N, n] (any counted step, and those of the living); and what hooks read.
-        ``unrolled`` false: without ``log_p``, which the first gradient step finds out itself, and, where there are no
-        hooks, without what they read."""
+        """Return what every epoch reads, as rows, on the CPU without the slots to bootstrap from: the inputs of actor
+        and critic, ``x`` and ``seen``, the actions and their ``log_p`` then, ``advantage``, ``target``, the critic's
+        output then, ``raw``, and the value ``v`` that it meant, ``filled`` and ``played`` bool [N, n] (any counted
+        step, and those of the living); and what hooks read. ``unrolled`` false: without ``log_p``, which the first
+        gradient step finds out itself, and, where there are no hooks, without what they read."""
         rows = self.rows(batch)
         seen = self.critic.inputs(self.known(rows, rows["obs"]), rows["state"])
         data = {"x": self.inputs(batch, rows), "seen": seen, "avail": rows["avail"]}
@@ -219,8 +219,8 @@ class PPOLearner(Learner):
         return condensed(rows, data, self.start(batch, rows), self.agent, self.critic)
 
     def step(self, lesson: Lesson, entropy_weight: float, report: bool = True) -> Metrics:
-        """Make a gradient step on ``lesson``; return its metrics, if they are to be reported. Where it does not say how likely the actions were (``log_p``), they were
-        as likely as they are now; later steps read that in it."""
+        """Make a gradient step on ``lesson``; return its metrics, if they are to be reported. Where it does not say how
+        likely the actions were (``log_p``), they were as likely as they are now; later steps read that in it."""
         actor, critic = lesson.actor, lesson.critic
         log_p = log_policy(self.agent.along(actor["x"], lesson.rows, lesson.begin)[0], actor["avail"])
         chosen = gather_actions(log_p, actor["action"])
