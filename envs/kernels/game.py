@@ -65,7 +65,7 @@ class LaneGame:
         self._everywhere = np.ones(n_envs, np.bool_)
         self._started = False
         board.lanes["finished"] = 1
-        seed_lanes(board.lanes, np.uint64(seed % 2**64))
+        seed_lanes(board.lanes, seed)
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
         """Restart all lanes, or those where ``mask`` bool [B]; a seed begins their random streams anew."""
@@ -77,7 +77,7 @@ class LaneGame:
 
     def redraw(self, seed: int) -> None:
         """Draw the rest of the episodes that ``reset`` has begun from streams of their own."""
-        seed_lanes(self._board.lanes, np.uint64(seed % 2**64))
+        seed_lanes(self._board.lanes, seed)
         self._dealt = self._board.lanes["rng"].copy()
 
     def has_drawn(self) -> bool:

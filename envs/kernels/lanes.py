@@ -16,7 +16,7 @@ from numba import prange
 
 from envs.kernels import rollout
 from envs.kernels.compiled import Record, forget_stale, rule
-from envs.kernels.rng import mix, seed_lane
+from envs.kernels.rng import STRIDE, mix, seed_lane
 from marl.core.caching import njit
 from marl.core.threads import by_threads
 from marl.core.types import EnvSpec
@@ -149,11 +149,12 @@ def lane_kernels(reset_lane: Any, step_lane: Any, observe_lane: Any, *, parallel
     return kernels
 
 
-@njit(cache=True)
-def seed_lanes(lanes: np.ndarray, seed: np.uint64) -> None:
-    """Begin the random stream of every lane, records [B] with ``rng``, from ``seed`` (uint64)."""
-    for b in range(lanes.shape[0]):
-        seed_lane(lanes[b], seed, b)
+def seed_lanes(lanes: np.ndarray, seed: int) -> None:
+    """Begin the random stream of every lane, records [B] with ``rng``, from ``seed``, as ``seed_lane`` does. Nothing is
+    compiled for it: whoever makes a game with a wrong option beside it is told so at once."""
+    hashed: Any = mix.py_func
+    word = hashed(np.array([seed % 2**64], np.uint64) + STRIDE)
+    lanes["rng"] = hashed(word + STRIDE * np.arange(1, len(lanes) + 1, dtype=np.uint64))
 
 
 @njit(cache=True)
@@ -188,4 +189,4 @@ def random_actions(avail: np.ndarray, counter: np.ndarray, actions: np.ndarray) 
                     pick -= 1
 
 
-forget_stale(seed_lanes)
+forget_stale(find_unavailable)

@@ -38,6 +38,7 @@ def build_rules(
 ) -> Rules:  # fmt: skip
     """Return the kernels' tables. ``switches``: auto_cook, planes, counters. ``bonuses``: potting, dish, soup, and
     whether a parked soup keeps its own."""
+    potting, dish, soup, parked = bonuses
     size, width, height = len(layout.terrain), layout.width, layout.height
     base = np.array([(tile % width * height + tile // width) * len(PLANES) for tile in range(size)])
     blank = np.zeros(size * len(PLANES), np.float32)
@@ -48,7 +49,7 @@ def build_rules(
     for kind in (ONIONS, TOMATOES, DISHES, SERVE):
         nearest[..., kind] = in_order(distance, layout.tiles(kind), 1)[..., 0]
     return Rules(
-        width, height, limit, cook_time, *switches, *bonuses, random_start,
+        width, height, limit, cook_time, *switches, potting, dish, soup, parked, random_start,
         terrain=layout.terrain,
         steps=np.array([*layout.steps, 0, 0]),
         start=np.array(layout.start),

@@ -7,7 +7,7 @@ Fighters read the state, which shows all units wherever they are. ``e`` is the n
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from marl.core.checks import require_choice
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 from marl.learn.scripted import Memoryless
 
-TARGETS = ("nearest", "weakest")
+Target = Literal["nearest", "weakest"]
 STEPS = ((0.0, 1.0), (0.0, -1.0), (1.0, 0.0), (-1.0, 0.0))  # in the order of MOVES
 FAR = 1e9
 ROUNDING = 1e-3  # of what the state shows: map units, points of health
@@ -102,11 +102,11 @@ class Fighters(Memoryless):
     Raises ConfigError for other games, and where the state is made of observations.
     """
 
-    def __init__(self, spec: EnvSpec, device: torch.device | str, *, target: str, kite: bool) -> None:
+    def __init__(self, spec: EnvSpec, device: torch.device | str, *, target: Target, kite: bool) -> None:
         super().__init__(spec, device)
         if spec.action_names[NORTH:FIRST_LOOK] != MOVES or not spec.floor_plan:
             raise ConfigError("fighters play the embedded battle only (env=skirmish/MAP)")
-        require_choice("", TARGETS, target=target)
+        require_choice("", get_args(Target), target=target)
         scenario, options = read_battle(spec.floor_plan)
         if options.obs_instead_of_state:
             raise ConfigError("fighters read the state, which obs_instead_of_state=true replaces by observations")

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import numba
+import numpy as np
 import pytest
 
 from envs.kernels import game, lanes
 from envs.kernels.compiled import _imports, sources_of
+from envs.kernels.rng import seed_lane
 from envs.overcooked import env as overcooked
 from envs.skirmish import battle
 
@@ -48,6 +51,16 @@ KERNELS.reset((), board, out, np.ones(3, np.bool_), np.uint64(0), False)
 KERNELS.step((), board, out, np.arange(3.0))
 kernels = (KERNELS.reset, KERNELS.step.plain, KERNELS.step.threaded)
 print(out.tolist(), [sum(kernel.stats.cache_hits.values()) for kernel in kernels], len(step_lane.overloads))
+"""
+
+MAKE = """
+import marl
+from numba.core.dispatcher import Dispatcher
+compiled = []
+Dispatcher.compile = lambda self, signature: compiled.append(self.py_func.__name__)
+for name in "overcooked/cramped_room foraging pushbox spread staghunt posts lock mds".split():
+    marl.make_env(name, n_envs=2, seed=3)
+print(compiled)
 """
 
 
@@ -104,6 +117,26 @@ def test_no_import_is_overlooked() -> None:
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names = {f"{node.module}.{alias.name}" for alias in node.names}
                 assert {node.module} | names <= _imports(path), path
+
+
+def test_to_make_a_game_compiles_nothing() -> None:
+    """Otherwise options of algorithms and attacks, which are made after the game, are refused after a wait. The battle
+    is left out: it lines up its teams by rules, which takes a second to compile."""
+    done = subprocess.run([sys.executable, "-c", MAKE], cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert (done.stdout.strip(), done.returncode) == ("[]", 0), done.stderr
+
+
+def test_lanes_are_seeded_as_rules_seed_them() -> None:
+    @numba.njit
+    def seed_by_rule(board: np.ndarray, seed: np.uint64) -> None:
+        for b in range(board.shape[0]):
+            seed_lane(board[b], seed, b)
+
+    given, expected = np.zeros(5, lanes.LANE), np.zeros(5, lanes.LANE)
+    for seed in (0, 7, -1, 2**64 + 7):
+        lanes.seed_lanes(given, seed)
+        seed_by_rule(expected, np.uint64(seed % 2**64))
+        assert given["rng"].tolist() == expected["rng"].tolist() and len(set(given["rng"].tolist())) == 5
 
 
 @pytest.mark.parametrize("module", [lanes, game])
