@@ -55,7 +55,7 @@ class ErnieLearner(ValueLearner):
         """Return the mean change of an agent's values under the disturbance, 0-d."""
         filled = batch.filled  # N slots with a step
         obs = batch.policy_obs[filled]  # [N, n, O]
-        last = previous_actions(self.acted(batch, self.last_action))[filled]
+        last = previous_actions(batch.acted(self.last_action))[filled]
         before = torch.cat([torch.zeros_like(fwd.h[:, :1]), fwd.h[:, :-1]], 1)[filled]  # [N, n, H]
         q, alive = fwd.q[filled], batch.alive[filled]
 

@@ -10,10 +10,10 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor
 
-from algos.shared.central import CentralForward, CentralLearner, is_joint, masked_mean, wqmix_weight
+from algos.shared.central import CentralForward, CentralLearner, is_joint, wqmix_weight
 from marl.core.checks import require_choice, require_share
 from marl.core.types import EpisodeBatch, Forward, Metrics
-from marl.learn.learner import td_metrics, team_value
+from marl.learn.learner import masked_mean, td_metrics, team_value
 
 Rule = Literal["cw", "ow"]
 

@@ -1,5 +1,5 @@
 """Parts that attacks share: budgets, draws, the frames of those that replace actions and of those that disturb
-observations, and the slope of a victim's choice in what it sees.
+observations, and the gradient of a victim's choice in what it sees.
 
 LPA-Dec-POMDP (Yuan et al. 2023, ROMANCE, arXiv 2305.05909; Lee, Hwang, Jo, Han 2025, Wolfpack, arXiv 2502.02844): an
 attacker with units left sees the state and the intended joint action and has some agents do something else; with none
@@ -21,7 +21,7 @@ from marl.learn.learner import best_available
 
 __all__ = [
     "ActionAttack", "Attack", "Budget", "LaneAttack", "LaneDraws", "NoAttack", "ObservationAttack", "View",
-    "as_scoring", "as_victim", "choose_k", "greedy_actions", "pick", "require_agents", "slope",
+    "as_scoring", "as_victim", "choose_k", "greedy_actions", "input_gradient", "pick", "require_agents",
 ]  # fmt: skip
 Unit = Literal["step", "agent_action"]
 Redraw = Literal["step", "episode"]
@@ -29,7 +29,7 @@ Redraw = Literal["step", "episode"]
 
 @runtime_checkable
 class Scoring(Policy, Protocol):
-    """A policy that shows how it scores actions, by values or by logits, for attacks that follow their slope."""
+    """A policy that shows how it scores actions, by values or by logits, for attacks that follow their gradient."""
 
     def q_values(self, obs: Tensor, carry: Carry) -> Tensor: ...  # [B, n, O] -> [B, n, A], differentiable in obs
 
@@ -104,9 +104,6 @@ class LaneAttack(LaneDraws):
         hit = self.budget.affordable(wanted & view.active[:, None] & view.obs.alive)
         self.budget.spend(hit)
         return hit
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
 
 
 class ActionAttack(LaneAttack):
@@ -198,7 +195,7 @@ def greedy_actions(view: View, attack: str) -> Tensor:
         return best_available(as_scoring(view.victim, attack).q_values(view.obs.obs, view.carry), view.obs.avail)
 
 
-def slope(seen: Tensor, greedy: Tensor, view: View, attack: str) -> Tensor:
+def input_gradient(seen: Tensor, greedy: Tensor, view: View, attack: str) -> Tensor:
     """Return the gradient [B, n, O], at ``seen``, of the summed cross-entropy between softmax(Q), or an actor's policy,
     over available actions and the actions ``greedy`` long [B, n]; the victim's own gradients stay untouched. Raise
     ConfigError if the scores have no gradient."""

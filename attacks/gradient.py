@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import ObservationAttack, View, as_scoring, greedy_actions, slope
+from attacks.base import ObservationAttack, View, as_scoring, greedy_actions, input_gradient
 from marl.core.checks import require_at_least, require_positive
 from marl.core.protocols import Policy
 from marl.core.types import EnvSpec
@@ -51,7 +51,7 @@ class GradientAttack(ObservationAttack):
         if self.random_start:
             seen += self.epsilon * (2 * self.uniform(*clean.shape[1:]) - 1)
         for _ in range(self.steps):
-            step = self.step_size * slope(seen, greedy, view, NAME).sign()
+            step = self.step_size * input_gradient(seen, greedy, view, NAME).sign()
             seen = clean + (seen + step - clean).clamp(-self.epsilon, self.epsilon)
             seen = seen.clamp(self.low, self.high)
         return seen

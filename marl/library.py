@@ -28,7 +28,7 @@ from marl.measure.board import Board
 from marl.measure.crossplay_scores import CrossMatrix
 from marl.measure.robustness_scores import Matrix
 from marl.run import build, teams
-from marl.run.build import Settings, settings_kept
+from marl.run.build import ComputeSettings, settings_kept
 from marl.run.compose import compose_with_choices, option
 from marl.run.evaluate import summarise
 from marl.run.folders import pick_checkpoint, read_config, run_folder
@@ -50,7 +50,7 @@ def _kept() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Run:
-    """A training that ended: its folder, and the final greedy test as 95% intervals by name (``win_rate``, ``return``,
+    """A training that ended: its folder, and the final test as 95% intervals by name (``win_rate``, ``return``,
     ``length``); ``scores`` is empty where a signal stopped it, and the same call continues."""
 
     dir: Path
@@ -142,7 +142,7 @@ class Team:
         read_config(dir)
         pick_checkpoint(dir, checkpoint)
         self._player: teams.Team | None = None
-        self._settings: Settings | None = None  # with which the player computes
+        self._settings: ComputeSettings | None = None  # with which the player computes
         self._carry: Carry | None = None
         self._lanes = 0
         with closing((player := self._open(1, 0, None)).env):
@@ -165,7 +165,7 @@ class Team:
     def evaluate(
         self, episodes: int = 100, *, attack: str | None = None, seed: int = 0, n_envs: int = 32
     ) -> dict[str, Interval]:
-        """Play greedy episodes and return 95% intervals by name (``win_rate``, ``return``, ``length``), as
+        """Play test episodes and return 95% intervals by name (``win_rate``, ``return``, ``length``), as
         ``scripts.evaluate`` does with the same arguments.
 
         Args:
@@ -184,7 +184,7 @@ class Team:
     @_kept()
     @typed
     def record(self, path: str | Path, episodes: int = 1, *, seed: int = 0, fps: float = 8.0) -> Path:
-        """Film greedy episodes as an animated GIF and return its path.
+        """Film test episodes as an animated GIF and return its path.
 
         Args:
             path (str | Path): where to write it; must end in ``.gif``.
@@ -206,7 +206,8 @@ class Team:
 
     @torch.no_grad()
     def act(self, obs: Obs) -> Tensor:
-        """Return greedy actions long [B, n] for what ``make_env(...)`` shows, remembering the episode so far.
+        """Return the team's actions long [B, n], chosen as in tests, for what ``make_env(...)`` shows; it remembers the
+        episode so far.
 
         Call ``reset`` before the first step of new episodes. Raise ValueError where the number of lanes changes within
         an episode.
@@ -214,7 +215,7 @@ class Team:
         if self._player is None:
             with _kept():
                 self._player = self._open(1, 0, None)
-                self._settings = Settings.now()
+                self._settings = ComputeSettings.now()
             self._player.env.close()
         policy, gen = self._player.policy, self._player.streams["eval"]
         lanes = len(obs.state)

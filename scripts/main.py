@@ -199,7 +199,6 @@ def _run_of_sweep(sweep: Sweep, task: Task, cfg: DictConfig) -> object:
         error = traceback.format_exception_only(unknown)[-1].strip()
     if error:
         complain(f"error: {run}: {error}")
-    if error:
         sweep.note(Entry(run, "failed", error))
     else:
         score = result if isinstance(result, float) else None

@@ -14,20 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from algos.s2q.nets import CandidateSoftmax, EncoderDecoder, TemperatureMode, claimed_before, repeated, suppress_amount
-from algos.shared.central import (
-    CentralForward,
-    CentralLearner,
-    CentralValue,
-    TargetSource,
-    is_joint,
-    masked_mean,
-    wqmix_weight,
-)
+from algos.shared.central import CentralForward, CentralLearner, CentralValue, TargetSource, is_joint, wqmix_weight
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
 from marl.core.protocols import LearnerHook
 from marl.core.types import EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.learn.agents import RecurrentAgent
-from marl.learn.learner import best_available, gather_actions, td_metrics, team_value
+from marl.learn.learner import best_available, gather_actions, masked_mean, td_metrics, team_value
 from marl.learn.mixers import Mixer
 
 WeightRule = Literal["s2q", "none", "cw", "ow"]

@@ -129,5 +129,5 @@ class S2QPolicy(EpsilonGreedy):
     def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
         rows = self.learner.rows(batch)
         q, h = map(rows.spread, self.agent.along(self.learner.inputs(batch, rows), rows))  # with the messages
-        last = previous_actions(self.learner.acted(batch, self.last_action))
+        last = previous_actions(batch.acted(self.last_action))
         return q, {"h": torch.cat([self.agent.initial(len(batch), 1), h[:, :-1]], 1), "last": last}

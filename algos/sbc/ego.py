@@ -12,8 +12,8 @@ from algos.sbc.policies import EgoLineup
 from algos.sbc.roles import PARTNER, draw_partners
 from algos.sbc.seats import Seats
 from marl.core.checks import require_share
-from marl.core.protocols import Policy, Replay
-from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics
+from marl.core.protocols import Policy
+from marl.core.types import Clock, ConfigError, EnvSpec
 
 
 def require_shares(section: str, **lists: Sequence[float]) -> None:
@@ -48,7 +48,3 @@ class Ego(Seats):
     def policy(self, clock: Clock) -> EgoLineup:
         ego = self.play(self.learner, clock)
         return self.beside(ego, self.partners(clock, ego), self.assign)
-
-    def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
-        metrics = self.learnt(replay, fresh, clock, lambda batch: self.fit(self.learner, batch, clock))
-        return metrics | self.schedules(clock) if metrics else {}

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 
 from algos.sbc.seats import ActorSeats, Seats, ValueSeats
 from marl.core.checks import require_at_least, require_positive
-from marl.core.protocols import NoHook, Policy, Replay
+from marl.core.protocols import NoHook, Policy
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Forward, Metrics
 from marl.learn.actor import log_policy
 from marl.learn.agents import FeedForwardAgent
@@ -72,10 +72,6 @@ class DiverseTeams(Seats):
         logs = [gather_actions(log_p, actions) for log_p in self.log_policies(batch)]
         mean = torch.stack(logs).logsumexp(0) - math.log(self.members)  # [M, T+1, n]
         return torch.where(batch.filled, -self.alpha * mean.mean(2), 0.0)
-
-    def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
-        metrics = self.learnt(replay, fresh, clock, lambda batch: self.learn(batch, clock))
-        return metrics | self.schedules(clock) if metrics else {}
 
     def learn(self, batch: EpisodeBatch, clock: Clock) -> Metrics:
         """Update every team on its own episodes of ``batch``, with the bonus."""

@@ -39,6 +39,14 @@ class Seats(Hooked, ABC):
     def make_learner(self, spec: EnvSpec, make: Any) -> Any:
         return self.role(spec, make, self.hooks)
 
+    def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
+        metrics = self.learnt(replay, fresh, clock, lambda batch: self.learn(batch, clock))
+        return metrics | self.schedules(clock) if metrics else {}
+
+    def learn(self, batch: EpisodeBatch, clock: Clock) -> Metrics:
+        """Let every role that learns learn from ``batch``; here ``learner`` alone."""
+        return self.fit(self.learner, batch, clock)
+
     def role(self, spec: EnvSpec, make: Any, hooks: Sequence[LearnerHook], plays: int = EGO, blockable: int = 0) -> Any:
         """Make the learner of policy ``plays``; with ``blockable`` > 0 it is also told that many flags, the blocked
         set (field ``blocked``). Raise ConfigError where ``learner._target_`` is no learner of roles."""

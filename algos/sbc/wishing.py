@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from algos.sbc.rewards import HiddenReward
 from algos.sbc.roles import PARTNER
 from algos.sbc.seats import ActorSeats, Seats, ValueSeats
-from marl.core.protocols import Policy, Replay
+from marl.core.protocols import Policy
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Metrics
 from marl.learn.lineup import Lineup
 
@@ -48,10 +48,6 @@ class WishingPair(Seats):
         if found is None:
             raise ConfigError(f"member '{name}' is not known; there are wishes, helper")
         return self.play(found, Clock())
-
-    def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
-        metrics = self.learnt(replay, fresh, clock, lambda batch: self.learn(batch, clock))
-        return metrics | self.schedules(clock) if metrics else {}
 
     def learn(self, batch: EpisodeBatch, clock: Clock) -> Metrics:
         """Update both policies on the same episodes, each on its own seats."""

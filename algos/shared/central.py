@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from marl.core.checks import require_at_least, require_choice
-from marl.core.distributed import global_count
 from marl.core.networks import rectified
 from marl.core.protocols import LearnerHook
 from marl.core.rows import Rows
@@ -132,7 +131,7 @@ class CentralLearner(ValueLearner):
     def central_inputs(self, batch: EpisodeBatch, rows: Rows) -> Tensor:
         """Return the inputs [N, n, I] of the networks of Q*."""
         assert self.central is not None
-        last = previous_actions(self.acted(batch, self.last_action))
+        last = previous_actions(batch.acted(self.last_action))
         return self.central.agent.inputs(rows.of(batch.policy_obs), rows.of(last))
 
     def central_taken(self, fwd: CentralForward) -> Tensor:
@@ -156,11 +155,6 @@ def wqmix_weight(rule: str, w: float, delta: Tensor, target: Tensor, central_v: 
         return torch.ones_like(delta)
     keep = delta < 0 if rule == "ow" else is_greedy | (target > central_v)
     return torch.where(keep, 1.0, w)
-
-
-def masked_mean(values: Tensor, filled: Tensor) -> Tensor:
-    """Return the sum of values [*, 1] over steps ``filled`` (bool [*, 1]), divided by their number on all ranks."""
-    return torch.where(filled, values, 0.0).sum() / global_count(filled.sum())
 
 
 class CentralAlgorithm(ValueAlgorithm):

@@ -79,8 +79,8 @@ class EGA(ActionAttack):
         self.rhythm, self.masked = Rhythm.steady(episodes_per_update), masked
         self.generations, self.freeze_after, self.behaviour_rows = generations, freeze_after, behaviour_rows
         self.after_freeze = after_freeze
-        self.dice = Generator().manual_seed(derive(torch.initial_seed(), "ega"))
-        self.learner: SoftLearner = learner(spec, device, self.dice)
+        self.learn_gen = Generator().manual_seed(derive(torch.initial_seed(), "ega"))
+        self.learner: SoftLearner = learner(spec, device, self.learn_gen)
         self.archive: Archive = archive(self.learner.nets)
         self.turns: dict[Turn, int] = {"attackers": attacker_episodes, "team": team_episodes}
         self.turns["review"] = review_episodes if self.archive.size else 0
@@ -252,11 +252,11 @@ class EGA(ActionAttack):
             for i in (self.returns[1] > 0).nonzero().flatten().tolist():
                 self.archive.offer(
                     self.learner.weights[i].detach(),
-                    pick_rows(rows, wanted & (member == i), self.behaviour_rows, self.dice),
+                    pick_rows(rows, wanted & (member == i), self.behaviour_rows, self.learn_gen),
                     -float(self.returns[0, i] / self.returns[1, i]),
                     progress=self.generation / self.generations,
                     policy=self.learner.policy,
-                    gen=self.dice,
+                    gen=self.learn_gen,
                 )
         while all(self.owed[turn] <= 0 for turn in self.round):  # what was played ahead may fill several generations
             self.generation += 1
@@ -264,7 +264,7 @@ class EGA(ActionAttack):
                 self.owed[turn] += count
         self.returns.zero_()
         if self.archive.size and len(self.archive):
-            self.learner.install(self.archive.select(self.learner.population, self.generation, self.dice))
+            self.learner.install(self.archive.select(self.learner.population, self.generation, self.learn_gen))
         if self.frozen:
             self.learner.forget()
 
@@ -275,7 +275,7 @@ class EGA(ActionAttack):
             "generation": self.generation,
             "owed": dict(self.owed),
             "returns": self.returns.clone(),
-            "dice": self.dice.get_state(),
+            "dice": self.learn_gen.get_state(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -284,4 +284,4 @@ class EGA(ActionAttack):
         self.generation = int(state["generation"])
         self.owed = dict(state.get("owed", self.turns))  # earlier versions counted otherwise: a generation begins anew
         self.returns = state["returns"].cpu().clone()
-        restore(self.dice, state["dice"], "ega")
+        restore(self.learn_gen, state["dice"], "ega")

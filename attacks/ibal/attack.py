@@ -2,7 +2,8 @@
 actions tell least. Lee, Kang, Jo, Han 2026, "Interaction-Breaking Adversarial Learning Framework for Robust Multi-Agent
 Reinforcement Learning", arXiv 2605.18024. The structure is the paper's, much else is reconstructed: docs/ibal.md.
 
-No rewards, no values, no adversary that learns: dependence is estimated from episodes (``ibal_estimators``).
+It uses no rewards and trains no adversary, and reads the victim's scores of actions only with ``fgsm``: dependence is
+estimated from episodes (``attacks.ibal.estimators``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import LaneDraws, as_scoring, greedy_actions, slope
+from attacks.base import LaneDraws, as_scoring, greedy_actions, input_gradient
 from attacks.ibal.curriculum import Curriculum
 from attacks.ibal.estimators import Estimators, draw_groups
 from attacks.ibal.models import dependence
@@ -53,10 +54,10 @@ class IBAL(LaneDraws):
     ``obs_attack``, ``action_attack``: either half can be off. Not ``guidance``: features and actions are drawn at
     random. Not ``schedule``: p = 1/k_max. Hidden features read zero; or, with ``noise``, themselves plus Gaussian
     noise of this scale; or, with ``fgsm``, themselves plus a signed gradient step of this size against the agent's own
-    choice of action (``slope``). ``hide`` other_side: only features that describe agents of the other side are hidden,
-    ``n_masked`` of them (null: all), whatever their scores. ``protect_own``: features that describe the observer itself
-    are never hidden. ``floor`` median: scores count from each pair's median up, and what does not exceed it is never
-    hidden. The first ``warmup_episodes`` are natural.
+    choice of action (``input_gradient``). ``hide`` other_side: only features that describe agents of the other side are
+    hidden, ``n_masked`` of them (null: all), whatever their scores. ``protect_own``: features that describe the
+    observer itself are never hidden. ``floor`` median: scores count from each pair's median up, and what
+    does not exceed it is never hidden. The first ``warmup_episodes`` are natural.
     """
 
     def __init__(
@@ -200,7 +201,7 @@ class IBAL(LaneDraws):
         """Return the values that replace hidden features [B, n, O], legal or not."""
         obs = view.obs.obs
         if self.fgsm is not None:
-            return obs + self.fgsm * slope(obs, greedy_actions(view, WITH_FGSM), view, WITH_FGSM).sign()
+            return obs + self.fgsm * input_gradient(obs, greedy_actions(view, WITH_FGSM), view, WITH_FGSM).sign()
         if self.noise is not None:
             return obs + self.noise * self.normal(*obs.shape[1:])
         return torch.zeros_like(obs)

@@ -57,7 +57,7 @@ def draw_window(filled: Tensor, window: int, u: Tensor) -> Window:
     return Window(place, place.clamp(0, filled.shape[1] - 1), (place >= 0) & (place < length[:, None]))
 
 
-def masked_mean(error: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
+def masked_squares(error: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum of squares of error [M, W, *] over real bool [M, W], and the count of its terms."""
     squares = error.flatten(2).square()
     return (squares * real.unsqueeze(-1)).sum(), real.sum() * squares.shape[-1]
@@ -160,11 +160,11 @@ class Foresight:
         state, obs = self.planner(tokens, self.planner.keys(tokens), gap, gen=self.gen)
         following = (slot + 1).clamp(max=batch.horizon)
         next_state, next_obs = _at(batch.state, following), _at(batch.policy_obs, following)
-        terms = [masked_mean(state - next_state, real), masked_mean(obs - next_obs, real)]
+        terms = [masked_squares(state - next_state, real), masked_squares(obs - next_obs, real)]
         loss = torch.stack([total / global_count(count) for total, count in terms]).sum()
         step(self.planner_optimizer, self.planner, loss)
         with torch.no_grad():  # a planner that copies the present would lose this
-            still = [masked_mean(now - next_state, real), masked_mean(seen - next_obs, real)]
+            still = [masked_squares(now - next_state, real), masked_squares(seen - next_obs, real)]
             copying = torch.stack([total / count.clamp(min=1) for total, count in still]).sum()
         return {"loss/planner": loss.detach(), "attack/planner_copy_loss": copying}
 

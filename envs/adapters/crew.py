@@ -85,7 +85,7 @@ def _describe_end(exitcode: int | None) -> str:
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """While workers start, hide ``__main__``, allow one thread each, and block the signals that they will ignore."""
+    """Hide ``__main__``, allow one thread per worker and block the signals that workers ignore, while they start."""
     main, threads = sys.modules["__main__"], os.environ.get("OMP_NUM_THREADS")
     sys.modules["__main__"] = types.ModuleType("__main__")  # spawn would run the training script's imports: torch
     os.environ["OMP_NUM_THREADS"] = "1"

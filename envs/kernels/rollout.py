@@ -15,7 +15,7 @@ from envs.kernels.compiled import Record, part
 from envs.kernels.harm import begin_harm, do_harm, draw_available
 from envs.kernels.rng import seed_lane, uniform
 from marl.core.rolling import Choice, Harm
-from marl.learn.acting import Network, best, make_desk, think
+from marl.learn.acting import Network, best, forward_step, make_scratch
 
 
 class Book(NamedTuple):
@@ -95,7 +95,7 @@ def rollout_lanes(
     B, n = actions.shape
     for index in prange(B):
         b = np.int64(index)  # see ``lanes.reset_lanes``
-        desk, last, missing = make_desk(n, h.shape[2], out.avail.shape[2]), np.full(n, -1), np.zeros(n, np.bool_)
+        scratch, last, missing = make_scratch(n, h.shape[2], out.avail.shape[2]), np.full(n, -1), np.zeros(n, np.bool_)
         forced, hit, lot, blow = np.zeros(n, np.int64), np.zeros(n, np.bool_), lots[b, 0], lots[b, 1]
         seed_lane(lot, choice.seed, b)
         seed_lane(blow, harm_seed, b)
@@ -103,11 +103,11 @@ def rollout_lanes(
         copy_slot(seen, seen_at, seen_to, b, 0)
         t = 0
         while board.lanes[b].finished == 0:
-            think(net, desk, out.obs[b], last, h[b])
-            choose(choice, lot, desk.q, out.avail[b], actions[b])
+            forward_step(net, scratch, out.obs[b], last, h[b])
+            choose(choice, lot, scratch.q, out.avail[b], actions[b])
             note_intended(book, actions, last, b, t)
             if attacked[b]:
-                do_harm(harm, blow, missing, desk.q, out.avail[b], out.alive[b], actions[b], hit, forced)
+                do_harm(harm, blow, missing, scratch.q, out.avail[b], out.alive[b], actions[b], hit, forced)
                 note_harm(choice, book, actions, last, hit, b, t)
             step_lane(rules, board, out, actions, b)
             note_step(out, book, actions, b, t)

@@ -253,7 +253,8 @@ class Cooks:
 
     It puts down what it has no use for, and starts full pots where they do not start by themselves. A waiting cook
     steps aside when its partner faces it; a cook that wanted to walk and stood still walks around its partner for some
-    steps, or steps aside. No random numbers are used: its actions depend on the partner's alone. It ignores tomatoes.
+    steps, or steps aside. Its actions depend on the partner's alone: detours have lengths of a fixed pseudo-random
+    sequence. It ignores tomatoes.
 
     Raises ConfigError for other games, and if neither ``fills`` nor ``serves`` is set.
     """

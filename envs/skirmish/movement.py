@@ -53,7 +53,7 @@ def fits(walkable: np.ndarray, kind: Record, x: float, y: float) -> bool:
 
 @rule
 def cell_of(x: float, y: float) -> int:
-    """Index of the cell that holds a point; points outside count to the nearest cell."""
+    """Return the index of the cell that holds a point; points off the map belong to the nearest cell."""
     return SIZE * min(max(int(y), 0), SIZE - 1) + min(max(int(x), 0), SIZE - 1)
 
 

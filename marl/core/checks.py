@@ -7,16 +7,17 @@ values that are allowed.
 
 from __future__ import annotations
 
+import difflib
 import importlib.util
 import math
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path, PurePath
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 
 from marl.core.types import ConfigError
 
@@ -24,6 +25,7 @@ MOST_THREADS = 1024
 FILES = (".png", ".pdf", ".svg", ".gif", ".json", ".csv", ".html", ".tex")  # endings that no folder has
 LONGEST_NAME = 255  # bytes, of one part of a path
 LONGEST_PATH = 4095  # bytes
+SIMILAR = 0.75  # from 0 to 1, how alike a key is to one that it may mean
 
 
 def require_at_least(section: str, least: float, *, or_null: bool = False, **values: float | None) -> None:
@@ -123,6 +125,34 @@ def require_extra(package: str, extra: str, wanted_by: str) -> None:
         )
 
 
+def says_unknown(key: str, parent: Container, known: Sequence[str]) -> str:
+    """Return the line that refuses ``key``, which ``parent`` does not have: which options it may mean, those with its
+    last word or of a similar name anywhere in the configuration, and which are ``known`` there."""
+    above, _, last = key.rpartition(".")
+    if isinstance(parent, DictConfig) and not parent._is_none() and len(parent) == 0:
+        return f"{key} is not an option yet, since {above} is empty; to add it, write +{key}=..."
+    alike = {
+        there: ratio
+        for there in _paths(parent._get_root(), "")
+        if (ratio := difflib.SequenceMatcher(None, key, there).ratio()) >= SIMILAR or there.endswith(f".{last}")
+        if not f"{key}.".startswith(f"{there}.")
+    }
+    near = [there for there in alike if alike[there] > max(alike.values()) - 0.05]
+    hint = f"did you mean {' or '.join(near[:3])}? " if near else ""
+    return f"{key} is not an option; {hint}there are {', '.join(known) or 'none'}"
+
+
+def _paths(cfg: Any, above: str) -> Iterator[str]:
+    """Yield the dotted keys of all options, without what Hydra keeps for itself and what builds objects."""
+    if not isinstance(cfg, DictConfig) or cfg._is_none() or cfg._is_missing():
+        return
+    for name in map(str, cfg):
+        key = f"{above}{name}"
+        if not name.startswith("_") and key != "hydra":
+            yield key
+            yield from _paths(cfg._get_node(name), f"{key}.")
+
+
 def refuse_strange(cfg: DictConfig, section: str = "") -> None:
     """Refuse keys that ``+`` has added to a section with a schema, and numbers that are nan or infinite, at any depth;
     raise ConfigError naming the first."""
@@ -133,7 +163,7 @@ def refuse_strange(cfg: DictConfig, section: str = "") -> None:
         if key == "hydra":  # what Hydra keeps for itself
             continue
         if known is not None and name not in known:
-            raise ConfigError(f"{key} is not an option; there are {', '.join(known)}")
+            raise ConfigError(says_unknown(key, cfg, known))
         if isinstance(value, DictConfig) and not (value._is_none() or value._is_missing()):
             refuse_strange(value, key)
         elif isinstance(value, float) and not math.isfinite(value):

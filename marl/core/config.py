@@ -44,7 +44,7 @@ class EvalSection:
 @dataclass
 class ReplaySection:
     capacity: int = MISSING  # episodes
-    device: str | None = None  # null: pinned host memory
+    device: str | None = None  # null: host memory, pinned when training on a GPU
     sampler: Any = MISSING  # chooses the stored episodes of a batch
 
 

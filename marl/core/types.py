@@ -144,7 +144,8 @@ def episode_bytes(fields: dict[str, Field], episode_limit: int) -> int:
 
 @dataclass
 class EpisodeBatch:
-    """Whole episodes, batch-major: step fields are [M, T+1, *shape], episode fields [M, *shape].
+    """Whole episodes, or with ``train.rollout`` pieces of them, batch-major: step fields are [M, T+1, *shape], episode
+    fields [M, *shape].
 
     Slot ``T`` of the step fields holds only what is needed to bootstrap (obs, state, avail, alive). There is no
     ``next_obs``: slot ``t + 1`` is the next observation. Every transition carries the flags of its own step. ``index``
@@ -180,6 +181,10 @@ class EpisodeBatch:
         """Return the observations that the policy saw [M, T+1, n, O], perturbed if an attack stored perturbed ones."""
         return self.data.get("obs_seen", self.data["obs"])
 
+    def acted(self, which: ActedOn) -> Tensor:
+        """Return the actions that were ``executed`` or ``intended``, long [M, T+1, n]; they differ under an attack."""
+        return (self.actions if which == "executed" else self.intended).long()
+
     def lanes(self, index: Tensor) -> EpisodeBatch:
         """Return the episodes that ``index`` (long or bool, on axis 0) selects."""
         slots = None if self.index is None else self.index[index.cpu()]
@@ -201,9 +206,9 @@ class Forward:
     read, are the same in their slots [M, T+1, ...], 0 behind an episode's end, and made when asked for."""
 
     rows: Rows
-    row_q: Tensor  # [N, n, A] online values, with gradient
+    row_q: Tensor  # [N, n, A] online values, with gradient; an actor's logits under PPO
     row_h: Tensor  # [N, n, H] hidden states, detached
-    row_v: Tensor  # [N, m] bootstrap values, no gradient
+    row_v: Tensor  # [N, m] bootstrap values, no gradient; the critic's own values under PPO
     row_greedy: Tensor  # long [N, n] best available actions of the online network
 
     @cached_property

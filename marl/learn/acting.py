@@ -1,6 +1,6 @@
 """Acting on the CPU as one compiled loop: the agents' networks, and the best available action by their values.
 
-The policy's own ``act`` and the compiled rollout (``marl.run.rollout``) call the same ``think``, so that greedy play is
+The policy's own ``act`` and the compiled rollout (``marl.run.rollout``) call the same ``forward_step``: greedy play is
 the same bit for bit however it is collected. A lane is computed by itself: its values depend neither on the other lanes
 nor on threads. The equations are those of ``RecurrentAgent.step``, which attacks go through for gradients; tests hold
 the two together.
@@ -24,7 +24,7 @@ from marl.learn.gru import EDGE, HALF, P, Q
 RULE: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "fastmath": {"contract"}}
 
 
-class Desk(NamedTuple):
+class Scratch(NamedTuple):
     """Room for one lane's computations."""
 
     z: np.ndarray  # f32 [n, H]
@@ -49,7 +49,7 @@ class Network(NamedTuple):
 
 
 def network_of(agent: nn.Module) -> Network | None:
-    """Return the weights of ``agent`` as they are now, None if it is not one that ``think`` computes: exactly one of
+    """Return the weights of ``agent`` as they are now, None if ``forward_step`` does not compute it: exactly one of
     our two classes (another may compute something else), in float32 on the CPU."""
     if type(agent) not in (RecurrentAgent, FeedForwardAgent):
         return None
@@ -85,9 +85,9 @@ def _linear(layer: Any) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 @njit(error_model="numpy")
-def make_desk(n: int, hidden: int, actions: int) -> Desk:
+def make_scratch(n: int, hidden: int, actions: int) -> Scratch:
     x, r = np.empty((n, 3 * hidden), np.float32), np.empty((n, 3 * hidden), np.float32)
-    return Desk(np.empty((n, hidden), np.float32), x, r, np.empty((n, actions), np.float32))
+    return Scratch(np.empty((n, hidden), np.float32), x, r, np.empty((n, actions), np.float32))
 
 
 @njit(**RULE)
@@ -157,7 +157,7 @@ def apply_layer(out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.nda
 
 
 @njit(**RULE)
-def rectify(x: np.ndarray) -> None:
+def relu_(x: np.ndarray) -> None:
     """Replace what is negative in x [n, a] by 0."""
     for i in range(x.shape[0]):
         for k in range(x.shape[1]):
@@ -165,7 +165,7 @@ def rectify(x: np.ndarray) -> None:
 
 
 @njit(**RULE)
-def remember(h: np.ndarray, x: np.ndarray, r: np.ndarray) -> None:
+def gru_cell_(h: np.ndarray, x: np.ndarray, r: np.ndarray) -> None:
     """Update a hidden state [H] by a GRU's gates: the input's part x [3H] and the hidden state's part r [3H]."""
     H = len(h)
     for k in range(2 * H):
@@ -179,11 +179,11 @@ def remember(h: np.ndarray, x: np.ndarray, r: np.ndarray) -> None:
 
 
 @njit(**RULE)
-def think(net: Network, desk: Desk, obs: np.ndarray, last: np.ndarray, h: np.ndarray) -> None:
+def forward_step(net: Network, scratch: Scratch, obs: np.ndarray, last: np.ndarray, h: np.ndarray) -> None:
     """Make one step of a lane's networks: obs [n, O], last action [n] (-1: none) -> h [n, H] in place, values on the
-    desk."""
-    n, O, A = obs.shape[0], obs.shape[1], desk.q.shape[1]  # noqa: E741
-    z, x, r = desk.z, desk.x, desk.r
+    scratch."""
+    n, O, A = obs.shape[0], obs.shape[1], scratch.q.shape[1]  # noqa: E741
+    z, x, r = scratch.z, scratch.x, scratch.r
     apply_layer(z, obs, net.first, net.first_bias)
     for i in range(n):
         w = net.first[i % net.first.shape[0]]
@@ -191,16 +191,16 @@ def think(net: Network, desk: Desk, obs: np.ndarray, last: np.ndarray, h: np.nda
             add_row(z[i], w[O + last[i]])
         if net.agent_id:
             add_row(z[i], w[O + (A if net.last_action else 0) + i])
-    rectify(z)
+    relu_(z)
     if net.back.shape[1] > 0:
         apply_layer(x, z, net.core, net.core_bias)
         apply_layer(r, h, net.back, net.back_bias)
         for i in range(n):
-            remember(h[i], x[i], r[i])
+            gru_cell_(h[i], x[i], r[i])
     else:
         apply_layer(h, z, net.core, net.core_bias)
-        rectify(h)
-    apply_layer(desk.q, h, net.last, net.last_bias)
+        relu_(h)
+    apply_layer(scratch.q, h, net.last, net.last_bias)
 
 
 @njit(**RULE)
@@ -219,10 +219,10 @@ def _act(
 ) -> None:
     B, n, A = avail.shape
     for b in prange(B):
-        desk = make_desk(n, h.shape[2], A)
-        think(net, desk, obs[b], last[b], h[b])
+        scratch = make_scratch(n, h.shape[2], A)
+        forward_step(net, scratch, obs[b], last[b], h[b])
         for i in range(n):
-            actions[b, i] = best(desk.q[i], avail[b, i])
+            actions[b, i] = best(scratch.q[i], avail[b, i])
 
 
 def act(net: Network, obs: Tensor, avail: Tensor, last: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:

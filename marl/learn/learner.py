@@ -53,6 +53,11 @@ def masked_td_loss(chosen: Tensor, target: Tensor, filled: Tensor) -> tuple[Tens
     return error.square().sum(), filled.sum() * chosen.shape[-1]
 
 
+def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of x [*] where ``mask`` bool [*], over all ranks' sum of them."""
+    return torch.where(mask, x, 0.0).sum() / global_count(mask.sum())
+
+
 def td_metrics(chosen: Tensor, target: Tensor, filled: Tensor) -> Metrics:
     """Return means over the filled steps: chosen, target [*, m] (0 elsewhere), filled bool [*, 1]."""
     with torch.no_grad():
@@ -71,7 +76,7 @@ def team_value(mixer: Mixer, q: Tensor, greedy: Tensor, actions: Tensor, state: 
     return mixer(gather_actions(q, actions), state, actions=actions, q_max=best)
 
 
-def paid(hook: LearnerHook, batch: EpisodeBatch, fwd: Forward, m: int) -> Tensor | float:
+def hook_reward(hook: LearnerHook, batch: EpisodeBatch, fwd: Forward, m: int) -> Tensor | float:
     """Return what a hook adds to the reward: a number, or a tensor [M, T, 1] or, for each of ``m`` values, [M, T, m].
     Raise ConfigError for another shape, which would be paid to steps that did not earn it."""
     bonus = hook.reward(batch, fwd)
@@ -104,6 +109,12 @@ class Learner(ABC):
     optimizer: torch.optim.Optimizer
     hooks: list[LearnerHook]
     updates: int
+    device: torch.device
+
+    def rows(self, batch: EpisodeBatch) -> Rows:
+        """Return the slots of ``batch`` that matter: on the CPU, steps and one slot to bootstrap from."""
+        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None
+        return Rows(len(batch), batch.horizon + 1, slots, batch.data)
 
     @abstractmethod
     def networks(self) -> dict[str, nn.Module]:
@@ -180,15 +191,6 @@ class ValueLearner(Learner):
         self.optimizer = make_optimizer(optimizer, self.parameters, lr, optimizer_eps)
         self.updates = 0
 
-    def acted(self, batch: EpisodeBatch, which: str) -> Tensor:
-        """Return the executed or the intended actions, long [M, T+1, n]."""
-        return (batch.actions if which == "executed" else batch.intended).long()
-
-    def rows(self, batch: EpisodeBatch) -> Rows:
-        """Return the slots of ``batch`` that matter: on the CPU, steps and one slot to bootstrap from."""
-        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None
-        return Rows(len(batch), batch.horizon + 1, slots, batch.data)
-
     def taken(self, rows: Rows) -> Tensor:
         """Return the actions at which values are fitted, long [N, n]."""
         return rows["actions" if self.act_on == "executed" else "intended"].long()
@@ -212,7 +214,7 @@ class ValueLearner(Learner):
 
     def inputs(self, batch: EpisodeBatch, rows: Rows) -> Tensor:
         """Return the networks' inputs [N, n, I]."""
-        last = previous_actions(self.acted(batch, self.last_action))
+        last = previous_actions(batch.acted(self.last_action))
         return self.agent.inputs(rows.of(self.observed(batch, last)), rows.of(last))
 
     def observed(self, batch: EpisodeBatch, last: Tensor) -> Tensor:
@@ -252,7 +254,7 @@ class ValueLearner(Learner):
         fwd = self.forward(batch)
         filled = batch.filled[:, :-1, None]  # [M, T, 1]
         ended, target_v = batch.terminated[:, :-1, None], fwd.target_v
-        bonus = sum(paid(hook, batch, fwd, target_v.shape[-1]) for hook in self.hooks)
+        bonus = sum(hook_reward(hook, batch, fwd, target_v.shape[-1]) for hook in self.hooks)
         reward = batch.reward[:, :-1, None] + bonus
         target = lambda_returns(reward, ended, filled, target_v, self.gamma, self.td_lambda)
         terms, metrics = self.losses(batch, fwd, target)
@@ -277,7 +279,9 @@ class ValueLearner(Learner):
             with torch.no_grad():
                 online, target = ([p for net in nets for p in net.parameters()] for nets in zip(*pairs, strict=True))
                 torch._foreach_lerp_(target, online, self.tau)
-        elif crossed((self.updates - 1) * (each := self.episodes_per_update), self.updates * each, self.target_every):
+            return
+        each = self.episodes_per_update
+        if crossed((self.updates - 1) * each, self.updates * each, self.target_every):
             for net, copied in pairs:
                 copied.load_state_dict(net.state_dict())
 

@@ -77,7 +77,7 @@ class AgentPolicy:
     def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
         """Run over stored episodes with present weights: return q [M, T+1, n, A], zeros where an episode is over, and
         the carry before every slot [M, T+1, n, *]."""
-        last = previous_actions(batch.actions if self.last_action == "executed" else batch.intended)
+        last = previous_actions(batch.acted(self.last_action))
         lengths = batch.length.cpu() + 1 if last.device.type == "cpu" else None
         q, h = self.agent.unroll(self.agent.inputs(batch.policy_obs, last), lengths)
         before = torch.cat([self.agent.initial(len(batch), 1), h[:, :-1]], 1)

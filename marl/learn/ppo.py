@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from marl.core.checks import require_at_least, require_choice, require_positive, require_share
-from marl.core.distributed import all_reduce_gradients, fewest, global_count, summed
+from marl.core.distributed import all_reduce_gradients, fewest, summed
 from marl.core.memory import keep_freed_memory
 from marl.core.protocols import LearnerHook, NoHook, Policy, Replay
 from marl.core.rows import Rows
@@ -23,8 +23,16 @@ from marl.core.types import ActedOn, Clock, ConfigError, EnvSpec, EpisodeBatch, 
 from marl.learn.actor import Act, Actor, Critic, RunningScale, initialise, log_policy
 from marl.learn.agents import RecurrentAgent
 from marl.learn.algorithm import Hooked
-from marl.learn.learner import Learner, best_available, gather_actions, make_optimizer, paid, previous_actions
-from marl.learn.lesson import Data, Lesson, condensed, steps_of
+from marl.learn.learner import (
+    Learner,
+    best_available,
+    gather_actions,
+    hook_reward,
+    make_optimizer,
+    masked_mean,
+    previous_actions,
+)
+from marl.learn.minibatch import Data, Minibatch, condensed, steps_of
 from marl.learn.policy import LinearSchedule
 from marl.learn.returns import discounted_sums
 
@@ -60,11 +68,6 @@ def entropy(log_p: Tensor) -> Tensor:
     return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(-1)
 
 
-def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of x [*] where ``mask`` bool [*], over all ranks' sum of them."""
-    return torch.where(mask, x, 0.0).sum() / global_count(mask.sum())
-
-
 def standardised(x: Tensor, mask: Tensor) -> Tensor:
     """Return x [*] less its mean, in deviations, both of all ranks' values where ``mask`` bool [*]."""
     sums = summed(torch.stack([mask.sum().to(x.dtype), torch.where(mask, x, 0.0).sum()]))
@@ -78,7 +81,7 @@ class PPOLearner(Learner):
 
     Minibatches are whole pieces of episodes, so that recurrent actors are unrolled as they were played.
     ``act_on`` says at which actions probabilities are taken: what the policy chose, or what was executed. Networks
-    that all agents share are given only the steps that teach them something (``marl.learn.lesson``).
+    that all agents share are given only the steps that teach them something (``marl.learn.minibatch``).
     """
 
     begins = "begin_"  # of the fields that hold what the policy remembered before a piece
@@ -128,14 +131,9 @@ class PPOLearner(Learner):
         self.optimizer = make_optimizer(optimizer, [*agent.parameters(), *critic.parameters()], lr, optimizer_eps)
         self.updates = 0
 
-    def rows(self, batch: EpisodeBatch) -> Rows:
-        """Return the slots of ``batch`` that matter: on the CPU, steps and one slot to bootstrap from."""
-        slots = batch.length.cpu() + 1 if self.device.type == "cpu" else None
-        return Rows(len(batch), batch.horizon + 1, slots, batch.data)
-
     def inputs(self, batch: EpisodeBatch, rows: Rows) -> Tensor:
         """Return the actor's inputs [N, n, I]."""
-        last = previous_actions(batch.actions if self.last_action == "executed" else batch.intended)
+        last = previous_actions(batch.acted(self.last_action))
         if f"{self.begins}last" in batch:
             last[:, 0] = batch[f"{self.begins}last"]
         return self.agent.inputs(self.known(rows, rows.of(batch.policy_obs)), rows.of(last))
@@ -177,7 +175,7 @@ class PPOLearner(Learner):
         reward = batch.reward[:, :-1, None]
         for hook in self.hooks:
             assert fwd is not None
-            reward = reward + paid(hook, batch, fwd, data["v"].shape[1])
+            reward = reward + hook_reward(hook, batch, fwd, data["v"].shape[1])
         filled, ended, v = batch.filled[:, :-1, None], batch.terminated[:, :-1, None], rows.spread(data["v"])
         advantage = gae(reward, ended, filled, v, self.gamma, self.gae_lambda)
         data["advantage"] = rows.of(advantage)
@@ -194,12 +192,12 @@ class PPOLearner(Learner):
         self.scale.update(data["target"], data["filled"])
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * lr_share
-        sums, whole = Metrics(), self.lesson(batch, rows, data) if steps == 1 else None
+        sums, whole = Metrics(), self.minibatch(batch, rows, data) if steps == 1 else None
         for epoch in range(self.epochs):
             last = epoch == self.epochs - 1
             for chosen in torch.randperm(len(batch), generator=gen).tensor_split(steps):
-                lesson = whole or self.lesson(batch, *self.part(rows, data, chosen))
-                metrics = self.step(lesson, entropy_weight, report=last)
+                minibatch = whole or self.minibatch(batch, *self.part(rows, data, chosen))
+                metrics = self.step(minibatch, entropy_weight, report=last)
                 if last:
                     sums = {name: sums.get(name, 0.0) + value / steps for name, value in metrics.items()}
         for hook in self.hooks:
@@ -214,15 +212,15 @@ class PPOLearner(Learner):
         index = index.to(data["v"].device, non_blocking=True)
         return some, {name: value.index_select(0, index) for name, value in data.items()}
 
-    def lesson(self, batch: EpisodeBatch, rows: Rows, data: Data) -> Lesson:
+    def minibatch(self, batch: EpisodeBatch, rows: Rows, data: Data) -> Minibatch:
         """Return what a gradient step on ``data``, the ``rows`` of some pieces of ``batch``, reads."""
         return condensed(rows, data, self.start(batch, rows), self.agent, self.critic)
 
-    def step(self, lesson: Lesson, entropy_weight: float, report: bool = True) -> Metrics:
-        """Make a gradient step on ``lesson``; return its metrics, if they are to be reported. Where it does not say how
-        likely the actions were (``log_p``), they were as likely as they are now; later steps read that in it."""
-        actor, critic = lesson.actor, lesson.critic
-        log_p = log_policy(self.agent.along(actor["x"], lesson.rows, lesson.begin)[0], actor["avail"])
+    def step(self, minibatch: Minibatch, entropy_weight: float, report: bool = True) -> Metrics:
+        """Make a gradient step on ``minibatch``; return its metrics, if they are to be reported. Where it does not say
+        how likely the actions were (``log_p``), they were as likely as they are now; later steps read that in it."""
+        actor, critic = minibatch.actor, minibatch.critic
+        log_p = log_policy(self.agent.along(actor["x"], minibatch.rows, minibatch.begin)[0], actor["avail"])
         chosen = gather_actions(log_p, actor["action"])
         then = actor.setdefault("log_p", chosen.detach())
         mean, deviation = self.scale.scale()

@@ -231,7 +231,7 @@ def make_sampler(cfg: DictConfig) -> Sampler:
 
 
 @dataclass(frozen=True)
-class Settings:
+class ComputeSettings:
     """How this process computes: threads of torch and of the simulators, and whether torch is deterministic."""
 
     threads: int
@@ -240,7 +240,7 @@ class Settings:
     warn_only: bool
 
     @classmethod
-    def now(cls) -> Settings:
+    def now(cls) -> ComputeSettings:
         """Return the present ones. Torch's threads come first: see ``use``."""
         threads, warn_only = torch.get_num_threads(), torch.is_deterministic_algorithms_warn_only_enabled()
         return cls(threads, numba.get_num_threads(), torch.are_deterministic_algorithms_enabled(), warn_only)
@@ -251,15 +251,15 @@ class Settings:
         for none, makes it import its compiler, which takes a second."""
         numba.set_num_threads(self.simulators)
         torch.set_num_threads(self.threads)
-        present = Settings.now()
+        present = ComputeSettings.now()
         if (present.deterministic, present.warn_only) != (self.deterministic, self.warn_only):
             torch.use_deterministic_algorithms(self.deterministic, warn_only=self.warn_only)
 
 
 @contextmanager
-def settings_kept(inside: Settings | None = None) -> Iterator[None]:
+def settings_kept(inside: ComputeSettings | None = None) -> Iterator[None]:
     """Give the process its settings back as they were. ``inside`` are those to begin with (None: as they are)."""
-    before = Settings.now()
+    before = ComputeSettings.now()
     try:
         if inside is not None:
             inside.use()
@@ -273,7 +273,7 @@ def use_threads(threads: int | None) -> None:
     require_threads(threads)
     cores = int(getattr(numba.config, "NUMBA_NUM_THREADS"))  # noqa: B009 - untyped
     threads = cores if threads is None else threads
-    replace(Settings.now(), threads=threads, simulators=min(threads, cores)).use()
+    replace(ComputeSettings.now(), threads=threads, simulators=min(threads, cores)).use()
 
 
 def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Field]:
@@ -318,7 +318,7 @@ def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
     device = pick_device(cfg.device)
     if cfg.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this
-    replace(Settings.now(), deterministic=cfg.deterministic, warn_only=False).use()
+    replace(ComputeSettings.now(), deterministic=cfg.deterministic, warn_only=False).use()
     streams = Streams(cfg.seed, device, rank)
     make_algo, make_attack = factory(cfg.algo, "algo"), factory(cfg.attack, "attack")
     make = make_training_env if env_stream == "env" else make_env

@@ -24,7 +24,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-from marl.core.checks import refuse_strange
+from marl.core.checks import refuse_strange, says_unknown
 from marl.core.config import register, says_missing
 from marl.core.store import share
 from marl.core.types import ConfigError
@@ -92,13 +92,15 @@ def one_line(error: BaseException) -> str:
         said = words.partition(" See http")[0].removesuffix("^").strip()
         said = re.sub(NOISE, "", said)
         why = said and f": {said}"
-        mend = f"put text in quotes: \"{key}='...'\"" if equals else "give key=value"
+        quoted = "['...','...']" if error.override.startswith(f"{key}=[") else "'...'"
+        mend = f'put text in quotes: "{key}={quoted}"' if equals else "give key=value"
         return f"{error.override} cannot be read{why}; {mend}"
     cause = error.__cause__
     if isinstance(error, HydraException) and isinstance(cause, OmegaConfBaseException):
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and isinstance(cause.parent_node, DictConfig):
+            known = [str(name) for name in cause.parent_node if name != "hydra" and not str(name).startswith("_")]
+            return says_unknown(str(cause.full_key), cause.parent_node, known)
         words = f"{words.removesuffix('.')}: {str(cause.msg or cause).splitlines()[0]}"
-        if isinstance(cause, ConfigKeyError | ConfigAttributeError) and cause.parent_node is not None:
-            words += f"; there are {', '.join(map(str, cause.parent_node))}"
     whole = re.search(r"Value '(\d+)\.0' of type 'float' could not be converted to Integer", words)
     return f"{words}; write {whole[1]}" if whole else words
 

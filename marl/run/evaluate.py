@@ -48,8 +48,8 @@ def evaluate(
     replay: int = 0,
     results: Results = episode_results,
 ) -> dict[str, np.ndarray]:
-    """Play greedily; return what ``results`` says of each episode, as arrays [episodes]: by default ``return``,
-    ``length``, ``won``, ``hits`` (attacked steps) and ``hit_actions`` (attacked agents, summed over steps).
+    """Play without exploring; return what ``results`` says of each episode, as arrays [episodes]: by default
+    ``return``, ``length``, ``won``, ``hits`` (attacked steps) and ``hit_actions`` (attacked agents, summed over steps).
 
     Lanes play in lockstep rounds of one whole episode each, and the last round is cut by lane number, so that short
     episodes are not counted more often. ``on_round`` gets the number of finished episodes. With a ``seed`` every round

@@ -129,7 +129,7 @@ def finished(run_dir: Path, final: dict[str, Interval], clock: Clock, draw: Draw
 
 
 def say_summary(run_dir: Path, final: dict[str, dict[str, Any]], env_steps: int, curve: Path | None) -> None:
-    log.info("finished after %s environment steps; greedy test:", f"{env_steps:,}")
+    log.info("finished after %s environment steps; final test:", f"{env_steps:,}")
     for line in final_lines(final):
         log.info("  %s", line)
     folder = short(run_dir)

@@ -85,7 +85,7 @@ def compiled_form(env: VectorEnv, policy: Policy, attack: Attack, fields: Mappin
     return Form(cast(Rolling, env), network, epsilon, executed, harm)
 
 
-def word(gen: Generator) -> np.uint64:
+def draw_seed(gen: Generator) -> np.uint64:
     """Draw a seed for the lanes' random streams."""
     return np.uint64(int(torch.randint(2**63 - 1, (), generator=gen, device=gen.device)))
 
@@ -93,13 +93,13 @@ def word(gen: Generator) -> np.uint64:
 def roll(form: Form, env: VectorEnv, batch: EpisodeBatch, terms: Terms) -> EpisodeBatch:
     """Play one episode per lane into the zeros of ``batch``; return it cut to the longest. See ``collect``."""
     epsilon = float(form.epsilon) if terms.explore else 0.0
-    choice = Choice(epsilon, word(terms.policy_gen) if epsilon > 0 else np.uint64(0), form.executed)
+    choice = Choice(epsilon, draw_seed(terms.policy_gen) if epsilon > 0 else np.uint64(0), form.executed)
     begin(env, terms)
     batch.attacked[:] = terms.attacked
     if form.harm.kind == NOTHING:
         touched, harm_seed = torch.zeros_like(batch.attacked), np.uint64(0)
     else:
-        touched, harm_seed = batch.attacked, word(terms.attack_gen)
+        touched, harm_seed = batch.attacked, draw_seed(terms.attack_gen)
     form.game.rollout(form.network, choice, form.harm, touched, harm_seed, batch.data)
     if "obs_seen" in batch:
         batch["obs_seen"].copy_(batch.obs)

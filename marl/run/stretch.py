@@ -212,9 +212,9 @@ class Stretches:
         """Go on with the episodes that were in hand; begin new ones where they were not saved."""
         if state is None or not isinstance(self.env, Pausing):
             return
-        word = attack_gen.get_state()
+        saved = attack_gen.get_state()
         self.attack.begin(self.env.n_envs, policy, attack_gen)
-        restore(attack_gen, word, "attack")
+        restore(attack_gen, saved, "attack")
         self.now = self.env.load_midway_state(state["game"])
         self.carry = {name: value.to(self.device) for name, value in state["carry"].items()}
         self.totals = {name: value.clone() for name, value in state["totals"].items()}

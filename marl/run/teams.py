@@ -87,7 +87,7 @@ def open_imported(cfg: DictConfig, n_envs: int) -> Team:
 def evaluate_team(
     team: Team, episodes: int, on_round: Callable[[int], None] | None = None, results: Results = episode_results
 ) -> dict[str, np.ndarray]:
-    """Evaluate a team in greedy episodes; see ``marl.run.evaluate.evaluate``. Raise ConfigError where its attack has
+    """Evaluate a team in test episodes; see ``marl.run.evaluate.evaluate``. Raise ConfigError where its attack has
     not learnt about it yet."""
     require_fitted(team.attack)
     return evaluate(

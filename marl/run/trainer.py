@@ -72,18 +72,14 @@ class Run:
             turns = [one.take_turn() for _, one in attacks_within(p.attack) if isinstance(one, Alternating)]
             self.team_learns = all(turns)
         while True:
+            policy = p.algo.policy(self.clock)
             if self.stretches is not None:
-                fresh = self.stretches.collect(
-                    p.algo.policy(self.clock), attacked, p.streams["explore"], p.streams["attack"]
-                )
-                if len(fresh):
-                    return fresh
-                self.save_progress()
-                continue
-            fresh = collect(
-                p.env, p.algo.policy(self.clock), p.attack, p.fields, explore=True, attacked=attacked,
-                policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
-            )  # fmt: skip
+                fresh = self.stretches.collect(policy, attacked, p.streams["explore"], p.streams["attack"])
+            else:
+                fresh = collect(
+                    p.env, policy, p.attack, p.fields, explore=True, attacked=attacked,
+                    policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
+                )  # fmt: skip
             if len(fresh):
                 return fresh
             self.save_progress()
@@ -110,7 +106,7 @@ class Run:
         return metrics
 
     def evaluate(self, episodes: int) -> dict[str, Interval]:
-        """Play greedy, unattacked episodes on a separate environment and streams, which leaves training unchanged."""
+        """Play unattacked test episodes on a separate environment and streams, which leaves training unchanged."""
         p = self.parts
         if isinstance(self.eval_env, Moving):
             self.eval_env.follow(p.env)

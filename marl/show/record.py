@@ -30,7 +30,7 @@ def frame(team: Team, moment: Moment | None, t: int, earned: float) -> np.ndarra
 def film(
     team: Team, episodes: int, window: Window | None = None
 ) -> tuple[list[list[np.ndarray]], list[dict[str, Any]]]:
-    """Play greedy episodes in lane 0; return the frames (uint8 [height, width, 3]) and the results of each.
+    """Play test episodes in lane 0; return the frames (uint8 [height, width, 3]) and the results of each.
 
     ``window`` shows the frames as they are played. Raise WindowClosed where it is closed.
     """

@@ -71,7 +71,7 @@ CASES = {
     "evaluate run=team attack=ega": "EGA must first be fitted to the team",
     "evaluate run=team attack=atla": "ATLA must first be fitted to the team",
     "evaluate run=team attack=ib": "IBAL must first be fitted to the team",
-    "evaluate run=team attack=mixture attack.weights.nope=1": "'nope' ... there are random, fgsm",
+    "evaluate run=team attack=mixture attack.weights.nope=1": "nope is not an option; ... there are random, fgsm",
     "evaluate run=team attack=mixture attack.weights.random=-1": "'random': -1 ... must be at least 0",
     "evaluate run=team attack=mixture attack.weights.random=x": "attack.weights={'random': 'x', 'fgsm': 1.0} has the",
     "evaluate run=team attack=mixture attack.weights.random=0 attack.weights.fgsm=0": "one of them above",
@@ -206,7 +206,7 @@ CASES = {
     "plot runs=team statistics=true scores.low=0": "scores.low=0 and scores.high=None must be given together",
     "plot runs=team statistics=true scores.low=2 scores.high=1": "scores.low=2 must be below scores.high=1",
     "plot runs=team statistics=true scores.low=x scores.high=1": "scores.low=x must be a number",
-    "plot runs=team statistics=true scores.middle=1": "'middle' ... there are low, high",
+    "plot runs=team statistics=true scores.middle=1": "middle is not an option; ... there are low, high",
     # report
     "report": "runs is missing: give runs=['runs/study/**'], or robustness= or crossplay= alone",
     "report runs=[]": "runs is missing",

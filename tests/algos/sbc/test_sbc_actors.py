@@ -25,8 +25,8 @@ from marl.learn import ppo
 from marl.learn.actor import Actor, Critic, log_policy
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.learner import gather_actions
-from marl.learn.lesson import whole
 from marl.learn.lineup import Lineup
+from marl.learn.minibatch import whole
 from marl.learn.policy import LinearSchedule
 from marl.learn.ppo import PPOLearner
 from marl.run.build import build
@@ -93,9 +93,9 @@ def test_steps_that_do_not_count_are_left_out_of_the_products_only(net: str, mon
         learner, batch = make(SPEC, net), role_batch(SPEC, 8)
         rows, data, _ = learner.prepare(batch)
         seats = (batch.assign == 0)[:, None] & batch.filled[..., None]
-        lesson = learner.lesson(batch, rows, data)
-        assert len(lesson.critic["raw"]) == int(seats.sum()) < data["filled"].numel()
-        assert len(lesson.actor["x"]) < data["filled"].numel()
+        minibatch = learner.minibatch(batch, rows, data)
+        assert len(minibatch.critic["raw"]) == int(seats.sum()) < data["filled"].numel()
+        assert len(minibatch.actor["x"]) < data["filled"].numel()
         if every:
             monkeypatch.setattr(ppo, "condensed", lambda rows, data, begin, *nets: whole(rows, data, begin))
         update(learner, batch)

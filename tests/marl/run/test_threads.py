@@ -11,7 +11,7 @@ import torch
 
 import marl
 from marl.learn.policy import EpsilonGreedy
-from marl.run.build import Settings, settings_kept, use_threads
+from marl.run.build import ComputeSettings, settings_kept, use_threads
 from marl.run.teams import load_trained
 from tests.support.helpers import TINY, train
 from tests.support.refusals import in_a_child
@@ -34,26 +34,28 @@ def limited(limit: Callable[[int], None]) -> None:
 
 
 @pytest.fixture
-def settings() -> Iterator[Settings]:
+def settings() -> Iterator[ComputeSettings]:
     """Give the settings of somebody else's program, and the tests' back at the end."""
-    theirs = Settings(2, 2, False, False)
+    theirs = ComputeSettings(2, 2, False, False)
     with settings_kept(theirs):
         yield theirs
 
 
-def test_the_library_gives_threads_and_determinism_back(tmp_path: Path, settings: Settings) -> None:
+def test_the_library_gives_threads_and_determinism_back(tmp_path: Path, settings: ComputeSettings) -> None:
     words = (*TINY, "train.total_steps=50", "deterministic=true", "log.progress=off")
     team = marl.load(marl.train(*words, dir=tmp_path / "run"), device="cpu")
     team.evaluate(4, n_envs=4)
     team.act(marl.make_env("toy/corridor").reset())
-    assert Settings.now() == settings
+    assert ComputeSettings.now() == settings
 
 
 def test_a_team_acts_with_the_settings_that_it_was_loaded_with(
-    tmp_path: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, settings: ComputeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, seen, act = marl.train(*TINY, "train.total_steps=50", dir=tmp_path / "run"), [], EpsilonGreedy.act
-    monkeypatch.setattr(EpsilonGreedy, "act", lambda *a, **kw: seen.append(Settings.now().threads) or act(*a, **kw))
+    monkeypatch.setattr(
+        EpsilonGreedy, "act", lambda *a, **kw: seen.append(ComputeSettings.now().threads) or act(*a, **kw)
+    )
     marl.load(run, device="cpu", threads=1).act(marl.make_env("toy/corridor").reset())
     assert seen == [1]
 
@@ -69,20 +71,20 @@ def test_torch_is_not_asked_for_the_determinism_that_it_has(tmp_path: Path, monk
     assert asked == [True]
 
 
-def test_settings_of_one_run_are_not_those_of_the_next(tmp_path: Path, settings: Settings) -> None:
+def test_settings_of_one_run_are_not_those_of_the_next(tmp_path: Path, settings: ComputeSettings) -> None:
     train(tmp_path / "one", "train.total_steps=8", "deterministic=true")
-    assert Settings.now() == Settings(1, 1, True, False)
+    assert ComputeSettings.now() == ComputeSettings(1, 1, True, False)
     train(tmp_path / "two", "train.total_steps=8")
-    assert Settings.now() == Settings(1, 1, False, False)
+    assert ComputeSettings.now() == ComputeSettings(1, 1, False, False)
 
 
 def test_null_is_all_cores_whatever_was_set_before_and_whatever_the_run_was_trained_with(
-    tmp_path: Path, settings: Settings
+    tmp_path: Path, settings: ComputeSettings
 ) -> None:
     train(tmp_path / "run", "train.total_steps=8", "threads=1")
     load_trained(tmp_path / "run", {"threads": None}, 1)[0].env.close()
     cores = numba.config.NUMBA_NUM_THREADS
-    assert Settings.now() == Settings(cores, cores, False, False)
+    assert ComputeSettings.now() == ComputeSettings(cores, cores, False, False)
 
 
 def test_torch_keeps_to_its_threads_when_numba_starts_its_own(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from marl.core.types import EpisodeBatch
 from marl.learn import ppo
 from marl.learn.actor import Critic, log_policy
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
-from marl.learn.lesson import condensed, distinct, sequences, whole
+from marl.learn.minibatch import condensed, distinct, sequences, whole
 from marl.learn.ppo import PPOLearner
 from tests.marl.learn.test_ppo import CRITIC, LEARNER
 from tests.support.helpers import AGENT, make_spec, random_batch
@@ -52,7 +52,7 @@ def test_where_nobody_dies_the_critic_reads_its_rows_as_they_are() -> None:
     for lives in (True, False):
         batch.alive[:] = lives
         rows, data, _ = learner.prepare(batch)
-        assert ("place" in learner.lesson(batch, rows, data).critic) is not lives
+        assert ("place" in learner.minibatch(batch, rows, data).critic) is not lives
 
 
 def mortal(seed: int) -> EpisodeBatch:
@@ -114,14 +114,14 @@ def test_the_first_step_reads_how_likely_actions_were_from_itself() -> None:
     learner, batch = make(RecurrentAgent, True, {}), mortal(2)
     rows, data, fwd = learner.prepare(batch, unrolled=False)
     assert fwd is None and "log_p" not in data
-    lesson = learner.lesson(batch, rows, data)
-    metrics = learner.step(lesson, 0.0)
+    minibatch = learner.minibatch(batch, rows, data)
+    metrics = learner.step(minibatch, 0.0)
     _, known, _ = make(RecurrentAgent, True, {}).prepare(batch)
     _, index, _ = sequences(rows, data["played"])
-    assert torch.allclose(lesson.actor["log_p"][:, 0], known["log_p"].flatten()[index], atol=1e-6)
+    assert torch.allclose(minibatch.actor["log_p"][:, 0], known["log_p"].flatten()[index], atol=1e-6)
     assert metrics["ppo/kl"] == 0.0
-    then = lesson.actor["log_p"].clone()
-    assert learner.step(lesson, 0.0)["ppo/kl"] > 0.0 and torch.equal(lesson.actor["log_p"], then)
+    then = minibatch.actor["log_p"].clone()
+    assert learner.step(minibatch, 0.0)["ppo/kl"] > 0.0 and torch.equal(minibatch.actor["log_p"], then)
 
 
 class Foreign(FeedForwardAgent):
@@ -135,14 +135,14 @@ class Foreign(FeedForwardAgent):
 def test_nothing_is_left_out_for_networks_of_another_kind() -> None:
     learner, batch = make(Foreign, True, {}), mortal(3)
     rows, data, _ = learner.prepare(batch)
-    assert learner.lesson(batch, rows, data).actor["x"] is data["x"]
+    assert learner.minibatch(batch, rows, data).actor["x"] is data["x"]
 
 
 def test_where_nobody_plays_nothing_is_left_out() -> None:
     learner, batch = make(RecurrentAgent, True, {}), mortal(3)
     batch.alive[:] = False
     rows, data, _ = learner.prepare(batch)
-    assert learner.lesson(batch, rows, data).actor["x"] is data["x"]
+    assert learner.minibatch(batch, rows, data).actor["x"] is data["x"]
     learner.update(batch, 0.01, 1.0, torch.Generator())
 
 

@@ -21,7 +21,7 @@ CRITIC = ("seen", "raw", "target", "filled")
 
 
 @dataclass
-class Lesson:
+class Minibatch:
     """Rows for an actor, which are sequences as ``rows`` says and begin with the states ``begin`` [S, *, H] (None:
     zeros), and rows for a critic. Both are indexed [N, n], or where some are left out [K, 1], [K]. Where the critic's
     inputs ``seen`` are fewer than its other rows, ``place`` long [K] says which of them each row has."""
@@ -41,14 +41,14 @@ def steps_of(rows: Rows, data: Data) -> tuple[Rows, Data]:
     return steps, {name: value.index_select(0, index) for name, value in data.items()}
 
 
-def whole(rows: Rows, data: Data, begin: Tensor | None) -> Lesson:
-    """Return a lesson of all rows of ``data`` [N, ...]; ``begin`` [M, n, H] is in the order of the rows."""
+def whole(rows: Rows, data: Data, begin: Tensor | None) -> Minibatch:
+    """Return a minibatch of all rows of ``data`` [N, ...]; ``begin`` [M, n, H] is in the order of the rows."""
     actor, critic = ({name: data[name] for name in names if name in data} for names in (ACTOR, CRITIC))
-    return Lesson(rows, begin, actor, critic)
+    return Minibatch(rows, begin, actor, critic)
 
 
-def condensed(rows: Rows, data: Data, begin: Tensor | None, agent: RecurrentAgent, critic: Critic) -> Lesson:
-    """Return a lesson of the rows that teach ``agent`` and ``critic`` something, as far as these can do without the
+def condensed(rows: Rows, data: Data, begin: Tensor | None, agent: RecurrentAgent, critic: Critic) -> Minibatch:
+    """Return a minibatch of the rows that teach ``agent`` and ``critic`` something, as far as these can do without the
     others; arguments as for ``whole``.
 
     A shared actor without memory reads the steps in ``played``; a recurrent one reads each agent's steps up to the last
