@@ -191,6 +191,7 @@ def _run_of_sweep(sweep: Sweep, task: Task, cfg: DictConfig) -> object:
         return None
     result, error = None, ""
     try:
+        sweep.claim(run, list(HydraConfig.get().overrides.task))
         result = task(cfg)
     except (*BAD_INPUT, *BROKEN) as known:
         error = one_line(known)

@@ -50,13 +50,14 @@ def enough_memory(what: str, node: Any, section: str) -> Iterator[None]:
         raise ConfigError(f"{what} does not fit into memory: {size} at once, {free:.1f} GiB are free{hint}") from error
 
 
-def require_room(lanes: int, bytes_per_episode: int, device: torch.device) -> None:
-    """Refuse more lanes than memory has room for episodes of; raise ConfigError."""
-    need, free = lanes * bytes_per_episode, available_bytes(device)
+def require_room(key: str, number: int, bytes_each: int, what: str, device: torch.device) -> None:
+    """Refuse ``key=number`` where memory has no room for ``number`` times ``bytes_each``, as ``what`` says; raise
+    ConfigError."""
+    need, free = number * bytes_each, available_bytes(device)
     if need > free:
         raise ConfigError(
-            f"n_envs={lanes} lanes need {need / 2**30:.1f} GiB for one episode each but {device} has "
-            f"{free / 2**30:.1f} GiB free: at most {free // bytes_per_episode} fit"
+            f"{key}={number} {what} need {need / 2**30:.1f} GiB but {device} has {free / 2**30:.1f} GiB free: at most "
+            f"{free // bytes_each} fit"
         )
 
 

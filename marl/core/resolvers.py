@@ -40,7 +40,8 @@ def _variant(overrides: list[str]) -> str:
     kept = []
     for override in overrides:
         key, _, value = override.lstrip("+~").partition("=")
-        if key not in IN_PATH and not is_free(key) and not key.startswith("hydra"):
+        named = key in IN_PATH and not value.startswith("{")  # a choice, not a mapping of options
+        if not named and not is_free(key) and not key.startswith("hydra"):
             kept.append(f"{key}={value}".replace("/", "-"))
     text = ",".join(sorted(kept))
     if len(text) > LONGEST_VARIANT:

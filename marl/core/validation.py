@@ -16,6 +16,7 @@ from marl.core.checks import (
     require_threads,
 )
 from marl.core.config import Objective, ProgressMode, ResumeMode
+from marl.core.distributed import world
 from marl.core.types import ConfigError
 
 
@@ -36,6 +37,8 @@ def validate(cfg: DictConfig) -> None:
     """Refuse top-level options that are out of range. Raise ConfigError."""
     refuse_early(cfg)
     require_at_least("train", 1, **{key: cfg.train[key] for key in ("total_steps", "n_envs")})
+    if cfg.train.n_envs % world()[1]:
+        raise ConfigError(f"train.n_envs={cfg.train.n_envs} lanes must be a multiple of the {world()[1]} processes")
     require_at_least("train", 1, rollout=cfg.train.rollout, or_null=True)
     require_at_least("train", 0, attack_start=cfg.train.attack_start)
     require_share("train", attack_fraction=cfg.train.attack_fraction)

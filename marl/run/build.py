@@ -216,6 +216,12 @@ def testing_env(cfg: DictConfig, n_envs: int, parts: Parts) -> VectorEnv:
         if (here := getattr(env.spec, name)) != (there := getattr(parts.spec, name)):
             env.close()
             raise ConfigError(f"train.env={plain(cfg.train.env)} changes the game's {name} from {here} to {there}")
+    try:
+        each = episode_bytes(parts.fields, env.spec.episode_limit)
+        require_room("eval.n_envs", n_envs, each, "lanes of an episode", parts.device)
+    except ConfigError:
+        env.close()
+        raise
     return env
 
 
@@ -330,7 +336,7 @@ def build(cfg: DictConfig, n_envs: int, env_stream: str = "env") -> Parts:
             with enough_memory("attack", cfg.attack, "attack"):
                 attack = call(make_attack, "attack", env.spec, device)
         fields = all_fields(env.spec, algo, attack)
-        require_room(n_envs, episode_bytes(fields, env.spec.episode_limit), device)
+        require_room("n_envs", n_envs, episode_bytes(fields, env.spec.episode_limit), "lanes of an episode", device)
         return Parts(env, algo, attack, fields, streams, device)
     except BaseException:
         env.close()

@@ -171,10 +171,30 @@ class LogFile(logging.Handler):
 
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
-    """Keep log lines also in ``path``, inside this context."""
-    handler = LogFile(path)
-    logging.getLogger().addHandler(handler)
+    """Keep log lines also in ``path``, inside this context: those of level INFO and above, whatever the process shows
+    elsewhere."""
+    root, file = logging.getLogger(), LogFile(path)
+    level, added = root.level, []
+    if not root.handlers and logging.lastResort is not None:  # what Python shows warnings by, where nobody listens
+        added.append(logging.lastResort)
+
+    def shown(record: logging.LogRecord) -> bool:
+        source: logging.Logger | None = logging.getLogger(record.name)
+        while source is not None and source is not root and not source.level:
+            source = source.parent
+        return source is not root or record.levelno >= level
+
+    elsewhere = [*root.handlers, *added]
+    for handler in elsewhere:
+        handler.addFilter(shown)
+    for handler in (*added, file):
+        root.addHandler(handler)
+    root.setLevel(min(level, logging.INFO))
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(handler)
+        root.setLevel(level)
+        for handler in (*added, file):
+            root.removeHandler(handler)
+        for handler in elsewhere:
+            handler.removeFilter(shown)

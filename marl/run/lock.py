@@ -82,13 +82,15 @@ def release(folder: Path) -> None:
 
 
 @contextmanager
-def tidied(folder: Path, top: Path | None = None) -> Iterator[None]:
+def tidied(folder: Path, top: Path | None = None, *, keep_present: bool = False) -> Iterator[None]:
     """Leave no empty folders behind: ``folder`` and, if it is empty, those above it that are empty and below ``top`` or
-    the working directory are removed after this context."""
+    the working directory are removed after this context. ``keep_present``: but for those that are there before."""
+    folder = folder.absolute()
+    kept = {place for place in (folder, *folder.parents) if place.exists()} if keep_present else set()
     try:
         yield
     finally:
-        _prune(folder, top)
+        _prune(folder, top, kept)
 
 
 def _acquire(path: Path, mine: Owner, key: str) -> None:
@@ -153,12 +155,16 @@ def _alone(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _prune(folder: Path, top: Path | None) -> None:
-    """Remove ``folder`` and those above it, as far as they are empty and below ``top`` or the working directory."""
+def _prune(folder: Path, top: Path | None, kept: set[Path]) -> None:
+    """Remove ``folder`` and those above it, as far as they are empty, not to be ``kept``, and below ``top`` or the
+    working directory."""
     roots = [Path.cwd(), *([top.absolute()] if top is not None else [])]
-    folder = folder.absolute()
     for place in (folder, *folder.parents):
-        if place == Path.cwd() or (place != folder and not any(root in place.parents for root in roots)):
+        if (
+            place == Path.cwd()
+            or place in kept
+            or (place != folder and not any(root in place.parents for root in roots))
+        ):
             return
         try:
             place.rmdir()

@@ -193,9 +193,7 @@ def _require_same(run_dir: Path, config: dict[str, Any], meta: dict[str, Any]) -
 
 def _changes(run_dir: Path, config: dict[str, Any], meta: dict[str, Any]) -> list[str]:
     """Return how ``config`` differs from the configuration that a run folder was trained with. Where its config.json is
-    damaged, the digest in the checkpoint's ``meta`` says whether it does."""
-    if not (run_dir / "config.json").exists():
-        return []
+    missing or damaged, the digest in the checkpoint's ``meta`` says whether it does."""
     try:
         return differing_keys(resolved(read_config(run_dir)), config)
     except ConfigError as error:

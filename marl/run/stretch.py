@@ -11,9 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Generator, Tensor
 
+from marl.core.memory import require_room
 from marl.core.protocols import Algorithm, Attack, NoAttack, Policy, VectorEnv, View, attacks_within
 from marl.core.seeding import restore
-from marl.core.types import Carry, ConfigError, EpisodeBatch, Field, Obs, Step
+from marl.core.types import Carry, ConfigError, EpisodeBatch, Field, Obs, Step, episode_bytes
 from marl.run.collect import empty_batch, perturbed
 from marl.run.incoming import Incoming
 
@@ -96,11 +97,12 @@ class Memory:
 class Stretches:
     """Collects ``steps`` steps per lane at a time; ``ended`` holds the results of the episodes that the newest stretch
     has ended: ``return``, ``length``, ``won``, ``attacked``, ``hits`` and ``hit_actions``, each [K]. ``fields`` are
-    those of the run."""
+    those of the run. Raises ConfigError where memory has no room for so many steps."""
 
     def __init__(
         self, env: VectorEnv, attack: Attack, fields: dict[str, Field], steps: int, device: torch.device
     ) -> None:
+        require_room("train.rollout", steps, episode_bytes(fields, 1) * env.n_envs, "steps of every lane", env.device)
         self.env, self.attack, self.fields, self.steps, self.device = env, attack, fields, steps, device
         self.incoming, self.memory = Incoming(env), Memory(attack)
         self.now: Obs | None = None
@@ -122,7 +124,8 @@ class Stretches:
         assert self.now is not None
         if self.pieces is None:
             fields = self.fields | begin_fields(self.carry)
-            self.pieces = Pieces(fields, self.env.n_envs, self.steps, self.env.device)
+            longest = min(self.steps, self.env.spec.episode_limit)
+            self.pieces = Pieces(fields, self.env.n_envs, longest, self.env.device)
         self.pieces.clear()
         self._begin_pieces(everywhere)
         ended: list[dict[str, Tensor]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import multiprocessing
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from marl.core.processes import SAVING_S, follow_parent, ignore_signals, parent_lost
+from marl.core.types import ConfigError
 from marl.run.bars import Bars, Teller, short_name
 from marl.run.output import error_console
 from marl.run.progress import ConsoleHandler, Doing
@@ -49,6 +51,7 @@ class Sweep:
         self.process = os.getpid()
         self.folder: Path | None = None
         self.entries: list[Entry] = []
+        self.claimed: dict[str, str] = {}  # the overrides of each run, where one process plays them all
         Here.stopped = False
 
     def share(self, parent: Path) -> None:
@@ -90,6 +93,29 @@ class Sweep:
         if os.getpid() != self.process and Here.busy:
             self._name_lines(run)
         return Here.busy
+
+    def claim(self, run: str, overrides: list[str]) -> None:
+        """Let ``run``, a folder, be the one of ``overrides``; raise ConfigError where another run of the sweep has it.
+        A search may come to the same overrides twice."""
+        mine = json.dumps(sorted(overrides))
+        if self.folder is None:
+            theirs = self.claimed.setdefault(run, mine)
+        else:
+            path = self.folder / f"{hashlib.sha256(run.encode()).hexdigest()[:16]}.claim"
+            try:
+                with path.open("x", encoding="utf8") as file:
+                    file.write(mine)
+                return
+            except FileExistsError:
+                theirs = path.read_text(encoding="utf8") or mine  # being written just now, or on a full disk
+            except OSError:
+                return
+        if theirs != mine:
+            only = sorted(set(json.loads(mine)) ^ set(json.loads(theirs)))
+            raise ConfigError(
+                f"it has the folder of another run of this sweep, from which it differs in {', '.join(only)}: such "
+                "options name no folder; sweep over name= too"
+            )
 
     def _name_lines(self, run: str) -> None:
         """Let what this process prints say whose it is; where bars are drawn, only warnings are printed."""

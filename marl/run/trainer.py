@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from marl.core import distributed
@@ -149,8 +150,10 @@ class Run:
 
     def save(self, milestone: bool = False) -> bool:
         """Write a checkpoint; return False, with earlier checkpoints intact, if it could not be written."""
-        with_replay = self.cfg.checkpoint.replay and distributed.world()[1] == 1
-        exact = with_replay and self.parts.env.resumable and (self.stretches is None or self.stretches.pausing)
+        alone = distributed.world()[1] == 1
+        with_replay = self.cfg.checkpoint.replay and alone
+        replayed = with_replay or (alone and learns_from_newest(self.parts))
+        exact = replayed and self.parts.env.resumable and (self.stretches is None or self.stretches.pausing)
         meta = {**self.meta(), "exact": exact}
         try:
             checkpoint.save(
@@ -215,7 +218,7 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
     """Build a run; continue from the checkpoint ``found`` if there is one. Nothing is written before all is built and
     loaded. Raise ConfigError, WriteError."""
     rank, ranks = distributed.world()
-    parts = build(cfg, max(1, cfg.train.n_envs // ranks))
+    parts = build(cfg, cfg.train.n_envs // ranks)
     try:
         require_pieces(cfg.train.rollout, parts.algo, parts.attack)
         require_attacked(cfg, parts)
@@ -232,9 +235,9 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
         parts.env.close()
         raise
     run = Run(cfg, run_dir, parts, eval_env, replay, config, origin)
-    if cfg.train.rollout is not None:
-        run.stretches = Stretches(parts.env, parts.attack, parts.fields, cfg.train.rollout, parts.device)
     try:
+        if cfg.train.rollout is not None:
+            run.stretches = Stretches(parts.env, parts.attack, parts.fields, cfg.train.rollout, parts.device)
         if found is not None:
             run.load(found)
         require_readable(run.state_dict())
@@ -270,7 +273,7 @@ def saved_if_games_fail(run: Run) -> Iterator[None]:
 def fit(cfg: DictConfig, run_dir: Path, draw: report.Draw | None = None) -> dict[str, Any]:
     """Train as ``cfg`` says, in ``run_dir``; return the final test results ({} if a signal stopped it). ``draw`` draws
     the learning curve at the end."""
-    with tidied(run_dir, Path(cfg.runs_dir)):
+    with tidied(run_dir, Path(cfg.runs_dir), keep_present=not HydraConfig.initialized()):  # Hydra makes run folders
         validate(cfg)
         require_loggers(cfg)
         config = resolved(cfg)
@@ -333,7 +336,8 @@ def finish(
         raise checkpoint.CheckpointError(f"the networks of {run.dir} could not be saved; the same command tries again")
     progress.close()
     if stop:
-        log.info("stopped by %s at step %s; the same command continues", stop.name, f"{run.clock.env_steps:,}")
+        how = "the same command continues" + (", without resume=never" if run.cfg.resume == "never" else "")
+        log.info("stopped by %s at step %s; %s", stop.name, f"{run.clock.env_steps:,}", how)
         return {}
     final = run.evaluate(run.cfg.eval.final_episodes)
     if writer.active:

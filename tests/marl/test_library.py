@@ -57,6 +57,7 @@ def test_compose_is_the_command_line_and_leaves_hydra_as_it_was() -> None:
     assert marl.compose("algo=vdn", "env=toy/matrix", "algo.learner.lr=0.01", "seed=3") == first
     assert (GlobalHydra.instance().hydra, HydraConfig.instance().cfg) == before
     assert first.run_path == "default/toy-matrix/vdn-none/algo.learner.lr=0.01-seed3"
+    assert marl.compose("env=toy/corridor", "++env={length:5}").run_path.endswith("/env={length:5}-seed0")
     assert first.env._target_ == "envs.toys.games.MatrixGame" and "hydra" not in first
     assert marl.compose("suite=quick", config="robustness").suite.columns
 
@@ -91,6 +92,10 @@ def test_what_is_done_to_a_configuration_changes_no_other() -> None:
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_written(overrides: list[str], says: str, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ConfigError):
+        marl.train(*overrides, dir=tmp_path / "mine")
+    assert (tmp_path / "mine").is_dir(), "it was there before"
     with pytest.raises(ConfigError) as caught:
         marl.train(*overrides, dir=tmp_path / "run")
     assert says in str(caught.value) and "\n" not in str(caught.value)

@@ -30,6 +30,9 @@ CASES = {
     "eval.final_episodes=0": "eval.final_episodes=0 must be at least 1",
     "eval.n_envs=0": "eval.n_envs=0 must be at least 1",
     "eval.n_envs=1000000000000 eval.episodes=1000000000000": "1000000000000 lanes does not fit into memory",
+    "env.episode_limit=10000000 algo=ippo train.n_envs=1 eval.n_envs=100000 eval.episodes=100000": (
+        "eval.n_envs=100000 lanes of an episode need ... GiB free"
+    ),
     "replay.capacity=0": "replay.capacity=0 must be at least 1",
     "replay.capacity=-1": "replay.capacity=-1 must be at least 1",
     "replay.capacity=1000000000000": "replay.capacity=1000000000000 needs ... GiB free: at most ... episodes fit",

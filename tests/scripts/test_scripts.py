@@ -298,25 +298,3 @@ def test_smax_runs() -> None:
     assert subprocess.run([sys.executable, "-c", code], timeout=600).returncode == 0
     steps, wall, cpu = smax.Smax("3m").measure(8, 1, 0.2)
     assert steps >= 2048 and wall >= 0.2 and 0 < cpu < 1.2 * wall
-
-
-def test_a_sweep_leaves_one_run_folder_each(tmp_path: Path) -> None:
-    small = ("train.total_steps=100", "algo.batch_size=8", "algo.warmup_episodes=8", "train.n_envs=8", "threads=1",
-             "eval.episodes=4", "eval.final_episodes=4", "log.every=50", "log.to=[]")  # fmt: skip
-    arguments = ("-m", "algo=iql,vdn", "seed=0,1", "env=toy/corridor", f"runs_dir={tmp_path}", *small)
-    done = subprocess.run(
-        [sys.executable, "-m", "scripts.train", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    left = {(folder.parent.name, folder.name[-5:]) for folder in folders(tmp_path)}
-    assert left == {(f"{algo}-none", f"seed{seed}") for algo in ("iql", "vdn") for seed in (0, 1)}
-    for folder in folders(tmp_path):
-        assert (folder / "DONE").exists() and newest_state(folder)[0]["clock"]["env_steps"] >= 100
-
-
-def test_a_sweeps_file_stays_when_another_command_follows_in_the_same_process(tmp_path: Path) -> None:
-    short = [o for o in TINY if not o.startswith("train.total_steps")]
-    command("train", "-m", *short, "train.total_steps=50", "seed=0,1", f"runs_dir={tmp_path}", "log.progress=off")
-    written = (tmp_path / "multirun.yaml").read_bytes()
-    command("train", *short, "train.total_steps=50", "seed=2", f"runs_dir={tmp_path}", "log.progress=off")
-    assert (tmp_path / "multirun.yaml").read_bytes() == written

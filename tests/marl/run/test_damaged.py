@@ -65,6 +65,15 @@ def test_a_damaged_configuration_is_written_again_if_the_checkpoint_is_of_this_r
     assert {key: now[key] for key in ("algo", "env", "seed")} == {key: then[key] for key in ("algo", "env", "seed")}
 
 
+def test_without_its_configuration_a_run_is_continued_by_the_same_one_alone(run: Path) -> None:
+    (run / "config.json").unlink()
+    with pytest.raises(ConfigError, match=r"has no config.json, and the checkpoint is of another configuration"):
+        train(run, *SHORT, "seed=3", "train.total_steps=256")
+    assert not (run / "config.json").exists(), "a refused run wrote"
+    train(run, *SHORT, "train.total_steps=256")
+    assert json.loads((run / "config.json").read_text())["seed"] == 0
+
+
 def test_a_damaged_meta_file_is_named(run: Path) -> None:
     (run / "meta.json").write_text("")
     with pytest.raises(ConfigError, match=rf"{run / 'meta.json'} is damaged"):

@@ -155,3 +155,11 @@ def test_only_empty_folders_are_removed(tmp_path: Path) -> None:
     with tidied(tmp_path / "runs" / "a" / "b", tmp_path / "runs"):
         (tmp_path / "runs" / "a" / "b").mkdir(parents=True)
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["kept", "other"]
+
+
+def test_folders_that_were_there_stay_where_that_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    for there in (True, False):
+        with tidied(tmp_path / "runs" / "mine" / "new", tmp_path / "runs", keep_present=there):
+            (tmp_path / "runs" / "mine" / "new").mkdir()
+        assert (tmp_path / "runs" / "mine").exists() is there

@@ -102,7 +102,7 @@ def test_pieces_by_hand() -> None:
     assert first.obs[0, :4, 0, 0].tolist() == [0, 1, 2, 3] and first.obs[2, :3, 0, 0].tolist() == [100, 101, 102]
     assert first.obs[1, :5, 0, 0].tolist() == [1000, 1001, 1002, 1003, 1004]  # the last one is there to bootstrap from
     assert first.terminated.nonzero().tolist() == [[0, 2]], "lane 1 was truncated, the others are cut"
-    assert first.reward[1].tolist() == [1, 2, 3, 4, 0, 0]
+    assert first.reward[1].tolist() == [1, 2, 3, 4, 0]
     assert first.won.tolist() == [True, False, False, False]
     assert first["begin_count"].flatten().tolist() == [0, 0, 0, 0]
     assert [stretches.ended[name].tolist() for name in ("return", "length", "won")] == [[6, 10], [3, 4], [True, False]]
@@ -111,6 +111,14 @@ def test_pieces_by_hand() -> None:
     assert second.obs[:, 0, 0, 0].tolist() == [102, 1101, 200, 1200, 300]
     assert second["begin_count"].flatten().tolist() == [2, 1, 0, 0, 0]
     assert stretches.ended["length"].tolist() == [3, 4, 3] and stretches.ended["return"].tolist() == [6, 10, 6]
+
+
+def test_no_piece_has_room_for_more_steps_than_an_episode() -> None:
+    env = Counting()
+    stretches = Stretches(env, NoAttack(env.spec, "cpu"), core_fields(env.spec), 50, env.device)
+    found = stretches.collect(Remembering(), torch.zeros(2, dtype=torch.bool), torch.Generator(), torch.Generator())
+    assert found.horizon == env.spec.episode_limit < 50
+    assert int(found.length.sum()) == 100, "every step of both lanes is kept"
 
 
 class Dying(Counting):
@@ -280,6 +288,7 @@ def test_rows_between_ends_of_episodes_say_nothing_of_episodes(tmp_path: Path) -
             "train.rollout=5 .* LearnsInPieces learns from whole ones",
         ),
         (("algo=ippo", "train.rollout=0"), "train.rollout=0"),
+        (("algo=ippo", "train.rollout=100000000000"), "train.rollout=100000000000 steps of every lane need .* GiB"),
     ],
 )
 def test_what_needs_whole_episodes_is_refused_before_anything_is_written(
