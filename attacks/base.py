@@ -20,8 +20,8 @@ from marl.core.types import Carry, ConfigError, EnvSpec, Field
 from marl.learn.learner import best_available
 
 __all__ = [
-    "ActionAttack", "Attack", "Budget", "LaneAttack", "LaneDraws", "NoAttack", "ObservationAttack", "View",
-    "as_scoring", "as_victim", "choose_k", "greedy_actions", "input_gradient", "pick", "require_agents",
+    "ActionAttack", "Attack", "Budget", "DrawnAgents", "LaneAttack", "LaneDraws", "NoAttack", "ObservationAttack",
+    "View", "as_scoring", "as_victim", "choose_k", "greedy_actions", "input_gradient", "pick", "require_agents",
 ]  # fmt: skip
 Unit = Literal["step", "agent_action"]
 Redraw = Literal["step", "episode"]
@@ -106,6 +106,26 @@ class LaneAttack(LaneDraws):
         return hit
 
 
+class DrawnAgents:
+    """``k`` agents of each episode, or all if fewer, drawn among those that are on the map at its first step."""
+
+    in_hand = ("lots", "fresh", "chosen")
+
+    def __init__(self, k: int) -> None:
+        self.k = k
+
+    def begin(self, lots: Tensor) -> None:
+        """Begin new episodes with uniform draws [B, n]."""
+        self.lots, self.chosen = lots, torch.zeros_like(lots, dtype=torch.bool)
+        self.fresh = torch.ones_like(lots[:, :1], dtype=torch.bool)
+
+    def among(self, alive: Tensor) -> Tensor:
+        """Return who was drawn, bool [B, n]; ``alive`` bool [B, n] are those on the map in this step."""
+        self.chosen = torch.where(self.fresh, choose_k(self.lots, alive, self.k), self.chosen)
+        self.fresh = torch.zeros_like(self.fresh)
+        return self.chosen
+
+
 class ActionAttack(LaneAttack):
     """Replaces actions within a budget. Subclasses say whose and by what, in ``choose``, for all lanes at once.
 
@@ -127,8 +147,8 @@ class ObservationAttack(LaneAttack):
     """Disturbs what agents see within a budget. Subclasses say how, in ``disturb``, for all lanes at once.
 
     Each step is attacked with probability ``rate``. ``agents`` living ones are then hit (null: all), drawn anew in
-    every step or once per episode (``redraw``). What is shown stays within the legal range of observations. The state
-    and the game itself are untouched.
+    every step or once per episode (``redraw``); in an episode's draw the next living one follows one that dies. What
+    is shown stays within the legal range of observations. The state and the game itself are untouched.
     """
 
     def __init__(

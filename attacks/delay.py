@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import ActionAttack, View, choose_k, require_agents
+from attacks.base import ActionAttack, DrawnAgents, View, require_agents
 from marl.core.checks import require_at_least
 from marl.core.protocols import Policy
 from marl.core.types import EnvSpec
@@ -22,7 +22,7 @@ class Delay(ActionAttack):
     games without such an action, what it chose just now. Without budget left it is on time.
     """
 
-    in_hand = ("budget.spent", "late", "queue")
+    in_hand = ("budget.spent", *(f"drawn.{name}" for name in DrawnAgents.in_hand), "queue")
 
     def __init__(
         self, spec: EnvSpec, device: torch.device | str, *, steps: int, agents: int | None, **budget: Any
@@ -30,14 +30,13 @@ class Delay(ActionAttack):
         super().__init__(spec, device, **budget)
         require_at_least("attack", 1, steps=steps)
         require_agents(agents, spec)
-        self.steps, self.agents = steps, spec.n_agents if agents is None else agents
+        self.steps, self.drawn = steps, DrawnAgents(spec.n_agents if agents is None else agents)
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
-        n = self.spec.n_agents
-        u = self.uniform(n)
-        self.late = choose_k(u, torch.ones_like(u, dtype=torch.bool), self.agents)  # [B, n]
-        self.queue = torch.full((n_envs, self.steps, n), NOTHING, device=self.device)  # the oldest first
+        self.drawn.begin(self.uniform(self.spec.n_agents))
+        shape = (n_envs, self.steps, self.spec.n_agents)
+        self.queue = torch.full(shape, NOTHING, device=self.device)  # the oldest first
 
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
         due = self.queue[:, 0]
@@ -45,7 +44,7 @@ class Delay(ActionAttack):
         idle = intended if self.spec.idle_action is None else torch.full_like(intended, self.spec.idle_action)
         idle = torch.where(self.available(view, idle), idle, intended)
         there = (due != NOTHING) & self.available(view, due.clamp(min=0))
-        return self.late, torch.where(there, due, idle)
+        return self.drawn.among(view.obs.alive), torch.where(there, due, idle)
 
     @staticmethod
     def available(view: View, actions: Tensor) -> Tensor:

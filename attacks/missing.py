@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import LaneAttack, Unit, View, choose_k, require_agents
+from attacks.base import DrawnAgents, LaneAttack, Unit, View, require_agents
 from marl.core.checks import require_choice
 from marl.core.protocols import Policy
 from marl.core.rolling import MISSING, Harm
@@ -27,7 +27,7 @@ class Missing(LaneAttack):
     A missing agent counts as hit in every step in which it lives, whatever it intended.
     """
 
-    in_hand = ("budget.spent", "missing", "hit")
+    in_hand = ("budget.spent", *(f"drawn.{name}" for name in DrawnAgents.in_hand), "hit")
 
     def __init__(
         self,
@@ -52,6 +52,7 @@ class Missing(LaneAttack):
                 "say; attack.mode=idle works without"
             )
         self.agents, self.mode, self.idle = agents, mode, spec.idle_action
+        self.drawn = DrawnAgents(agents)
         self.low, self.high = spec.obs_low.to(self.device), spec.obs_high.to(self.device)
         if spec.about is not None:
             others = ~torch.eye(spec.n_agents, dtype=torch.bool)[..., None]
@@ -69,11 +70,10 @@ class Missing(LaneAttack):
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
-        u = self.uniform(self.spec.n_agents)
-        self.missing = choose_k(u, torch.ones_like(u, dtype=torch.bool), self.agents)  # [B, n]
+        self.drawn.begin(self.uniform(self.spec.n_agents))
 
     def perturb_obs(self, view: View) -> Tensor:
-        self.hit = self.pay(self.missing, view)
+        self.hit = self.pay(self.drawn.among(view.obs.alive), view)
         if self.mode == "idle":
             return view.obs.obs
         hidden = torch.einsum("ijo,bj->bio", self.about, self.hit.float()) > 0  # [B, n, O]

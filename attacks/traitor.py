@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Generator, Tensor
 
-from attacks.base import ActionAttack, View, as_scoring, choose_k, pick, require_agents
+from attacks.base import ActionAttack, DrawnAgents, View, as_scoring, pick, require_agents
 from marl.core.checks import require_choice
 from marl.core.protocols import Policy
 from marl.core.types import ConfigError, EnvSpec, Step
@@ -42,26 +42,26 @@ class Traitor(ActionAttack):
         if (plays == "policy") != (policy is not None):
             need = "needs one: +policy@attack.policy=NAME" if plays == "policy" else "has none: set it to null"
             raise ConfigError(f"attack.policy: a traitor with plays={plays} {need}")
-        self.agents, self.plays = agents, plays
+        self.drawn, self.plays = DrawnAgents(agents), plays
         self.policy = None if policy is None else policy(spec, device)
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
-        u = self.uniform(self.spec.n_agents)
-        self.seats = choose_k(u, torch.ones_like(u, dtype=torch.bool), self.agents)  # [B, n]
+        self.drawn.begin(self.uniform(self.spec.n_agents))
         if self.plays == "worst":
             as_scoring(victim, "traitor")
         self.carry = {} if self.policy is None else self.policy.begin(n_envs, gen)
 
     @torch.no_grad()
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
+        seats = self.drawn.among(view.obs.alive)
         if self.plays == "random":
-            return self.seats, pick(self.uniform(self.spec.n_agents), view.obs.avail)
+            return seats, pick(self.uniform(self.spec.n_agents), view.obs.avail)
         if self.policy is None:
             scores = as_scoring(view.victim, "traitor").q_values(view.obs.obs, view.carry)
-            return self.seats, best_available(-scores, view.obs.avail)
+            return seats, best_available(-scores, view.obs.avail)
         self.chosen, self.carry, _ = self.policy.act(view.obs, self.carry, explore=False, gen=self.gen)
-        return self.seats, self.chosen
+        return seats, self.chosen
 
     def after_step(self, view: View, executed: Tensor, step: Step) -> None:
         if self.policy is not None:

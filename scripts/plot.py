@@ -63,6 +63,14 @@ def check_scalars(cfg: DictConfig, tasks: Tasks) -> None:
                 raise ConfigError(f"{option}: no run has the scalar {key}; there are {', '.join(sorted(known))}")
 
 
+def check_tests(cfg: DictConfig, tasks: Tasks) -> None:
+    """Refuse to average more tests than a run has."""
+    for one in (one for groups in tasks.values() for members in groups.values() for one in members):
+        tests = sum(any(key.startswith("eval/") for key in row) for row in one.rows)
+        if cfg.last > tests:
+            raise ConfigError(f"last={cfg.last} is more than the {tests} tests of {one.folder}")
+
+
 def compared(cfg: DictConfig, tasks: Tasks) -> list[str]:
     """Return the scalars of statistics and LaTeX tables: ``metrics``, or the win rate where there is one, or the
     return."""
@@ -122,6 +130,7 @@ def main(cfg: DictConfig) -> None:
     also = tuple(cfg.also)
     tasks, left = gather(cfg.runs, unfinished=cfg.unfinished, also=also, metas=cfg.results is not None)
     check_scalars(cfg, tasks)
+    check_tests(cfg, tasks)
     for one in left:
         log.warning("left out: %s: %s", one.folder, one.why)
     found = aggregates(cfg, tasks)

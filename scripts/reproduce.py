@@ -167,6 +167,12 @@ def check(commands: list[Command]) -> None:
             validate(cfg)
 
 
+def different(sweep: list[Command]) -> list[Command]:
+    """Return one run of each kind of a sweep: those that differ in their seeds alone compose alike."""
+    kinds = {tuple(word for word in run.words if not word.startswith("seed=")): run for run in reversed(sweep)}
+    return list(kinds.values())
+
+
 def main(cfg: DictConfig) -> None:
     require_jobs(cfg.jobs)
     require_name(results=cfg.results)
@@ -175,7 +181,7 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError("table has neither runs to train nor anything to measure")
     sweeps = [runs_of(sweep, plain(cfg.overrides)) for sweep in cfg.table.train]
     measured = [measurement(name, line, Path(cfg.results), cfg.jobs) for name, line in cfg.table.measure.items()]
-    check([sweep[0] for sweep in sweeps] + measured)
+    check([*itertools.chain(*map(different, sweeps)), *measured])
     if cfg.report and importlib.util.find_spec("plotly") is None:
         log.info("there will be no report, which needs the package 'plotly': pip install -e .[report]")
     elif cfg.report:

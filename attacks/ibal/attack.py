@@ -57,7 +57,8 @@ class IBAL(LaneDraws):
     choice of action (``input_gradient``). ``hide`` other_side: only features that describe agents of the other side are
     hidden, ``n_masked`` of them (null: all), whatever their scores. ``protect_own``: features that describe the
     observer itself are never hidden. ``floor`` median: scores count from each pair's median up, and what
-    does not exceed it is never hidden. The first ``warmup_episodes`` are natural.
+    does not exceed it is never hidden. Beside a team in training the first
+    ``warmup_episodes`` are natural.
     """
 
     def __init__(
@@ -122,6 +123,7 @@ class IBAL(LaneDraws):
         self.search = Search(n, spec.n_actions, max(1, k_max), search_limit, sweeps)
         self.natural = False  # fitting to a frozen victim: nothing is attacked
         self.seen = self.reported = self.due = 0
+        self.training = False  # of the team, beside which it is
         self.last_masks: Tensor | None = None
 
     # what is attacked
@@ -145,12 +147,18 @@ class IBAL(LaneDraws):
         n = self.spec.n_agents
         u = self.uniform(n + 2)
         k = torch.full_like(u[:, 0], self.k_max) if self.size == "full" else (u[:, 0] * (self.k_max + 1)).floor()
-        quiet = self.natural or (self.guidance and not self.estimators.rounds) or self.seen < self.warmup_episodes
+        early = self.training and self.seen < self.warmup_episodes
+        quiet = early or self.natural or (self.guidance and not self.estimators.rounds)
         self.group = draw_groups(u[:, 2:], torch.zeros_like(k) if quiet else k)  # [B, n]
         self.p = self.chance(u[:, 1])
         self.mask = self.masks(self.group)  # [B, n, O]
         self.under = torch.zeros(n_envs, dtype=torch.bool, device=self.device)
         self.dependences: list[Tensor] = []
+
+    def take_turn(self) -> bool:
+        """Return True: the team always learns. Only a team in training is spared at first (``warmup_episodes``)."""
+        self.training = True
+        return True
 
     def chance(self, u: Tensor) -> Tensor:
         """Return each episode's chance of an attacked step, from u [B] in [0, 1)."""

@@ -28,12 +28,17 @@ def draw_available(lot: Record, avail: np.ndarray) -> int:
 
 
 @part
-def begin_harm(harm: Harm, lot: Record, missing: np.ndarray) -> None:
-    """Draw who is missing in this episode, bool [n]: each subset of that size alike."""
-    n, wanted = len(missing), harm.number if harm.kind == MISSING else 0
-    for i in range(n):
-        missing[i] = uniform(lot) * (n - i) < wanted
-        wanted -= missing[i]
+def begin_harm(harm: Harm, lot: Record, alive: np.ndarray, missing: np.ndarray) -> None:
+    """Draw who is missing in this episode, bool [n], among those ``alive`` bool [n]: each subset of that size alike."""
+    left, wanted = 0, harm.number if harm.kind == MISSING else 0
+    for i in range(len(missing)):
+        left += alive[i]
+    for i in range(len(missing)):
+        missing[i] = False
+        if alive[i]:
+            missing[i] = uniform(lot) * left < wanted
+            wanted -= missing[i]
+            left -= 1
 
 
 @part

@@ -99,7 +99,7 @@ def rollout_lanes(
         forced, hit, lot, blow = np.zeros(n, np.int64), np.zeros(n, np.bool_), lots[b, 0], lots[b, 1]
         seed_lane(lot, choice.seed, b)
         seed_lane(blow, harm_seed, b)
-        begin_harm(harm, blow, missing)
+        begin_harm(harm, blow, out.alive[b], missing)
         copy_slot(seen, seen_at, seen_to, b, 0)
         t = 0
         while board.lanes[b].finished == 0:

@@ -109,7 +109,10 @@ def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "ru
     found: dict[Path, tuple[Path, str | None]] = {}
     for name, pattern in entries(given, key):
         for folder in trained_runs(pattern, key):
-            found.setdefault(folder.resolve(), (folder, name))
+            _, known = found.get(folder.resolve(), (folder, None))
+            if known is not None and name not in (None, known):
+                raise ConfigError(f"{key}: {folder} is named {known} and {name}; give it one name")
+            found[folder.resolve()] = (folder, known or name)
     if not found:
         raise ConfigError(f"{key} is missing: give {key}=[DIR, ...] (run folders or patterns)")
     entrants: dict[Path, Entrant] = {}

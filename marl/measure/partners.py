@@ -54,9 +54,13 @@ def read_populations(given: Any, env: Tree, task: str) -> list[Partner]:
 
 
 def _from_runs(node: Tree, section: str, env: Tree, task: str) -> list[Entrant]:
-    entrants = []
+    """Return the teams of the runs that a population names, each once, and its members and checkpoints."""
+    entrants, known = [], set()
     for name, pattern in entries(node["runs"], f"{section}.runs"):
         for folder in trained_runs(pattern, f"{section}.runs"):
+            if folder.resolve() in known:
+                continue
+            known.add(folder.resolve())
             steps = [None] if node.get("checkpoints") is None else nearest(folder, node["checkpoints"], section)
             for step in steps:
                 entrant = from_run(folder, name, env, task, step)

@@ -12,6 +12,7 @@ import torch
 
 from attacks.curriculum import BudgetCurriculum
 from attacks.delay import Delay
+from attacks.missing import Missing
 from attacks.mixture import Mixture
 from attacks.noise import Noise
 from attacks.random import RandomActions
@@ -83,11 +84,26 @@ def test_a_traitor_does_what_the_team_values_least() -> None:
     executed, extras = both.perturb_actions(look(obs), torch.tensor([[0, 0]]))
     assert executed.tolist() == [[1, 0]] and extras["hit"].tolist() == [[True, False]], "what it intends is no hit"
     one = begun(traitor(), lanes=200)
-    seats = one.seats
+    played = [one.perturb_actions(look(obs * 200), torch.tensor([[0, 1]] * 200))[0] for _ in range(3)]
+    seats = one.drawn.chosen
     assert (seats.sum(1) == 1).all() and 60 < int(seats[:, 0].sum()) < 140
-    for _ in range(3):
-        executed, _ = one.perturb_actions(look(obs * 200), torch.tensor([[0, 1]] * 200))
+    for executed in played:
         assert torch.equal(executed != torch.tensor([0, 1]), seats), "its seats stay its own"
+
+
+@pytest.mark.parametrize("kind", ["traitor", "missing", "delay"])
+def test_agents_that_are_not_on_the_map_are_not_drawn(kind: str) -> None:
+    """They could not be hit, and the episode would pass for an attacked one. Who dies later stays the one drawn."""
+    spec = replace(spec_of(), idle_action=0)
+    made = {
+        "traitor": lambda: traitor(plays="random"),
+        "missing": lambda: Missing(spec, "cpu", agents=1, mode="idle", **STEP),
+        "delay": lambda: Delay(spec, "cpu", steps=1, agents=1, **STEP),
+    }
+    attack = begun(made[kind](), lanes=50)
+    absent = torch.tensor([[False, True]] * 25 + [[True, False]] * 25)
+    assert torch.equal(attack.drawn.among(absent), absent)
+    assert torch.equal(attack.drawn.among(torch.zeros_like(absent)), absent)
 
 
 def test_a_traitor_may_be_any_policy() -> None:

@@ -189,6 +189,7 @@ CASES = {
     "plot runs=file": "runs=file matches no run folder with test results",
     "plot runs=empty": "runs=empty matches no run folder with test results",
     "plot runs=team last=0": "last=0 must be at least 1",
+    "plot runs=team last=1000": "last=1000 is more than the ... tests of team",
     "plot runs=team metrics=unknown": "metrics=unknown",
     "plot runs=team metrics=[unknown]": "metrics: no run has the scalar unknown; there are",
     "plot runs=team also=[unknown]": "also: no run has the scalar unknown; there are",

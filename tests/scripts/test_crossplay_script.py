@@ -173,6 +173,11 @@ def test_an_early_checkpoint_plays_as_it_did(vdn: Path, tmp_path: Path) -> None:
     assert seat([early.entrant] * 2, setting(tmp_path)).key != seat([late.entrant] * 2, setting(tmp_path)).key
 
 
+def test_a_partner_that_two_patterns_match_counts_once(vdn: Path) -> None:
+    node = {"early": {"runs": [str(vdn), str(vdn.parent / "*")], "checkpoints": [0, 1]}}
+    assert len(read_populations(node, from_run(vdn, "mine", None, None).env, "toy-corridor")) == 2
+
+
 def _spec() -> EnvSpec:
     return game_spec(resolved(compose_train(Path("unused"), "env=toy/corridor"))["env"])
 

@@ -151,6 +151,7 @@ def test_a_run_that_fails_is_named_and_nothing_is_measured(tmp_path: Path) -> No
     ("sweep", "measure", "said"),
     [
         ("algo=vdn algo.nonsense=1", "plot runs=runs/**", "algo.nonsense"),
+        ("algo=vdn,ippo algo.batch_size=8 train.n_envs=8", "plot runs=runs/**", "algo.batch_size"),
         ("algo=vdn", "plot nonsense=1", "nonsense"),
         ("algo=vdn", "scatter runs=runs/**", "scatter"),
     ],

@@ -178,7 +178,7 @@ def test_masks_do_not_ask_which_side_is_which_or_who_has_which_number(options: t
 
 
 def test_it_hides_nothing_that_it_knows_nothing_about(tmp_path: Path) -> None:
-    """Unfitted, and during the warm-up, it is silent; fitted, it is not."""
+    """Unfitted, and in training during the warm-up, it is silent; fitted, it is not."""
     env = posts()
     attack, victim = make_attack(env.spec, tmp_path, "attack.size=full", "attack.p_act=1.0"), posts_victim(env.spec)
     assert isinstance(attack, Fitting) and attack.needs_fit and attack.fitted == 0.0
@@ -187,6 +187,8 @@ def test_it_hides_nothing_that_it_knows_nothing_about(tmp_path: Path) -> None:
     assert not attack.needs_fit and attack.fitted == 1.0 and attack.estimators.rounds == 20
     assert play(attack, env, victim)["hit"].any()
     attack.warmup_episodes = attack.seen + 1
+    assert play(attack, env, victim)["hit"].any(), "no team is trained"
+    assert attack.take_turn(), "the team learns"
     assert not play(attack, env, victim)["hit"].any()
 
 

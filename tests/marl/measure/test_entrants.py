@@ -39,6 +39,15 @@ def test_methods_are_named_by_their_whole_study_and_told_apart_by_folder(tmp_pat
     assert {one.label for one in from_runs(f"{tmp_path}/a/**", None, None)} == {"fast/x vdn", "slow/x vdn"}
 
 
+def test_a_run_has_the_one_name_that_it_is_given(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    pattern, named = str(folder.parent / "seed*"), {"name": "mine", "path": str(folder)}
+    for given in ([pattern, named], [named, pattern], [named, named]):
+        assert [one.label for one in from_runs(given, None, None)] == ["mine"]
+    with pytest.raises(ConfigError, match=f"runs: {folder} is named mine and yours; give it one name"):
+        from_runs([named, {"name": "yours", "path": str(folder)}], None, None)
+
+
 def test_equal_seeds_of_one_method_are_refused(tmp_path: Path) -> None:
     one, other = make_run(tmp_path / "a"), make_run(tmp_path / "b")
     given = [{"name": "mine", "path": str(folder)} for folder in (one, other)]
