@@ -7,6 +7,7 @@ and masked resets, finished lanes and forbidden actions mixed in. A violation is
 from __future__ import annotations
 
 import contextlib
+import inspect
 import io
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from marl.core.games import NEEDED, spec_fault
 from marl.core.protocols import Locating, VectorEnv
 from marl.core.types import EnvSpec, Obs, Step
 
@@ -22,6 +24,8 @@ Frame = dict[str, Tensor]  # everything one step saw and returned; every tensor 
 
 RULES = {
     "spec": "sizes are positive; bounds, names and `about` have the lengths that EnvSpec states",
+    "parts": "it has what VectorEnv lists, and as many lanes as asked for; reset takes seed and mask, by name, and "
+    "returns an Obs; step returns a Step",
     "tensors": "every tensor has the promised type, shape and device; numbers are finite",
     "avail": "every agent has an available action; a dead one has the no-op where there is one",
     "bounds": "observations lie within [obs_low, obs_high]",
@@ -84,7 +88,13 @@ def check_env(make: Callable[[int, int], VectorEnv], steps: int | None = None, s
 
         def build(n_envs: int) -> VectorEnv:
             env = make(n_envs, seed)
+            missing = [name for name in (*NEEDED, "state_dict", "load_state_dict", "render") if not hasattr(env, name)]
+            require(not missing, "parts", f"{type(env).__name__} lacks {', '.join(missing)}")
             stack.callback(env.close)
+            require(env.n_envs == n_envs, "parts", f"it has {env.n_envs} lanes, {n_envs} were asked for")
+            for name in ("seed", "mask"):
+                named = inspect.signature(env.reset).parameters
+                require(name in named, "parts", f"reset takes {', '.join(named) or 'nothing'}, not {name}")
             return env
 
         first = build(5)
@@ -115,23 +125,8 @@ def check_env(make: Callable[[int, int], VectorEnv], steps: int | None = None, s
 
 def check_spec(spec: EnvSpec) -> None:
     """Check the rule "spec" alone, for code that builds a spec."""
-    n, width = spec.n_agents, spec.obs_dim
-    sizes = (n, spec.n_actions, width, spec.state_dim, spec.episode_limit)
-    require(min(sizes) > 0, "spec", f"a size is not positive: agents, actions, obs, state, limit are {sizes}")
-    for name in ("obs_low", "obs_high"):
-        bound = getattr(spec, name)
-        require(bound.shape == (width,) and bound.dtype == torch.float32, "spec", f"{name} is not f32 [{width}]")
-    require((spec.obs_low <= spec.obs_high).all(), "spec", "obs_low exceeds obs_high")
-    for name in ("noop_action", "idle_action"):
-        action = getattr(spec, name)
-        in_range = action is None or 0 <= action < spec.n_actions
-        require(in_range, "spec", f"{name} {action} of {spec.n_actions} actions")
-    for name, size in (("obs_names", width), ("state_names", spec.state_dim), ("action_names", spec.n_actions)):
-        given = len(getattr(spec, name))
-        require(given in (0, size), "spec", f"{name} has {given} entries, expected none or {size}")
-    about = spec.about
-    fits = about is None or (about.shape == (n, n, width) and about.dtype == torch.bool)
-    require(fits, "spec", f"about is not bool [{n}, {n}, {width}]")
+    fault = spec_fault(spec)
+    require(fault is None, "spec", fault or "")
 
 
 def play(env: VectorEnv, steps: int, *, reset_seed: int | None = None, provoke: bool = False) -> list[Frame]:
@@ -150,6 +145,7 @@ def play(env: VectorEnv, steps: int, *, reset_seed: int | None = None, provoke: 
             _check_refusal(env, actions, obs["avail"], running, out_of_range=t % 2 == 0)
         kept = actions.clone()
         step = env.step(actions)
+        require(isinstance(step, Step), "parts", f"step returned a {type(step).__name__}, not a Step")
         require(torch.equal(actions, kept), "inputs", f"step {t} changed the action tensor")
         frame = {f"from_{key}": value for key, value in obs.items()} | {"actions": kept.cpu()}
         frame |= _snapshot(env, step.next) | _check_step(env, step)
@@ -177,6 +173,7 @@ def _pick(avail: Tensor, rng: np.random.Generator) -> Tensor:
 
 def _snapshot(env: VectorEnv, obs: Obs) -> Frame:
     """Check form and values of the four tensors and return copies of them on the CPU."""
+    require(isinstance(obs, Obs), "parts", f"an observation is a {type(obs).__name__}, not an Obs")
     spec, B = env.spec, env.n_envs
     frame = {
         "obs": _typed(env, "obs", obs.obs, torch.float32, (B, spec.n_agents, spec.obs_dim)),
@@ -212,6 +209,8 @@ def _typed(env: VectorEnv, name: str, value: Tensor, dtype: torch.dtype, shape: 
 def _check_step(env: VectorEnv, step: Step) -> Frame:
     """Check reward, flags and info and return them as a frame."""
     require("won" in step.info, "won", f"info has {sorted(step.info)}")
+    for name, value in step.info.items():
+        require(isinstance(value, Tensor), "tensors", f"info[{name}] is a {type(value).__name__}")
     won = step.info["won"]
     require(won.dtype == torch.bool and won.shape == (env.n_envs,), "won", f"it is {won.dtype} {list(won.shape)}")
     named = set(env.spec.info_names)

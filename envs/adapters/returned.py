@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -85,10 +85,11 @@ def mask_row(mask: Any, size: int, part: str) -> np.ndarray:
 
 
 class Bounds:
-    """Warns once for every feature of an agent whose value leaves the bounds that its space gives."""
+    """Warns of values that leave the bounds that an agent's space gives: once in a process for each agent and space."""
+
+    said: ClassVar[set[tuple[int, bytes, bytes]]] = set()
 
     def __init__(self) -> None:
-        self.said: set[tuple[int, int]] = set()
         self.unbounded: dict[int, bool] = {}  # by agent: nothing can be outside
 
     def check(self, agent: int, row: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
@@ -100,12 +101,11 @@ class Bounds:
             self.unbounded[agent] = bool(np.isneginf(low).all() and np.isposinf(high).all())
         if self.unbounded[agent]:
             return
-        outside = (row < low) | (row > high)
-        if outside.any():
-            for k in np.flatnonzero(outside).tolist():
-                if (agent, k) not in self.said:
-                    self.said.add((agent, k))
-                    log.warning(
-                        "agent %d, feature %d: the game shows %g, its space allows [%g, %g]; attacks on observations "
-                        "clip to the space", agent, k, row[k], low[k], high[k],
-                    )  # fmt: skip
+        outside = np.flatnonzero((row < low) | (row > high))
+        if len(outside) and (which := (agent, low.tobytes(), high.tobytes())) not in self.said:
+            self.said.add(which)
+            k = int(outside[0])
+            log.warning(
+                "agent %d, feature %d%s: the game shows %g, its space allows [%g, %g]; attacks on observations clip to "
+                "the space", agent, k, f" and {len(outside) - 1} more" * (len(outside) > 1), row[k], low[k], high[k],
+            )  # fmt: skip

@@ -68,10 +68,13 @@ class LaneGame:
         seed_lanes(board.lanes, seed)
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
-        """Restart all lanes, or those where ``mask`` bool [B]; a seed begins their random streams anew."""
+        """Restart all lanes, or those where ``mask`` bool [B]; a seed begins their random streams anew. ValueError
+        names a mask of another form."""
+        where = self._everywhere if mask is None else np.ascontiguousarray(mask.cpu().numpy())
+        if where.shape != (self.n_envs,) or where.dtype != np.bool_:
+            raise ValueError(f"mask is {where.dtype} {list(where.shape)}, expected bool [{self.n_envs}]")
         self._started = True
-        where = self._everywhere if mask is None else mask.cpu().numpy()
-        word = np.uint64((seed or 0) % 2**64)
+        word = np.uint64(int(seed or 0) % 2**64)
         self._kernels.reset(self._rules, self._board, self._out, where, word, seed is not None)
         return self._obs
 

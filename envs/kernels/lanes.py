@@ -153,7 +153,7 @@ def seed_lanes(lanes: np.ndarray, seed: int) -> None:
     """Begin the random stream of every lane, records [B] with ``rng``, from ``seed``, as ``seed_lane`` does. Nothing is
     compiled for it: whoever makes a game with a wrong option beside it is told so at once."""
     hashed: Any = mix.py_func
-    word = hashed(np.array([seed % 2**64], np.uint64) + STRIDE)
+    word = hashed(np.array([int(seed) % 2**64], np.uint64) + STRIDE)
     lanes["rng"] = hashed(word + STRIDE * np.arange(1, len(lanes) + 1, dtype=np.uint64))
 
 

@@ -112,6 +112,8 @@ def parse(grid: str) -> Layout:
     rows = [row.strip() for row in grid.strip().replace("/", "\n").split("\n")]
     width, height = len(rows[0]), len(rows)
     shown = "/".join(rows)
+    if not width:
+        raise ConfigError("grid has no tiles; give its rows, separated by /")
     if any(len(row) != width for row in rows):
         raise ConfigError(f"grid {shown}: rows must be equally long, they have {[len(row) for row in rows]} tiles")
     text = "".join(rows)

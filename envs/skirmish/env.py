@@ -127,9 +127,15 @@ class Skirmish(LaneGame):
         """Put exactly these units on a lane, each side in its index order, and recompute what is seen.
 
         Slots that the list does not fill stay dead. Units have no orders, except that the enemy has its attack-move if
-        the map gives one. ``last_action`` [n] is what the agents did last (None: nothing yet). With the option
+        the map gives one. ``last_action`` [n] is what the agents did last (None, or -1: nothing yet). With the option
         ``enemy_mask``, ``hidden`` [n, enemies] says which agent sees only the place of which enemy (None: all is seen).
+        A lane that had ended begins at step 0, another keeps its time. Raise ConfigError for units that have no place
+        on the map, and ValueError for actions that there are not.
         """
+        acted = np.full(self.spec.n_agents, -1) if last_action is None else np.asarray(last_action)
+        if acted.shape != (self.spec.n_agents,) or not ((acted >= -1) & (acted < self.spec.n_actions)).all():
+            allowed = f"{self.spec.n_agents} actions, from -1 to {self.spec.n_actions - 1}"
+            raise ValueError(f"last_action={last_action} must be {allowed}")
         slots = {"ally": range(self.spec.n_agents), "enemy": range(self.spec.n_agents, len(self._world.template))}
         lined_up = self._lanes.units[lane]
         lined_up[:] = self._world.template
@@ -139,6 +145,9 @@ class Skirmish(LaneGame):
             if view.owner not in slots or view.type not in TYPE_ID or used[view.owner] >= len(slots[view.owner]):
                 room = f"{self.map.n_agents} against {self.map.n_enemies}"
                 raise ConfigError(f"{view} does not fit: {self.map.name} has room for {room}")
+            if self.map.type_order and view.type not in self.map.type_order:
+                known = ", ".join(self.map.type_order)
+                raise ConfigError(f"{view}: observations on {self.map.name} tell only {known} apart")
             for name in CAPABILITIES:
                 has_option = view.owner == "ally" and getattr(self.options, name) is not None
                 if not has_option and getattr(view, name) != getattr(UnitView, name):
@@ -152,8 +161,9 @@ class Skirmish(LaneGame):
             if self.map.attack_move and unit["scripted"]:
                 unit["order"] = ATTACK_MOVE
                 unit["goal_x"], unit["goal_y"] = self.map.attack_move[0]
-        self._lanes.lanes[lane]["finished"] = 0
-        self._lanes.last_action[lane] = -1 if last_action is None else last_action
+        if self._lanes.lanes[lane]["finished"]:
+            self._lanes.lanes[lane]["finished"] = self._lanes.lanes[lane]["t"] = 0
+        self._lanes.last_action[lane] = acted
         self._lanes.owner[lane], self._lanes.seen[lane] = -1, 0
         self._lanes.hidden[lane] = 0 if hidden is None else np.asarray(hidden).T
         self._started = True

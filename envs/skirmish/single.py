@@ -34,6 +34,11 @@ def _state_box(battle: Skirmish) -> spaces.Box:
     return _box(np.full(battle.spec.state_dim, -np.inf), np.full(battle.spec.state_dim, np.inf))
 
 
+def _entropy() -> int:
+    """Return a seed that the system draws."""
+    return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
+
+
 def _check_render_mode(mode: str | None) -> None:
     if mode not in (None, *RENDER_MODES):
         raise ConfigError(f"render_mode '{mode}' is unknown; choose {', '.join(RENDER_MODES)} or None")
@@ -73,6 +78,7 @@ class SkirmishParallel(ParallelEnv):
     ) -> None:
         _check_render_mode(render_mode)
         self.battle = Skirmish(map, 1, **options)
+        self.unseeded = "seed" not in options
         self.render_mode, self.replace_unavailable = render_mode, replace_unavailable
         spec = self.battle.spec
         self.possible_agents = [f"agent_{i}" for i in range(spec.n_agents)]
@@ -92,9 +98,11 @@ class SkirmishParallel(ParallelEnv):
         return self.action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Begin a battle; a seed begins the random stream anew, as a fresh environment with that seed would."""
+        """Begin a battle; a seed begins the random stream anew, as a fresh environment with that seed would. Without
+        any, the first battle takes one from the system, so that environments side by side differ."""
         self.agents = list(self.possible_agents)
-        obs = self.battle.reset(seed)
+        obs = self.battle.reset(_entropy() if seed is None and self.unseeded else seed)
+        self.unseeded = False
         if self.render_mode == "human":
             self.render()
         return self._seen(obs), {agent: {} for agent in self.agents}
@@ -146,6 +154,7 @@ class SkirmishGym(gymnasium.Env):
     ) -> None:
         _check_render_mode(render_mode)
         self.battle = Skirmish(map, 1, **options)
+        self.unseeded = "seed" not in options
         self.render_mode, self.replace_unavailable = render_mode, replace_unavailable
         spec = self.battle.spec
         n = spec.n_agents
@@ -153,8 +162,10 @@ class SkirmishGym(gymnasium.Env):
         self.action_space = spaces.MultiDiscrete(np.full(n, spec.n_actions))
 
     def reset(self, *, seed: int | None = None, options: dict | None = None) -> tuple[np.ndarray, dict[str, Any]]:
+        """Begin a battle, with seeds as in ``SkirmishParallel.reset``."""
         super().reset(seed=seed)
-        obs = self.battle.reset(seed)
+        obs = self.battle.reset(_entropy() if seed is None and self.unseeded else seed)
+        self.unseeded = False
         if self.render_mode == "human":
             self.render()
         return obs.obs[0].numpy().copy(), self._info(obs)

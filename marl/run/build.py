@@ -19,9 +19,10 @@ import torch
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
 from marl.core.annotations import hints_of, require_type
-from marl.core.checks import require_at_least, require_threads
+from marl.core.checks import require_threads
 from marl.core.config import pick_device, plain
 from marl.core.distributed import world
+from marl.core.games import require_game
 from marl.core.memory import enough_memory, require_room
 from marl.core.protocols import Algorithm, Attack, NoAttack, Sampler, Stateful, VectorEnv, Victim, attacks_within
 from marl.core.seeding import Streams
@@ -184,15 +185,11 @@ def make_env(cfg: DictConfig, n_envs: int, seed: int, section: str = "env") -> V
     naming the ``section`` of its options."""
     with enough_memory(f"{section} with {n_envs} lanes", cfg.env, section):
         env = call(factory(cfg.env, section), section, n_envs=n_envs, seed=seed)
-    if not (hasattr(env, "spec") and hasattr(env, "step")):
-        raise ConfigError(
-            f"{section}._target_={cfg.env.get('_target_')} makes no environment, but a {type(env).__name__}"
-        )
-    sizes = {name: getattr(env.spec, name) for name in ("n_agents", "n_actions", "episode_limit")}
     try:
-        require_at_least(section, 1, **sizes)
+        require_game(env, n_envs, section, str(cfg.env.get("_target_")))
     except ConfigError:
-        env.close()
+        if hasattr(env, "close"):
+            env.close()
         raise
     return env
 

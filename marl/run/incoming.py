@@ -24,6 +24,7 @@ class Incoming:
         """Look at what agents see in slot ``t``. Raise GameError."""
         if self.off:
             return
+        _require_kind(t, "reset() and Step.next", obs, Obs, "Obs(obs, state, avail, alive)")
         spec, B = self.spec, self.lanes
         n = spec.n_agents
         _require_form(t, "obs", obs.obs, (B, n, spec.obs_dim), torch.float32)
@@ -39,6 +40,7 @@ class Incoming:
         """Look at the result of step ``t``, with the observation of slot t + 1. Raise GameError."""
         if self.off:
             return
+        _require_kind(t, "step()", step, Step, "Step(next, reward, terminated, truncated, info)")
         _require_form(t, "reward", step.reward, (self.lanes,), torch.float32)
         for name in ("terminated", "truncated"):
             _require_form(t, name, getattr(step, name), (self.lanes,), torch.bool)
@@ -50,6 +52,33 @@ class Incoming:
         one = ~(step.terminated & step.truncated)
         _require_all(t, "terminated and truncated", ~one, one, "must not both be true", self.spec)
         self.observation(t + 1, step.next)
+
+    def limit(self, t: int, late: Tensor) -> None:
+        """Refuse episodes that go on, in the lanes ``late`` bool [B], when step ``t`` was the last that they may have.
+        Raise GameError."""
+        if not self.off and bool(late.any()):
+            lane, most = int(late.nonzero()[0]), self.spec.episode_limit
+            raise GameError(
+                f"lane {lane}, step {t}: the episode goes on after {most} steps, its episode_limit; end it there, as "
+                "truncated"
+            )
+
+    def waiting(self, t: int, step: Step, over: Tensor) -> None:
+        """Refuse rewards and living agents, after step ``t``, in the lanes ``over`` bool [B], whose episodes had ended
+        before and which nobody has reset. Raise GameError."""
+        if self.off:
+            return
+        wrong = over & ((step.reward != 0) | step.next.alive.any(-1))
+        if bool(wrong.any()):
+            raise GameError(
+                f"lane {int(wrong.nonzero()[0])}, step {t}: a lane whose episode has ended must give no reward and "
+                "have nobody alive until it is reset; an environment never resets itself"
+            )
+
+
+def _require_kind(t: int, what: str, value: object, kind: type, form: str) -> None:
+    if not isinstance(value, kind):
+        raise GameError(f"step {t}: {what} must be {form}, the game returned a {type(value).__name__}")
 
 
 def _require_form(t: int, part: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> None:

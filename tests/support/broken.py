@@ -269,7 +269,42 @@ class ClosesOnce(Sound):
         self.closed = True
 
 
+class OtherLanes(Sound):
+    """It does not read how many lanes are asked for."""
+
+    def __init__(self, n_envs: int, seed: int) -> None:
+        super().__init__(8, seed)
+
+
+class WithoutDevice(Sound):
+    def __getattribute__(self, name: str) -> Any:
+        if name == "device":
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+
+class TakesNoMask(Sound):
+    def reset(self, seed: int | None = None) -> Obs:  # type: ignore[override]
+        return super().reset(seed)
+
+
+class GymnasiumReset(Sound):
+    def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Any:
+        return super().reset(seed, mask), {}
+
+
+class GymnasiumStep(Sound):
+    def step(self, actions: Tensor) -> Any:
+        step = super().step(actions)
+        return step.next, step.reward, step.terminated, step.truncated, step.info
+
+
 BROKEN_ENVS: tuple[tuple[str, type[Sound]], ...] = (
+    ("parts", OtherLanes),
+    ("parts", WithoutDevice),
+    ("parts", TakesNoMask),
+    ("parts", GymnasiumReset),
+    ("parts", GymnasiumStep),
     ("spec", WrongNames),
     ("spec", WrongAbout),
     ("tensors", DoubleReward),

@@ -257,11 +257,15 @@ def test_a_gymnasium_game_is_held_to_the_same(changes: dict[str, Any], says: str
 
 
 def test_values_outside_their_bounds_are_said_once_and_kept(caplog: pytest.LogCaptureFixture) -> None:
-    bounds, row = Bounds(), np.array([0.5, 12.0], np.float32)
+    """Once for each agent and space, in however many lanes and episodes."""
+    row, wide = np.array([0.5, 12.0], np.float32), np.array([-1.0, 12.0], np.float32)
     for _ in range(3):
+        bounds = Bounds()
         bounds.check(1, row, np.zeros(2, np.float32), np.ones(2, np.float32))
-    (record,) = caplog.records
-    assert "agent 1, feature 1: the game shows 12, its space allows [0, 1]" in record.getMessage()
+        bounds.check(2, wide, np.zeros(2, np.float32), np.ones(2, np.float32))
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "agent 1, feature 1: the game shows 12, its space allows [0, 1]" in first
+    assert "agent 2, feature 0 and 1 more: the game shows -1" in second
     assert row.tolist() == [0.5, 12.0]
 
 

@@ -11,12 +11,13 @@ from types import ModuleType
 import numba
 import numpy as np
 import pytest
+import torch
 
 from envs.kernels import game, lanes
 from envs.kernels.compiled import _imports, sources_of
 from envs.kernels.rng import seed_lane
 from envs.overcooked import env as overcooked
-from envs.skirmish import battle
+from envs.skirmish import Skirmish, battle
 
 ROOT = Path(__file__).resolve().parents[3]
 PRICES = "PRICE = {}\n"
@@ -144,3 +145,12 @@ def test_kernels_import_no_game(module: ModuleType) -> None:
     found = {str(path.relative_to(ROOT)) for path in sources_of(module.__name__)}
     outside = {"envs/base.py", "marl/core/rolling.py", "marl/learn/acting.py", "marl/learn/gru.py"}
     assert {name for name in found if not name.startswith("envs/kernels/")} <= outside
+
+
+@pytest.mark.parametrize("mask", [torch.ones(5, dtype=torch.bool), torch.ones(1, dtype=torch.bool), torch.ones(2)])
+def test_a_mask_of_another_form_is_refused(mask: torch.Tensor) -> None:
+    """A kernel would read and write beyond the lanes."""
+    env = Skirmish("3m", 2)
+    env.reset(seed=np.int64(3))
+    with pytest.raises(ValueError, match=r"mask is (bool|float32) \[\d\], expected bool \[2\]"):
+        env.reset(mask=mask)

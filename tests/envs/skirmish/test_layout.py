@@ -14,6 +14,7 @@ from numba import njit
 from envs.base import check_spec
 from envs.skirmish import MAPS, Skirmish, UnitView
 from envs.skirmish.battle import team_reward
+from marl.core.types import ConfigError
 from tests.support.fights import ally, enemy
 
 GOLDEN = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "smac_layout_golden.json"
@@ -180,3 +181,26 @@ def test_about_points_at_the_right_agent() -> None:
     assert spec.about is not None and changed[0].any() and changed[1].any()
     assert not (changed[:2] & ~spec.about[:2, 2]).any()
     assert spec.about[0, 0].sum() == 5  # four directions and its own health
+
+
+def test_what_cannot_be_placed_is_refused() -> None:
+    """A type without a bit would set another feature, an action that there is not another lane's."""
+    env = Skirmish("2s3z", 2)
+    with pytest.raises(ConfigError, match=r"observations on 2s3z tell only stalker, zealot apart"):
+        env.place([ally("stalker", 9, 9), enemy("marine", 11, 9)])
+    for actions in ([99, 0, 0, 0, 0], [0, 0], [-2, 0, 0, 0, 0]):
+        with pytest.raises(ValueError, match=r"must be 5 actions, from -1 to 10"):
+            env.place([ally("stalker", 9, 9), enemy("stalker", 11, 9)], last_action=actions)
+
+
+def test_a_lane_that_had_ended_begins_at_step_0() -> None:
+    env = Skirmish("3m", 1, obs_timestep_number=True)
+    units = [ally("marine", 9, 9), enemy("marine", 30, 30)]
+    env.place(units)
+    stop = torch.tensor([[1, 0, 0]])
+    env.step(stop)
+    assert env.place(units).obs[0, 0, -1] == pytest.approx(1 / 60), "another keeps its time"
+    while not bool(env.step(stop).truncated):
+        pass
+    assert env.place(units).obs[0, 0, -1] == 0
+    assert not bool(env.step(stop).truncated)

@@ -49,6 +49,20 @@ def test_seeds() -> None:
     assert not np.array_equal(one[0], play(first, seed=4)[0])
 
 
+def test_without_a_seed_environments_differ() -> None:
+    """Workers side by side would play one battle; a seed in the options is a seed."""
+    first, second = gymnasium.make("skirmish/terran_5_vs_5-v0"), gymnasium.make("skirmish/terran_5_vs_5-v0")
+    assert not np.array_equal(play(first, None)[0], play(second, None)[0])
+    one, other = parallel_env("terran_5_vs_5"), parallel_env("terran_5_vs_5")
+    for env in (one, other):
+        env.reset()
+    assert not np.array_equal(one.state(), other.state())
+    one, other = parallel_env("terran_5_vs_5", seed=4), parallel_env("terran_5_vs_5", seed=4)
+    for env in (one, other):
+        env.reset()
+    assert np.array_equal(one.state(), other.state())
+
+
 @pytest.mark.parametrize("name", ["3m", "protoss_5_vs_5"])
 def test_gymnasium_checker(name: str) -> None:
     env = gymnasium.make(f"skirmish/{name}-v0", render_mode="rgb_array", replace_unavailable=True)

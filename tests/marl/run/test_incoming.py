@@ -19,6 +19,8 @@ from marl.core.types import ConfigError, GameError, Obs, Step, core_fields
 from marl.learn.scripted import RandomPlay
 from marl.run.build import make_env
 from marl.run.collect import collect
+from marl.run.stretch import Stretches
+from tests.support.broken import AutoReset, Endless, GymnasiumReset, GymnasiumStep, PaysTheFinished, Sound
 from tests.support.helpers import command
 
 
@@ -87,6 +89,45 @@ def test_what_breaks_the_contract_is_named(kind: str) -> None:
         play(Game(**changes))
     assert re.search(words, str(raised.value)), raised.value
     assert "\n" not in str(raised.value)
+
+
+BROKEN: dict[type[Sound], str] = {
+    GymnasiumReset: r"step 0: reset\(\) and Step.next must be Obs\(obs, .* returned a tuple",
+    GymnasiumStep: r"step 0: step\(\) must be Step\(next, .* returned a tuple",
+    Endless: "the episode goes on after 8 steps, its episode_limit; end it there, as truncated",
+    AutoReset: "a lane whose episode has ended must give no reward",
+    PaysTheFinished: "a lane whose episode has ended must give no reward",
+}
+
+
+@pytest.mark.parametrize("twin", BROKEN)
+def test_games_of_other_contracts_are_named(twin: type[Sound]) -> None:
+    with pytest.raises(GameError, match=BROKEN[twin]):
+        for _ in range(20):
+            play(twin(4, 0))
+
+
+def test_an_episode_without_end_is_named_in_stretches_too() -> None:
+    env = Endless(4, 0)
+    stretches = Stretches(env, NoAttack(env.spec, "cpu"), core_fields(env.spec), 30, env.device)
+    policy, nobody = RandomPlay(env.spec, torch.device("cpu")), torch.zeros(4, dtype=torch.bool)
+    with pytest.raises(GameError, match="the episode goes on after 8 steps"):
+        stretches.collect(policy, nobody, torch.Generator(), torch.Generator())
+
+
+WRONG_PARTS = {
+    "OtherLanes": "n_envs=2 lanes were asked for, it has 8",
+    "WithoutDevice": "WithoutDevice lacks device",
+    "WrongNames": "env.state_names has 4 entries, expected none or 5",
+    "WrongAbout": r"env.about is not bool \[2, 2, 4\]",
+}
+
+
+@pytest.mark.parametrize("twin", WRONG_PARTS)
+def test_a_game_that_lacks_a_part_is_refused_before_it_is_played(twin: str) -> None:
+    env = {"_target_": f"tests.support.broken.{twin}", "_partial_": True}
+    with pytest.raises(ConfigError, match=WRONG_PARTS[twin]):
+        make_env(OmegaConf.create({"env": env}), 2, 0)
 
 
 def test_a_sound_game_is_played_and_a_vouched_one_is_left_alone() -> None:
