@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from marl.core.annotations import typed
@@ -29,6 +28,7 @@ from marl.measure.crossplay_scores import CrossMatrix
 from marl.measure.robustness_scores import Matrix
 from marl.run import build, teams
 from marl.run.build import ComputeSettings, settings_kept
+from marl.run.calls import configured, folders
 from marl.run.compose import compose_with_choices, option
 from marl.run.evaluate import summarise
 from marl.run.folders import pick_checkpoint, read_config, run_folder
@@ -110,7 +110,8 @@ def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> Vecto
 @typed
 def load(
     run: str | Path | Run, checkpoint: int | None = None, *, env: str | None = None,
-    env_options: Mapping[str, Any] | None = None, device: str = "auto", threads: int | None = 1,
+    env_options: Mapping[str, Any] | None = None, act: str | None = None, device: str = "auto",
+    threads: int | None = 1,
 ) -> Team:  # fmt: skip
     """Load a trained team from its run folder.
 
@@ -119,6 +120,7 @@ def load(
         checkpoint (int | None): environment step of the checkpoint; None: the newest.
         env (str | None): the environment to play in, a name of ``conf/env``; None: the one that it was trained in.
         env_options (Mapping | None): what to change about its configuration, such as ``{"ally_health": 0.85}``.
+        act (str | None): how actors choose, ``"greedy"`` or ``"sample"``; None: as their training was tested.
         device (str): ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:K"``.
         threads (int | None): CPU threads; None: all.
 
@@ -127,7 +129,7 @@ def load(
     """
     require_name(run=run if isinstance(run, str) else None)
     folder = run.dir if isinstance(run, Run) else run_folder(run)
-    return Team(folder, checkpoint, env, device, threads, env_options or {})
+    return Team(folder, checkpoint, env, device, threads, env_options or {}, act)
 
 
 class Team:
@@ -135,9 +137,9 @@ class Team:
 
     def __init__(
         self, dir: Path, checkpoint: int | None, env: str | None, device: str, threads: int | None,
-        env_options: Mapping[str, Any],
+        env_options: Mapping[str, Any], act: str | None,
     ) -> None:  # fmt: skip
-        self.dir, self.checkpoint = dir, checkpoint
+        self.dir, self.checkpoint, self._act = dir, checkpoint, act
         self._env, self._device, self._threads, self._options = env, device, threads, dict(env_options)
         read_config(dir)
         pick_checkpoint(dir, checkpoint)
@@ -156,7 +158,7 @@ class Team:
         words = [f"env={self._env}"] if self._env is not None else []
         words += [f"attack={attack}"] if attack is not None else []
         cfg, _ = compose_with_choices(words, "evaluate")
-        cfg.run, cfg.checkpoint, cfg.seed = str(self.dir), self.checkpoint, seed
+        cfg.run, cfg.checkpoint, cfg.seed, cfg.act = str(self.dir), self.checkpoint, seed, self._act
         cfg.device, cfg.threads, cfg.env_options = self._device, self._threads, self._options
         return teams.open_team(cfg, n_envs)
 
@@ -246,8 +248,8 @@ def robustness(runs: str | Path | Run | Sequence[Any], suite: str = "quick", *ov
 
     ``marl.show.robustness_report`` shows the matrix as a table (``show``) and writes its files (``write``).
     """
-    cfg, chosen = _configured("robustness", runs, [f"suite={suite}", *overrides], options)
-    with called_as(spelled("robustness", _folders(runs), suite, *overrides, **options)):
+    cfg, chosen = configured("robustness", runs, [f"suite={suite}", *overrides], options)
+    with called_as(spelled("robustness", folders(runs), suite, *overrides, **options)):
         return robustness_engine.run(cfg, chosen["suite"], chosen.get("env"), option)
 
 
@@ -277,8 +279,8 @@ def leaderboard(
     ``marl.show.leaderboard`` prints a board (``show``) and a check (``show_check``).
     """
     given = {"file": file, **options}
-    cfg, chosen = _configured("leaderboard", runs, [f"suite={suite}", *overrides], given)
-    arguments = (str(file), None if runs is None else _folders(runs), suite, *overrides)
+    cfg, chosen = configured("leaderboard", runs, [f"suite={suite}", *overrides], given)
+    arguments = (str(file), None if runs is None else folders(runs), suite, *overrides)
     with called_as(spelled("leaderboard", *arguments, **options)):
         return board.run(cfg, chosen["suite"], option)
 
@@ -298,8 +300,8 @@ def crossplay(
 
     ``marl.show.crossplay_report`` shows the matrix as tables (``show``) and writes its files (``write``).
     """
-    cfg, chosen = _configured("crossplay", runs, [f"partners={partners}", *overrides], options)
-    with called_as(spelled("crossplay", _folders(runs), partners, *overrides, **options)):
+    cfg, chosen = configured("crossplay", runs, [f"partners={partners}", *overrides], options)
+    with called_as(spelled("crossplay", folders(runs), partners, *overrides, **options)):
         return crossplay_engine.run(cfg, chosen.get("env"))
 
 
@@ -320,31 +322,6 @@ def report(
         ConfigError: for runs and matrices that are not there or cannot be read, options out of range, and where plotly
             is not installed.
     """
-    cfg, _ = _configured("report", runs, [*overrides], {"out": out, **options})
-    with called_as(spelled("report", _folders(runs), str(out), *overrides, **options)):
+    cfg, _ = configured("report", runs, [*overrides], {"out": out, **options})
+    with called_as(spelled("report", folders(runs), str(out), *overrides, **options)):
         return page.make(cfg)
-
-
-def _folders(given: Any) -> list[Any]:
-    several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
-    return [str(one.dir) if isinstance(one, Run) else str(one) if isinstance(one, Path) else one for one in several]
-
-
-def _configured(
-    script: str, given: Any, overrides: list[str], options: dict[str, Any]
-) -> tuple[DictConfig, dict[str, str]]:
-    cfg, chosen = compose_with_choices(overrides, script)
-    given = {**({} if given is None else {"runs": _folders(given)}), **options}
-    names = {key for key, value in given.items() if key in chosen and not isinstance(value, Mapping | None)}
-    if names:
-        cfg, chosen = compose_with_choices([*overrides, *(f"{key}='{given[key]}'" for key in names)], script)
-    for key, value in given.items():
-        if key not in cfg and key not in chosen:
-            raise ConfigError(f"{key} is not an option of marl.{script}; there are {', '.join(map(str, cfg))}")
-        if key in names:
-            continue
-        try:
-            OmegaConf.update(cfg, key, str(value) if isinstance(value, Path) else value, merge=True)
-        except (ValueError, TypeError) as error:  # of another type
-            raise ConfigError(f"{key}={value}: {' '.join(str(error).split())}") from error
-    return cfg, chosen

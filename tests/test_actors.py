@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import marl
 from marl.core.types import ConfigError
 from marl.run.compose import choices
 from marl.run.trainer import fit
@@ -144,6 +145,9 @@ def test_a_team_of_actors_is_tested_greedily_or_by_draws(two: Path, tmp_path: Pa
         command("evaluate", f"run={two}/ippo-none/seed0", "episodes=64", f"act={act}", f"out={out}")
         found[act] = json.loads(out.read_text())["episodes"]["length"]
     assert found["null"] == found["sample"] != found["greedy"]  # by default drawn
+    for act in ("greedy", "sample"):
+        from_python = marl.load(two / "ippo-none" / "seed0", act=act).evaluate(64)["length"].mean
+        assert from_python == pytest.approx(sum(found[act]) / 64), "the library plays as the script does"
 
 
 def test_what_cannot_be_chosen_is_refused(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
