@@ -212,8 +212,9 @@ def spawn(rules: Record, world: World, units: np.ndarray, lane: Record) -> None:
         unit.shield = kind.shield
         unit.energy = START_ENERGY if kind.heals else 0.0
         if rules.spawn_jitter > 0.0:
-            unit.x = within_map(unit.x + rules.spawn_jitter * (2.0 * uniform(lane) - 1.0))
-            unit.y = within_map(unit.y + rules.spawn_jitter * (2.0 * uniform(lane) - 1.0))
+            unit.x += rules.spawn_jitter * (2.0 * uniform(lane) - 1.0)
+            unit.y += rules.spawn_jitter * (2.0 * uniform(lane) - 1.0)
+        unit.x, unit.y = within_map(unit.x), within_map(unit.y)  # fliers find places outside of it, too
     if rules.absent_agents > 0:
         remove_some(rules, units, lane)
     if rules.attack_probabilities or rules.health_levels:

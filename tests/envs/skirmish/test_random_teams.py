@@ -86,6 +86,13 @@ def test_surrounding_groups() -> None:
     assert abs(inside - 0.5) < 4 * 0.5 / math.sqrt(LANES)
 
 
+def test_nobody_begins_off_the_map() -> None:
+    """Where many are surrounded, fliers find their places last, and could never come back from outside."""
+    for units in fresh("terran_20_vs_23", lanes=512, surrounded=1.0):
+        assert (units["x"] > 0).all() and (units["x"] < 32).all()
+        assert (units["y"] > 0).all() and (units["y"] < 32).all()
+
+
 def test_unit_ranges() -> None:
     """A marine targets at 5 and sees to 9, a marauder 6 and 10, a Medivac 4 and 11; melee units target at 2."""
     env = Skirmish("terran_5_vs_5", 1)
