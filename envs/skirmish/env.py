@@ -129,8 +129,8 @@ class Skirmish(LaneGame):
         Slots that the list does not fill stay dead. Units have no orders, except that the enemy has its attack-move if
         the map gives one. ``last_action`` [n] is what the agents did last (None, or -1: nothing yet). With the option
         ``enemy_mask``, ``hidden`` [n, enemies] says which agent sees only the place of which enemy (None: all is seen).
-        A lane that had ended begins at step 0, another keeps its time. Raise ConfigError for units that have no place
-        on the map, and ValueError for actions that there are not.
+        A lane that had ended begins at step 0, another keeps its time. Types that are not those of the map are shown
+        without a type. Raise ConfigError for units that have no place, and ValueError for actions that there are not.
         """
         acted = np.full(self.spec.n_agents, -1) if last_action is None else np.asarray(last_action)
         if acted.shape != (self.spec.n_agents,) or not ((acted >= -1) & (acted < self.spec.n_actions)).all():
@@ -145,9 +145,6 @@ class Skirmish(LaneGame):
             if view.owner not in slots or view.type not in TYPE_ID or used[view.owner] >= len(slots[view.owner]):
                 room = f"{self.map.n_agents} against {self.map.n_enemies}"
                 raise ConfigError(f"{view} does not fit: {self.map.name} has room for {room}")
-            if self.map.type_order and view.type not in self.map.type_order:
-                known = ", ".join(self.map.type_order)
-                raise ConfigError(f"{view}: observations on {self.map.name} tell only {known} apart")
             for name in CAPABILITIES:
                 has_option = view.owner == "ally" and getattr(self.options, name) is not None
                 if not has_option and getattr(view, name) != getattr(UnitView, name):

@@ -11,6 +11,7 @@ from envs.kernels.compiled import Record, rule
 from envs.skirmish.records import Lanes, Outputs, World
 from envs.skirmish.sight import distance, may_target, sees, shuffle, sight
 from envs.skirmish.terrain import SIZE
+from envs.skirmish.units import UNKNOWN_BIT
 
 NOOP, STOP_ACTION, NORTH, SOUTH, EAST, WEST, FIRST_LOOK = 0, 1, 2, 3, 4, 5, 6
 CENTRE, SPAN, MAX_ENERGY = 16.0, 32.0, 200.0
@@ -158,7 +159,7 @@ def write_enemies(
                 kind = types[foe.type]
                 attackable = avail[i, rules.first_target + k]
                 end = write_unit(row, at, attackable, gap, sight, me, foe, kind, rules.shield_enemy)
-                if rules.type_bits > 0:
+                if rules.type_bits > 0 and kind.enemy_bit != UNKNOWN_BIT:
                     row[end + kind.enemy_bit] = 1.0
                 if rules.enemy_mask > 0.0 and hidden[e, i]:
                     row[at + 4 : at + size] = 0.0
@@ -186,7 +187,7 @@ def write_friends(
             if rules.health_levels:  # an agent that is not shown the level is not shown the health either
                 row[at + 4] = health_left(friend, kind) if rules.obs_ally_level else 0.0
             end = write_capabilities(rules, friend, row, end, rules.obs_ally_attack, rules.obs_ally_level)
-            if rules.type_bits > 0 and rules.obs_ally_types:
+            if rules.type_bits > 0 and rules.obs_ally_types and kind.ally_bit != UNKNOWN_BIT:
                 row[end + kind.ally_bit] = 1.0
         at += size
         if rules.obs_last_action:
@@ -215,7 +216,8 @@ def write_self(rules: Record, types: np.ndarray, me: Record, t: int, row: np.nda
         row[at + 1] = me.facing_y
         at += 2
     if rules.type_bits > 0:
-        row[at + mine.ally_bit] = 1.0
+        if mine.ally_bit != UNKNOWN_BIT:
+            row[at + mine.ally_bit] = 1.0
         at += rules.type_bits
     if rules.obs_timestep:
         row[at] = t / rules.episode_limit
@@ -290,8 +292,9 @@ def write_state(
                 state[k] = unit.facing_x
                 state[k + 1] = unit.facing_y
                 k += 2
-            if bits > 0:
-                state[k + (kind.ally_bit if ally else kind.enemy_bit)] = 1.0
+            bit = kind.ally_bit if ally else kind.enemy_bit
+            if bits > 0 and bit != UNKNOWN_BIT:
+                state[k + bit] = 1.0
         at += size
     if rules.state_last_action:
         for i in range(n):

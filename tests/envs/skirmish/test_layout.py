@@ -14,7 +14,6 @@ from numba import njit
 from envs.base import check_spec
 from envs.skirmish import MAPS, Skirmish, UnitView
 from envs.skirmish.battle import team_reward
-from marl.core.types import ConfigError
 from tests.support.fights import ally, enemy
 
 GOLDEN = Path(__file__).resolve().parents[3].parent / "shared" / "data" / "smac_layout_golden.json"
@@ -183,11 +182,20 @@ def test_about_points_at_the_right_agent() -> None:
     assert spec.about[0, 0].sum() == 5  # four directions and its own health
 
 
-def test_what_cannot_be_placed_is_refused() -> None:
-    """A type without a bit would set another feature, an action that there is not another lane's."""
+def test_a_type_that_is_not_the_maps_is_shown_without_one() -> None:
+    """A bit that it does not have would be the feature before, a shield."""
+    env = Skirmish("2s3z", 1)
+    obs = env.place([ally("stalker", 9, 9), ally("marine", 9, 11), enemy("marine", 11, 9)])
+    names = [env.spec.obs_names, env.spec.state_names]
+    for values, labels in ((obs.obs[0, 0], names[0]), (obs.obs[0, 1], names[0]), (obs.state[0], names[1])):
+        shown = dict(zip(labels, values.tolist(), strict=True))
+        assert shown["enemy 0 shield"] == 0 and shown["enemy 0 health"] == 1
+        assert not any(value for name, value in shown.items() if name.startswith("enemy 0") and "type" in name)
+
+
+def test_actions_that_there_are_not_are_refused() -> None:
+    """They would be written into another lane."""
     env = Skirmish("2s3z", 2)
-    with pytest.raises(ConfigError, match=r"observations on 2s3z tell only stalker, zealot apart"):
-        env.place([ally("stalker", 9, 9), enemy("marine", 11, 9)])
     for actions in ([99, 0, 0, 0, 0], [0, 0], [-2, 0, 0, 0, 0]):
         with pytest.raises(ValueError, match=r"must be 5 actions, from -1 to 10"):
             env.place([ally("stalker", 9, 9), enemy("stalker", 11, 9)], last_action=actions)
