@@ -17,6 +17,9 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import OmegaConf
+
 from marl.core.types import ConfigError
 from marl.run.files import naming
 
@@ -91,6 +94,13 @@ def tidied(folder: Path, top: Path | None = None, *, keep_present: bool = False)
         yield
     finally:
         _prune(folder, top, kept)
+
+
+def made_by_hydra(folder: Path) -> bool:
+    """Return whether ``folder`` is the one that Hydra has made for this script's run."""
+    if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
+        return False
+    return Path(HydraConfig.get().runtime.output_dir) == folder.absolute()
 
 
 def _acquire(path: Path, mine: Owner, key: str) -> None:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from marl.core import distributed
@@ -29,7 +28,7 @@ from marl.run.build import Parts, build, learns_from_newest, make_sampler, requi
 from marl.run.collect import collect
 from marl.run.evaluate import evaluate, summarise
 from marl.run.files import WriteError, expendable, logged_to, write_atomic
-from marl.run.lock import held, tidied
+from marl.run.lock import held, made_by_hydra, tidied
 from marl.run.loggers import LoggedRun, Loggers, require_loggers
 from marl.run.metrics import Window, Writer, require_finite
 from marl.run.progress import STOPPING, Doing, TrainProgress, doing
@@ -273,7 +272,7 @@ def saved_if_games_fail(run: Run) -> Iterator[None]:
 def fit(cfg: DictConfig, run_dir: Path, draw: report.Draw | None = None) -> dict[str, Any]:
     """Train as ``cfg`` says, in ``run_dir``; return the final test results ({} if a signal stopped it). ``draw`` draws
     the learning curve at the end."""
-    with tidied(run_dir, Path(cfg.runs_dir), keep_present=not HydraConfig.initialized()):  # Hydra makes run folders
+    with tidied(run_dir, Path(cfg.runs_dir), keep_present=not made_by_hydra(run_dir)):
         validate(cfg)
         require_loggers(cfg)
         config = resolved(cfg)
