@@ -3,7 +3,8 @@ instead of being broadcast, cut, or blamed on the learner."""
 
 from __future__ import annotations
 
-from typing import NoReturn
+import logging
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor
@@ -11,13 +12,17 @@ from torch import Tensor
 from marl.core.protocols import VectorEnv
 from marl.core.types import EnvSpec, GameError, Obs, Step
 
+log = logging.getLogger(__name__)
+
 
 class Incoming:
     """Checks the observations and steps of one collection of ``env``. Games whose ``vouched`` is true are left alone:
     compiled ones write into tensors of the right form."""
 
+    warned: ClassVar[set[type]] = set()
+
     def __init__(self, env: VectorEnv) -> None:
-        self.spec, self.lanes = env.spec, env.n_envs
+        self.spec, self.lanes, self.kind = env.spec, env.n_envs, type(env)
         self.off = bool(getattr(env, "vouched", False))
 
     def observation(self, t: int, obs: Obs) -> None:
@@ -64,16 +69,19 @@ class Incoming:
             )
 
     def waiting(self, t: int, step: Step, over: Tensor) -> None:
-        """Refuse rewards and living agents, after step ``t``, in the lanes ``over`` bool [B], whose episodes had ended
-        before and which nobody has reset. Raise GameError."""
-        if self.off:
+        """Warn, once for each class of games, of rewards and living agents after step ``t`` in the lanes ``over`` bool
+        [B], whose episodes had ended before and which nobody has reset: a game that resets itself shows, instead of
+        what an episode ended with, how the next one begins."""
+        if self.off or self.kind in self.warned:
             return
         wrong = over & ((step.reward != 0) | step.next.alive.any(-1))
         if bool(wrong.any()):
-            raise GameError(
-                f"lane {int(wrong.nonzero()[0])}, step {t}: a lane whose episode has ended must give no reward and "
-                "have nobody alive until it is reset; an environment never resets itself"
-            )
+            self.warned.add(self.kind)
+            log.warning(
+                "lane %d, step %d: %s gives a reward, or has somebody alive, where an episode has ended and nobody has "
+                "reset it. If it resets itself, values are bootstrapped from the wrong observation; "
+                "envs.base.check_env tells", int(wrong.nonzero()[0]), t, self.kind.__name__,
+            )  # fmt: skip
 
 
 def _require_kind(t: int, what: str, value: object, kind: type, form: str) -> None:

@@ -19,6 +19,7 @@ from marl.core.types import ConfigError, GameError, Obs, Step, core_fields
 from marl.learn.scripted import RandomPlay
 from marl.run.build import make_env
 from marl.run.collect import collect
+from marl.run.incoming import Incoming
 from marl.run.stretch import Stretches
 from tests.support.broken import AutoReset, Endless, GymnasiumReset, GymnasiumStep, PaysTheFinished, Sound
 from tests.support.helpers import command
@@ -95,8 +96,6 @@ BROKEN: dict[type[Sound], str] = {
     GymnasiumReset: r"step 0: reset\(\) and Step.next must be Obs\(obs, .* returned a tuple",
     GymnasiumStep: r"step 0: step\(\) must be Step\(next, .* returned a tuple",
     Endless: "the episode goes on after 8 steps, its episode_limit; end it there, as truncated",
-    AutoReset: "a lane whose episode has ended must give no reward",
-    PaysTheFinished: "a lane whose episode has ended must give no reward",
 }
 
 
@@ -105,6 +104,15 @@ def test_games_of_other_contracts_are_named(twin: type[Sound]) -> None:
     with pytest.raises(GameError, match=BROKEN[twin]):
         for _ in range(20):
             play(twin(4, 0))
+
+
+@pytest.mark.parametrize("twin", [AutoReset, PaysTheFinished])
+def test_games_that_do_not_wait_are_said_once(twin: type[Sound], caplog: pytest.LogCaptureFixture) -> None:
+    Incoming.warned.discard(twin)
+    for _ in range(10):
+        play(twin(4, 0))
+    (record,) = caplog.records
+    assert f"{twin.__name__} gives a reward, or has somebody alive, where an episode has ended" in record.getMessage()
 
 
 def test_an_episode_without_end_is_named_in_stretches_too() -> None:
