@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ def spec_fault(spec: EnvSpec) -> str | None:
     n, width = spec.n_agents, spec.obs_dim
     sizes = {name: getattr(spec, name) for name in ("n_agents", "n_actions", "obs_dim", "state_dim", "episode_limit")}
     for name, size in sizes.items():
-        if not isinstance(size, int) or isinstance(size, bool):
+        if not isinstance(size, Integral) or isinstance(size, bool):
             return f"{name}={size} must be a whole number"
         if size < 1:
             return f"{name}={size} must be at least 1"

@@ -146,7 +146,7 @@ def _in_lockstep(
         _store_step(batch, t, {"obs_seen": seen})  # which may be the game's own tensor, and the step overwrites that
         step = env.step(actions)
         incoming.step(t, step)
-        incoming.waiting(t, step, ~running)
+        incoming.waiting(t, step, running)
         stored = {name: step.info[name] for name in env.spec.info_names}
         stored |= {"actions": actions, "intended": intended, "reward": step.reward, "terminated": step.terminated}
         stored |= {"filled": running, **extras, **attack_extras}
@@ -159,7 +159,7 @@ def _in_lockstep(
         now = step.next
         if not running.any():
             break
-    incoming.limit(t, running)
+    incoming.limit(t, ~running, batch.length)
     _store_observation(batch, t + 1, now)
     if "obs_seen" in fields:
         view = View(t + 1, now.to(device), carry, (running | ended).to(device) & attacked, policy)

@@ -58,23 +58,26 @@ class Incoming:
         _require_all(t, "terminated and truncated", ~one, one, "must not both be true", self.spec)
         self.observation(t + 1, step.next)
 
-    def limit(self, t: int, late: Tensor) -> None:
-        """Refuse episodes that go on, in the lanes ``late`` bool [B], when step ``t`` was the last that they may have.
-        Raise GameError."""
-        if not self.off and bool(late.any()):
+    def limit(self, t: int, over: Tensor, length: Tensor) -> None:
+        """Refuse episodes that go on after as many steps as they may have: ``over`` bool [B] after step ``t``, and
+        ``length`` long [B] then. Raise GameError."""
+        if self.off:
+            return
+        late = ~over.cpu() & (length.cpu() >= self.spec.episode_limit)
+        if bool(late.any()):
             lane, most = int(late.nonzero()[0]), self.spec.episode_limit
             raise GameError(
                 f"lane {lane}, step {t}: the episode goes on after {most} steps, its episode_limit; end it there, as "
                 "truncated"
             )
 
-    def waiting(self, t: int, step: Step, over: Tensor) -> None:
-        """Warn, once for each class of games, of rewards and living agents after step ``t`` in the lanes ``over`` bool
-        [B], whose episodes had ended before and which nobody has reset: a game that resets itself shows, instead of
-        what an episode ended with, how the next one begins."""
+    def waiting(self, t: int, step: Step, running: Tensor) -> None:
+        """Warn, once for each class of games, of rewards and living agents after step ``t`` in the lanes that were not
+        ``running`` bool [B] before it, which nobody has reset: a game that resets itself shows, instead of what an
+        episode ended with, how the next one begins."""
         if self.off or self.kind in self.warned:
             return
-        wrong = over & ((step.reward != 0) | step.next.alive.any(-1))
+        wrong = ~running & ((step.reward != 0) | step.next.alive.any(-1))
         if bool(wrong.any()):
             self.warned.add(self.kind)
             log.warning(

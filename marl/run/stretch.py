@@ -132,7 +132,7 @@ class Stretches:
         for t in range(self.steps):
             step = self._step(policy, t, policy_gen)
             over, lost = step.terminated | step.truncated, step.info.get("lost")
-            self.incoming.limit(t, ~over.cpu() & (self.totals["length"] >= self.env.spec.episode_limit))
+            self.incoming.limit(t, over, self.totals["length"])
             done = over.cpu() if lost is None else (over & ~lost).cpu()
             if lost is not None and lost.any():
                 self.pieces.drop(lost)

@@ -11,6 +11,7 @@ from gymnasium.utils.env_checker import check_env
 from pettingzoo.test import parallel_api_test, parallel_seed_test
 
 from envs.skirmish import MAPS, parallel_env
+from envs.skirmish.single import SkirmishParallel
 from marl.core.types import ConfigError
 
 
@@ -25,6 +26,16 @@ def test_pettingzoo_api(name: str) -> None:
 def test_pettingzoo_seed() -> None:
     """It samples actions without their masks, hence ``replace_unavailable``."""
     parallel_seed_test(lambda: parallel_env("2s3z", replace_unavailable=True), num_cycles=50)
+
+    class Forgetful(SkirmishParallel):
+        """It does not listen to seeds."""
+
+        def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
+            self.unseeded = True
+            return super().reset(None, options)
+
+    with pytest.raises(AssertionError):
+        parallel_seed_test(lambda: Forgetful("terran_5_vs_5", replace_unavailable=True), num_cycles=5)
 
 
 def play(env: gymnasium.Env, seed: int | None, steps: int = 80) -> list[np.ndarray]:

@@ -92,3 +92,10 @@ def test_the_budget_of_agent_actions_runs_out_by_number() -> None:
     slow, fast = hits(attack)
     assert fast["hit"][0, :3].tolist() == [[True] * 4, [True, False, False, False], [False] * 4]
     require_same(slow, fast)
+
+
+def test_absent_agents_are_never_the_missing_ones() -> None:
+    """An episode whose only attacked agent is not on the map would pass for an attacked one."""
+    env = Skirmish("3m", 64, absent_agents=2)
+    for batch in hits(Missing(env.spec, "cpu", agents=1, mode="idle", budget=None, budget_unit="step"), env):
+        assert batch["hit"].any(-1).any(-1).all()
