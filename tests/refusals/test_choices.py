@@ -93,7 +93,7 @@ CASES = {
     TRAIN + "+lr=0.1": "lr is not an option; did you mean algo.learner.lr? there are name, seed",
     TRAIN + "algo.lr=0.1": "algo.lr is not an option; did you mean algo.learner.lr? there are agent, mixer",
     TRAIN + "train.steps=9": "train.steps is not an option; did you mean train.total_steps? there are",
-    TRAIN + "train.env.x=1": "train.env.x is not an option yet, since train.env is empty; to add it, write +train.env.x=",
+    TRAIN + "train.env.x=1": "train.env.x is not an option yet, since train.env is empty; to add it, write +",
     TRAIN + "attack.foo=1": "attack.foo is not an option; there are none",
     "train env=overcooked/cramped_room 'env.grid=\"\"'": "grid has no tiles; give its rows",
     TRAIN + "envv=toy/corridor": "envv is not an option; ... there are ... env",

@@ -10,6 +10,7 @@ import torch
 from attacks.missing import Missing
 from attacks.random import RandomActions
 from attacks.single import SingleAgent
+from envs.skirmish import Skirmish
 from marl.core.protocols import Attack
 from marl.core.types import EpisodeBatch
 from marl.run.rollout import compiled_form
@@ -96,6 +97,11 @@ def test_the_budget_of_agent_actions_runs_out_by_number() -> None:
 
 def test_absent_agents_are_never_the_missing_ones() -> None:
     """An episode whose only attacked agent is not on the map would pass for an attacked one."""
-    env = Skirmish("3m", 64, absent_agents=2)
-    for batch in hits(Missing(env.spec, "cpu", agents=1, mode="idle", budget=None, budget_unit="step"), env):
-        assert batch["hit"].any(-1).any(-1).all()
+    everywhere = torch.ones(64, dtype=torch.bool)
+    for compiled in (False, True):
+        env = Skirmish("3m", 64, absent_agents=2)
+        attack = Missing(env.spec, "cpu", agents=1, mode="idle", budget=None, budget_unit="step")
+        policy = make_victim(env.spec)
+        assert not compiled or compiled_form(env, policy, attack, fields_of(env)) is not None
+        batch = play(env, policy, attack, compiled=compiled, attacked=everywhere)
+        assert batch["hit"].flatten(1).any(1).all()
