@@ -13,12 +13,12 @@ from envs.base import refuse_unavailable
 from envs.kernels.harm import LOT
 from envs.kernels.lanes import Kernels, find_unavailable, seed_lanes
 from envs.kernels.rollout import Arrays, Book
-from marl.core.rolling import Choice, Harm
+from marl.core.rolling import Choice, Harm, Span
 from marl.core.types import EnvSpec, Obs, Step
 
 
 def copies(given: dict[str, Tensor], kept: dict[str, Tensor]) -> tuple[Arrays, np.ndarray, Arrays]:
-    """Pair ``given`` [B, ...] with what each is copied to, ``kept`` [B, T+1, ...] of the same name if there is one, in
+    """Pair ``given`` [B, ...] with what each is copied to, ``kept`` [M, T+1, ...] of the same name if there is one, in
     the form of ``copy_slot``. Of ``given`` a lane must lie in one piece."""
     memory, places, rows = [], [], []
     for name, tensor in given.items():
@@ -31,7 +31,7 @@ def copies(given: dict[str, Tensor], kept: dict[str, Tensor]) -> tuple[Arrays, n
 
 
 def as_given(given: dict[str, Tensor], data: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the fields of ``data`` [B, T+1, ...] that ``given`` [B, ...] fill; zeros for one of another form."""
+    """Return the fields of ``data`` [M, T+1, ...] that ``given`` [B, ...] fill; zeros for one of another form."""
     found = {}
     for name in given.keys() & data.keys():
         one, field = given[name], data[name]
@@ -107,25 +107,27 @@ class LaneGame:
         return type(self).step is LaneGame.step and type(self).reset is LaneGame.reset
 
     def rollout(
-        self, network: Any, choice: Choice, harm: Harm, attacked: Tensor, harm_seed: np.uint64, data: dict[str, Tensor]
-    ) -> None:
-        """Play one episode per lane from where ``reset`` has put them, and fill the fields ``data`` (``Rolling``)."""
+        self, network: Any, choice: Choice, harm: Harm, attacked: Tensor, harm_seed: np.uint64, span: Span,
+        data: dict[str, Tensor],
+    ) -> Tensor:  # fmt: skip
+        """Play on in the lanes of ``span``, fill the fields ``data`` and return who has ended (``Rolling``)."""
         B, n = self.n_envs, self.spec.n_agents
         arrays = {name: data[name].numpy() for name in Book._fields if name in data}
-        arrays.setdefault("hit", np.zeros((B, 0, n), np.bool_))
+        arrays.setdefault("hit", np.zeros((0, 0, n), np.bool_))
         seen = vars(self._obs)
         done = {"reward": self._reward, "terminated": self._terminated}
         done |= {name: self._info[name] for name in self.spec.info_names}
         steps = as_given(done, data)
-        h = np.zeros((B, n, network.last.shape[1]), np.float32)
         lots, actions = np.zeros((B, 2), LOT), np.zeros((B, n), np.int64)
         self._kernels.rollout(
-            self._rules, self._board, self._out, network, choice, harm, attacked.numpy(), harm_seed, lots, actions, h,
-            Book(**arrays), *copies(seen, data), *copies(done, steps),
+            self._rules, self._board, self._out, network, choice, harm, attacked.numpy(), harm_seed, lots, actions,
+            span, Book(**arrays), *copies(seen, data), *copies(done, steps),
         )  # fmt: skip
+        rows = torch.from_numpy(span.row[span.limit > 0])
         for name, kept in steps.items():
             if kept is not data[name]:
-                data[name].copy_(kept)
+                data[name][rows] = kept[rows].to(data[name].dtype)
+        return torch.from_numpy(self._board.lanes["finished"] != 0)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the lanes' random streams; at an episode's edge nothing else needs to be saved."""

@@ -1,4 +1,5 @@
-"""A whole episode per lane as one compiled loop: networks, choice, attack, the game's step, and what is stored.
+"""An episode per lane, or a part of it, as one compiled loop: networks, choice, attack, the game's step, and what is
+stored.
 
 Lanes do not wait for each other, and each draws from streams of its own. ``lanes.lane_kernels`` compiles the loop
 around the rules of a game; ``game.LaneGame.rollout`` calls it.
@@ -14,72 +15,90 @@ from numba import prange
 from envs.kernels.compiled import Record, part
 from envs.kernels.harm import begin_harm, do_harm, draw_available
 from envs.kernels.rng import seed_lane, uniform
-from marl.core.rolling import Choice, Harm
+from marl.core.rolling import Choice, Harm, Span
 from marl.learn.acting import Network, best, forward_step, make_scratch
 
 
 class Book(NamedTuple):
     """What is stored, as arrays that share the memory of an episode batch's fields."""
 
-    actions: np.ndarray  # int16 [B, T+1, n]
-    intended: np.ndarray  # int16 [B, T+1, n]
-    filled: np.ndarray  # bool [B, T+1]
-    won: np.ndarray  # bool [B]
-    length: np.ndarray  # int32 [B]
-    hit: np.ndarray  # bool [B, T+1, n]; T = -1: nobody asks for it
+    actions: np.ndarray  # int16 [M, T+1, n]
+    intended: np.ndarray  # int16 [M, T+1, n]
+    filled: np.ndarray  # bool [M, T+1]
+    won: np.ndarray  # bool [M]
+    length: np.ndarray  # int32 [M]
+    hit: np.ndarray  # bool [M, T+1, n]; T = -1: nobody asks for it
 
 
 Arrays = tuple[np.ndarray, ...]  # of one type, so that one loop reads them
 
 
 @part
-def copy_slot(given: Arrays, places: np.ndarray, kept: Arrays, b: int, t: int) -> None:
-    """Copy what lane ``b`` shows to slot ``t``, byte by byte: field k from given[k] [any], where places[k, 0] is the
-    first lane's and places[k, 1] the distance between lanes, to kept[k] [B, T+1, K_k], with T = -1 where nobody asks
-    for it."""
+def copy_slot(given: Arrays, places: np.ndarray, kept: Arrays, b: int, row: int, t: int) -> None:
+    """Copy what lane ``b`` shows to slot ``t`` of ``row``, byte by byte: field k from given[k] [any], where
+    places[k, 0] is the first lane's and places[k, 1] the distance between lanes, to kept[k] [M, T+1, K_k], with T = -1
+    where nobody asks for it."""
     for field in range(len(kept)):
         source, target = given[field], kept[field]
         if target.shape[1] > 0:
             first = places[field, 0] + b * places[field, 1]
             for k in range(target.shape[2]):
-                target[b, t, k] = source[first + k]
+                target[row, t, k] = source[first + k]
 
 
 @part
-def note_step(out: Any, book: Book, actions: np.ndarray, b: int, t: int) -> None:
+def note_step(out: Any, book: Book, actions: np.ndarray, b: int, row: int, t: int) -> None:
     """Store that lane ``b`` has made a step from slot ``t``."""
     for i in range(actions.shape[1]):
-        book.actions[b, t, i] = actions[b, i]
-    book.filled[b, t] = True
-    book.won[b] |= out.won[b]
-    book.length[b] = t + 1
+        book.actions[row, t, i] = actions[b, i]
+    book.filled[row, t] = True
+    book.won[row] |= out.won[b]
+    book.length[row] = t + 1
 
 
 @part
-def note_intended(book: Book, actions: np.ndarray, last: np.ndarray, b: int, t: int) -> None:
-    """Store what lane ``b`` intends, which is what its networks see next, as long as no attack intervenes."""
+def note_intended(book: Book, actions: np.ndarray, last: np.ndarray, row: int, t: int) -> None:
+    """Store what a lane intends, which is what its networks see next, as long as no attack intervenes."""
     for i in range(len(last)):
-        book.intended[b, t, i] = actions[b, i]
-        last[i] = actions[b, i]
+        book.intended[row, t, i] = actions[i]
+        last[i] = actions[i]
 
 
 @part
 def note_harm(
-    choice: Choice, book: Book, actions: np.ndarray, last: np.ndarray, hit: np.ndarray, b: int, t: int
+    choice: Choice, book: Book, actions: np.ndarray, last: np.ndarray, hit: np.ndarray, row: int, t: int
 ) -> None:
     """Store what an attack has made of it."""
     for i in range(len(last)):
         if choice.executed:
-            last[i] = actions[b, i]
+            last[i] = actions[i]
         if book.hit.shape[1] > 0:
-            book.hit[b, t, i] = hit[i]
+            book.hit[row, t, i] = hit[i]
+
+
+@part
+def draw_by_score(lot: Record, q: np.ndarray, avail: np.ndarray) -> int:
+    """Draw an available action with the probability that the softmax of the scores q [A] gives it; 0 where none is."""
+    found = best(q, avail)
+    top, total = q[found], 0.0
+    for a in range(len(q)):
+        if avail[a]:
+            total += np.exp(q[a] - top)
+    left = uniform(lot) * total
+    for a in range(len(q)):
+        if avail[a]:
+            left -= np.exp(q[a] - top)
+            if left < 0.0:
+                return a
+    return found
 
 
 @part
 def choose(choice: Choice, lot: Record, q: np.ndarray, avail: np.ndarray, actions: np.ndarray) -> None:
-    """Choose each agent's best action, or, with probability epsilon, a random available one: q [n, A] -> [n]."""
+    """Choose each agent's action by its scores, q [n, A] -> [n]: a draw, or the best one, in whose place comes, with
+    probability epsilon, a random available one."""
     for i in range(len(actions)):
-        actions[i] = best(q[i], avail[i])
+        actions[i] = draw_by_score(lot, q[i], avail[i]) if choice.sampled else best(q[i], avail[i])
         if choice.epsilon > 0 and uniform(lot) < choice.epsilon:
             actions[i] = draw_available(lot, avail[i])
 
@@ -89,28 +108,31 @@ step_lane: Any = None  # a game's own rule stands under this name
 
 def rollout_lanes(
     rules: Any, board: Any, out: Any, net: Network, choice: Choice, harm: Harm, attacked: np.ndarray,
-    harm_seed: np.uint64, lots: np.ndarray, actions: np.ndarray, h: np.ndarray, book: Book,
+    harm_seed: np.uint64, lots: np.ndarray, actions: np.ndarray, span: Span, book: Book,
     seen: Arrays, seen_at: np.ndarray, seen_to: Arrays, done: Arrays, done_at: np.ndarray, done_to: Arrays,
 ) -> None:  # fmt: skip
     B, n = actions.shape
     for index in prange(B):
         b = np.int64(index)  # see ``lanes.reset_lanes``
-        scratch, last, missing = make_scratch(n, h.shape[2], out.avail.shape[2]), np.full(n, -1), np.zeros(n, np.bool_)
+        if span.limit[b] == 0:
+            continue
+        row, last, h = span.row[b], span.last[b], span.h[b]
+        scratch, missing = make_scratch(n, h.shape[1], out.avail.shape[2]), np.zeros(n, np.bool_)
         forced, hit, lot, blow = np.zeros(n, np.int64), np.zeros(n, np.bool_), lots[b, 0], lots[b, 1]
         seed_lane(lot, choice.seed, b)
         seed_lane(blow, harm_seed, b)
         begin_harm(harm, blow, out.alive[b], missing)
-        copy_slot(seen, seen_at, seen_to, b, 0)
+        copy_slot(seen, seen_at, seen_to, b, row, 0)
         t = 0
-        while board.lanes[b].finished == 0:
-            forward_step(net, scratch, out.obs[b], last, h[b])
+        while board.lanes[b].finished == 0 and t < span.limit[b]:
+            forward_step(net, scratch, out.obs[b], last, h)
             choose(choice, lot, scratch.q, out.avail[b], actions[b])
-            note_intended(book, actions, last, b, t)
+            note_intended(book, actions[b], last, row, t)
             if attacked[b]:
                 do_harm(harm, blow, missing, scratch.q, out.avail[b], out.alive[b], actions[b], hit, forced)
-                note_harm(choice, book, actions, last, hit, b, t)
+                note_harm(choice, book, actions[b], last, hit, row, t)
             step_lane(rules, board, out, actions, b)
-            note_step(out, book, actions, b, t)
-            copy_slot(done, done_at, done_to, b, t)
+            note_step(out, book, actions, b, row, t)
+            copy_slot(done, done_at, done_to, b, row, t)
             t += 1
-            copy_slot(seen, seen_at, seen_to, b, t)
+            copy_slot(seen, seen_at, seen_to, b, row, t)

@@ -1,4 +1,4 @@
-"""What a policy, an attack and a game say of themselves so that whole episodes can be one compiled loop.
+"""What a policy, an attack and a game say of themselves so that their episodes can be one compiled loop.
 
 Each class says it for itself: what a subclass inherits does not count, for it may do something else. The place that
 asks is ``marl.run.rollout``.
@@ -14,12 +14,22 @@ from torch import Tensor
 NOTHING, RANDOM, MISSING, SINGLE = range(4)  # kinds of harm
 
 
-class Choice(NamedTuple):
-    """How actions are chosen by values."""
+class Acting(NamedTuple):
+    """A policy in its compiled form: its networks' scores, and how actions are chosen by them."""
 
-    epsilon: float  # the probability of a random available one; 0 if greedy
-    seed: np.uint64  # of the lanes' random streams
+    network: Any
     executed: bool  # networks see the last executed action, not the intended one
+    epsilon: float = 0.0  # the probability of a random available action in place of the best
+    sampled: bool = False  # actions are drawn from the softmax of the scores
+
+
+class Choice(NamedTuple):
+    """How actions are chosen by scores; see ``Acting``."""
+
+    epsilon: float
+    sampled: bool
+    executed: bool
+    seed: np.uint64  # of the lanes' random streams
 
 
 class Harm(NamedTuple):
@@ -33,8 +43,17 @@ class Harm(NamedTuple):
     by_step: bool = True  # in attacked steps, not agents
 
 
+class Span(NamedTuple):
+    """The part of its episode that each lane plays, and what its networks remember, before it and then after it."""
+
+    row: np.ndarray  # int64 [B], where it is stored; no two alike
+    limit: np.ndarray  # int64 [B], the most steps; 0: the lane stands still
+    last: np.ndarray  # int64 [B, n], the last actions; -1: none
+    h: np.ndarray  # f32 [B, n, H]
+
+
 class Rolling(Protocol):
-    """A game that plays whole episodes of all lanes at once."""
+    """A game that plays episodes of all lanes at once."""
 
     @property
     def rolls(self) -> bool:
@@ -42,8 +61,16 @@ class Rolling(Protocol):
         ...
 
     def rollout(
-        self, network: Any, choice: Choice, harm: Harm, attacked: Tensor, harm_seed: np.uint64, data: dict[str, Tensor]
-    ) -> None:
-        """Play one episode per lane from where ``reset`` has put them. Fill the fields ``data`` (zeros, [B, ...]) of an
-        episode batch: the core ones but ``attacked``, "hit", and those that ``Step.info`` has."""
+        self,
+        network: Any,
+        choice: Choice,
+        harm: Harm,
+        attacked: Tensor,
+        harm_seed: np.uint64,
+        span: Span,
+        data: dict[str, Tensor],
+    ) -> Tensor:
+        """Play on from where ``reset`` or the last call has left the lanes, until their episodes or spans end; return
+        whose episodes have ended, bool [B]. Fill the fields ``data`` (zeros, [M, ...]) of an episode batch: the core
+        ones but ``attacked``, "hit", and those that ``Step.info`` has."""
         ...

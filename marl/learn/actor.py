@@ -11,7 +11,9 @@ from torch import Generator, Tensor, nn
 from marl.core.checks import require_at_least, require_choice, require_share
 from marl.core.distributed import summed
 from marl.core.networks import StackedLinear, rectified
+from marl.core.rolling import Acting
 from marl.core.types import ActedOn, Carry, EnvSpec, Obs
+from marl.learn.acting import act, network_of
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import best_available
 from marl.learn.policy import AgentPolicy
@@ -38,10 +40,10 @@ def draw(logits: Tensor, avail: Tensor, gen: Generator) -> Tensor:
 
 
 class Actor(AgentPolicy):
-    """Draws each agent's action from its own policy when exploring; otherwise as ``act`` says: greedy, the likeliest
-    one, or sample, a draw as well.
+    """Samples each agent's action from its own policy when exploring; otherwise as ``act`` says: greedy, the likeliest
+    one, or sampled as well.
 
-    Its scores are logits, so that attacks on observations may follow their slope; it has no value of joint actions, and
+    Its scores are logits, so attacks on observations may follow their gradient; it has no value of joint actions, and
     attacks that read one refuse it.
     """
 
@@ -49,11 +51,25 @@ class Actor(AgentPolicy):
         super().__init__(agent, last_action)
         self.how = act
 
+    def sampled(self, explore: bool) -> bool:
+        """Return whether actions are sampled."""
+        return explore or self.how == "sample"
+
+    def compiled(self, explore: bool) -> Acting | None:
+        """Return how this policy acts, for ``marl.run.rollout``."""
+        network = network_of(self.agent)
+        if network is None:
+            return None
+        return Acting(network, self.last_action == "executed", sampled=self.sampled(explore))
+
     @torch.no_grad()
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        logits, h = self.agent.step(self.agent.inputs(obs.obs, carry["last"]), carry["h"])
-        sampled = explore or self.how == "sample"
-        actions = draw(logits, obs.avail, gen) if sampled else best_available(logits, obs.avail)
+        sampled = self.sampled(explore)
+        if not sampled and (network := self.network()) is not None:
+            actions, h = act(network, obs.obs, obs.avail, carry["last"], carry["h"])
+        else:
+            logits, h = self.agent.step(self.agent.inputs(obs.obs, carry["last"]), carry["h"])
+            actions = draw(logits, obs.avail, gen) if sampled else best_available(logits, obs.avail)
         return actions, {"h": h, "last": carry["last"]}, {}
 
 

@@ -10,6 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
 from marl.core.checks import require_at_least, require_share
+from marl.core.rolling import Acting
 from marl.core.types import ActedOn, Carry, EpisodeBatch, Obs
 from marl.learn.acting import Network, act, network_of
 from marl.learn.agents import RecurrentAgent
@@ -55,8 +56,17 @@ class AgentPolicy:
 
     def __init__(self, agent: RecurrentAgent, last_action: ActedOn) -> None:
         self.agent, self.last_action = agent, last_action
+        self._packed: tuple[list[Any], Network | None] | None = None  # what tells weights apart, and the weights
+
+    def network(self) -> Network | None:
+        """Return the agent's present weights for compiled code, None where there is none for it."""
+        versions = [(p.data_ptr(), p._version) for p in self.agent.parameters()]
+        if self._packed is None or self._packed[0] != versions:
+            self._packed = versions, network_of(self.agent)
+        return self._packed[1]
 
     def begin(self, n_envs: int, gen: Generator) -> Carry:
+        self._packed = None  # an episode's weights are read once
         h = self.agent.initial(n_envs)
         return {"h": h, "last": torch.full(h.shape[:-1], -1, dtype=torch.long, device=h.device)}
 
@@ -93,23 +103,13 @@ class EpsilonGreedy(AgentPolicy):
     def __init__(self, agent: RecurrentAgent, mixer: Mixer, epsilon: float, last_action: ActedOn) -> None:
         super().__init__(agent, last_action)
         self.mixer, self.epsilon = mixer, epsilon
-        self._packed: tuple[list[Any], Network | None] | None = None  # what tells weights apart, and the weights
 
-    def network(self) -> Network | None:
-        """Return the agent's present weights for compiled code, None where there is none for it."""
-        versions = [(p.data_ptr(), p._version) for p in self.agent.parameters()]
-        if self._packed is None or self._packed[0] != versions:
-            self._packed = versions, network_of(self.agent)
-        return self._packed[1]
-
-    def compiled(self) -> tuple[Network, float, bool] | None:
-        """Return the network, the exploration and whether the executed action is seen, for ``marl.run.rollout``."""
+    def compiled(self, explore: bool) -> Acting | None:
+        """Return how this policy acts, for ``marl.run.rollout``."""
         network = network_of(self.agent)
-        return None if network is None else (network, self.epsilon, self.last_action == "executed")
-
-    def begin(self, n_envs: int, gen: Generator) -> Carry:
-        self._packed = None  # an episode's weights are read once
-        return super().begin(n_envs, gen)
+        if network is None:
+            return None
+        return Acting(network, self.last_action == "executed", epsilon=float(self.epsilon) if explore else 0.0)
 
     @torch.no_grad()
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:

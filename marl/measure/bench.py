@@ -23,7 +23,6 @@ from marl.core.types import Clock
 from marl.learn.policy import random_available
 from marl.measure.shares import Shares, parts_of
 from marl.run.build import call, factory, learns_from_newest, make_env, use_threads
-from marl.run.collect import collect
 from marl.run.rollout import compiled_form
 from marl.run.trainer import Run, open_run
 
@@ -134,14 +133,11 @@ def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
 def lockstep_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
     """Time collecting and storing by the general loop, where collections are compiled ones."""
     p = run.parts
-    if run.stretches is not None or compiled_form(p.env, p.algo.policy(run.clock), p.attack, p.fields) is None:
+    if compiled_form(p.env, p.algo.policy(run.clock), p.attack, p.fields, explore=True) is None:
         return
 
     def once() -> float:
-        fresh = collect(
-            p.env, p.algo.policy(run.clock), p.attack, p.fields, explore=True, attacked=run.attacked_lanes(),
-            device=p.device, policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], compiled=False,
-        )  # fmt: skip
+        fresh = run.collect(compiled=False)
         run.count(fresh)
         run.store(fresh)
         return float(fresh.length.sum())

@@ -14,7 +14,7 @@ from torch import nn
 
 from marl.core.protocols import attacks_within
 from marl.learn.ppo import PPOLearner
-from marl.run import collect
+from marl.run import collect, stretch
 from marl.run.rollout import compiled_form
 from marl.run.trainer import Run
 
@@ -61,8 +61,9 @@ def parts_of(run: Run) -> Iterator[Watched]:
     p = run.parts
     policy = p.algo.policy(run.clock)
     yield "collecting, the rest", Run, ("collect", "count")
-    if compiled_form(p.env, policy, p.attack, p.fields) is not None:  # watching its parts would change what they are
-        yield "environment, policy and attack as one loop", collect, ("roll",)
+    if compiled_form(p.env, policy, p.attack, p.fields, explore=True) is not None:  # watching parts would change them
+        where, what = (collect, "roll") if run.stretches is None else (stretch, "roll_on")
+        yield "environment, policy and attack as one loop", where, (what,)
         within: tuple[str, ...] = ("update",)
     else:
         yield "environment", type(p.env), ("reset", "step")

@@ -110,7 +110,7 @@ def collect(
     """
     terms = Terms(explore, attacked, policy_gen, attack_gen, seed, redraw)
     batch = empty_batch(fields, env.n_envs, env.spec.episode_limit, env.device)
-    form = compiled_form(env, policy, attack, fields) if compiled and watch is None else None
+    form = compiled_form(env, policy, attack, fields, explore) if compiled and watch is None else None
     if form is None:
         return _in_lockstep(env, policy, attack, batch, terms, device, watch)
     return roll(form, env, batch, terms)

@@ -1,4 +1,5 @@
-"""Which collections are one compiled loop, and how that is called; all others are ``marl.run.collect``'s own loop.
+"""Which collections are one compiled loop, and how that is called; all others are the loops of ``marl.run.collect`` and
+``marl.run.stretch``.
 
 The game, the policy and the attack each declare their compiled form (``marl.core.rolling``): only what a class says of
 itself counts, since a subclass, or a wrapper that passes attributes on, may do something else.
@@ -15,7 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from marl.core.protocols import Attack, Policy, VectorEnv
-from marl.core.rolling import NOTHING, Choice, Harm, Rolling
+from marl.core.rolling import NOTHING, Acting, Choice, Harm, Rolling, Span
 from marl.core.types import ConfigError, EpisodeBatch, Field, Obs, core_fields
 
 
@@ -52,16 +53,19 @@ class Form(NamedTuple):
     """The parts of a collection in their compiled form."""
 
     game: Rolling
-    network: Any
-    epsilon: float
-    executed: bool
+    acting: Acting
     harm: Harm
 
+    def choice(self, gen: Generator) -> Choice:
+        """Return how actions are chosen in one call; what is drawn then begins from ``gen``."""
+        _, executed, epsilon, sampled = self.acting
+        return Choice(epsilon, sampled, executed, draw_seed(gen) if sampled or epsilon > 0 else np.uint64(0))
 
-def declared(thing: Any, name: str) -> Any:
-    """Return what the class of ``thing`` itself declares under ``name``, called on it; None if it declares nothing, and
-    where ``thing`` has got methods of its own."""
-    return None if replaced(thing) or name not in vars(type(thing)) else vars(type(thing))[name](thing)
+
+def declared(thing: Any, name: str, *args: Any) -> Any:
+    """Return what the class of ``thing`` itself declares under ``name``, called on it with ``args``; None if it
+    declares nothing, and where ``thing`` has got methods of its own."""
+    return None if replaced(thing) or name not in vars(type(thing)) else vars(type(thing))[name](thing, *args)
 
 
 def replaced(thing: Any) -> bool:
@@ -69,7 +73,9 @@ def replaced(thing: Any) -> bool:
     return any(inspect.isroutine(getattr(type(thing), name, None)) for name in vars(thing))
 
 
-def compiled_form(env: VectorEnv, policy: Policy, attack: Attack, fields: Mapping[str, Field]) -> Form | None:
+def compiled_form(
+    env: VectorEnv, policy: Policy, attack: Attack, fields: Mapping[str, Field], explore: bool
+) -> Form | None:
     """Return the compiled form of a collection, None if it has none."""
     if not hasattr(type(env), "rollout") or not cast(Rolling, env).rolls or replaced(env):
         return None
@@ -78,11 +84,8 @@ def compiled_form(env: VectorEnv, policy: Policy, attack: Attack, fields: Mappin
         return None
     if any(name in fields and fields[name].per != "step" for name in env.spec.info_names):
         return None
-    harm, acting = declared(attack, "compiled"), declared(policy, "compiled")
-    if harm is None or acting is None:
-        return None
-    network, epsilon, executed = acting
-    return Form(cast(Rolling, env), network, epsilon, executed, harm)
+    harm, acting = declared(attack, "compiled"), declared(policy, "compiled", explore)
+    return None if harm is None or acting is None else Form(cast(Rolling, env), acting, harm)
 
 
 def draw_seed(gen: Generator) -> np.uint64:
@@ -90,17 +93,30 @@ def draw_seed(gen: Generator) -> np.uint64:
     return np.uint64(int(torch.randint(2**63 - 1, (), generator=gen, device=gen.device)))
 
 
+def whole_episodes(env: VectorEnv, form: Form) -> Span:
+    """Return the span of episodes that have just begun and are played to their end, lane b's in row b."""
+    B, n = env.n_envs, env.spec.n_agents
+    h = np.zeros((B, n, form.acting.network.last.shape[1]), np.float32)
+    return Span(np.arange(B), np.full(B, env.spec.episode_limit), np.full((B, n), -1), h)
+
+
+def roll_on(form: Form, span: Span, data: dict[str, Tensor], gen: Generator) -> Tensor:
+    """Play on in the lanes of ``span``, without an attack, into the zeros of ``data``; return whose episodes have
+    ended, bool [B]."""
+    nobody = torch.zeros(len(span.row), dtype=torch.bool)
+    return form.game.rollout(form.acting.network, form.choice(gen), form.harm, nobody, np.uint64(0), span, data)
+
+
 def roll(form: Form, env: VectorEnv, batch: EpisodeBatch, terms: Terms) -> EpisodeBatch:
     """Play one episode per lane into the zeros of ``batch``; return it cut to the longest. See ``collect``."""
-    epsilon = float(form.epsilon) if terms.explore else 0.0
-    choice = Choice(epsilon, draw_seed(terms.policy_gen) if epsilon > 0 else np.uint64(0), form.executed)
+    choice = form.choice(terms.policy_gen)
     begin(env, terms)
     batch.attacked[:] = terms.attacked
     if form.harm.kind == NOTHING:
         touched, harm_seed = torch.zeros_like(batch.attacked), np.uint64(0)
     else:
         touched, harm_seed = batch.attacked, draw_seed(terms.attack_gen)
-    form.game.rollout(form.network, choice, form.harm, touched, harm_seed, batch.data)
+    form.game.rollout(form.acting.network, choice, form.harm, touched, harm_seed, whole_episodes(env, form), batch.data)
     if "obs_seen" in batch:
         batch["obs_seen"].copy_(batch.obs)
     return batch.trim(int(batch.length.max()))

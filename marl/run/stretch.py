@@ -1,7 +1,7 @@
 """Collect stretches of a fixed number of steps from every lane (``train.rollout``), without waiting for whole episodes.
 
-An episode that is in hand at the end of a stretch goes on in the next. What is returned are pieces of episodes: each
-row of a batch is one, with a slot more to bootstrap from, so that flags and masks mean what they mean for whole ones.
+An episode that is in hand at the end of a stretch goes on in the next. What is returned are pieces of episodes
+(``marl.run.pieces``).
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ from torch import Generator, Tensor
 
 from marl.core.memory import require_room
 from marl.core.protocols import Algorithm, Attack, NoAttack, Policy, VectorEnv, View, attacks_within
+from marl.core.rolling import NOTHING, Span
 from marl.core.seeding import restore
 from marl.core.types import Carry, ConfigError, EpisodeBatch, Field, Obs, Step, episode_bytes
-from marl.run.collect import empty_batch, perturbed
+from marl.run.collect import perturbed
 from marl.run.incoming import Incoming
+from marl.run.pieces import Pieces, begin_fields
+from marl.run.rollout import Form, compiled_form, roll_on
 
 
 @runtime_checkable
@@ -65,9 +68,8 @@ def in_hand(attack: Attack) -> tuple[str, ...] | None:
     return vars(type(attack)).get("in_hand")
 
 
-def begin_fields(carry: Carry) -> dict[str, Field]:
-    """Return the fields that hold what a policy remembers before a piece."""
-    return {f"begin_{name}": Field(tuple(value.shape[1:]), value.dtype, "episode") for name, value in carry.items()}
+def _copied(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in values.items()}
 
 
 class Memory:
@@ -114,9 +116,12 @@ class Stretches:
         self.totals |= {name: long.clone() for name in ("length", "hits", "hit_actions")}
         self.ended: dict[str, Tensor] = {}
 
-    def collect(self, policy: Policy, attacked: Tensor, policy_gen: Generator, attack_gen: Generator) -> EpisodeBatch:
-        """Play a stretch with exploration; return its pieces, in the order in which they began. Episodes that begin
-        are attacked in the lanes ``attacked`` bool [B]. Pieces of games that have died are left out."""
+    def collect(
+        self, policy: Policy, attacked: Tensor, policy_gen: Generator, attack_gen: Generator, *, compiled: bool = True
+    ) -> EpisodeBatch:
+        """Play a stretch with exploration; return its pieces. Episodes that begin are attacked in the lanes
+        ``attacked`` bool [B]. Pieces of games that have died are left out. ``compiled`` false takes the general loop in
+        any case."""
         everywhere = torch.ones(self.env.n_envs, dtype=torch.bool)
         if self.now is None:
             self.carry = policy.begin(self.env.n_envs, policy_gen)
@@ -128,7 +133,21 @@ class Stretches:
             self.pieces = Pieces(fields, self.env.n_envs, longest, self.env.device)
         self.pieces.clear()
         self._begin_pieces(everywhere)
-        ended: list[dict[str, Tensor]] = []
+        form = compiled_form(self.env, policy, self.attack, self.fields, explore=True) if compiled else None
+        if form is not None and form.harm.kind == NOTHING:
+            ended = self._roll(form, policy, attacked, policy_gen, attack_gen)
+        else:
+            ended = self._in_lockstep(policy, attacked, policy_gen, attack_gen)
+        none = {name: value[:0] for name, value in self.totals.items()}
+        self.ended = {name: torch.cat([one[name] for one in (none, *ended)]) for name in none}
+        return self.pieces.batch()
+
+    def _in_lockstep(
+        self, policy: Policy, attacked: Tensor, policy_gen: Generator, attack_gen: Generator
+    ) -> list[dict[str, Tensor]]:
+        """Play the stretch by the general loop; return the results of the episodes that end."""
+        assert self.pieces is not None
+        ended = []
         for t in range(self.steps):
             step = self._step(policy, t, policy_gen)
             over, lost = step.terminated | step.truncated, step.info.get("lost")
@@ -142,9 +161,32 @@ class Stretches:
                 self._restart(policy, over.cpu(), attacked, policy_gen, attack_gen)
                 if t + 1 < self.steps:
                     self._begin_pieces(over.cpu())
-        none = {name: value[:0] for name, value in self.totals.items()}
-        self.ended = {name: torch.cat([one[name] for one in (none, *ended)]) for name in none}
-        return self.pieces.batch()
+        return ended
+
+    def _roll(
+        self, form: Form, policy: Policy, attacked: Tensor, policy_gen: Generator, attack_gen: Generator
+    ) -> list[dict[str, Tensor]]:
+        """Play the stretch in compiled loops, each from one end of an episode to the next; nobody is attacked."""
+        assert self.pieces is not None and self.now is not None
+        left = torch.full((self.env.n_envs,), self.steps)  # steps that each lane still has to play
+        going, ended = left > 0, []
+        while going.any():
+            place, data = self.pieces.place, self.pieces.data
+            span = Span(*(one.numpy() for one in (place, left * going, self.carry["last"], self.carry["h"])))
+            over = roll_on(form, span, data, policy_gen) & going
+            rows = place[going]
+            self.totals["return"][going] += data["reward"][rows].sum(1)
+            self.totals["length"][going] += data["length"][rows]
+            self.totals["won"][going] |= data["won"][rows]
+            left[going] -= data["length"][rows]
+            self.seen = self._show(self.now, 0, policy, going)
+            if over.any():
+                ended.append({name: value[over] for name, value in self.totals.items()})
+                self._restart(policy, over, attacked, policy_gen, attack_gen)
+            going = over & (left > 0)
+            self._begin_pieces(going)
+        self.pieces.show_all()
+        return ended
 
     def _show(self, obs: Obs, t: int, policy: Policy, where: Tensor) -> Tensor:
         """Return what the policy is shown [B, n, O], attacked in the lanes ``where`` bool [B]."""
@@ -209,7 +251,7 @@ class Stretches:
         of episodes."""
         if self.now is None or not isinstance(self.env, Pausing):
             return None
-        state = {"game": self.env.midway_state(), "carry": dict(self.carry), "totals": dict(self.totals)}
+        state = {"game": self.env.midway_state(), "carry": _copied(self.carry), "totals": _copied(self.totals)}
         return state | {"attack": self.memory.read(), "seen": self.seen.clone()}
 
     def load_state_dict(self, state: dict[str, Any] | None, policy: Policy, attack_gen: Generator) -> None:
@@ -220,77 +262,7 @@ class Stretches:
         self.attack.begin(self.env.n_envs, policy, attack_gen)
         restore(attack_gen, saved, "attack")
         self.now = self.env.load_midway_state(state["game"])
-        self.carry = {name: value.to(self.device) for name, value in state["carry"].items()}
-        self.totals = {name: value.clone() for name, value in state["totals"].items()}
+        self.carry = _copied({name: value.to(self.device) for name, value in state["carry"].items()})
+        self.totals = _copied(state["totals"])
         self.seen = state["seen"].to(self.device)
         self.memory.write({name: value.to(self.device) for name, value in state["attack"].items()})
-
-
-class Pieces:
-    """Pieces of episodes under construction: room for ``steps`` + 1 slots each, which doubles when it is full."""
-
-    def __init__(self, fields: dict[str, Field], lanes: int, steps: int, device: torch.device) -> None:
-        self.fields, self.steps, self.device = fields, steps, device
-        self.data = empty_batch(fields, lanes, steps, device).data
-        self.used = 0
-        self.place = torch.zeros(lanes, dtype=torch.long, device=device)  # each lane's present piece,
-        self.at = torch.zeros(lanes, dtype=torch.long, device=device)  # and its slot in there
-        self.bad: list[Tensor] = []  # numbers of pieces that are none
-
-    def clear(self) -> None:
-        """Begin anew in the same memory."""
-        for value in self.data.values():
-            value[: self.used] = 0
-        self.used, self.bad = 0, []
-
-    def begin(self, lanes: Tensor, now: Obs, seen: Tensor, carry: Carry) -> None:
-        """Begin a piece in each of ``lanes`` long [K]."""
-        count, room = len(lanes), len(self.data["filled"])
-        if self.used + count > room:
-            more = empty_batch(self.fields, max(room, count), self.steps, self.device).data
-            self.data = {name: torch.cat([value, more[name]]) for name, value in self.data.items()}
-        new = torch.arange(self.used, self.used + count, device=self.device)
-        self.used += count
-        self.place[lanes], self.at[lanes] = new, 0
-        for name, value in self._observed(now, seen).items():
-            self.data[name][new, 0] = value[lanes]
-        for name, value in carry.items():
-            self.data[f"begin_{name}"][new] = value.to(self.device)[lanes]
-
-    def _observed(self, now: Obs, seen: Tensor) -> dict[str, Tensor]:
-        values = {name: getattr(now, name) for name in ("obs", "state", "avail", "alive")}
-        return values | ({"obs_seen": seen.to(self.device)} if "obs_seen" in self.data else {})
-
-    def _put(self, values: dict[str, Tensor]) -> None:
-        """Store values of every lane in its present slot; faster than by two indices."""
-        slots = self.place * (self.steps + 1) + self.at
-        for name, value in values.items():
-            self.data[name].flatten(0, 1).index_copy_(0, slots, value)
-
-    def add(self, step: Step, seen: Tensor, values: dict[str, Tensor]) -> None:
-        """Store a step of every lane and the observation after it, of which the policy is shown ``seen``."""
-        values = {**step.info, **values, "reward": step.reward, "terminated": step.terminated}
-        known = {name: self.fields[name] for name in values if name in self.fields and name != "won"}
-        stored = {name: values[name].to(self.device, field.dtype) for name, field in known.items()}
-        here = {name: value for name, value in stored.items() if known[name].per == "step"}
-        self._put(here | {"filled": torch.ones_like(step.terminated)})
-        for name, value in stored.items():
-            if known[name].per == "episode":
-                self.data[name][self.place] = value
-        self.data["won"][self.place] |= step.info["won"]
-        self.at += 1
-        self.data["length"][self.place] = self.at.to(torch.int32)
-        self._put(self._observed(step.next, seen))
-
-    def drop(self, lanes: Tensor) -> None:
-        """Leave out the present pieces of ``lanes`` bool [B]."""
-        self.bad.append(self.place[lanes])
-
-    def batch(self) -> EpisodeBatch:
-        """Return what was collected."""
-        whole = EpisodeBatch({name: value[: self.used] for name, value in self.data.items()}, self.fields)
-        if not self.bad:
-            return whole
-        good = torch.ones(self.used, dtype=torch.bool, device=self.device)
-        good[torch.cat(self.bad)] = False
-        return whole.lanes(good)

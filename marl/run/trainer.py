@@ -64,21 +64,22 @@ class Run:
         share = self.cfg.train.attack_fraction if self.clock.env_steps >= self.cfg.train.attack_start else 0.0
         return lanes < round(share * len(lanes))
 
-    def collect(self) -> EpisodeBatch:
-        """Collect one exploring episode per lane, fewer where games die, or a stretch of each. Save where all die."""
+    def collect(self, compiled: bool = True) -> EpisodeBatch:
+        """Collect one exploring episode per lane, fewer where games die, or a stretch of each, by the general loop
+        unless ``compiled``. Save where all die."""
         p, attacked = self.parts, self.attacked_lanes()
         self.team_learns = True
         if bool(attacked.any()):
             turns = [one.take_turn() for _, one in attacks_within(p.attack) if isinstance(one, Alternating)]
             self.team_learns = all(turns)
         while True:
-            policy = p.algo.policy(self.clock)
+            policy, explore, harm = p.algo.policy(self.clock), p.streams["explore"], p.streams["attack"]
             if self.stretches is not None:
-                fresh = self.stretches.collect(policy, attacked, p.streams["explore"], p.streams["attack"])
+                fresh = self.stretches.collect(policy, attacked, explore, harm, compiled=compiled)
             else:
                 fresh = collect(
-                    p.env, policy, p.attack, p.fields, explore=True, attacked=attacked,
-                    policy_gen=p.streams["explore"], attack_gen=p.streams["attack"], device=p.device,
+                    p.env, policy, p.attack, p.fields, explore=True, attacked=attacked, policy_gen=explore,
+                    attack_gen=harm, device=p.device, compiled=compiled,
                 )  # fmt: skip
             if len(fresh):
                 return fresh

@@ -193,7 +193,7 @@ def test_a_frozen_team_plays_greedily_in_compiled_code_too(tmp_path: Path) -> No
     run = open_run(compose_train(tmp_path, *words), tmp_path / "run", {}, None)
     fresh, policy = run.collect(), run.parts.algo.policy(Clock())
     assert isinstance(policy, EpsilonGreedy)
-    assert compiled_form(run.parts.env, policy, run.parts.attack, run.parts.fields) is not None
+    assert compiled_form(run.parts.env, policy, run.parts.attack, run.parts.fields, False) is not None
     best = policy.unroll(fresh)[0].masked_fill(~fresh.avail, -torch.inf).argmax(-1)
     assert torch.equal(fresh.intended[fresh.filled].long(), best[fresh.filled])
     run.close()

@@ -87,7 +87,7 @@ def test_greedy_rollouts_equal_the_general_loop_bit_for_bit(game: str) -> None:
     """Twice in a row: the second pair of episodes begins from the random streams that the first has left."""
     here, there = (GAMES[game](n_envs=B, seed=4) for _ in range(2))
     policy = make_victim(here.spec, scale=3.0)
-    assert compiled_form(here, policy, NoAttack(here.spec, "cpu"), fields_of(here)) is not None
+    assert compiled_form(here, policy, NoAttack(here.spec, "cpu"), fields_of(here), False) is not None
     for _ in range(2):
         require_same(play(there, policy, compiled=False), play(here, policy))
     assert torch.equal(here.state_dict()["rng"], there.state_dict()["rng"])
@@ -256,7 +256,7 @@ class Wrapped:
 def test_only_what_a_class_says_of_itself_counts() -> None:
     env = spread(n_envs=B, seed=4)
     policy, none, fields = make_victim(env.spec), NoAttack(env.spec, "cpu"), core_fields(env.spec)
-    assert compiled_form(env, policy, none, fields) is not None
+    assert compiled_form(env, policy, none, fields, False) is not None
     timid = Timid(policy.agent, policy.mixer, 0.0, "intended")
     doubled = EpsilonGreedy(agent_of(env.spec, Doubled), policy.mixer, 0.0, "intended")
     harder = Harder(env.spec, "cpu", p=0.5, **BUDGET)
@@ -266,17 +266,17 @@ def test_only_what_a_class_says_of_itself_counts() -> None:
     once = fields | {"positions": Field((), torch.int64, "episode")}
     corridor: Any = Corridor(2, 4, 2, True, 12, n_envs=2)
     assert hidden is not None
-    assert compiled_form(env, timid, none, fields) is None
-    assert compiled_form(env, doubled, none, fields) is None
-    assert compiled_form(env, policy, harder, fields) is None
-    assert compiled_form(slippery, policy, none, fields) is None
-    assert compiled_form(Wrapped(env), policy, none, fields) is None  # type: ignore[arg-type]
-    assert compiled_form(env, policy, none, once) is None, "its newest value is the general loop's to say"
-    assert compiled_form(corridor, policy, none, fields) is None
+    assert compiled_form(env, timid, none, fields, False) is None
+    assert compiled_form(env, doubled, none, fields, False) is None
+    assert compiled_form(env, policy, harder, fields, False) is None
+    assert compiled_form(slippery, policy, none, fields, False) is None
+    assert compiled_form(Wrapped(env), policy, none, fields, False) is None  # type: ignore[arg-type]
+    assert compiled_form(env, policy, none, once, False) is None, "its newest value is the general loop's to say"
+    assert compiled_form(corridor, policy, none, fields, False) is None
     assert not play(env, timid).intended.any(), "and the general path plays it"
     changed = make_victim(env.spec)
     changed.act = timid.act  # type: ignore[method-assign]
-    assert compiled_form(env, changed, none, fields) is None
+    assert compiled_form(env, changed, none, fields, False) is None
     q_greedy = play(spread(n_envs=B, seed=4), doubled).intended
     assert torch.equal(q_greedy, play(spread(n_envs=B, seed=4), doubled, compiled=False).intended)
 

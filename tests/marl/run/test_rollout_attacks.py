@@ -25,7 +25,7 @@ def hits(attack: Attack, lanes: int = 300, **changes: Any) -> tuple[EpisodeBatch
     for compiled in (False, True):
         env = spread(n_envs=lanes, seed=4)
         policy = make_victim(env.spec, bias=[0.0, 1, 2, 3, 9.0], scale=0.0)
-        assert not compiled or compiled_form(env, policy, attack, fields_of(env)) is not None
+        assert not compiled or compiled_form(env, policy, attack, fields_of(env), False) is not None
         everywhere = torch.ones(lanes, dtype=torch.bool)
         found.append(play(env, policy, attack, compiled=compiled, **({"attacked": everywhere} | changes)))
     return found[0], found[1]
@@ -102,6 +102,6 @@ def test_absent_agents_are_never_the_missing_ones() -> None:
         env = Skirmish("3m", 64, absent_agents=2)
         attack = Missing(env.spec, "cpu", agents=1, mode="idle", budget=None, budget_unit="step")
         policy = make_victim(env.spec)
-        assert not compiled or compiled_form(env, policy, attack, fields_of(env)) is not None
+        assert not compiled or compiled_form(env, policy, attack, fields_of(env), False) is not None
         batch = play(env, policy, attack, compiled=compiled, attacked=everywhere)
         assert batch["hit"].flatten(1).any(1).all()
