@@ -1,5 +1,6 @@
 """Behaviour cloning: a team of copies of a player whose decisions were recorded, which is how human proxies for
-cross-play are made (Carroll et al. 2019, arXiv 1910.05789): a feed-forward network, cross-entropy, stochastic in play.
+cross-play are made (Carroll et al. 2019, arXiv 1910.05789): a feed-forward network trained by cross-entropy, which
+plays stochastically.
 
 It learns from demonstrations alone. The episodes that training collects only drive the clock, so that the clone has a
 run folder, tests and checkpoints like every other team.
@@ -24,7 +25,7 @@ from marl.learn.rhythm import Rhythm
 
 
 class CloneNet(nn.Module):
-    """Maps observations [*, O] to logits [*, A]; ``hidden`` are the widths of its layers, with ReLU between."""
+    """A network from observations [*, O] to logits [*, A], with hidden layers of widths ``hidden`` and ReLUs."""
 
     def __init__(self, spec: EnvSpec, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -39,16 +40,17 @@ class CloneNet(nn.Module):
 
 
 def masked_logits(logits: Tensor, avail: Tensor) -> Tensor:
-    """Return logits [*, A] that are -inf for actions that are not available (avail bool [*, A])."""
+    """Return logits [*, A] that are -inf for unavailable actions (avail bool [*, A])."""
     return logits.masked_fill(~avail, -torch.inf)
 
 
 class ClonePolicy:
-    """Draws every agent's action from the network's probabilities, also in tests, because people are not deterministic.
+    """A policy that samples every agent's action from the network, in tests too, because humans are not deterministic.
 
     An agent whose observation has not changed for ``unstuck`` steps (0: never) chooses among the actions that it has
-    not tried in them, as human proxies of earlier work do. Carry: ``seen`` [B, n, O], the last observation; ``tried``
-    bool [B, n, A], the actions taken since it appeared; ``still`` long [B, n], the steps since then.
+    not tried since it last changed, as human proxies of earlier work do. Carry: ``seen`` [B, n, O], the last
+    observation; ``tried`` bool [B, n, A], the actions taken since it appeared; ``still`` long [B, n], the steps since
+    then.
     """
 
     def __init__(self, net: CloneNet, spec: EnvSpec, unstuck: int) -> None:
@@ -83,9 +85,10 @@ class ClonePolicy:
 
 class Clone:
     """A behaviour-cloned team. ``demos`` loads the demonstrations when learning starts; playing needs none. A share
-    ``held_out`` of their games, at least one, is not learnt from; ``bc/held_out_loss`` and ``bc/held_out_accuracy``
-    measure it. A gradient step on ``batch_size`` decisions is made per ``episodes_per_update`` collected episodes.
-    Raises ConfigError where options are out of range or the demonstrations do not fit the game.
+    ``held_out`` of their games, at least one, is not used for training; ``bc/held_out_loss`` and
+    ``bc/held_out_accuracy`` are measured on it. There is one gradient step on ``batch_size`` decisions per
+    ``episodes_per_update`` collected episodes. Raises ConfigError if options are out of range or the demonstrations do
+    not fit the game.
     """
 
     def __init__(
@@ -131,7 +134,7 @@ class Clone:
         return metrics | {"bc/held_out_loss": other_loss, "bc/held_out_accuracy": other_accuracy}
 
     def loss(self, batch: Demonstrations) -> tuple[Tensor, Tensor]:
-        """Return the mean cross-entropy, and the share of decisions that are the network's likeliest action."""
+        """Return the mean cross-entropy, and the share of decisions that are the network's most likely action."""
         logits = masked_logits(self.net(batch.obs.to(self.device)), batch.avail.to(self.device))
         actions = batch.actions.to(self.device)
         return F.cross_entropy(logits, actions), (logits.argmax(-1) == actions).float().mean()

@@ -1,6 +1,6 @@
-"""Count bonus: a team is paid scale / sqrt(N(s')) for reaching states that it has rarely been in.
+"""Count bonus: a team is paid scale / sqrt(N(s')) for reaching states that it has rarely visited.
 
-Strehl & Littman 2008 (MBIE-EB), with states told apart by a hash as in Tang et al. 2017, "#Exploration".
+Strehl & Littman 2008 (MBIE-EB), with states identified by a hash as in Tang et al. 2017, "#Exploration".
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ TABLE = 1 << 20  # cells; when states fill a tenth of them, one in twenty shares
 
 
 class CountBonus(NoHook):
-    """Pays for rare states. The features ``features`` (patterns: ``algos.shared.features.matching``) are rounded to
-    ``1 / resolution``; states that are equal after rounding are one state. Visits are counted once, at collection; the
-    bonus is read at sampling, so it is never stale. Under torchrun each rank counts its own episodes.
+    """A hook that pays for rare states. The features ``features`` (patterns: ``algos.shared.features.matching``) are
+    rounded to ``1 / resolution``; states that are equal after rounding are one state. Visits are counted once, at
+    collection; the bonus is computed when a batch is sampled, so it is never stale. Under torchrun each rank counts its
+    own episodes.
     """
 
     def __init__(self, spec: EnvSpec, *, scale: float, resolution: float, features: list[str]) -> None:

@@ -1,7 +1,7 @@
 """ERNIE trains a team whose values change little under the observation noise that changes them most.
 
 Bukharin et al. 2023, "Robust Multi-Agent Reinforcement Learning via Adversarial Regularization", arXiv 2310.10810. No
-attacker plays: the disturbance exists only in the loss. Equations as implemented: docs/romance.md.
+attacker plays: the perturbation exists only in the loss. Equations as implemented: docs/romance.md.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ class ErnieLearner(ValueLearner):
     """The value learner plus ``weight`` times the mean of |q(o) - q(o')| over living agents and steps.
 
     o' is o with noise of standard deviation ``noise``, moved ``steps`` times by ``eta`` |o| times the gradient of that
-    norm, clipped to +-``clip``. Only observations move, not the last action or the agent's number. Each step is
-    disturbed on its own, from the hidden state that undisturbed observations led to. ``stackelberg``: gradients also
+    norm, clipped to +-``clip``. Only observations are perturbed, not the last action or the agent's id. Each step is
+    perturbed on its own, from the hidden state that unperturbed observations led to. ``stackelberg``: gradients also
     pass through the dependence of o' on the network. Weight 0 is the base learner, bit for bit.
     """
 
@@ -52,7 +52,7 @@ class ErnieLearner(ValueLearner):
         return terms | {"ernie": change}, metrics
 
     def smoothness(self, batch: EpisodeBatch, fwd: Forward) -> Tensor:
-        """Return the mean change of an agent's values under the disturbance, 0-d."""
+        """Return the mean change of an agent's values under the perturbation, 0-d."""
         filled = batch.filled  # N slots with a step
         obs = batch.policy_obs[filled]  # [N, n, O]
         last = previous_actions(batch.acted(self.last_action))[filled]

@@ -16,8 +16,8 @@ from marl.run.teams import load_team
 
 
 class Frozen:
-    """The team of the newest checkpoint in the run folder ``run``. It plays greedily, also in training, and updates
-    nothing. Raises ConfigError where ``run`` is no run folder or its team does not fit the environment."""
+    """The team of the newest checkpoint in the run folder ``run``. It plays greedily, in training too, and updates
+    nothing. Raises ConfigError if ``run`` is not a run folder or its team does not fit the environment."""
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, gen: Generator, *, run: str) -> None:
         require_name(**{"algo.run": run})
@@ -27,9 +27,9 @@ class Frozen:
         return {}
 
     def policy(self, clock: Clock) -> Policy:
-        """Return the team's policy as its training ended, with its white-box view for attacks, but never exploring."""
+        """Return the team's policy at the end of its training, with its white-box view for attacks, never exploring."""
         policy = self.team.policy(self.clock)
-        if type(policy) is EpsilonGreedy:  # which collects in compiled code
+        if type(policy) is EpsilonGreedy:  # its own act, so that compiled code can collect
             policy.epsilon = 0.0
             return policy
         act = policy.act

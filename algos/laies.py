@@ -1,4 +1,4 @@
-"""LAIES pays agents for their influence on external state features that a person names, and for changing them.
+"""LAIES pays agents for their influence on external state features that the user names, and for changing them.
 
 Liu, Pu, Pan, Yi, Ma, Wang, Zhang 2023 (ICML), "Lazy Agents: A New Perspective on Solving Sparse Reward Problem in
 Multi-agent Reinforcement Learning". The model and the influence are shared with FIM (``algos.shared.influence``).
@@ -21,17 +21,17 @@ from marl.core.seeding import derive
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 
 ClipOn = Literal["sum", "influence"]
-CHANGE_CAP = 0.06  # of the change divided by 100, as published
+CHANGE_CAP = 0.06  # on the change divided by 100, as published
 
 
 class LAIES(NoHook):
-    """Adds the intrinsic reward
+    """A hook that adds the intrinsic reward
 
     r_int = min(``influence_scale`` * sum_i min(I_i, ``agent_clip``)
     + ``change_scale`` * min(min(sum_d (s'_d - s_d)^2, ``change_clip``) / 100, ``CHANGE_CAP``), ``total_clip``),
     both over the features ``external`` (patterns: ``algos.shared.features.matching``);
     I_i = sum_d (f_d(s, a) - mean f_d(s, a', a^-i))^2, 0 for the dead. With ``clip_on`` influence,
-    ``total_clip`` is on the first term alone, and there is no ``CHANGE_CAP``.
+    ``total_clip`` applies to the first term alone, and there is no ``CHANGE_CAP``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Counts of what an environment tells about its steps (formations, joint pushes), for any algorithm, without reward."""
+"""Counts of an environment's step information (formations, joint pushes), for any algorithm and without a reward."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from marl.core.types import EnvSpec, EpisodeBatch, Field, Forward, Metrics
 
 
 class Visits(NoHook):
-    """Counts step information and leaves training as it is, bit for bit. The names are those of ``EnvSpec.info_names``,
-    each a whole number per lane.
+    """A hook that counts step information and leaves training unchanged, bit for bit. The names are from
+    ``EnvSpec.info_names``; each has one integer per lane.
 
-    ``visits/<name>`` is logged: for the names in ``distinct`` how many different values have occurred since training
-    began, for those in ``totals`` the sum of the values. Under torchrun each rank counts its own episodes.
+    ``visits/<name>`` is logged: for names in ``distinct``, how many different values have occurred since training
+    began; for those in ``totals``, the sum of the values. Under torchrun each rank counts its own episodes.
     """
 
     def __init__(self, spec: EnvSpec, *, distinct: list[str], totals: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Weighted QMIX fits a monotonic team value mostly to the good joint actions, on targets of an unrestricted value.
+"""Weighted QMIX fits a monotonic team value mostly to good joint actions, with targets from an unrestricted value.
 
 Rashid et al. 2020, "Weighted QMIX: Expanding Monotonic Value Function Factorisation". CW-QMIX gives full
 weight to joint actions that are the greedy one or look better than it, OW-QMIX to underestimated ones.

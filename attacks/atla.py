@@ -1,8 +1,8 @@
-"""ATLA: an observation attacker that is itself learnt, by policy gradient on the team's loss, while the team learns.
+"""ATLA: an observation attacker trained by policy gradient on the negative team reward, while the team learns.
 
 After Zhang, Chen, Boning, Hsieh 2021, "Robust Reinforcement Learning on State Observations with Learned Optimal
-Adversary", ICLR (arXiv 2101.08452), for teams: one network perturbs every agent's observation from what that agent
-sees. docs/ibal.md says which parts are reconstructed. Axis letters: ``R`` rows (steps of lanes).
+Adversary", ICLR (arXiv 2101.08452), adapted to teams: one network perturbs every agent's observation, given what that
+agent sees. docs/ibal.md says which parts are reconstructed. Axis letters: ``R`` rows (steps of lanes).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from marl.learn.returns import td_lambda
 
 
 class Adversary(nn.Module):
-    """The means [*, n, O] of the perturbations, before squashing, and the value [*] of the whole state.
+    """A network for the means [*, n, O] of the perturbations, before squashing, and the value [*] of the whole state.
 
-    All agents share the network, which reads their number. Each feature has one learnt spread.
+    All agents share the actor, which also reads the agent's one-hot. Each feature has one learnt standard deviation.
     """
 
     def __init__(self, spec: EnvSpec, width: int) -> None:
@@ -69,12 +69,12 @@ def clipped_objective(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
 
 
 class ATLA(LaneDraws):
-    """Adds ``epsilon`` tanh(u), u ~ N(mean, spread), to every feature that every living agent sees, within legal
-    bounds; while it is not trained (``greedy``) u is the mean. PPO on the negative team reward of attacked lanes:
-    ``epochs`` passes over every collection, in ``minibatches`` parts.
+    """An attack that adds ``epsilon`` tanh(u), u ~ N(mean, spread), to every feature that every living agent sees,
+    within legal bounds; with ``greedy``, u is the mean except while fitting. It learns by PPO on the negative team
+    reward of attacked lanes: ``epochs`` passes over every collection, in ``minibatches`` parts.
 
-    Agent and attacker take turns: of every ``period`` collections the attacker learns in the last ``share``; the
-    team learns throughout. On a frozen victim (``fitting``) it learns from ``fit_episodes`` episodes.
+    Of every ``period`` collections the attacker learns in the last ``share``; the team learns throughout. On a frozen
+    victim (``fitting``) it learns from ``fit_episodes`` episodes.
     """
 
     def __init__(

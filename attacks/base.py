@@ -1,8 +1,8 @@
-"""Parts that attacks share: budgets, draws, the frames of those that replace actions and of those that disturb
-observations, and the gradient of a victim's choice in what it sees.
+"""Parts that attacks share: budgets, random numbers, base classes for attacks that replace actions or disturb
+observations, and the gradient of a victim's choice of action with respect to its observation.
 
 LPA-Dec-POMDP (Yuan et al. 2023, ROMANCE, arXiv 2305.05909; Lee, Hwang, Jo, Han 2025, Wolfpack, arXiv 2502.02844): an
-attacker with units left sees the state and the intended joint action and has some agents do something else; with none
+attacker with budget left sees the state and the intended joint action and makes some agents act differently; with none
 left it does nothing.
 """
 
@@ -29,13 +29,14 @@ Redraw = Literal["step", "episode"]
 
 @runtime_checkable
 class Scoring(Policy, Protocol):
-    """A policy that shows how it scores actions, by values or by logits, for attacks that follow their gradient."""
+    """A policy that exposes how it scores actions, as values or logits, for attacks that read them or
+    follow their gradient."""
 
     def q_values(self, obs: Tensor, carry: Carry) -> Tensor: ...  # [B, n, O] -> [B, n, A], differentiable in obs
 
 
 class Budget:
-    """The budget of each lane in an episode: attacked steps, or attacked agent actions. ``limit`` null: unlimited."""
+    """The budget of each lane per episode, in attacked steps or attacked agent actions. ``limit`` null: unlimited."""
 
     def __init__(self, limit: int | None, unit: Unit) -> None:
         require_at_least("attack", 0, budget=limit, or_null=True)
@@ -45,7 +46,7 @@ class Budget:
         self.spent = torch.zeros(0, dtype=torch.long)
 
     def compiled(self) -> dict[str, Any]:
-        """Return the budget as ``Harm`` has it."""
+        """Return the budget as keyword arguments of ``Harm``."""
         return {"limit": self.limit, "by_step": self.unit == "step"}
 
     def begin(self, n_envs: int, device: torch.device) -> None:
@@ -57,7 +58,7 @@ class Budget:
         return self.limit - self.spent
 
     def affordable(self, hit: Tensor) -> Tensor:
-        """Return the part of ``hit`` bool [B, n] that can be paid; agents with the highest numbers are dropped
+        """Return the part of ``hit`` bool [B, n] that the budget covers; agents with the highest indices are dropped
         first."""
         left = self.left[:, None]
         return hit & (left > 0 if self.unit == "step" else hit.cumsum(-1) <= left)
@@ -68,8 +69,8 @@ class Budget:
 
 
 class LaneDraws(NoAttack):
-    """An attack whose randomness all comes from ``uniform`` and ``normal``, one row per lane, so that B lanes play as B
-    single ones do."""
+    """An attack that takes all its randomness from ``uniform`` and ``normal``, one row per lane, so that B lanes behave
+    like B single ones."""
 
     def fields(self) -> dict[str, Field]:
         """Declare ``hit`` bool [n]: this agent's action or observation was changed in this step."""
@@ -79,7 +80,7 @@ class LaneDraws(NoAttack):
         self.gen, self.n_envs = gen, n_envs
 
     def uniform(self, *shape: int) -> Tensor:
-        """Draw uniform numbers [B, *shape], a row for every lane, also for those that are not attacked."""
+        """Draw uniform numbers [B, *shape]: one row per lane, including lanes that are not attacked."""
         return torch.rand(self.n_envs, *shape, generator=self.gen, device=self.device)
 
     def normal(self, *shape: int) -> Tensor:
@@ -88,7 +89,7 @@ class LaneDraws(NoAttack):
 
 
 class LaneAttack(LaneDraws):
-    """An attack with a budget, which it pays from."""
+    """An attack that pays for its hits from a budget."""
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, budget: int | None, budget_unit: Unit) -> None:
         super().__init__(spec, device)
@@ -99,15 +100,15 @@ class LaneAttack(LaneDraws):
         self.budget.begin(n_envs, self.device)
 
     def pay(self, wanted: Tensor, view: View) -> Tensor:
-        """Return the part of ``wanted`` bool [B, n] that takes place (attacked lanes, living agents, affordable); pay
-        it."""
+        """Return the part of ``wanted`` bool [B, n] that takes place (attacked lanes, living agents, affordable), and
+        pay for it."""
         hit = self.budget.affordable(wanted & view.active[:, None] & view.obs.alive)
         self.budget.spend(hit)
         return hit
 
 
 class DrawnAgents:
-    """``k`` agents of each episode, or all if fewer, drawn among those that are on the map at its first step."""
+    """``k`` agents per episode, or all if there are fewer, drawn from those on the map at its first step."""
 
     in_hand = ("lots", "fresh", "chosen")
 
@@ -115,22 +116,22 @@ class DrawnAgents:
         self.k = k
 
     def begin(self, lots: Tensor) -> None:
-        """Begin new episodes with uniform draws [B, n]."""
+        """Start new episodes, given uniform numbers ``lots`` [B, n]."""
         self.lots, self.chosen = lots, torch.zeros_like(lots, dtype=torch.bool)
         self.fresh = torch.ones_like(lots[:, :1], dtype=torch.bool)
 
     def among(self, alive: Tensor) -> Tensor:
-        """Return who was drawn, bool [B, n]; ``alive`` bool [B, n] are those on the map in this step."""
+        """Return which agents were drawn, bool [B, n]; ``alive`` bool [B, n] marks those on the map in this step."""
         self.chosen = torch.where(self.fresh, choose_k(self.lots, alive, self.k), self.chosen)
         self.fresh = torch.zeros_like(self.fresh)
         return self.chosen
 
 
 class ActionAttack(LaneAttack):
-    """Replaces actions within a budget. Subclasses say whose and by what, in ``choose``, for all lanes at once.
+    """Base of attacks that replace actions within a budget. Subclasses implement ``choose``, for all lanes at once.
 
-    Lanes that are not attacked, dead agents and unaffordable hits are taken care of here. A hit that changes nothing
-    costs nothing.
+    Lanes that are not attacked, dead agents and unaffordable hits are handled here. A hit that changes nothing costs
+    nothing.
     """
 
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
@@ -144,11 +145,11 @@ class ActionAttack(LaneAttack):
 
 
 class ObservationAttack(LaneAttack):
-    """Disturbs what agents see within a budget. Subclasses say how, in ``disturb``, for all lanes at once.
+    """Base of attacks on observations within a budget. Subclasses implement ``disturb``, for all lanes at once.
 
-    Each step is attacked with probability ``rate``. ``agents`` living ones are then hit (null: all), drawn anew in
-    every step or once per episode (``redraw``); in an episode's draw the next living one follows one that dies. What
-    is shown stays within the legal range of observations. The state and the game itself are untouched.
+    Each step is attacked with probability ``rate``. An attack then hits ``agents`` living agents (null: all), drawn in
+    every step or once per episode (``redraw``); in the latter case an agent that dies is replaced by the next living
+    one. What is shown stays within the legal range of observations. The state and the game itself are untouched.
     """
 
     def __init__(
@@ -203,7 +204,7 @@ def as_victim(policy: Policy, attack: str) -> Victim:
 
 
 def as_scoring(policy: Policy, attack: str) -> Scoring:
-    """Return the view of a policy that scores actions; raise ConfigError if it does not show its scores."""
+    """Return the policy as one that scores actions; raise ConfigError if it does not expose its scores."""
     if not isinstance(policy, Scoring):
         raise ConfigError(f"attack: {attack} reads the values of its victim; {type(policy).__name__} shows none")
     return policy
@@ -232,15 +233,15 @@ def input_gradient(seen: Tensor, greedy: Tensor, view: View, attack: str) -> Ten
 
 
 def require_agents(agents: int | None, spec: EnvSpec) -> None:
-    """Refuse to hit more agents than the team has; raise ConfigError."""
+    """Raise ConfigError if more agents are to be hit than the team has."""
     require_within("attack", 0, spec.n_agents, agents=agents, or_null=True, note="the team's size")
 
 
 def pick(u: Tensor, allowed: Tensor) -> Tensor:
-    """Choose uniformly by inverse distribution function: u [*] in [0, 1), allowed bool [*, k] -> long [*]; 0 where
+    """Choose uniformly by inverse transform sampling: u [*] in [0, 1), allowed bool [*, k] -> long [*]; 0 where
     nothing is allowed."""
     count = allowed.sum(-1, keepdim=True)
-    place = ((u.unsqueeze(-1) * count).floor() + 1).minimum(count)  # rank of the chosen one; rounding may reach 1
+    place = ((u.unsqueeze(-1) * count).floor() + 1).minimum(count)  # rank of the choice; the product may round up
     return ((allowed.cumsum(-1) >= place) & allowed).byte().argmax(-1)
 
 

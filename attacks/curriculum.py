@@ -1,4 +1,4 @@
-"""A curriculum of the budget: a stronger attack as soon as the team wins under the present one."""
+"""A curriculum on the budget: a stronger attack as soon as the team wins under the current one."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from marl.core.types import Clock, ConfigError, EpisodeBatch, Metrics
 
 
 class BudgetCurriculum(Wrapper):
-    """Another attack, which begins with the first of ``budgets`` and gets the next one when of the last ``window``
-    attacked episodes with the present one more than ``success`` were won (or reached ``success_return``).
+    """A wrapped attack that starts with the first of ``budgets`` and moves on to the next one once more than a share
+    ``success`` of the last ``window`` episodes attacked with the current one were won (or reached ``success_return``).
 
-    It replaces the budgets of all parts of that attack. Ours; the idea is that a dose that cannot be beaten from the
-    first step teaches nothing (docs/robustness.md).
+    The budgets replace those of all parts of the wrapped attack. Ours; the idea is that an attack that cannot be beaten
+    from the start teaches nothing (docs/robustness.md).
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class BudgetCurriculum(Wrapper):
         self.reach(0)
 
     def reach(self, level: int) -> None:
-        """Give all parts the budget number ``level``."""
+        """Give all parts the budget with index ``level``."""
         self.level = level
         for budget in self.limited:
             budget.limit = self.budgets[level]

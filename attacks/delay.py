@@ -1,4 +1,4 @@
-"""Delayed actions: what a team chose some steps ago is executed now, one of the disturbances of Robust-Gymnasium."""
+"""Delayed actions: what a team chose some steps ago is executed now. One of the disturbances of Robust-Gymnasium."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from marl.core.checks import require_at_least
 from marl.core.protocols import Policy
 from marl.core.types import EnvSpec
 
-NOTHING = -1  # chosen so long ago
+NOTHING = -1  # no action was chosen that long ago
 
 
 class Delay(ActionAttack):
-    """The actions of ``agents`` agents, drawn for each episode (null: all), are executed ``steps`` steps late.
+    """An attack that delays the actions of ``agents`` agents, drawn for each episode (null: all), by ``steps`` steps.
 
-    Before the first arrives, and where one is no longer available, the agent does nothing (``EnvSpec.idle_action``); in
-    games without such an action, what it chose just now. Without budget left it is on time.
+    Until the first delayed action arrives, and where one is no longer available, the agent does nothing
+    (``EnvSpec.idle_action``) or, in games without such an action, what it has just chosen. Once the budget is spent,
+    its actions are on time.
     """
 
     in_hand = ("budget.spent", *(f"drawn.{name}" for name in DrawnAgents.in_hand), "queue")
@@ -36,7 +37,7 @@ class Delay(ActionAttack):
         super().begin(n_envs, victim, gen)
         self.drawn.begin(self.uniform(self.spec.n_agents))
         shape = (n_envs, self.steps, self.spec.n_agents)
-        self.queue = torch.full(shape, NOTHING, device=self.device)  # the oldest first
+        self.queue = torch.full(shape, NOTHING, device=self.device)  # oldest first
 
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
         due = self.queue[:, 0]

@@ -1,7 +1,7 @@
 """Gradient attacks on observations: FGSM (Goodfellow et al. 2015, arXiv 1412.6572) and PGD (Madry et al. 2018,
 arXiv 1706.06083), on the values of a team as in Lin et al. 2020 (arXiv 2003.03722).
 
-Every agent's cross-entropy between softmax(Q) over its available actions and its greedy action is pushed up.
+They increase every agent's cross-entropy between softmax(Q) over its available actions and its greedy action.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ NAME = "fgsm or pgd"
 
 
 class GradientAttack(ObservationAttack):
-    """``steps`` signed gradient steps of ``step_size`` within ``epsilon`` of every feature; one step as large as
-    ``epsilon`` is FGSM. ``random_start``: from a uniformly drawn point of the ball instead of its centre."""
+    """An attack by ``steps`` signed gradient steps of ``step_size`` within ``epsilon`` of every feature; one of size
+    ``epsilon`` is FGSM. ``random_start``: from a uniformly random point of the ball instead of its centre."""
 
     in_hand = ("budget.spent", "lots", "hit")
 
@@ -43,7 +43,7 @@ class GradientAttack(ObservationAttack):
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
-        as_scoring(victim, NAME)  # refused before anything is played
+        as_scoring(victim, NAME)  # raises before anything is played
 
     def disturb(self, view: View) -> Tensor:
         clean, greedy = view.obs.obs, greedy_actions(view, NAME)

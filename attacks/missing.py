@@ -1,7 +1,7 @@
 """Missing agents (Dis-l of Lee, Kang, Jo, Han 2026, IBAL, arXiv 2605.18024): some do nothing for a whole episode.
 
 The paper does not say how; "idle" and "removed" are our readings. An environment that can take units off the map before
-the game begins (``env.absent_agents`` of the battle) is closer to the word than either.
+the game begins (``env.absent_agents`` of the battle) is closer to "missing" than either.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Mode = Literal["idle", "removed"]
 
 
 class Missing(LaneAttack):
-    """``agents`` randomly drawn agents do nothing. ``mode``: idle, everybody still sees them; removed, whatever others
-    observe about them reads 0 (or what is legal next to it), as if they were out of sight.
+    """An attack that makes ``agents`` random agents do nothing. ``mode``: idle, the others still see them; removed, the
+    others' features about them read 0 (or the nearest legal value), as if they were out of sight.
 
-    A missing agent counts as hit in every step in which it lives, whatever it intended.
+    A missing agent counts as hit in every step in which it is alive, whatever it intended.
     """
 
     in_hand = ("budget.spent", *(f"drawn.{name}" for name in DrawnAgents.in_hand), "hit")

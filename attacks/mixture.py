@@ -15,11 +15,11 @@ from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, Field, Me
 
 
 class Mixture(LaneDraws):
-    """``attacks``: factories called with the EnvSpec and the device; ``weights``: how often each is drawn, not
-    necessarily adding up to one. An attack sees the lanes of others as not attacked, both when it plays and when it
-    learns; budgets are those of the parts. A mixture may be a part of another. An attack of weight 0 is not made.
+    """A mixture of attacks. ``attacks``: factories called with the EnvSpec and the device; ``weights``: how often each
+    is drawn, not necessarily adding up to one. An attack sees the lanes of others as not attacked, both when it plays
+    and when it learns; each part has its own budget. Mixtures can be nested. An attack of weight 0 is not built.
 
-    ``attack_id`` int8, per episode: which of them it was, in the order of the configuration, those of weight 0 counted.
+    ``attack_id`` int8, per episode: the index of the attack in the configuration, counting those of weight 0.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class Mixture(LaneDraws):
             actions, extras = self.attacks[name].perturb_actions(own, intended)
             executed = torch.where(mine[:, None], actions, executed)
             for key, value in extras.items():
-                if key == "attack_id":  # of a mixture in this one
+                if key == "attack_id":  # from a nested mixture
                     continue
                 lanes = mine.view(-1, *[1] * (value.dim() - 1))
                 stored[key] = torch.where(lanes, value, stored.get(key, torch.zeros_like(value)))

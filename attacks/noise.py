@@ -1,6 +1,6 @@
 """Undirected disturbances of observations: masking random features (Rand-Obs) and uniform noise.
 
-They are the baselines of attacks that choose their features or their direction.
+They are the baselines for attacks that choose which features to disturb, or in which direction.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ Shape = Literal["uniform", "gaussian"]
 
 
 class RandomMask(ObservationAttack):
-    """A random ``share`` of an agent's features reads 0, or what is legal next to it; drawn when the agents are."""
+    """An attack that sets a random ``share`` of an agent's features to 0 or the nearest legal value, drawn when the
+    agents are."""
 
     in_hand = ("budget.spent", "lots", "hit", "marks")
 
@@ -44,8 +45,8 @@ class RandomMask(ObservationAttack):
 
 
 class Noise(ObservationAttack):
-    """Adds noise to every feature: uniform within ``epsilon``, the ball of FGSM without its direction, or ``gaussian``
-    with the deviation ``epsilon``."""
+    """An attack that adds noise to every feature: uniform within ``epsilon``, the ball of FGSM without its direction,
+    or ``gaussian`` with standard deviation ``epsilon``."""
 
     in_hand = ("budget.spent", "lots", "hit")
 

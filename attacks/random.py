@@ -14,7 +14,8 @@ from marl.core.types import EnvSpec
 
 
 class RandomActions(ActionAttack):
-    """Every agent by itself, with probability ``p`` per step, plays a uniformly drawn available action."""
+    """An attack in which every agent, independently and with probability ``p`` per step, plays a uniformly random
+    available action."""
 
     in_hand = ("budget.spent",)
 

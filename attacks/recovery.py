@@ -1,4 +1,4 @@
-"""An attack that ends before the episode does: whether a team recovers from what was done to it."""
+"""An attack that ends before the episode does, to see whether the team recovers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marl.core.types import Step
 
 
 class Recovery(Wrapper):
-    """Another attack, which acts only in the first ``share`` of an episode's longest possible length."""
+    """A wrapped attack that acts only in the first ``share`` of an episode's longest possible length."""
 
     def __init__(self, *args: Any, share: float, **wrapped: Any) -> None:
         super().__init__(*args, **wrapped)
@@ -28,7 +28,7 @@ class Recovery(Wrapper):
         super().begin(n_envs, victim, gen)
 
     def narrow(self, view: View) -> View:
-        """Return the view in which only lanes whose time is not up are attacked."""
+        """Return the view in which lanes are active only while the attack lasts."""
         return replace(view, active=view.active & (self.age < self.last))
 
     def after_step(self, view: View, executed: Tensor, step: Step) -> None:

@@ -1,7 +1,7 @@
-"""The control beside Wolfpack: the same bursts and the same budget, but one agent per attacked step.
+"""The control for Wolfpack: the same bursts and the same budget, but one agent per attacked step.
 
-What Wolfpack does beyond it is due to the pack. The timing is Wolfpack's random start (Lee et al. 2025,
-arXiv 2502.02844): an idle lane starts with a fixed chance, and a fixed number of steps follows an effective start.
+Whatever Wolfpack achieves beyond this is due to the pack. The timing is Wolfpack's random start (Lee et al. 2025,
+arXiv 2502.02844): an idle lane starts with a fixed probability, and a fixed number of steps follows an effective start.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from marl.learn.learner import best_available
 
 
 class SingleAgent(ActionAttack):
-    """Every attacked step hits one living agent, drawn anew, with the available action that it values least.
+    """An attack that in every attacked step makes one random living agent take the available action it values least.
 
     An idle lane starts with probability ``start_p``; if the hit changes the action, ``duration`` more steps follow.
     """
@@ -41,7 +41,7 @@ class SingleAgent(ActionAttack):
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         super().begin(n_envs, victim, gen)
         self.values = as_scoring(victim, "single").q_values
-        self.left = torch.zeros(n_envs, dtype=torch.long, device=self.device)  # [B] steps of the burst still to come
+        self.left = torch.zeros(n_envs, dtype=torch.long, device=self.device)  # [B] remaining steps of the burst
 
     @torch.no_grad()
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:

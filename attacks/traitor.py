@@ -18,12 +18,12 @@ Plays = Literal["random", "worst", "policy"]
 
 
 class Traitor(ActionAttack):
-    """``agents`` seats, drawn for each episode, are a traitor's. ``plays``: random, any available action; worst, the
-    one that the team itself values least there; policy, what ``policy`` (a factory called with the spec and the device)
-    would do, such as a team of another run, or one that has learnt to harm this one.
+    """An attack in which traitors play ``agents`` seats, drawn for each episode. ``plays``: random, any available
+    action; worst, the one that the team itself values least; policy, what ``policy`` (a factory called with the spec
+    and the device) would do, such as the team of another run, or one that has learnt to harm this one.
 
-    The policy sees and remembers what all agents see, as if it had all seats. A traitor whose action is the one that
-    was intended anyway does not count as a hit.
+    The policy sees and remembers what all agents see, as if it played all seats. A traitor's action that was intended
+    anyway does not count as a hit.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What every environment shares: the refusal of unavailable actions, and ``check_env``.
+"""Shared by all environments: the rejection of unavailable actions, and ``check_env``.
 
 ``check_env`` enforces the contract of ``marl.core.protocols.VectorEnv`` by playing random available actions, with early
 and masked resets, finished lanes and forbidden actions mixed in. A violation is a ``ContractError`` that names a rule.
@@ -20,7 +20,7 @@ from marl.core.games import NEEDED, spec_fault
 from marl.core.protocols import Locating, VectorEnv
 from marl.core.types import EnvSpec, Obs, Step
 
-Frame = dict[str, Tensor]  # everything one step saw and returned; every tensor leads with B
+Frame = dict[str, Tensor]  # all inputs and outputs of one step; the leading dimension of every tensor is B
 
 RULES = {
     "spec": "sizes are positive; bounds, names and `about` have the lengths that EnvSpec states",
@@ -124,15 +124,16 @@ def check_env(make: Callable[[int, int], VectorEnv], steps: int | None = None, s
 
 
 def check_spec(spec: EnvSpec) -> None:
-    """Check the rule "spec" alone, for code that builds a spec."""
+    """Check only the rule "spec", for code that builds a spec."""
     fault = spec_fault(spec)
     require(fault is None, "spec", fault or "")
 
 
 def play(env: VectorEnv, steps: int, *, reset_seed: int | None = None, provoke: bool = False) -> list[Frame]:
-    """Play ``steps`` random steps; return every tensor. A lane's actions depend on its number alone, so lanes compare.
+    """Play ``steps`` random steps; return every tensor. A lane's actions depend only on its index, so that lanes can be
+    compared between calls.
 
-    Finished lanes are stepped once or twice more before their masked reset; now and then a running one is cut off.
+    Finished lanes are stepped once or twice more before their masked reset; now and then a running one is reset early.
     """
     lanes = torch.arange(env.n_envs)
     dice = [np.random.default_rng([7, lane]) for lane in range(env.n_envs)]
@@ -167,12 +168,12 @@ def play(env: VectorEnv, steps: int, *, reset_seed: int | None = None, provoke: 
 
 
 def _pick(avail: Tensor, rng: np.random.Generator) -> Tensor:
-    """Draw a uniformly random available action per agent, long [n]."""
+    """Sample an available action per agent uniformly, long [n]."""
     return torch.from_numpy((rng.random(tuple(avail.shape)) * avail.numpy()).argmax(-1))
 
 
 def _snapshot(env: VectorEnv, obs: Obs) -> Frame:
-    """Check form and values of the four tensors and return copies of them on the CPU."""
+    """Check types, shapes and values of the four tensors and return copies of them on the CPU."""
     require(isinstance(obs, Obs), "parts", f"an observation is a {type(obs).__name__}, not an Obs")
     spec, B = env.spec, env.n_envs
     frame = {
@@ -267,7 +268,7 @@ def _check_refusal(env: VectorEnv, actions: Tensor, avail: Tensor, running: Tens
 
 
 def _check_own_streams(env: VectorEnv, seed: int) -> None:
-    """Check that lanes do not all begin alike if a lane's episodes begin differently: they would share one stream."""
+    """Check that lanes do not all start the same if a lane's episodes start differently: they would share a stream."""
     starts = [_snapshot(env, env.reset(seed=seed if episode == 0 else None))["state"] for episode in range(4)]
     random = any(not torch.equal(start[0], starts[0][0]) for start in starts)
     alike = all(torch.equal(start, start[:1].expand_as(start)) for start in starts)

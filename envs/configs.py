@@ -1,6 +1,6 @@
-"""Configurations that a table writes: ``env=skirmish/<map>`` for every map of the embedded battle.
+"""Configurations generated from a table: ``env=skirmish/<map>`` for every map of the embedded battle.
 
-One file per map would be two dozen near-twins; each is ``conf/env/skirmish/base.yaml`` with another ``map``.
+One file per map would be some forty near-duplicates; each is ``conf/env/skirmish/base.yaml`` with another ``map``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Random numbers that belong to a lane: a hash of seed, lane, episode and a counter, vectorised over lanes.
+"""Per-lane random numbers: a hash of seed, lane, episode and a counter, vectorised over lanes.
 
-A lane's numbers do not depend on how many lanes there are or on what they do, and only two integers need saving.
+A lane's numbers do not depend on how many other lanes there are or what they do; only two integers need saving.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ class LaneStreams:
         self.episode = np.zeros(n_envs, np.int64)
 
     def restart(self, mask: np.ndarray, seed: int | None) -> None:
-        """Begin the next episode where ``mask`` bool [B]; a seed begins those lanes' streams anew."""
+        """Begin the next episode in the lanes of ``mask`` bool [B]; a seed restarts the streams of these lanes."""
         if seed is not None:
             self.key[mask] = lane_keys(len(self.key), seed)[mask]
             self.episode[mask] = 0
         self.episode[mask] += 1
 
     def redraw(self, seed: int) -> None:
-        """Draw the rest of the episodes in hand from the numbers of another seed."""
+        """Use the random numbers of another seed for the rest of the unfinished episodes."""
         self.key[:] = lane_keys(len(self.key), seed)
 
     def draw(self, counter: int | np.ndarray) -> np.ndarray:

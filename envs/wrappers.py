@@ -1,4 +1,4 @@
-"""``StateBlock``: the same game with a reward that is lowered where agents meet features that they should avoid.
+"""``StateBlock``: the same game with a reward penalty where agents meet features that they should avoid.
 
 A virtual environment of SBC (Kang, Lee, Jo, Han 2026): nothing but the reward differs.
 """
@@ -21,13 +21,13 @@ INFO = ("unblocked_reward", "blocked")
 
 
 class StateBlock:
-    """``env`` with a lowered reward: in each step it loses ``penalty`` times the share of ``agents`` (indices; None:
+    """``env`` with a reward penalty: each step costs ``penalty`` times the share of ``agents`` (indices; None:
     all) that met a blocked feature. Lane b plays in the virtual environment ``sets[b % len(sets)]``, a list of features
-    of ``family``; an empty list is the game itself. A feature is blocked only for agents that it counts for.
+    of ``family``; an empty list is the game itself. A feature is blocked only for agents to which it applies.
 
     ``Step.info`` adds "unblocked_reward" f32 [B], the game's own reward, and "blocked" bool [B, n], which agents met a
-    blocked feature. All other attributes are those of the game, and where it can be saved in the middle of episodes,
-    so can this. Raises ConfigError.
+    blocked feature. All other attributes are those of the game; if the game can be saved in the middle of episodes,
+    so can this wrapper. Raises ConfigError.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class StateBlock:
         self.sets = blocked[torch.arange(n_envs) % len(sets)].to(self.device)  # [B, n, C]
         self.spec = replace(inner, info_names=(*inner.info_names, *INFO))
         self._running = torch.zeros(n_envs, dtype=torch.bool, device=self.device)
-        # What only some games can do. From Python 3.12 on ``isinstance`` does not find methods through __getattr__.
+        # Methods that only some games have. From Python 3.12 on ``isinstance`` does not find them through __getattr__.
         if hasattr(self.env, "midway_state"):
             self.midway_state, self.load_midway_state = self._midway_state, self._load_midway_state
         if hasattr(self.env, "agent_places"):
@@ -90,19 +90,19 @@ class StateBlock:
         self._running[:] = False
 
     def _midway_state(self) -> dict[str, Any]:
-        """Return the games in hand, and which lanes still pay."""
+        """Return the state of the unfinished games, and which lanes are still running."""
         game: Any = self.env
         return {"game": game.midway_state(), "running": self._running.clone()}
 
     def _load_midway_state(self, state: dict[str, Any]) -> Obs:
-        """Go on with saved games; return what their agents see."""
+        """Restore saved games; return what their agents see."""
         game: Any = self.env
         now: Obs = game.load_midway_state(state["game"])
         self._running[:] = state["running"]
         return now
 
     def _follow(self, training: StateBlock) -> None:
-        """Copy the progress of the game within ``training``."""
+        """Copy the progress of the game that ``training`` wraps."""
         game: Any = self.env
         game.follow(training.env)
 

@@ -1,6 +1,6 @@
 """Hydra's launcher for Ray clusters, ``launch=ray``. Hydra takes launchers only from the namespace ``hydra_plugins``.
 
-Hydra's own Ray launcher asks for versions of other packages that cannot be installed beside this project's.
+Hydra's own Ray launcher requires versions of other packages that cannot be installed alongside this project's.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from omegaconf import DictConfig, open_dict
 
 class RayLauncher(Launcher):
     """Gives each run of a sweep to a Ray cluster (``marl.run.cluster``), with ``cpus`` and ``gpus`` of a node to itself
-    (parts of one are allowed). A run whose node dies begins again on another one, at most ``retries`` times, and
-    continues from its last checkpoint.
+    (fractions are allowed). A run whose node dies restarts on another one, at most ``retries`` times, and continues
+    from its last checkpoint.
     """
 
     def __init__(self, address: str | None = None, cpus: float = 1, gpus: float = 0, retries: int = 3) -> None:

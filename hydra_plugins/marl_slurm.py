@@ -1,4 +1,4 @@
-"""What ``launch=slurm`` would submit, printed: ``launch=slurm_dry``."""
+"""Print what ``launch=slurm`` would submit: ``launch=slurm_dry``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ OWN = ("submitit_folder", "max_num_timeout")  # submitit's alone
 
 
 def sbatch_script(options: dict[str, Any], runs: int) -> str:
-    """Return the file that submitit gives to sbatch for an array of so many runs. ``options``: those of Hydra's
+    """Return the file that submitit gives to sbatch for an array of ``runs`` runs. ``options``: those of Hydra's
     launcher for Slurm."""
     from submitit.slurm.slurm import _make_sbatch_string
 
@@ -29,7 +29,7 @@ def sbatch_script(options: dict[str, Any], runs: int) -> str:
 
 
 class PrintedSlurm(Launcher):
-    """Prints the job and its runs, and starts nothing. ``options``: those of Hydra's launcher for Slurm."""
+    """Prints the job and its runs without starting anything. ``options``: those of Hydra's launcher for Slurm."""
 
     def __init__(self, **options: Any) -> None:
         self.options = options

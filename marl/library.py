@@ -1,4 +1,4 @@
-"""The framework from Python: what the scripts do, as functions that return what they found (``import marl``).
+"""The framework from Python: what the scripts do, as functions that return their results (``import marl``).
 
 Overrides are those of the command line, as strings. Bad input raises ConfigError with the line that a script prints.
 """
@@ -43,15 +43,15 @@ __all__ = ["Board", "Run", "Team", "crossplay", "leaderboard", "load", "make_env
 
 @contextmanager
 def _kept() -> Iterator[None]:
-    """Give the global generators, the numbers of threads and torch's determinism back as they were."""
+    """Restore the global generators, the numbers of threads and torch's determinism on exit."""
     with globals_kept(), settings_kept():
         yield
 
 
 @dataclass(frozen=True)
 class Run:
-    """A training that ended: its folder, and the final test as 95% intervals by name (``win_rate``, ``return``,
-    ``length``); ``scores`` is empty where a signal stopped it, and the same call continues."""
+    """A training run that has ended: its folder, and the final test as 95% intervals by name (``win_rate``, ``return``,
+    ``length``). ``scores`` is empty if a signal stopped it; the same call continues it."""
 
     dir: Path
     scores: dict[str, Interval]
@@ -94,7 +94,7 @@ def make_env(name: str, n_envs: int = 1, seed: int = 0, **options: Any) -> Vecto
         name (str): a name of ``conf/env``, such as ``"skirmish/2s3z"``.
         n_envs (int): lanes.
         seed (int): of the lanes' random streams.
-        options (Any): what to change about its configuration, such as ``episode_limit=50``.
+        options (Any): changes to its configuration, such as ``episode_limit=50``.
 
     Raises:
         ConfigError: for a name or an option that does not exist, and for values out of range.
@@ -118,14 +118,14 @@ def load(
     Args:
         run (str | Path | Run): a run folder, what ``train`` returned, or ``"zoo:NAME"``, a team of the folder ``zoo``.
         checkpoint (int | None): environment step of the checkpoint; None: the newest.
-        env (str | None): the environment to play in, a name of ``conf/env``; None: the one that it was trained in.
-        env_options (Mapping | None): what to change about its configuration, such as ``{"ally_health": 0.85}``.
+        env (str | None): the environment to play in, a name of ``conf/env``; None: the one it was trained in.
+        env_options (Mapping | None): changes to its configuration, such as ``{"ally_health": 0.85}``.
         act (str | None): how actors choose, ``"greedy"`` or ``"sample"``; None: as their training was tested.
         device (str): ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:K"``.
         threads (int | None): CPU threads; None: all.
 
     Raises:
-        ConfigError: where the folder is no run folder, has no such checkpoint, or does not fit the environment.
+        ConfigError: if the folder is not a run folder, has no such checkpoint, or does not fit the environment.
     """
     require_name(run=run if isinstance(run, str) else None)
     folder = run.dir if isinstance(run, Run) else run_folder(run)
@@ -172,7 +172,7 @@ class Team:
 
         Args:
             episodes (int): how many.
-            attack (str | None): a name of ``conf/attack``; None: nobody attacks.
+            attack (str | None): a name of ``conf/attack``; None: no attack.
             seed (int): of the episodes.
             n_envs (int): lanes played at once.
         """
@@ -186,13 +186,13 @@ class Team:
     @_kept()
     @typed
     def record(self, path: str | Path, episodes: int = 1, *, seed: int = 0, fps: float = 8.0) -> Path:
-        """Film test episodes as an animated GIF and return its path.
+        """Record test episodes as an animated GIF and return its path.
 
         Args:
             path (str | Path): where to write it; must end in ``.gif``.
             episodes (int): how many.
             seed (int): of the episodes.
-            fps (float): steps a second.
+            fps (float): steps per second.
         """
         path = Path(path)
         if path.suffix.lower() != ".gif":
@@ -208,11 +208,11 @@ class Team:
 
     @torch.no_grad()
     def act(self, obs: Obs) -> Tensor:
-        """Return the team's actions long [B, n], chosen as in tests, for what ``make_env(...)`` shows; it remembers the
-        episode so far.
+        """Return the team's actions long [B, n], chosen as in tests, for observations of ``make_env(...)``. The team
+        remembers the episode so far.
 
-        Call ``reset`` before the first step of new episodes. Raise ValueError where the number of lanes changes within
-        an episode.
+        Call ``reset`` before the first step of new episodes. Raise ValueError if the number of lanes changes within an
+        episode.
         """
         if self._player is None:
             with _kept():
@@ -263,7 +263,7 @@ def leaderboard(
 
     Without ``runs`` and ``imports`` the board is read. With them and ``by="Our group"`` they are measured and added,
     and the file is replaced in one step. With them and ``check=True`` every entry whose weights are among them is
-    measured again in its own setting, and the file stays as it is; ``board.wrong`` has the entries that do not agree.
+    measured again in its own setting, and the file stays as it is; ``board.wrong`` has the entries that disagree.
 
     Args:
         file (str | Path): the JSON file of the board.
@@ -273,7 +273,7 @@ def leaderboard(
         options (Any): its keys, such as ``by="Our group"``, ``check=True``, ``episodes=200``, ``jobs=2``.
 
     Raises:
-        ConfigError: for a file that is no leaderboard, runs that are not there, teams to add without ``by``, and
+        ConfigError: for a file that is not a leaderboard, runs that do not exist, teams to add without ``by``, and
             options out of range, before anything is measured.
 
     ``marl.show.leaderboard`` prints a board (``show``) and a check (``show_check``).
@@ -319,7 +319,7 @@ def report(
         options (Any): its keys, such as ``robustness="outputs/robustness"``, ``episodes=0``, ``title="Our study"``.
 
     Raises:
-        ConfigError: for runs and matrices that are not there or cannot be read, options out of range, and where plotly
+        ConfigError: for runs and matrices that do not exist or cannot be read, options out of range, and if plotly
             is not installed.
     """
     cfg, _ = configured("report", runs, [*overrides], {"out": out, **options})

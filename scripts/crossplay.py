@@ -1,4 +1,4 @@
-"""Trained teams with each other and with partners that they never met:
+"""Play trained teams with each other and with partners that they have never met:
 ``python -m scripts.crossplay runs=['runs/study/**'] env=mds_mini partners=mds_mini``."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Teams trained in StarCraft II, played here, beside their logs: ``python -m scripts.fidelity dir=... [out=FILE]``."""
+"""Play teams trained in StarCraft II and compare with their logs: ``python -m scripts.fidelity dir=... [out=FILE]``."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ NAMED_ORDERS = ("creation", "reversed")
 
 
 def enemy_orders(count: int) -> list[str | int]:
-    """Return the first ``count`` orders of the enemy: those with a name, then permutations by seed."""
+    """Return the first ``count`` orders of the enemies: those with a name, then permutations by seed."""
     return [*NAMED_ORDERS, *range(max(count - len(NAMED_ORDERS), 0))][:count]
 
 
@@ -44,8 +44,8 @@ def game(name: str, **options: Any) -> DictConfig:
 
 
 def score(cfg: DictConfig, name: str, agent: Path, logs: Logs) -> Row:
-    """Return the row of a team on its map; with more than one order, under "best" that of the order that suits it, and
-    with a search, under "searched" that of the order which it finds, from that one on."""
+    """Return the row of a team on its map; with more than one order, "best" holds the row of the order that suits it
+    best, and with a search, "searched" holds the row of the order that the search finds, starting from that one."""
     said = logs.teams.get(agent.stem, {})
     row = {"map": name, "agent": agent.name, **score_team(cfg, game(name), agent, cfg.seed, said)}
     orders, best = enemy_orders(cfg.orders), 0
@@ -61,7 +61,7 @@ def score(cfg: DictConfig, name: str, agent: Path, logs: Logs) -> Row:
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse what can be refused before anything is played."""
+    """Check the options before anything is played."""
     positive(cfg, "episodes", "n_envs", "orders")
     require_at_least("", 0, seed=cfg.seed, search=cfg.search)
     require_threads(cfg.threads)
@@ -85,7 +85,7 @@ def main(cfg: DictConfig) -> None:
         "seed": cfg.seed, "teams": rows,
         "random": [{"map": name, **score_random_play(cfg, game(name), logs.random[name])} for name in maps],
     }  # fmt: skip
-    if cfg.out is not None:  # before anything is printed: a reader such as head may leave early
+    if cfg.out is not None:  # before anything is printed: a reader such as head may exit early
         write_atomic(Path(cfg.out), json.dumps(board, indent=1) + "\n")
     if cfg.picture is not None:
         scoreboard.draw(board, Path(cfg.picture))

@@ -1,4 +1,4 @@
-"""A file of teams, ranked by how they stand attacks: shown, added to, or checked by measuring again:
+"""Show a file of teams ranked by robustness to attacks, add to it, or check it by measuring again:
 ``python -m scripts.leaderboard file=leaderboard.json runs=['runs/ours/**'] by="Our group"``."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from scripts.main import fail, run
 
 
 def show_added(made: Board) -> None:
-    """Print what was measured and added; leave with exit code 1 where no method could be measured."""
+    """Print what was measured and added; exit with code 1 if no method could be measured."""
     assert made.matrix is not None
     robustness_report.show(made.matrix)
     if not made.matrix.complete:
@@ -32,7 +32,7 @@ def show_added(made: Board) -> None:
 
 
 def show_checked(made: Board) -> None:
-    """Print what a check found; leave with exit code 1 where an entry does not agree."""
+    """Print what a check found; exit with code 1 if an entry does not agree."""
     pictures.show_check(list(made.checks))
     if wrong := len(made.wrong):
         verb = "do" if wrong > 1 else "does"

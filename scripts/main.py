@@ -47,7 +47,7 @@ Task = Callable[[DictConfig], object]
 
 
 class CompileNotice(event.Listener):
-    """A listener that says once why nothing happens for a while: numba compiles what its cache does not hold."""
+    """A listener that says once why nothing happens for a while: numba compiles whatever is not in its cache."""
 
     def __init__(self) -> None:
         self.said = False
@@ -69,17 +69,17 @@ class UnfinishedError(RuntimeError):
 
 
 BAD_INPUT = (ConfigError, HydraException, OmegaConfBaseException)
-BROKEN = (CheckpointError, GameError, NonFiniteError, UnfinishedError, WriteError)  # for a reason that has a name
+BROKEN = (CheckpointError, GameError, NonFiniteError, UnfinishedError, WriteError)  # for known reasons
 
 
 def complain(line: str) -> None:
-    """Write a line to the standard error. In a file that both streams go to, it stands after what was said before."""
+    """Write a line to standard error. In a file that both streams go to, it comes after what was printed before."""
     print(end="", flush=True)
     print(line, file=sys.stderr)
 
 
 def fail(line: str, code: int) -> NoReturn:
-    """Leave with one line."""
+    """Exit with one line on standard error."""
     complain(f"error: {line}")
     sys.exit(code)
 
@@ -97,7 +97,7 @@ def short_names() -> Iterator[None]:
 
 @contextmanager
 def exit_codes() -> Iterator[None]:
-    """Turn errors that a user can mend into one line and an exit code; others keep their traceback."""
+    """Turn errors that a user can fix into one line and an exit code; others keep their traceback."""
     try:
         with short_names():
             yield
@@ -113,14 +113,14 @@ def exit_codes() -> Iterator[None]:
 
 
 class Kept:
-    """A file as it was: Hydra writes its own before it looks at the runs of a sweep."""
+    """A backup of a file that Hydra overwrites before it looks at the runs of a sweep."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.before = (path.read_bytes(), path.stat()) if path.is_file() else None
 
     def put_back(self) -> None:
-        """Make the file and its folder what they were."""
+        """Restore the file and its folder."""
         if not self.path.is_file():
             return
         if self.before is None:
@@ -133,7 +133,7 @@ class Kept:
 
 
 class Sweeps:
-    """The sweep of this command, for the callback below, which Hydra makes."""
+    """The sweep of this command, for the callback below, which Hydra instantiates."""
 
     current = Sweep()
     around = contextlib.ExitStack()
@@ -141,9 +141,9 @@ class Sweeps:
 
 
 class FollowSweep(Callback):
-    """Refuses, before any folder is made, names that lead elsewhere, numbers that are none and what Slurm would not
-    get. Around a sweep in other processes it lets a signal to this one reach all runs, and this one wait until they
-    have saved."""
+    """Refuses, before any folder is made, names that lead elsewhere, nan and infinite numbers, and runs that would not
+    reach Slurm. Around a sweep in other processes it passes signals to this one on to all runs, and makes this one wait
+    until they have saved."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if _launcher(config) == "SlurmLauncher":
@@ -162,12 +162,12 @@ class FollowSweep(Callback):
         Sweeps.written = Kept(Path(config.hydra.sweep.dir) / "multirun.yaml")
         if _launcher(config) != "BasicLauncher":
             Sweeps.current.share(Path(config.hydra.sweep.dir))
-            answer = "stopping once the runs in hand have saved; again to stop at once"
+            answer = "stopping once the current runs have saved; press again to stop immediately"
             Sweeps.around.enter_context(StopRequest(answer, Sweeps.current.ask_to_stop))
             Sweeps.around.enter_context(Sweeps.current.show_bars())
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        """Keep what a search has found beside its runs: Optuna's sweeper writes one file for all searches."""
+        """Keep what a search has found next to its runs: Optuna's sweeper writes one file for all searches."""
         top = Path(config.hydra.sweep.dir)
         if (found := top / "optimization_results.yaml").is_file() and "optuna" in str(config.hydra.sweeper._target_):
             kept = top / str(config.name) / "search.yaml"
@@ -183,7 +183,7 @@ def _launcher(config: DictConfig) -> str:
 
 
 def _run_of_sweep(sweep: Sweep, task: Task, cfg: DictConfig) -> object:
-    """Call ``task`` for one of the runs of a sweep. One that fails ends none of the others."""
+    """Call ``task`` for one of the runs of a sweep. If it fails, the others still run."""
     run = short(Path(HydraConfig.get().runtime.output_dir))
     if not sweep.may_begin(run):
         log.info("not begun: %s", run)
@@ -213,7 +213,7 @@ def searching() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        if "No trials are completed" not in str(error):  # Optuna's words
+        if "No trials are completed" not in str(error):  # Optuna's wording
             raise
 
 
@@ -226,7 +226,7 @@ def positive(cfg: DictConfig, *keys: str) -> None:
 
 
 def writable_file(cfg: DictConfig) -> None:
-    """Refuse ``out=FILE`` where no such file can be written, before the work that it is for."""
+    """Refuse ``out=FILE`` if no such file can be written, before any work is done."""
     require_name(out=cfg.out)
     if cfg.out is not None:
         require_writable("", files=True, out=Path(cfg.out))
@@ -236,8 +236,8 @@ def writable_file(cfg: DictConfig) -> None:
 def run(task: Task, config_name: str) -> None:
     """Compose ``conf/<config_name>.yaml`` with the command line and call ``task``.
 
-    Exit codes: 2 bad input (configuration, paths), 1 a run that broke for a reason it could name, or a sweep with a run
-    that failed.
+    Exit codes: 2 bad input (configuration, paths), 1 a run that broke for a known reason, or a sweep with a run that
+    failed.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed by Hydra
     begun: list[bool] = []

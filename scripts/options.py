@@ -17,13 +17,13 @@ from omegaconf import OmegaConf
 from marl.run.compose import register_configs
 from marl.run.trees import find, tree_folder
 
-HIDDEN = ("_target_", "_partial_", "_convert_", "_recursive_")  # for Hydra, not for a person
+HIDDEN = ("_target_", "_partial_", "_convert_", "_recursive_")  # for Hydra, not for users
 ENTRY = re.compile(r"(?:(override|optional) )?(/?)([\w/]+)(?:@([\w.]+))?$")  # of a defaults list
 
 
 @dataclass(frozen=True)
 class Option:
-    """A key with its dots, its value as YAML, and the comment beside it; ``value`` is empty for a section."""
+    """A dotted key, its value as YAML, and the comment next to it; ``value`` is empty for a section."""
 
     key: str
     value: str
@@ -55,8 +55,8 @@ def options(text: str) -> list[Option]:
 
 
 def _walk(lines: list[str], key: yaml.Node, node: yaml.Node, above: str) -> Iterator[Option]:
-    """Yield what a key of a mapping holds. The comment of a section stands beside its key, that of a value beside its
-    end, and goes on in the lines below as long as these hold a comment in the same column and nothing else."""
+    """Yield the options under a key of a mapping. The comment of a section is next to its key, that of a value next to
+    its end, and it continues in the lines below as long as these hold a comment in the same column and nothing else."""
     path = f"{above}.{key.value}" if above else str(key.value)
     if isinstance(node, yaml.MappingNode) and node.value:
         if not node.flow_style and (said := _comment(lines, key.end_mark.line, key.end_mark.column)):
@@ -96,8 +96,8 @@ def _comment(lines: list[str], number: int, column: int) -> str:
 
 
 def source(group: str, name: str) -> tuple[str, list[Any]] | None:
-    """Return the text that says what ``group=name`` is, and its defaults list; None if there is no such option. Options
-    of a file that several share (``conf/shared.py``) have their part of it, those made by code what they made."""
+    """Return the text that defines ``group=name``, and its defaults list; None if there is no such option. For options
+    that share a file (``conf/shared.py``) the text is their part of it, for those made by code the resulting YAML."""
     register_configs()
     if (file := find(group, name)) is not None:
         text = file.read_text(encoding="utf8")
@@ -122,8 +122,8 @@ def shared_part(text: str, key: str) -> str:
 
 
 def composed(group: str, name: str) -> dict[str, Option]:
-    """Return the options of ``group=name`` by key, relative to the group, with those of the options that it is made of,
-    whose values it changes and whose comments it keeps. Empty if there is no such option."""
+    """Return the options of ``group=name`` by key, relative to the group, including those of its defaults, whose values
+    it changes and whose comments it keeps. Empty if there is no such option."""
     found = source(group, name)
     if found is None:
         return {}
@@ -157,7 +157,7 @@ def composed(group: str, name: str) -> dict[str, Option]:
 
 
 def _is_shared(group: str, name: str) -> bool:
-    """Tell whether an option is a part of a file of several."""
+    """Return whether an option is part of a file that several share."""
     return find(group, name) is None
 
 

@@ -27,12 +27,12 @@ FORMATS, EXPORTS = ("png", "pdf", "svg"), ("marl_eval",)
 
 
 def check(cfg: DictConfig) -> None:
-    """Refuse what can be refused before any run is read."""
+    """Check the options before any run is read."""
     positive(cfg, "last")
     require_writable("", out=Path(cfg.out))
     if cfg.results is not None:
         if not cfg.results.endswith(".json"):
-            raise ConfigError(f"results={cfg.results} must end in .json; the curves are drawn beside it")
+            raise ConfigError(f"results={cfg.results} must end in .json; the curves are drawn next to it")
         require_writable("", files=True, results=Path(cfg.results))
     for one in cfg.formats:
         require_choice("", FORMATS, formats=one)
@@ -72,13 +72,13 @@ def check_tests(cfg: DictConfig, tasks: Tasks) -> None:
 
 
 def compared(cfg: DictConfig, tasks: Tasks) -> list[str]:
-    """Return the scalars of statistics and LaTeX tables: ``metrics``, or the win rate where there is one, or the
-    return."""
+    """Return the scalars for statistics and LaTeX tables: ``metrics``, or else the win rate if there is one, or else
+    the return."""
     return list(cfg.metrics or ["eval/win_rate" if "eval/win_rate" in known_scalars(tasks) else "eval/return"])
 
 
 def aggregates(cfg: DictConfig, tasks: Tasks) -> list[Aggregate]:
-    """Return the statistics that are asked for, and say what they lack."""
+    """Return the statistics that are asked for, and log what they lack."""
     low, high = plain(cfg.scores.low), plain(cfg.scores.high)
     found = [
         statistics.aggregate(tasks, key, last=cfg.last, low=low, high=high, versus=cfg.versus)
@@ -99,7 +99,7 @@ def draw(tasks: Tasks, paths: dict[str, Path], metrics: Sequence[str] | None, fo
 
 
 def publish(path: Path, tasks: Tasks, source: dict[str, Any], document: dict[str, Any], cfg: DictConfig) -> None:
-    """Write what ``results=FILE.json`` asks for: a table that says how it came about, and its curves beside it."""
+    """Write what ``results=FILE.json`` asks for: a table that says how it came about, and its curves next to it."""
     table = {"name": path.stem, **source, "table": command_line(), "tests_averaged": cfg.last, **document}
     write_atomic(path, json.dumps(table, indent=1) + "\n")
     pictures = {task: path.with_name(f"{path.stem}{f'_{task}' if len(tasks) > 1 else ''}.png") for task in tasks}

@@ -1,4 +1,4 @@
-"""Film a trained team: ``python -m scripts.record run=runs/...`` writes an animated GIF of test episodes;
+"""Record a trained team: ``python -m scripts.record run=runs/...`` writes an animated GIF of test episodes;
 ``show=true`` plays them in a window instead."""
 
 from __future__ import annotations

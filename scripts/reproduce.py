@@ -1,7 +1,7 @@
-"""A published table from nothing: ``python -m scripts.reproduce table=s2q_shift jobs=2``.
+"""Reproduce a published table from scratch: ``python -m scripts.reproduce table=s2q_shift jobs=2``.
 
-``conf/table/NAME.yaml`` says which sweeps train its runs, one sweep after the other, and what is measured then. At the
-end a page shows both (``scripts.report``). Finished runs and cells are kept: the same command continues.
+``conf/table/NAME.yaml`` says which sweeps train its runs, one sweep after the other, and what is measured afterwards.
+At the end a page shows both (``scripts.report``). Finished runs and cells are kept: the same command continues.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Command:
 
 
 def words_of(line: str, key: str) -> list[str]:
-    """Return the words of a command line. Raise ConfigError, naming ``key``, where it has none or a quote is open."""
+    """Return the words of a command line. Raise ConfigError, naming ``key``, if it has none or a quote is unclosed."""
     try:
         words = shlex.split(line)
     except ValueError as error:
@@ -69,7 +69,7 @@ def words_of(line: str, key: str) -> list[str]:
 
 
 def runs_of(sweep: str, more: list[str]) -> list[Command]:
-    """Return the single runs of a sweep, in Hydra's grammar and order: ``algo=vdn,qmix seed=range(3)`` is six."""
+    """Return the single runs of a sweep, in Hydra's grammar and order: ``algo=vdn,qmix seed=range(3)`` gives six."""
     overrides = OverridesParser.create().parse_overrides([*words_of(sweep, "table.train"), *more])
     values = [
         [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
@@ -81,7 +81,7 @@ def runs_of(sweep: str, more: list[str]) -> list[Command]:
 
 
 def measurement(name: str, line: str, folder: Path, jobs: int | str) -> Command:
-    """Return ``line``, a script and its options, changed to leave ``folder/name.json`` and its picture."""
+    """Return ``line``, a script and its options, changed to write ``folder/name.json`` and its picture."""
     script, *words = words_of(line, f"table.measure.{name}")
     require_below("results", **{f"table.measure.{name}": name})
     options = {key: {field.name for field in fields(schema)} for key, schema in SCHEMAS.items()}
@@ -94,8 +94,8 @@ def measurement(name: str, line: str, folder: Path, jobs: int | str) -> Command:
 
 
 def report(sweeps: list[list[Command]], measured: list[Command], path: Path) -> list[Command]:
-    """Return the command that shows the runs of ``sweeps``, and the matrices that ``measured`` leave, on one page; none
-    where there are neither."""
+    """Return the command that shows the runs of ``sweeps``, and the matrices that ``measured`` write, on one page; none
+    if there are neither."""
     folders = [Path(cfg.runs_dir) / cfg.run_path for cfg in (compose(*one.words) for one in itertools.chain(*sweeps))]
     given = {"runs": [str(folder) for folder in folders]} if folders else {}
     for one in measured:
@@ -107,7 +107,7 @@ def report(sweeps: list[list[Command]], measured: list[Command], path: Path) -> 
 
 def finish(command: Command, tell: Callable[[float], None], output: IO[str] | None = None) -> int:
     """Run a command in another process, which ends with this one, and return its exit code. A stop lets it save."""
-    # a session of its own: Ctrl-C comes once, from here
+    # a session of its own, so that Ctrl-C reaches it only once, from here
     with subprocess.Popen(
         command.argv, stdout=output, stderr=output, start_new_session=True, env=started_with()
     ) as child:
@@ -122,7 +122,7 @@ def finish(command: Command, tell: Callable[[float], None], output: IO[str] | No
 
 
 def train(command: Command, tell: Callable[[float], None]) -> str | None:
-    """Train in another process; return its last output line where it did not finish."""
+    """Train in another process; return its last output line if it did not finish."""
     with tempfile.TemporaryFile("w+", encoding="utf8") as said:
         code = finish(command, tell, said)
         said.seek(0)
@@ -131,8 +131,8 @@ def train(command: Command, tell: Callable[[float], None]) -> str | None:
 
 
 def train_all(sweeps: list[list[Command]], jobs: int | str, stop: StopRequest) -> None:
-    """Train one sweep after the other, ``jobs`` runs at once. A run that fails ends neither the others of its sweep nor
-    their results, but the sweeps after it."""
+    """Train one sweep after the other, ``jobs`` runs at once. If a run fails, the others of its sweep still finish, but
+    later sweeps are not started."""
     with JobProgress(sum(map(len, sweeps))) as progress:
         for sweep in sweeps:
             failed: dict[str, str] = {}
@@ -168,7 +168,7 @@ def check(commands: list[Command]) -> None:
 
 
 def different(sweep: list[Command]) -> list[Command]:
-    """Return one run of each kind of a sweep: those that differ in their seeds alone compose alike."""
+    """Return one run of each kind of a sweep: those that differ only in their seeds compose the same way."""
     kinds = {tuple(word for word in run.words if not word.startswith("seed=")): run for run in reversed(sweep)}
     return list(kinds.values())
 
@@ -191,7 +191,7 @@ def main(cfg: DictConfig) -> None:
         for command in [*itertools.chain(*sweeps), *measured]:
             print(shell(["python", *command.argv[1:]]))
         return
-    answer = "stopping once the runs in hand have saved; again to stop at once"
+    answer = "stopping once the current runs have saved; press again to stop immediately"
     with held(Path(cfg.results), "results"), StopRequest(answer) as stop:
         try:
             train_all(sweeps, cfg.jobs, stop)

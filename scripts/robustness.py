@@ -1,4 +1,4 @@
-"""Trained teams against attacks, the same episodes in every cell:
+"""Test trained teams against attacks, with the same episodes in every cell:
 ``python -m scripts.robustness runs=['runs/study/**'] suite=paper episodes=200``."""
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ def train(cfg: DictConfig) -> float | None:
     """Train, and return the score that ``objective`` names, for a search; None if a signal stopped the run."""
     final = fit(cfg, Path(HydraConfig.get().runtime.output_dir), run_curve)
     if not final:
-        Here.stopped = True  # what is left of a sweep is not begun
+        Here.stopped = True  # the remaining runs of a sweep are not started
         return None
     return float(final[cfg.objective.removeprefix("eval/")]["mean"])
 

@@ -1,5 +1,5 @@
-"""The words of a command line, before Hydra reads them: what no script takes is refused, and ``--help`` answered with
-the comments of the YAML files, which Hydra leaves out."""
+"""The words of a command line, before Hydra reads them: refuse what no script accepts, and answer ``--help`` with the
+comments of the YAML files, which Hydra leaves out."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from marl.run.compose import choices, says_unread
 from marl.run.trees import beside, named_by, tree_folder
 from scripts.options import composed, listed, source
 
-NO_CHOICE = re.compile(r"null|~|-?[\d.]+|true|false|\[.*|\{.*", re.IGNORECASE)  # no name of an option of a group
+NO_CHOICE = re.compile(r"null|~|-?[\d.]+|true|false|\[.*|\{.*", re.IGNORECASE)  # not the name of an option of a group
 
 PLUMBING = re.compile(r" *- (\w+_schema|_self_|override hydra/.*|logger@.*)")  # defaults that nobody chooses
-WHOLE = ("experiment", "launch", "study", "suite", "table")  # groups of what is best read as a file
-LAUNCHERS = {  # option of launch -> the package that it needs, and the extra that brings it
+WHOLE = ("experiment", "launch", "study", "suite", "table")  # groups whose options are best read as files
+LAUNCHERS = {  # option of launch -> the package that it needs, and the extra that installs it
     "joblib": ("hydra_plugins.hydra_joblib_launcher", "cluster"),
     "slurm": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
     "slurm_dry": ("hydra_plugins.hydra_submitit_launcher", "cluster"),
@@ -36,8 +36,8 @@ LAUNCHERS = {  # option of launch -> the package that it needs, and the extra th
 
 
 def check_words(words: Sequence[str]) -> argparse.Namespace:
-    """Return what Hydra's own parser makes of a command line. Raise ConfigError for flags that it does not know, words
-    without a key, and groups that are given something else than a name."""
+    """Parse a command line with Hydra's own parser. Raise ConfigError for flags that it does not know, words without a
+    key, and groups that are given anything other than a name."""
     parser = get_args_parser()
     parser.error = _refuse  # type: ignore[method-assign]
     parsed = parser.parse_args(list(words))
@@ -55,16 +55,16 @@ def _check_overrides(words: Sequence[str]) -> None:
         package, extra = LAUNCHERS.get(value, (None, "")) if key == "launch" else (None, "")
         if not _is_installed(package):
             raise ConfigError(f"launch={value} needs {package}; pip install -e .[{extra}]")
-        in_place = word.startswith("+") and value.startswith("{")  # what to make instead of an option's name
+        in_place = word.startswith("+") and value.startswith("{")  # a configuration instead of an option's name
         if equals and not in_place and NO_CHOICE.fullmatch(value) and (names := group_choices(group)):
             raise ConfigError(f"{key}={value} names no option of {group}; choose one of {', '.join(names)}")
 
 
 def _is_installed(package: str | None) -> bool:
-    """Return whether a package is there; None is none."""
+    """Return whether a package is installed; true for None, no package."""
     try:
         return package is None or importlib.util.find_spec(package) is not None
-    except ModuleNotFoundError:  # nor the one that it is in
+    except ModuleNotFoundError:  # not even its parent package is installed
         return False
 
 
@@ -79,8 +79,8 @@ def group_choices(group: str) -> list[str]:
 
 @contextmanager
 def setting_up(begun: list[bool], given: str | None) -> Iterator[None]:
-    """Turn what Python raises while a command is read and its folder is made into a ConfigError; once the work has
-    ``begun``, let it pass. ``given``: the folder of further configurations, if there is one."""
+    """Turn errors that Python raises while a command is read and its folder is made into ConfigErrors; once the work
+    has ``begun``, let them pass. ``given``: the folder of further configurations, if there is one."""
     try:
         yield
     except HydraException:  # some are OSErrors too
@@ -120,7 +120,7 @@ def help_text(script: str, about: str, overrides: Sequence[str]) -> str:
 
 
 def defaults_of(raw: str) -> dict[str, str | None]:
-    """Return what the configuration of a script chooses by itself: the name for every group, as ``group@package``."""
+    """Return the choices that the configuration of a script makes on its own: the name for every ``group@package``."""
     entries = [entry for entry in yaml.safe_load(raw)["defaults"] if isinstance(entry, dict)]
     pairs = [(str(group).removeprefix("optional "), name) for entry in entries for group, name in entry.items()]
     return {group: name for group, name in pairs if not group.startswith("override ")}

@@ -1,4 +1,4 @@
-"""Trained teams without what only training needs: ``python -m scripts.zoo runs=['runs/study/**'] out=zoo``."""
+"""Pack trained teams without what only training needs: ``python -m scripts.zoo runs=['runs/study/**'] out=zoo``."""
 
 from __future__ import annotations
 

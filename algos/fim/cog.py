@@ -1,4 +1,4 @@
-"""Center-of-gravity features: state features that change sometimes but rarely, found by an entropy, and their report.
+"""Center-of-gravity features: state features that change, but rarely, found by their entropy, and a report on them.
 
 Park, Lee, Han 2025, arXiv 2506.19417: the idea and the criterion H < delta. The estimator is ours (docs/fim.md).
 """
@@ -21,7 +21,7 @@ from marl.core.types import ConfigError, EnvSpec
 from marl.run.files import save_figure, write_atomic
 from marl.show.labels import plain
 
-STILL = 1e-8  # a feature whose changes are all smaller never changes
+STILL = 1e-8  # a feature whose changes are all smaller counts as constant
 CUT_ROWS = 4096  # steps histogrammed at once, which bounds memory
 Normaliser = Literal["max", "mean", "quantile"]
 
@@ -45,12 +45,12 @@ class NoGap(ConfigError):
 
 
 class CenterOfGravity:
-    """Selects features with ``h_min`` < H < ``delta`` among ``candidates`` without ``exclude`` (patterns of
+    """A selector of features with ``h_min`` < H < ``delta`` among ``candidates`` without ``exclude`` (patterns of
     ``algos.shared.features.matching``).
 
     H is the entropy, in nats, of a histogram with ``bins`` equal bins on [0, 1] of |s' - s| / scale. ``normaliser``
-    gives the scale: the maximum, or the mean or quantile (99.9%) of the changes that are not 0. ``delta`` "auto_gap"
-    cuts at the largest gap of ln H, which must be at least ``least_gap``.
+    gives the scale: the maximum, or the mean or quantile (99.9%) of the nonzero changes. ``delta`` "auto_gap" cuts at
+    the largest gap of ln H, which must be at least ``least_gap``.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""FIM pays the team for influence on center-of-gravity state features, most for those that it influences already.
+"""FIM pays the team for influence on center-of-gravity state features, most for those it already influences.
 
 Park, Lee, Han 2025, "Focusing Influence Mechanism for Multi-Agent Reinforcement Learning", arXiv 2506.19417. The
 structure is the paper's; docs/fim.md says which details are reconstructed. Axis letter ``C``: chosen features.
@@ -29,7 +29,7 @@ from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Forward, Metrics
 from marl.run.files import write_atomic
 
 log = logging.getLogger(__name__)
-RECALLED = 0.3  # a predicted change of this size, in units of the largest seen, counts as foreseen
+RECALLED = 0.3  # a predicted change of this size, in units of the largest seen, counts as recalled
 Influence = Literal["abs", "sq"]
 Average = Literal["uniform", "policy"]
 
@@ -45,16 +45,16 @@ class RewardParts:
 
 
 class FIM(NoHook):
-    """Pays influence on chosen state features. The first ``id_steps`` environment steps pay nothing extra; they serve
-    to choose the features (``cog``) and to train the forward model (``pretrain`` minibatches). Afterwards r_int =
-    ``scale`` * min(``r_clip``, mean_i sum_d w I).
+    """A hook that rewards influence on chosen state features. The first ``id_steps`` environment steps pay no bonus;
+    they serve to choose the features (``cog``) and to train the forward model (``pretrain`` minibatches). Afterwards
+    r_int = ``scale`` * min(``r_clip``, mean_i sum_d w I).
 
-    ``scale`` rule: once features are chosen it is judged by what random play pays and loses, with ``margin``,
-    ``least_scale`` and ``most_scale`` (``algos.fim.scale.ScaleRule``), and stays.
-    ``influence``: abs (with a dead zone of ``tau``, at most 1) or sq. ``average`` over an agent's alternatives:
-    uniform, or policy (softmax of its values over ``temperature``). ``trace``, ``trace_form``, ``eta``, ``kappa``: see
-    ``algos.fim.trace.focus``. ``refresh_every``: the environment steps after which features are searched again in the
-    newest ``id_steps`` steps, and added; 0: never. ``anneal_steps``: see ``algos.shared.influence.Anneal``.
+    ``scale`` rule: once features are chosen, it is computed from what random play is paid and loses, with ``margin``,
+    ``least_scale`` and ``most_scale`` (``algos.fim.scale.ScaleRule``), and then stays fixed. ``influence``: abs (with a
+    dead zone of ``tau``, at most 1) or sq. ``average`` over an agent's alternatives: uniform, or policy (softmax of its
+    values over ``temperature``). ``trace``, ``trace_form``, ``eta``, ``kappa``: see ``algos.fim.trace.focus``.
+    ``refresh_every``: the environment steps between further searches, which add features found in the newest
+    ``id_steps`` steps; 0: never. ``anneal_steps``: see ``algos.shared.influence.Anneal``.
     """
 
     whole_because = "its traces, and the bonus that its rule judges, are those of episodes"
@@ -114,7 +114,7 @@ class FIM(NoHook):
             self.memory.add(fresh)
 
     def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor | float:
-        """Return the intrinsic reward [M, T, 1]; 0 until features are chosen, and where none could be."""
+        """Return the intrinsic reward [M, T, 1]; 0 until features are chosen, and if none qualify."""
         self.seen = None
         self.dynamics.to(batch.state.device)
         if self.anneal.seen >= self.due:
@@ -129,14 +129,14 @@ class FIM(NoHook):
         return parts.reward
 
     def paid(self, batch: EpisodeBatch, q: Tensor | None) -> RewardParts:
-        """Return the parts of the reward at scale 1; q [M, T, n, A] weighs alternatives, None: all alike."""
+        """Return the parts of the reward at scale 1; q [M, T, n, A] weights alternatives, None: equally."""
         contrast, predicted = self.dynamics.contrast(batch, self.dims, q)
         influence = self.sized(contrast)
         weighted, e = focus(influence, self.trace, self.trace_form, self.eta, self.kappa)
         return RewardParts(influence, predicted, e, team_reward(weighted, self.r_clip))
 
     def present_scale(self) -> float:
-        """Return the scale that was given, or that of the rule, which is there once features are."""
+        """Return the given scale, or that of the rule, which exists once features are chosen."""
         if self.scale is not None:
             return self.scale
         assert self.judged is not None
@@ -148,7 +148,7 @@ class FIM(NoHook):
             return contrast.square().clamp(max=1.0)
         return (contrast.abs() - self.tau).clamp(0.0, 1.0)
 
-    # which features
+    # choosing features
 
     def identify(self, device: torch.device) -> None:
         """Choose the features, or add to them, and train the model on the steps in which they were found."""

@@ -1,4 +1,4 @@
-"""The newest environment steps as whole episodes, in which features are identified."""
+"""The newest environment steps, kept as whole episodes to identify features."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ JUDGED = ("avail", "alive", "reward")
 
 
 class Memory:
-    """Keeps collected batches while all but the oldest hold fewer than ``capacity`` steps; ``judged`` also what
-    ``algos.fim.scale`` reads of them.
+    """A store of the newest collected batches, which drops the oldest once the others hold ``capacity`` steps. With
+    ``judged`` it also keeps what ``algos.fim.scale`` reads.
 
-    Raises ConfigError, with the numbers, where that many steps cannot fit into the memory that is free now.
+    Raises ConfigError, with the numbers, if that many steps cannot fit into the memory that is free now.
     """
 
     def __init__(self, spec: EnvSpec, capacity: int, with_obs: bool, judged: bool = False) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 from marl.core.checks import require_at_least
 from marl.core.types import ConfigError, EpisodeBatch
 
-EPISODES = 256  # that are judged at most
+EPISODES = 256  # judged at most
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class ScaleRule:
     """scale = ``margin`` * penalty / bonus, but at most ``most`` * penalty, and at least ``least``.
 
     The penalty is the largest loss of an episode of random play, 0 if none lost; the bonus is what such an episode
-    pays on average at scale 1. It is next to nothing where the model has learnt nothing, and no scale mends that.
+    pays on average at scale 1. It is next to nothing if the model has learnt nothing, and no scale fixes that.
     """
 
     margin: float
@@ -41,7 +41,7 @@ class ScaleRule:
 
 @dataclass(frozen=True)
 class Judged:
-    """What the rule found; ``bonus`` is that of scale 1."""
+    """The result of the rule; ``bonus`` is at scale 1."""
 
     scale: float
     bonus: float
@@ -79,5 +79,5 @@ def judged_episodes(data: EpisodeBatch) -> EpisodeBatch:
 
 
 def episode_returns(data: EpisodeBatch) -> Tensor:
-    """Return the sums of the rewards of the game, [M]."""
+    """Return each episode's sum of the game's rewards, [M]."""
     return torch.where(data.filled, data.reward, 0.0).sum(1)

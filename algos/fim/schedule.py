@@ -9,8 +9,8 @@ from marl.learn.policy import LinearSchedule
 
 @dataclass(frozen=True)
 class RandomFirst(LinearSchedule):
-    """A ``LinearSchedule`` that stays at its start for the first ``hold`` environment steps, in which features are
-    identified."""
+    """A ``LinearSchedule`` that stays at its start for the first ``hold`` environment steps, which serve to identify
+    features."""
 
     hold: int
 

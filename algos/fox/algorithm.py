@@ -1,4 +1,4 @@
-"""FoX: formation-aware exploration. Rare formations are rewarded, and so are latents that know the formation.
+"""FoX: formation-aware exploration. Rare formations are rewarded, and so are latents that predict the formation.
 
 Jo, Lee, Yeom, Han 2024 (AAAI), arXiv 2308.11272. Equations as implemented, and what is reconstructed: docs/fox.md.
 """
@@ -23,8 +23,8 @@ from marl.learn.rhythm import Rhythm
 class FoX(ValueAlgorithm):
     """A ``ValueAlgorithm`` with the hook that ``fox`` makes; ``agent=gru`` leaves out the formation-aware agent.
 
-    ``act``: what agents read when they act: the latent's mean, or a drawn one while they explore (explore) or always
-    (sample, as published).
+    ``act``: the latent that agents read when they act: its mean (mean), or a sample while they explore (explore) or
+    always (sample, as published).
     """
 
     published = Rhythm(batch_size=32, episodes_per_update=1, target_every=200)
@@ -34,7 +34,7 @@ class FoX(ValueAlgorithm):
         super().__init__(*args, **base)
 
     def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
-        agent, mixer = make.agent(spec), make.mixer(spec)  # in the base algorithm's order: the same initial weights
+        agent, mixer = make.agent(spec), make.mixer(spec)  # the base algorithm's order keeps its initial weights
         check_act(self.act, agent)
         self.fox = self.make_fox(spec, agent, self.device, derive(self.gen.initial_seed(), "fox"))
         self.hooks.append(self.fox)

@@ -1,7 +1,7 @@
-"""How well FoX's latents know the formation: the networks, their losses, and the reward for knowing it together.
+"""How well FoX's latents predict the formation: networks, their losses, and the reward for predicting it together.
 
-Equations as implemented: docs/fox.md. Axis letters: ``P`` draws of a step and an agent, ``R`` rows, ``D`` as
-in ``algos.fox.nets``.
+Equations as implemented: docs/fox.md. Axis letters: ``P`` sampled (step, agent) pairs, ``R`` rows, ``D`` as in
+``algos.fox.nets``.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from marl.core.types import ConfigError, EpisodeBatch, Metrics
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import make_optimizer
 
-CACHED, LARGE = 1024, 65536  # (step, agent) pairs decoded at once: as many as stay in a processor's cache; on a GPU
+CACHED, LARGE = 1024, 65536  # (step, agent) pairs decoded at once: on a CPU, as many as fit into its cache; on a GPU
 
 
 class Awareness:
-    """Encoder q(z | h), decoder g of formations, decoder k of histories, and the reward from them.
+    """Encoder q(z | h), decoder g of formations, decoder k of histories, and the reward that they give.
 
-    ``agent`` lends its encoder if it has one. ``bits``: the bits of a formation's keys. ``code`` keeps the defects of
-    the published code (docs/fox.md). ``form_target``: see ``FormationDecoder``; null leaves it to the variant.
-    ``samples`` latents per agent and step estimate the reward. Every ``interval`` updates, one gradient step on
-    ``minibatch`` (step, agent) pairs trains the networks; ``flip`` weighs the reversed gradient. ``gen`` draws latents
-    and minibatches.
+    The encoder is ``agent``'s if it has one. ``bits``: the bits of a formation's keys. ``code`` keeps the defects of
+    the published code (docs/fox.md). ``form_target``: see ``FormationDecoder``; null: the variant's. ``samples``
+    latents per agent and step estimate the reward. Every ``interval`` updates, one gradient step on ``minibatch``
+    (step, agent) pairs trains the networks; ``flip`` weights the reversed gradient. ``gen`` samples latents and
+    minibatches.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Awareness:
         return {"fox_encoder": self.encoder, "fox_decoder": self.decoder, "fox_history": self.history}
 
     def observe(self, blocks: Tensor) -> None:
-        """Remember the largest distance of formation blocks [R, n, 4], which is the decoder's unit."""
+        """Record the largest distance so far in formation blocks [R, n, 4], the decoder's unit of distance."""
         self.reach = torch.maximum(self.reach, greatest(blocks[..., :2].amax()).to(self.device))
 
     @torch.no_grad()
@@ -82,9 +82,9 @@ class Awareness:
         """Return the sum over agents [R] of the mean of ``samples`` gains, and c, 0-d, from h [R, n, H], partners long
         [R, n, 2] and blocks [R, n, 4].
 
-        A gain says how much better three latents together tell the formation than each alone. The agent's least and
-        largest gain in the batch scale it to [0, c], or to [-c, 0]. c = |mean log g| over its running maximum falls as
-        the decoder learns."""
+        A gain says how much better three latents together predict the formation than each alone. The agent's smallest
+        and largest gain in the batch scale it to [0, c], or with ``nonpositive`` to [-c, 0]. c = |mean log g| / its
+        running maximum falls as the decoder learns."""
         mu, logvar = self.encoder(h)
         std, target = (0.5 * logvar).exp(), self.decoder.encode(blocks, self.reach)  # [R, D]
         gains, known = torch.zeros(h.shape[:2], device=h.device), torch.zeros((), device=h.device)
@@ -122,12 +122,12 @@ class Awareness:
         return facts | {"loss/fox": loss.detach()}
 
     def latent_loss(self, batch: EpisodeBatch, h: Tensor) -> tuple[Tensor, Metrics]:
-        """Return the loss, 0-d, of encoder and decoders on ``minibatch`` draws of a filled step and an agent, and what
-        to log; h [M, T+1, n, H]."""
+        """Return the loss, 0-d, of encoder and decoders on ``minibatch`` sampled pairs of a filled step and an agent,
+        and what to log; h [M, T+1, n, H]."""
         where = batch.filled.nonzero()
         m, t = where[torch.randint(len(where), (self.minibatch,), generator=self.gen, device=where.device)].unbind(1)
         i = torch.randint(self.n, (self.minibatch, 1), generator=self.gen, device=where.device)
-        trio = torch.cat([i, batch.fox_partners[m, t, i[:, 0]].long()], 1)  # oneself, farthest, nearest
+        trio = torch.cat([i, batch.fox_partners[m, t, i[:, 0]].long()], 1)  # the agent itself, farthest, nearest
         return self.loss_of(take(h[m, t], trio), self.decoder.encode(batch.fox_blocks[m, t], self.reach))
 
     def loss_of(self, h: Tensor, target: Tensor) -> tuple[Tensor, Metrics]:
@@ -138,7 +138,7 @@ class Awareness:
         logits = self.decoder(z.flatten(-2))
         recon, kl = self.decoder.loss(logits, target).mean(), divergence(mu, logvar)  # kl [P, 3, Z]
         if self.code:
-            # three backward calls without clearing: the reversal cancels out, the divergence dominates
+            # three backward calls without zeroing gradients: the reversal cancels out, the divergence dominates
             tau = F.mse_loss(torch.sigmoid(self.history(z[:, 0])), h[:, 0])
             per_latent = kl.sum(-1).mean(0)  # [3]
             loss = 2.0 * (recon + per_latent.sum()) + (1.0 - self.flip) * (tau + per_latent[0])

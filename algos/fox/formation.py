@@ -1,9 +1,9 @@
-"""Formations, which are what FoX counts as the same situation, and how often each was visited.
+"""Formations, FoX's classes of situations that count as the same, and how often each was visited.
 
-Jo, Lee, Yeom, Han 2024 (AAAI), section and equation numbers unknown to us; docs/fox.md says what is reconstructed. A
-formation is one block of four numbers for every agent: the distances, in observation space, to its farthest and to its
-nearest teammate, and a hash of each difference by the signs of random projections (SimHash). Axis letter: ``R`` rows,
-any joint observations.
+Jo, Lee, Yeom, Han 2024 (AAAI); section and equation numbers are unknown to us. docs/fox.md says what is reconstructed.
+A formation is one block of four numbers for every agent: the distances, in observation space, to its farthest and to
+its nearest teammate, and a hash of each difference by the signs of random projections (SimHash). Axis letter: ``R``
+rows, each a joint observation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from marl.core.checks import require_at_least, require_within
 
-CHUNK = 1024  # rows at once: they need memory [rows, n, 2, features], much for 27 agents
+CHUNK = 1024  # rows at once: they need memory [rows, n, 2, features], a lot for 27 agents
 GOLDEN, FIRST, SECOND = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15  # splitmix64, as signed numbers
 NOBODY = 2**62  # farther than any teammate
 Partners = Literal["minmax", "max", "min"]
@@ -36,11 +36,11 @@ def sequence_hash(x: Tensor) -> Tensor:
 
 
 class Formations:
-    """Maps joint observations to formations.
+    """A map from joint observations to formations.
 
     ``matrix`` [b, F] holds the random projections; distances are rounded to ``decimals`` places before they are
     compared. ``features`` are the observation features that count (None: all). ``partners``: max or min puts only the
-    farthest or the nearest teammate in both places of a block. ``mask_dead`` leaves out dead agents, also as partners,
+    farthest or the nearest teammate in both places of a block. ``mask_dead`` leaves out dead agents, as partners too,
     and gives them zeros. ``canonical``: teams that differ by a permutation of agents have the same id.
     """
 
@@ -68,11 +68,11 @@ class Formations:
 
     def _rows(self, obs: Tensor, alive: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         o = (obs if self.features is None else obs[..., self.features]).double()
-        # whole multiples of the last decimal make ties and ids exact
+        # integer multiples of the last decimal make ties and ids exact
         steps = (torch.cdist(o, o, compute_mode="donot_use_mm_for_euclid_dist") * 10**self.decimals).round().long()
         partners = self._partners(steps, alive)  # [R, n, 2]
         rows = torch.arange(len(o), device=o.device)[:, None, None]
-        apart = o[:, :, None] - o[rows, partners]  # [R, n, 2, F]; the difference first, exact where views are equal
+        apart = o[:, :, None] - o[rows, partners]  # [R, n, 2, F]; subtract, then project: exact where views are equal
         bits = apart @ self.matrix.T.to(o.device) > 0
         powers = 2 ** torch.arange(len(self.matrix) - 1, -1, -1, device=o.device)
         keys = (bits * powers).sum(-1)  # [R, n, 2]
@@ -84,7 +84,7 @@ class Formations:
 
     def _partners(self, steps: Tensor, alive: Tensor) -> Tensor:
         """Return the farthest and the nearest teammate, long [R, n, 2], by distances ``steps`` int64 [R, n, n]; ties go
-        to the lowest index. An agent may itself be the farthest (all are in one place), and is its own nearest where it
+        to the lowest index. An agent may be its own farthest (if all are in one place), and is its own nearest if it
         has no teammate left."""
         own = torch.arange(steps.shape[-1], device=steps.device)
         itself = own[:, None] == own

@@ -1,4 +1,4 @@
-"""Draws of FoX's gain: how much better three latents together tell a formation than each alone (docs/fox.md).
+"""Samples of FoX's gain: how much better three latents together predict a formation than each alone (docs/fox.md).
 
 Axis letters: ``N`` (step, agent) pairs, ``Z`` latent size, ``H`` units of a layer, ``D`` as in ``algos.fox.nets``.
 """
@@ -12,15 +12,15 @@ from algos.fox.nets import FormationDecoder
 
 
 class Gains:
-    """The gains of some steps, one draw of all their latents at a time.
+    """The gains of a set of steps, for one draw of all their latents at a time.
 
-    Latents are normal with ``mu``, ``std`` [R, n, Z]; ``partners`` long [R, n, 2] are everybody's farthest and nearest
-    teammate, ``target`` [R, D] is each step's formation. All that repeats itself is computed once:
+    Latents are normal with ``mu``, ``std`` [R, n, Z]; ``partners`` long [R, n, 2] are each agent's farthest and nearest
+    teammate, ``target`` [R, D] is each step's formation. Whatever recurs is computed once:
 
-    - Noise is drawn once and dealt anew for each draw: every draw reads it from another row on. So what one row gets
-      in different draws is independent, and so are the rows of one draw.
-    - A latent alone tells the same whoever's partner its agent is, so it is decoded once.
-    - The first layer is linear in a trio, so what stands in one place contributes to it by itself.
+    - Noise is sampled once; each draw reads it from a different row offset. So a row's noise is independent between
+      draws, and rows are independent within a draw.
+    - What a latent predicts alone does not depend on whose partner its agent is, so it is decoded once.
+    - The first layer is linear in a trio, so the contribution of each of its places is computed separately.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Gains:
         self.near, self.near_of = distinct(partners[..., 1])
         self.weights, self.bias = decoder.places()
         everybody = torch.arange(len(self.mu), device=mu.device)
-        decoded = [everybody, everybody, self.far, self.near]  # everybody together, everybody alone, partners alone
+        decoded = [everybody, everybody, self.far, self.near]  # all trios, all agents alone, partners alone
         self.parts, rows = [len(agents) for agents in decoded], torch.cat(decoded)
         self.wanted, self.room = decoder.wanted(target[rows // self.shape[1]]), decoder.room(len(rows))
         count, (first, second, third) = max(len(self.mu), draws), self.weights
@@ -43,7 +43,7 @@ class Gains:
         self.latent, self.others = latent.repeat(2, 1), [(other + self.bias).repeat(2, 1) for other in others]
 
     def draw(self, number: int) -> tuple[Tensor, Tensor]:
-        """Return log g [R, n] of everybody's trio, and everybody's gain [R, n], in one of the draws."""
+        """Return log g [R, n] of each agent's trio and each agent's gain [R, n], for draw ``number``."""
         offset, (first, second, third) = self.offsets[number], self.weights
         z = torch.addcmul(self.mu, self.std, self.latent[offset:][: len(self.mu)])
         own, far, near = z @ first, z.index_select(0, self.far) @ second, z.index_select(0, self.near) @ third
@@ -58,13 +58,13 @@ class Gains:
 
 
 def normal(kinds: int, rows: int, width: int, gen: Generator) -> Tensor:
-    """Draw normal numbers [kinds, rows, width]."""
+    """Sample standard normal numbers [kinds, rows, width]."""
     return torch.randn(kinds, rows, width, generator=gen, device=gen.device)
 
 
 def distinct(partner: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows r n + j of all that are somebody's partner (long [R, n]), each once, and which of these is
-    everybody's, long [N]."""
+    """Return the rows r n + j of all agents that are someone's partner (long [R, n]), each once, and which of these is
+    each agent's, long [N]."""
     steps = torch.arange(len(partner), device=partner.device)[:, None]
     rows, which = (partner + partner.shape[1] * steps).flatten().unique(return_inverse=True)
     return rows, which

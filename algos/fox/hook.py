@@ -1,4 +1,4 @@
-"""FoX's rewards for rare formations and for latents that know them.
+"""FoX's rewards for rare formations and for latents that predict them.
 
 Equations as implemented, and what is reconstructed: docs/fox.md.
 """
@@ -28,12 +28,12 @@ CountMode = Literal["fresh", "stored"]
 
 
 class FoXHook(NoHook):
-    """Counts formations, rewards rare ones and, by ``aware``, latents that know them.
+    """A hook that counts formations and rewards rare ones and, through ``aware``, latents that predict them.
 
     ``beta1``, ``beta2`` scale the two rewards; ``shift``: nonpositive subtracts each reward's maximum. ``variant``:
     code keeps the defects of the published code that docs/fox.md lists. ``count_mode``: fresh looks counts up when a
-    batch is sampled, stored when it is collected; null leaves it to the variant. ``calib_steps``: after how many
-    observations the log says which share of their formations is distinct (``fox/calib_distinct``); 0: never. ``seed``
+    batch is sampled, stored when it is collected; null: the variant's. ``calib_steps``: the number of observations
+    after which the log says what share of their formations is distinct (``fox/calib_distinct``); 0: never. ``seed``
     starts the hook's own random stream; projections and initial weights come from torch's global one.
     """
 
@@ -91,7 +91,7 @@ class FoXHook(NoHook):
         return own | ({"fox_visit": Field((), torch.int64)} if self.stored else {})
 
     def annotate(self, fresh: EpisodeBatch) -> None:
-        """Store the formation of every observation, the last one included, and count a visit for each, lane by lane.
+        """Store the formation of every observation, including the last one, and count a visit for each, lane by lane.
         The published code leaves the last one uncounted."""
         seen = slots(fresh) <= fresh.length[:, None]
         blocks, partners, ids = self.formations(fresh.obs[seen], fresh.alive[seen])
@@ -141,7 +141,7 @@ class FoXHook(NoHook):
         filled = batch.filled[:, :-1]
         partners = (
             batch.fox_partners[:, :-1] if self.code else batch.fox_partners[:, 1:]
-        )  # the published code is a step late
+        )  # the published code is one step behind
         gain, self.rewarded["fox/normalizer"] = self.aware.reward(
             fwd.h[:, 1:][filled], partners[filled].long(), batch.fox_blocks[:, 1:][filled], self.nonpositive
         )
@@ -170,7 +170,7 @@ class FoXHook(NoHook):
 
 
 def say_distinct(share: float, observed: int) -> None:
-    """Log which share of the formations is distinct, and warn where counts of them cannot guide."""
+    """Log what share of the formations is distinct, and warn if counts of them cannot guide exploration."""
     said = f"fox: {share:.3g} of the first {observed:,} formations are distinct"
     if share > FIT[1]:
         log.warning(

@@ -1,6 +1,6 @@
 """FoX's networks: an encoder of histories, decoders of formation and history, and an agent that reads the latent.
 
-Axis letters: ``Z`` latent size, ``b`` bits of a key, ``D`` numbers that describe a formation to the decoder.
+Axis letters: ``Z`` latent size, ``b`` bits of a key, ``D`` numbers that encode a formation for the decoder.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class _Reverse(torch.autograd.Function):
 
 
 def reverse_gradient(x: Tensor, weight: float) -> Tensor:
-    """Return ``x`` itself; its gradient is multiplied by ``-weight`` on the way back (Ganin & Lempitsky 2015)."""
+    """Return ``x`` itself; the backward pass multiplies its gradient by ``-weight`` (Ganin & Lempitsky 2015)."""
     return _Reverse.apply(x, weight)
 
 
@@ -83,7 +83,8 @@ class FormationDecoder(nn.Module):
         self.net = mlp(3 * latent_dim, hidden_dim, self.size)
 
     def encode(self, blocks: Tensor, reach: Tensor) -> Tensor:
-        """Map formation blocks [*, n, 4] and the largest distance, 0-d, to 2n distances and 2nb bits, [*, D]."""
+        """Map formation blocks [*, n, 4] and the largest distance, 0-d, to 2n distances and 2nb bits, or raw to its 4n
+        numbers in thousandths, [*, D]."""
         if self.raw:
             return blocks.flatten(-2) / 1000.0
         distances = blocks[..., :2] / torch.where(reach > 0, reach, 1.0)
@@ -96,13 +97,12 @@ class FormationDecoder(nn.Module):
         return self.net(z)
 
     def places(self) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Return what the first layer multiplies a latent with in each of a trio's three places, [Z, H], and its
-        bias."""
+        """Return the first layer's weights for a latent in each of a trio's three places, [Z, H], and its bias."""
         enter = self.layers()[0]
         return tuple(place.t() for place in enter.weight.detach().chunk(3, 1)), enter.bias.detach()
 
     def room(self, rows: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Allocate memory for ``finish``; on each call it would cost as much as the sums."""
+        """Allocate memory for ``finish``; on every call this would cost as much as the arithmetic."""
         like = self.layers()[0].weight.detach()
         return tuple(like.new_empty(rows, width) for width in (len(like), len(like), self.size))  # type: ignore[return-value]
 
@@ -111,8 +111,8 @@ class FormationDecoder(nn.Module):
 
     @torch.no_grad()
     def finish(self, room: tuple[Tensor, Tensor, Tensor], wanted: tuple[Tensor, Tensor]) -> Tensor:
-        """Return log g [N] of what is ``wanted`` of N trios from the first layer before its ReLU, room[0] [N, H];
-        ``room`` is overwritten."""
+        """Return log g [N] of the split targets ``wanted`` of N trios, given the first layer before its ReLU in room[0]
+        [N, H]; ``room`` is overwritten."""
         _, hidden, leave = self.layers()
         x, y, logits = room
         torch.addmm(hidden.bias, x.relu_(), hidden.weight.t(), out=y)
@@ -126,11 +126,11 @@ class FormationDecoder(nn.Module):
         return target[..., :split], 1.0 - 2.0 * target[..., split:]
 
     def log_likelihood(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Return log g [*] of target [*, D] up to a constant: per number for bits, summed for raw as in the code."""
+        """Return log g [*] of target [*, D] up to a constant: per number for bits, summed for raw as published."""
         return self.fit(logits, self.wanted(target))
 
     def fit(self, logits: Tensor, wanted: tuple[Tensor, Tensor]) -> Tensor:
-        """Return the same for a target that ``wanted`` has split."""
+        """Return ``log_likelihood`` for a target that ``wanted`` has split."""
         numbers, signs = wanted
         squared = (torch.sigmoid(logits[..., : numbers.shape[-1]]) - numbers).square().sum(-1)
         if self.raw:
@@ -162,7 +162,7 @@ class FoXHeads(nn.Module):
 
 
 class FoXAgent(RecurrentAgent):
-    """The recurrent agent with one more head for each agent and a head on the latent. ``FoXHook`` trains the encoder;
+    """The recurrent agent with an additional head per agent and a head on the latent. ``FoXHook`` trains the encoder;
     with other algorithms it is an ordinary part of the agent."""
 
     def __init__(self, spec: EnvSpec, *, latent_dim: int, encoder_dim: int, **base: Any) -> None:

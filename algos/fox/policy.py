@@ -1,4 +1,4 @@
-"""Acting on latents that are drawn, as FoX's published code does (docs/fox.md)."""
+"""Acting on sampled latents, as FoX's published code does (docs/fox.md)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Act = Literal["mean", "explore", "sample"]
 
 
 class SampledLatent(EpsilonGreedy):
-    """The epsilon-greedy policy whose agents read a latent drawn from q(z | h) in every step: while exploring, and
-    with ``always`` in greedy play too. Attacks and targets see the values of the mean."""
+    """An epsilon-greedy policy whose agents read a latent sampled from q(z | h) at every step: while exploring, and
+    with ``always`` in greedy play too. Attacks and targets use the values of the mean latent."""
 
     always: bool
 
@@ -34,7 +34,7 @@ class SampledLatent(EpsilonGreedy):
         return actions, {"h": h, "last": carry["last"]}, {}
 
     def surplus(self, h: Tensor, gen: Generator) -> Tensor:
-        """Return what a drawn latent adds to the values of the mean: h [B, n, H] -> [B, n, A]."""
+        """Return what a sampled latent adds to the values of the mean: h [B, n, H] -> [B, n, A]."""
         heads = self.agent.fc_out
         assert isinstance(heads, FoXHeads)
         _, logvar = heads.encoder(h)
@@ -43,7 +43,7 @@ class SampledLatent(EpsilonGreedy):
 
 
 def check_act(act: Act, agent: RecurrentAgent) -> None:
-    """Refuse an unknown choice, and latents to draw where the agent has none; raise ConfigError."""
+    """Refuse an unknown choice, and sampling latents with an agent that has none; raise ConfigError."""
     require_choice("algo", get_args(Act), act=act)
     if act != "mean" and not isinstance(agent.fc_out, FoXHeads):
         raise ConfigError(f"algo.act={act} needs an agent with latents: agent@algo.agent=fox")

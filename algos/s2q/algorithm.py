@@ -23,8 +23,9 @@ from marl.learn.rhythm import Rhythm
 
 
 class S2Q(CentralAlgorithm):
-    """Learns ``K`` sub-values besides the deployed one. ``execute`` and ``p_mixed``: see ``S2QPolicy``. ``comm`` adds
-    the encoder's latent of the previous step, ``latent_dim`` numbers, to what the agents see, also in tests."""
+    """The algorithm with ``K`` sub-values in addition to the deployed one. ``execute``, ``p_mixed``: see ``S2QPolicy``.
+    ``comm`` adds the encoder's latent of the previous step, ``latent_dim`` numbers, to what the agents see, in tests
+    too."""
 
     learner: S2QLearner
     published = Rhythm(batch_size=128, episodes_per_update=8, target_every=200)
@@ -50,7 +51,7 @@ class S2Q(CentralAlgorithm):
 
     def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
         seen = with_message(spec, self.latent_dim) if self.comm else spec
-        agent, mixer = make.agent(seen), make.mixer(spec)  # in the base algorithm's order: the same initial weights
+        agent, mixer = make.agent(seen), make.mixer(spec)  # the base algorithm's order keeps its initial weights
         structure = Structure(
             K=self.K,
             comm=self.comm,
@@ -67,7 +68,7 @@ class S2Q(CentralAlgorithm):
         return make.learner(spec, agent, mixer, self.hooks, structure, device=self.device)
 
     def fields(self) -> dict[str, Field]:
-        """Declare fields for metrics: the head that each agent followed, head 0's actions, and which episodes mix."""
+        """Declare fields for metrics: the head that each agent followed, head 0's actions, which episodes are mixed."""
         n = self.learner.spec.n_agents
         own = {
             "s2q_head": Field((n,), torch.int8),
@@ -85,7 +86,7 @@ class S2Q(CentralAlgorithm):
 
 
 def with_message(spec: EnvSpec, width: int) -> EnvSpec:
-    """Return the spec of networks whose observations end in a message of ``width`` numbers."""
+    """Return the spec for networks whose observations end in a message of ``width`` numbers."""
     return replace(spec, obs_dim=spec.obs_dim + width)
 
 

@@ -28,9 +28,9 @@ SuppressSource = Literal["online", "target"]
 
 @dataclass(frozen=True)
 class Structure:
-    """The networks that S2Q has beyond the base learner's, and how to make them."""
+    """The networks that S2Q adds to the base learner's, and how to make them."""
 
-    K: int  # heads besides head 0
+    K: int  # heads in addition to head 0
     comm: bool  # agents see the latent of the previous step
     head: Callable[[], tuple[RecurrentAgent, Mixer]]
     central: Callable[[], CentralValue]
@@ -110,7 +110,7 @@ class S2QLearner(CentralLearner):
         return self.updates > 0
 
     def observed(self, batch: EpisodeBatch, last: Tensor) -> Tensor:
-        """Return what the agents see, in S2Q-Comm with messages that pass gradients to the encoder."""
+        """Return what the agents see; in S2Q-Comm with messages, through which gradients reach the encoder."""
         if not self.comm:
             return super().observed(batch, last)
         assert self.decoder is not None
@@ -140,7 +140,7 @@ class S2QLearner(CentralLearner):
             with torch.no_grad():
                 u = torch.stack([gather_actions(fwd.target_u, joint) for joint in others], 1)  # [N, K, n]
                 values.append(self.target_central(u, rows["state"][:, None]).squeeze(-1))
-        found = {field.name: getattr(fwd, field.name) for field in fields(fwd)}  # without what was spread into slots
+        found = {field.name: getattr(fwd, field.name) for field in fields(fwd)}  # without cached slot tensors
         return S2QForward(**found, heads_q=heads_q, candidates=candidates, values=torch.cat(values, -1))
 
     def losses(self, batch: EpisodeBatch, fwd: Forward, target: Tensor) -> tuple[dict[str, Tensor], Metrics]:
@@ -170,8 +170,8 @@ class S2QLearner(CentralLearner):
         return terms, metrics
 
     def suppression(self, fwd: S2QForward, q_star: Tensor) -> Tensor:
-        """Return how far claimed joint actions are pushed below the target, D [N, 1], without gradient: alpha times
-        Q* of the action taken, at least ``floor`` (paper eq. 2)."""
+        """Return how far claimed joint actions are pushed below the target, D [N, 1], without gradient:
+        alpha * max(Q* of the joint action taken, ``floor``) (paper eq. 2)."""
         q = q_star.detach()
         if self.suppress_source == "target" and self.target_central is not None:
             q = self.target_central(gather_actions(fwd.target_u, self.taken(fwd.rows)), fwd.rows["state"])
@@ -186,7 +186,7 @@ class S2QLearner(CentralLearner):
         return wqmix_weight(rule, self.w_c, delta, wanted, fwd.central_v, is_joint(actions, fwd.row_greedy))
 
     def decoder_losses(self, batch: EpisodeBatch, fwd: S2QForward) -> tuple[dict[str, Tensor], Metrics]:
-        """Return KL(P || P^) and the mean error of the reconstructed state features; hidden states are detached."""
+        """Return KL(P || P^) and the mean squared error of the decoded state features; hidden states are detached."""
         assert self.decoder is not None
         rows, values, candidates = fwd.rows, fwd.values, fwd.candidates
         step = rows["filled"][:, None]

@@ -14,7 +14,7 @@ TemperatureMode = Literal["absolute", "relative"]
 
 
 class EncoderDecoder(nn.Module):
-    """Encodes the agents' histories into a latent, and decodes the state and the distribution over K+1 candidates."""
+    """Encoder of the agents' histories into a latent, decoder of the state and the distribution over K+1 candidates."""
 
     def __init__(self, inputs: int, state_dim: int, candidates: int, *, hidden_dim: int, latent_dim: int) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ class CandidateSoftmax(nn.Module):
     """P = softmax over the candidates of Q* / temperature (paper eq. 4).
 
     ``relative`` multiplies the temperature by a running standard deviation of candidate values, for rewards of unknown
-    scale. ``dedup`` gives no probability to a joint action that an earlier head already proposes.
+    scale. ``dedup`` gives probability 0 to a joint action that an earlier head already proposes.
     """
 
     def __init__(self, temperature: float, mode: TemperatureMode, dedup: bool) -> None:
@@ -81,6 +81,6 @@ def claimed_before(actions: Tensor, candidates: Tensor) -> Tensor:
 
 
 def suppress_amount(q: Tensor, alpha: float, floor: float | None) -> Tensor:
-    """Return how far below the target a joint action goes that an earlier head claims: alpha times its Q*, at least
-    ``floor`` (paper eq. 2; the published code has alpha 1 and no floor)."""
+    """Return how far a joint action that an earlier head claims is pushed below the target: alpha * max(Q*, ``floor``)
+    (paper eq. 2; the published code has alpha 1 and no floor)."""
     return alpha * (q if floor is None else q.clamp(min=floor))

@@ -1,4 +1,4 @@
-"""S2Q's behaviour: while exploring, the whole team plays the greedy joint action of one head, drawn by its value.
+"""S2Q's behaviour: while exploring, the whole team plays the greedy joint action of one head, sampled by its value.
 
 Tests, attacks and other players see head 0 alone: greedy, decentralised, and without messages except in S2Q-Comm.
 """
@@ -19,8 +19,8 @@ Execute = Literal["softmax", "head0", "uniform", "independent", "oracle"]
 
 
 def own_stream(gen: Generator) -> Generator:
-    """Return another generator, seeded by what ``gen`` would draw next. ``gen`` is left as it was, so that exploration
-    noise does not depend on the number of heads."""
+    """Return another generator, seeded with the next number ``gen`` would produce. ``gen`` is left unchanged, so that
+    exploration noise does not depend on the number of heads."""
     state = gen.get_state()
     seed = int(torch.randint(2**62, (), generator=gen, device=gen.device))
     gen.set_state(state)
@@ -28,11 +28,11 @@ def own_stream(gen: Generator) -> Generator:
 
 
 class S2QPolicy(EpsilonGreedy):
-    """Epsilon-greedy around the joint action of one head per lane and step.
+    """An epsilon-greedy policy around the joint action of one head per lane and step.
 
-    With probability ``p_mixed`` an episode is mixed: each step draws a head k from P. ``execute`` chooses P:
-    softmax, as the decoder predicts it; oracle, from target Q*; uniform; independent, softmax with each agent drawing
-    on its own. In other episodes, with head0, and before the first gradient step, k is 0.
+    With probability ``p_mixed`` an episode is mixed: each step samples a head k from P. ``execute`` chooses P:
+    softmax, as the decoder predicts it; oracle, from target Q*; uniform; independent, softmax with each agent sampling
+    its own k. In other episodes, with head0, and before the first gradient step, k is 0.
 
     The carry adds to the base policy's: ``others`` [B, K, n, H], hidden states of heads 1..K; ``mixed`` bool [B];
     ``dice`` [B, T, n], uniform numbers for the whole episode; ``t`` long [B]; ``central`` [B, n, H] for the oracle.
@@ -88,7 +88,7 @@ class S2QPolicy(EpsilonGreedy):
         return torch.stack(joint, 1), {**carry, "others": torch.stack(hidden, 1)}
 
     def _draw(self, candidates: Tensor, obs: Obs, carry: Carry) -> tuple[Tensor, Carry]:
-        """Draw the head of every agent, long [B, n], equal within a lane except with ``independent``."""
+        """Sample the head of every agent, long [B, n], the same within a lane except with ``independent``."""
         lanes = torch.arange(len(candidates), device=candidates.device)
         dice = carry["dice"][lanes, carry["t"]]  # [B, n]
         if self.execute != "independent":

@@ -1,4 +1,4 @@
-"""State-blocking coordination and the zero-shot baselines beside it (docs/sbc.md)."""
+"""State-blocking coordination and its zero-shot baselines (docs/sbc.md)."""
 
 from algos.sbc.actors import RoleActorLearner
 from algos.sbc.algorithm import SBC, ActorSBC

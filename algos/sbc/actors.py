@@ -12,11 +12,11 @@ from marl.learn.ppo import PPOLearner
 
 
 class RoleActorLearner(PPOLearner):
-    """Learns from the steps of the agents that policy ``plays`` played by the field ``assign`` long [M, n]. Every agent
-    has an advantage and a value of its own, so seats of another role, under another reward, are not mixed in.
+    """A PPO learner on the steps of the agents that policy ``plays`` played, by the field ``assign`` long [M, n]. Every
+    agent has its own advantage and value, so seats of another role, with another reward, are not mixed in.
 
-    Pieces without such an agent are left out; a batch without any changes nothing. ``sees_blocked_set``: the episode's
-    blocked sets (field ``blocked`` bool [M, n, C]) are appended to observations, the critic's too.
+    Pieces without such an agent are left out; a batch of only such pieces changes nothing. ``sees_blocked_set``: the
+    episode's blocked sets (field ``blocked`` bool [M, n, C]) are appended to observations, the critic's too.
     """
 
     plays = EGO
@@ -24,8 +24,7 @@ class RoleActorLearner(PPOLearner):
     begins = f"begin_{EGO}."
 
     def take(self, plays: int, *, sees_blocked_set: bool) -> None:
-        """Take the role of policy ``plays`` of the lineup. Raise ConfigError where the critic would not be told the
-        set."""
+        """Take the role of policy ``plays`` of the lineup. Raise ConfigError if the critic would not see the set."""
         if sees_blocked_set and self.critic.sees == "state":
             raise ConfigError(
                 "algo.critic.sees=state: a partner's values depend on its blocked set, which is told with what agents "

@@ -1,5 +1,5 @@
 """SBC, "Shaping Zero-Shot Coordination via State Blocking" (Kang, Lee, Jo, Han 2026): an ego learns to play with
-partners each of whom avoids some states. What is published and what is ours: docs/sbc.md."""
+partners who each avoid some states. What is published and what is ours: docs/sbc.md."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Penalised = Literal["partner", "team"]
 
 
 class Penalty(NoHook):
-    """Lowers a learner's reward by ``weight`` times the share of the partners on blocked features."""
+    """A hook that lowers a learner's reward by ``weight`` times the share of partners on their blocked features."""
 
     def __init__(self, sets: BlockedSets, weight: float) -> None:
         self.sets, self.weight = sets, weight
@@ -33,13 +33,13 @@ class Penalty(NoHook):
 
 
 class Blocking(Ego):
-    """One partner network reads which features its seat must avoid, and so acts as many partners as there are sets
-    (``sets``, a factory of ``BlockedSets``). It learns from the reward less ``penalty`` times the share of the partners
-    that are on a feature of their set. The ego learns from the true reward, or from the partners' with ``penalise``
-    team. Both learn from the same episodes at the same time.
+    """An ego and one partner network, which reads the features its seat must avoid and so plays as many partners as
+    there are sets (``sets``, a factory of ``BlockedSets``). The partner learns from the reward minus ``penalty`` times
+    the share of partners that are on a feature of their set. The ego learns from the true reward, or with ``penalise``
+    team from the partners'. Both learn from the same episodes at the same time.
 
-    ``partner_steps``: for so many steps only partners play, in every seat, and learn; then they are frozen and only the
-    ego learns.
+    ``partner_steps``: for this many steps only partners play, in every seat, and learn; then they are frozen and only
+    the ego learns.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Blocking(Ego):
         return self.partner_steps is not None and clock.env_steps < self.partner_steps
 
     def second_stage(self, clock: Clock) -> Clock:
-        """Return the clock as the ego reads it, from the step on at which it begins."""
+        """Return the ego's clock, whose steps count from the start of its own training."""
         return replace(clock, env_steps=max(0, clock.env_steps - (self.partner_steps or 0)))
 
     def policy(self, clock: Clock) -> EgoLineup:
@@ -78,14 +78,14 @@ class Blocking(Ego):
         return self.beside(ego, self.partners(clock, ego), assign)
 
     def all_partners(self, n_envs: int, gen: Generator) -> Tensor:
-        """Return seats that are all partners', long [B, n]."""
+        """Assign every seat to partners, long [B, n]."""
         return torch.full((n_envs, self.n_agents), PARTNER, device=gen.device)
 
     def partners(self, clock: Clock, ego: Any) -> list[Policy]:
         return [self.play_blocked(self.partner, clock, self.sets.draw)]
 
     def member(self, name: str) -> Policy:
-        """Return the partner that avoids the features of ``name`` in every seat: numbers with commas, or "none"."""
+        """Return the partner that avoids the features of ``name`` in every seat: comma-separated numbers, or "none"."""
         n, C = self.sets.mask.shape
         parts = [] if name == "none" else name.split(",")
         if not all(part.strip().isdecimal() and int(part) < C for part in parts):
@@ -127,7 +127,7 @@ class Blocking(Ego):
 
 
 class SBC(Blocking, ValueSeats):
-    """SBC of value learners. ``partner_epsilon``: each episode's partners act at random with one of these
+    """SBC with value learners. ``partner_epsilon``: each episode's partners act at random with one of these
     probabilities."""
 
     def __init__(self, spec: EnvSpec, *args: Any, partner_epsilon: Sequence[float], **base: Any) -> None:
@@ -137,4 +137,4 @@ class SBC(Blocking, ValueSeats):
 
 
 class ActorSBC(Blocking, ActorSeats):
-    """SBC of actors, whose partners are as random as they have learnt to be."""
+    """SBC with actors, whose partners are as random as they have learnt to be."""

@@ -1,6 +1,6 @@
 """E3T, "Efficient End-to-End Training for Zero-Shot Human-AI Coordination" (Yan et al. 2023): the ego's partner is the
-ego itself, which acts at random with probability ``noise`` at every step. The paper's prediction of the partner's
-actions is left out, because the recurrent ego remembers what it saw."""
+ego itself, acting at random with probability ``noise`` at each step. The paper's prediction of the partner's actions is
+left out, because the recurrent ego remembers what it saw."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marl.core.types import Clock
 
 class NoisyPartner(Ego):
     """An ego that plays with noisy copies of itself. ``noise``: probabilities of random actions (the paper's epsilon),
-    of which each episode draws one."""
+    one of which is sampled for each episode."""
 
     def __init__(self, *args: Any, noise: Sequence[float], **base: Any) -> None:
         require_shares("algo", noise=noise)
@@ -28,8 +28,8 @@ class NoisyPartner(Ego):
 
 
 class E3T(NoisyPartner, ValueSeats):
-    """E3T of value learners."""
+    """E3T with value learners."""
 
 
 class ActorE3T(NoisyPartner, ActorSeats):
-    """E3T of actors, as published."""
+    """E3T with actors, as published."""

@@ -24,10 +24,10 @@ def require_shares(section: str, **lists: Sequence[float]) -> None:
 
 
 class Ego(Seats):
-    """The ego learns from the true reward in the seats that it plays. With probability ``p_self`` it plays all seats of
-    an exploring episode; otherwise partners play 1..n-1 seats, drawn anew.
+    """An ego that learns from the true reward in the seats that it plays. With probability ``p_self`` it plays all
+    seats of an exploring episode; otherwise partners play 1..n-1 seats, sampled for each episode.
 
-    Subclasses say who the partners are, and stand before ``ValueSeats`` or ``ActorSeats``.
+    Subclasses define the partners, and come before ``ValueSeats`` or ``ActorSeats`` in lists of base classes.
     """
 
     def __init__(self, spec: EnvSpec, *args: Any, p_self: float, **base: Any) -> None:
@@ -42,7 +42,7 @@ class Ego(Seats):
         """Return the policies 1, 2, ... of a lineup."""
 
     def assign(self, n_envs: int, gen: Generator) -> Tensor:
-        """Draw which policy plays which seat in the next episodes, long [B, n]."""
+        """Sample which policy plays which seat in the next episodes, long [B, n]."""
         return draw_partners(n_envs, self.n_agents, self.p_self, gen) * PARTNER
 
     def policy(self, clock: Clock) -> EgoLineup:

@@ -23,16 +23,16 @@ from marl.learn.lineup import Lineup
 
 
 class DiversityBonus(NoHook):
-    """Adds the ``bonus`` [M, T+1] that ``Diverse.learn`` has put into the batch."""
+    """A hook that adds the ``bonus`` [M, T+1] that ``DiverseTeams.learn`` has put into the batch."""
 
     def reward(self, batch: EpisodeBatch, fwd: Forward) -> Tensor:
         return batch.bonus[:, :-1, None]
 
 
 class DiverseTeams(Seats):
-    """Trains ``members`` teams, each in its own episodes and there in every seat. They learn from the reward plus
-    ``alpha`` times the mean over agents of ``-log p(a)``, where p is the members' mean policy over available actions.
-    Tests draw a member for every episode; ``member(k)`` is team k.
+    """A population of ``members`` teams, each of which plays every seat of its own episodes. They learn from the reward
+    plus ``alpha`` times the mean over agents of ``-log p(a)``, where p is the members' mean policy over available
+    actions. Tests sample a member for every episode; ``member(k)`` is team k.
     """
 
     def __init__(self, *args: Any, members: int, alpha: float, **base: Any) -> None:
@@ -54,7 +54,7 @@ class DiverseTeams(Seats):
         return Lineup([self.play(team, clock) for team in self.teams], self.assign)
 
     def assign(self, n_envs: int, gen: Generator) -> Tensor:
-        """Draw one member for all seats of each lane, long [B, n]."""
+        """Sample one member for all seats of each lane, long [B, n]."""
         member = torch.randint(self.members, (n_envs, 1), generator=gen, device=gen.device)
         return member.expand(-1, self.n_agents).clone()
 
@@ -97,10 +97,10 @@ class DiverseTeams(Seats):
 
 
 class Diverse(DiverseTeams, ValueSeats):
-    """Teams of value learners, which have no policies of their own: softmax(Q / ``temperature``) takes their place.
+    """Teams of value learners, which have no stochastic policies: softmax(Q / ``temperature``) stands in for them.
 
-    ``relative``: the temperature is in units of how far a member's best and worst available values lie apart, on the
-    mean over the batch; otherwise in units of return.
+    ``relative``: the temperature is in units of the gap between a member's best and worst available values, averaged
+    over the batch; otherwise in units of return.
     """
 
     def __init__(self, *args: Any, temperature: float, relative: bool, **base: Any) -> None:
@@ -121,8 +121,8 @@ class ActorDiverse(DiverseTeams, ActorSeats):
 
     @property
     def whole_because(self) -> str | None:
-        """Return why it cannot learn from parts of episodes, None where it can: only the member that plays remembers
-        what was before a part."""
+        """Return why it cannot learn from parts of episodes, or None if it can: only the member that plays remembers
+        what preceded a part."""
         agent = self.teams[0].agent
         if isinstance(agent, FeedForwardAgent) and not agent.last_action:
             return None
@@ -139,8 +139,8 @@ class ActorDiverse(DiverseTeams, ActorSeats):
 
 
 def spread(q: Tensor, batch: EpisodeBatch) -> Tensor:
-    """Return the mean gap, over the living at steps that happened, between the best and the worst available value, 0-d;
-    q [M, T+1, n, A] is -inf where an action is not available."""
+    """Return the mean gap between the best and the worst available value, 0-d, over agents that have a choice at filled
+    steps; q [M, T+1, n, A] is -inf where an action is not available."""
     gap = q.amax(-1) - q.masked_fill(~batch.avail, torch.inf).amin(-1)  # [M, T+1, n]
     counted = batch.filled[..., None] & (batch.avail.sum(-1) > 1)
     return (torch.where(counted, gap, 0.0).sum() / counted.sum().clamp(min=1)).clamp(min=1e-6)

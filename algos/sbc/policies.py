@@ -48,7 +48,7 @@ class ActorEgoLineup(EgoLineup):
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
         if "assign" in carry:
             return super().after(carry, intended, executed)
-        return self.ego.after(carry, intended, executed)  # of the ego alone, as ``advance`` returns it
+        return self.ego.after(carry, intended, executed)  # the ego's own carry, as ``advance`` returns it
 
     def egos(self, carry: Carry) -> Carry:
         """Return the ego's part of a whole team's carry; the ego's own carry is returned as it is."""
@@ -78,8 +78,8 @@ class ValueEgoLineup(ActorEgoLineup):
 
 
 class PartnerPolicy(EpsilonGreedy):
-    """Plays by the partner's networks with the blocked sets that ``draw`` gives each episode, bool [B, n, C], which are
-    then the field ``blocked``. Exploring, each episode has its own epsilon: one of ``floors``, at least ``epsilon``."""
+    """A policy of the partner's networks with blocked sets that ``draw`` samples for each episode, bool [B, n, C], kept
+    in the field ``blocked``. Exploring, each episode has its own epsilon: one of ``floors``, at least ``epsilon``."""
 
     def __init__(
         self, learner: ValueLearner, draw: Callable[[int, Generator], Tensor], epsilon: float, floors: Sequence[float]
@@ -105,8 +105,8 @@ class PartnerPolicy(EpsilonGreedy):
 
 
 class ReadingPolicy:
-    """Another policy that is told blocked sets: ``draw`` gives each episode its own, bool [B, n, C], which are then the
-    field ``blocked``."""
+    """A wrapped policy that observes blocked sets: ``draw`` samples them for each episode, bool [B, n, C]; the field
+    ``blocked`` keeps them."""
 
     def __init__(self, policy: Policy, draw: Callable[[int, Generator], Tensor]) -> None:
         self.policy, self.draw = policy, draw
@@ -126,8 +126,8 @@ class ReadingPolicy:
 
 
 class NoisyPolicy:
-    """Another policy that never explores; instead each agent takes a random available action with a probability that
-    each episode draws from ``epsilon``."""
+    """A wrapped policy that never explores; instead each agent takes a random available action with a probability
+    sampled from ``epsilon`` for each episode."""
 
     def __init__(self, policy: Policy, epsilon: Sequence[float]) -> None:
         self.policy, self.epsilon = policy, list(epsilon)
@@ -145,11 +145,11 @@ class NoisyPolicy:
 
 
 def without(carry: Carry, name: str) -> Carry:
-    """Return a carry less one of its entries: the carry of the policy inside."""
+    """Return a carry without one of its entries: the wrapped policy's carry."""
     return {key: value for key, value in carry.items() if key != name}
 
 
 def draw_epsilon(n_envs: int, epsilon: Sequence[float], gen: Generator) -> Tensor:
-    """Draw one of ``epsilon`` for each lane, all equally likely, [B, 1]."""
+    """Sample one of ``epsilon`` for each lane, uniformly, [B, 1]."""
     values = torch.tensor(list(epsilon), device=gen.device)
     return values[torch.randint(len(values), (n_envs, 1), generator=gen, device=gen.device)]

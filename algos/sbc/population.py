@@ -1,9 +1,9 @@
-"""Best responses to a population of partners who no longer learn. The population makes the method:
+"""Best responses to a population of partners who no longer learn. The population defines the method:
 
 FCP (Strouse et al. 2021): several checkpoints of self-play runs. HSP (Yu et al. 2023): runs that were trained for
 hidden rewards of events (``algos.sbc.rewards.HiddenReward``). MEP (Zhao et al. 2023): the members of a run of
-``algos.sbc.mep.Diverse``, and hard partners first (``priority``). With a single partner it is the best response that
-BR-Prox asks for (docs/crossplay.md).
+``algos.sbc.mep.Diverse``, with hard partners prioritised (``priority``). With a single partner it is the best response
+that BR-Prox needs (docs/crossplay.md).
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def load_members(
         return [team.policy(clock)]
     if not isinstance(team, MultiPolicy):
         raise ConfigError(f"algo.members={list(members)}: {type(team).__name__} of {folder} has one team only")
-    return [team.member(str(name)) for name in members]  # 0 on a command line is a number
+    return [team.member(str(name)) for name in members]  # a 0 on the command line is a number
 
 
 def stages(folder: Path, shares: Sequence[float]) -> list[int]:
-    """Return the steps of the checkpoints nearest to ``shares`` of a run's training. Raise ConfigError where a share of
-    0, a team that has learnt nothing, would be one that has."""
+    """Return the steps of the checkpoints nearest to ``shares`` of a run's training. Raise ConfigError if a share of 0,
+    which means an untrained team, would give a trained one."""
     steps = nearest_steps(folder, shares, "algo.runs")
     if 0 in shares and steps[0] != 0:
         raise ConfigError(
@@ -56,16 +56,16 @@ def stages(folder: Path, shares: Sequence[float]) -> list[int]:
 
 
 class Population(Ego):
-    """The ego learns to play with the teams of other runs and with ``policies`` (factories by name), none of which
-    learns. They play greedily, actors as ``partners_act`` says (None: as their runs test them), except for random
-    actions with a probability that each episode draws from ``partner_epsilon``. All partners of an episode are one
-    team.
+    """An ego that learns to play with the teams of other runs and with ``policies`` (factories by name), none of which
+    learn. They play greedily, actors as ``partners_act`` says (None: as their runs test them), except for random
+    actions with a probability sampled from ``partner_epsilon`` for each episode. All partners of an episode belong to
+    one team.
 
-    ``runs``: patterns of run folders. ``checkpoints``: shares of their training at which to take teams. ``members``:
-    policies of their algorithm (None: its team). ``alone``: the ego has only one seat beside partners. ``priority``:
-    team k is drawn with probability ~ rank_k ** priority, where rank 1 is the team with which the ego has earned most
-    lately, as in MEP; 0 draws uniformly. ``memory``: the weight of the old mean return with a team beside a new one.
-    ``random_partner``: one more team, which always acts at random.
+    ``runs``: patterns of run folders. ``checkpoints``: fractions of their training at which to take teams. ``members``:
+    policies of their algorithm (None: its team). ``alone``: next to partners, the ego plays only one seat.
+    ``priority``: team k is sampled with probability ~ rank_k ** priority, where rank 1 is the team with which the ego
+    has recently earned most, as in MEP; 0 samples uniformly. ``memory``: the weight of the old value in the running
+    mean return with a team. ``random_partner``: adds a team that always acts at random.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Population(Ego):
         return super().update(replay, fresh, clock) | worst | {"population/met": met.sum()}
 
     def observe(self, fresh: EpisodeBatch) -> None:
-        """Move the running mean return with each team that played towards the fresh one."""
+        """Move the running mean return with each team that played towards its mean in the fresh episodes."""
         team, earned = fresh.assign.amax(1).cpu(), fresh.reward.sum(1).cpu()  # [B]
         mine = team != EGO
         count = torch.zeros_like(self.returns).index_add(0, team[mine] - PARTNER, torch.ones_like(earned[mine]))
@@ -137,8 +137,8 @@ class Population(Ego):
 
 
 class BestResponse(Population, ValueSeats):
-    """A best response by values."""
+    """A best response that is a value learner."""
 
 
 class ActorBestResponse(Population, ActorSeats):
-    """A best response that is an actor, as published for all three."""
+    """A best response that is an actor, as published for all three methods."""

@@ -1,4 +1,4 @@
-"""Rewards that coordination studies add to the team's: bonuses that fade, and hidden preferences of partners."""
+"""Rewards that coordination studies add to the team's: fading shaped rewards, and hidden preferences of partners."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Paid = Literal["own", "all"]
 
 
 class Fading(NoHook):
-    """Adds the agents' bonuses ``info`` [n] of the environment, times a share that falls from 1 to 0 over the first
-    ``steps`` environment steps. Episodes keep the share under which they were collected. ``paid_for``: all, the sum of
-    the bonuses to everyone; own, to each agent its own, where every agent has a value (actors)."""
+    """A hook that adds the agents' shaped rewards ``info`` [n] of the environment, times a factor that falls from 1 to
+    0 over the first ``steps`` environment steps. Episodes keep the factor they were collected with. ``paid_for``: all
+    pays everyone the sum over agents; own pays each agent its own, where every agent has a value (actors)."""
 
     def __init__(self, spec: EnvSpec, *, info: str, steps: int, paid_for: Paid = "all") -> None:
         require_info(spec, "hooks", info)
@@ -57,9 +57,9 @@ class Fading(NoHook):
 class HiddenReward(NoHook):
     """HSP's hidden preferences (Yu et al. 2023): ``team_weight`` times the reward plus a weight for each event of an
     agent. ``info`` names the events in ``Step.info``: flags bool [n, ``size``], or with ``numbered`` a number long [n]
-    in 0..``size``-1 (-1: none). ``wishes`` maps events to values, one of which is drawn as their weight when a run is
-    made; other events weigh nothing. ``paid_for``: own, the events of the seats that the wishing policy plays
-    (``algos.sbc.wishing.Wishing``); all, those of every agent, summed, paid to one team.
+    in 0..``size``-1 (-1: none). ``wishes`` maps events to values, one of which is sampled as their weight when a run is
+    made; other events have weight 0. ``paid_for``: own, the events of the seats that the wishing policy plays
+    (``algos.sbc.wishing.Wishing``); all, the sum over every agent's events, paid to one team.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class HiddenReward(NoHook):
 
 
 class Against(NoHook):
-    """Pays the reward with its sign turned round: a best response to a team then learns to harm it."""
+    """A hook that negates the reward, so that a best response to a team learns to harm it."""
 
     def __init__(self, spec: EnvSpec) -> None:
         pass
@@ -114,8 +114,8 @@ class Against(NoHook):
 
 
 class Unblocked(NoHook):
-    """Logs the game's own return where blocked states lower the reward (``envs.wrappers.StateBlock``), as
-    ``reward/unblocked_return``, the mean over the newest episodes. Training stays as it is."""
+    """A hook that logs the game's own return where blocked states lower the reward (``envs.wrappers.StateBlock``), as
+    ``reward/unblocked_return``, the mean over the newest episodes. Training is unchanged."""
 
     def __init__(self, spec: EnvSpec) -> None:
         require_info(spec, "hooks", "unblocked_reward")
@@ -132,5 +132,5 @@ class Unblocked(NoHook):
 
 
 def draw_one(values: Sequence[float]) -> float:
-    """Draw one of the values with torch's global generator, which also initialises networks."""
+    """Sample one of the values with torch's global generator, which also initialises networks."""
     return float(values[int(torch.randint(len(values), ()))])

@@ -20,12 +20,12 @@ EGO, PARTNER = 0, 1  # numbers of policies in the field ``assign``
 
 
 def with_roles(spec: EnvSpec) -> EnvSpec:
-    """Return the spec of mixers, which read the state and which agents play the role."""
+    """Return the spec for mixers, which read the state and a mask of the agents that play the role."""
     return replace(spec, state_dim=spec.state_dim + spec.n_agents, state_names=())
 
 
 def draw_partners(n_envs: int, n_agents: int, p_self: float, gen: Generator, least: int = 1) -> Tensor:
-    """Draw the seats of partners, bool [B, n]: none with probability ``p_self``, else ``least``..n-1 of them, all
+    """Sample the seats of partners, bool [B, n]: none with probability ``p_self``, else ``least``..n-1 of them, all
     numbers and all seats equally likely."""
     count = torch.randint(least, n_agents, (n_envs, 1), generator=gen, device=gen.device)
     count[torch.rand(n_envs, generator=gen, device=gen.device) < p_self] = 0
@@ -34,9 +34,9 @@ def draw_partners(n_envs: int, n_agents: int, p_self: float, gen: Generator, lea
 
 
 class RoleLearner(ValueLearner):
-    """Fits the values of the agents that policy ``plays`` played by the field ``assign`` long [M, n], where m_i is 1:
-    VDN ``sum_i m_i Q_i``, QMIX ``mix({m_i Q_i}, [s, m])``, without a mixer the TD errors of these agents alone.
-    Episodes without such an agent are left out; a batch without any changes nothing.
+    """A value learner for the agents that policy ``plays`` played, by the field ``assign`` long [M, n]; for these m_i
+    is 1: VDN ``sum_i m_i Q_i``, QMIX ``mix({m_i Q_i}, [s, m])``, without a mixer the TD errors of these agents alone.
+    Episodes without such an agent are left out; a batch of only such episodes changes nothing.
 
     ``sees_blocked_set``: the episode's blocked sets (field ``blocked`` bool [M, n, C]) are appended to observations.
     The mixer is made for ``with_roles(spec)``.
@@ -102,7 +102,7 @@ def append_blocked_set(obs: Tensor, blocked: Tensor) -> Tensor:
 
 
 def with_blocked_set(spec: EnvSpec, features: int) -> EnvSpec:
-    """Return the spec of a partner's networks, whose observations end in a blocked set of ``features`` flags."""
+    """Return the spec for a partner's networks, whose observations end in a blocked set of ``features`` flags."""
     low, high = (torch.cat([bound, bound.new_full((features,), end)]) for bound, end in
                  ((spec.obs_low, 0.0), (spec.obs_high, 1.0)))  # fmt: skip
     return replace(

@@ -1,4 +1,4 @@
-"""Roles of a team that learn apart: what coordination methods ask of the value learner and of actors alike."""
+"""Roles of a team that learn separately: what coordination methods need of both value learners and actors."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Draw = Callable[[int, Generator], Tensor]
 
 
 class Seats(Hooked, ABC):
-    """An algorithm whose roles learn from the seats that they play, by the field ``assign`` long [n]: policy 0 is
-    ``learner``. Methods are written on this; ``ValueSeats`` and ``ActorSeats`` say what a role is."""
+    """An algorithm whose roles learn from the seats that they play, by the field ``assign`` long [n]; policy 0 is
+    ``learner``. Methods are built on this; ``ValueSeats`` and ``ActorSeats`` define what a role is."""
 
     n_agents: int
     device: torch.device
-    kind: type[Any]  # of learner that a role needs
-    roles: Sequence[Any] = ()  # the learners of all roles that were made
-    fit: Any  # (role, batch, clock) -> Metrics, let a role learn from a batch
+    kind: type[Any]  # the type of learner that a role needs
+    roles: Sequence[Any] = ()  # the learners of all roles made so far
+    fit: Any  # (role, batch, clock) -> Metrics, trains a role on a batch
 
     def fields(self) -> dict[str, Field]:
         return super().fields() | {"assign": Field((self.n_agents,), torch.int64, "episode")}
@@ -44,12 +44,12 @@ class Seats(Hooked, ABC):
         return metrics | self.schedules(clock) if metrics else {}
 
     def learn(self, batch: EpisodeBatch, clock: Clock) -> Metrics:
-        """Let every role that learns learn from ``batch``; here ``learner`` alone."""
+        """Train every role that learns on ``batch``; here ``learner`` alone."""
         return self.fit(self.learner, batch, clock)
 
     def role(self, spec: EnvSpec, make: Any, hooks: Sequence[LearnerHook], plays: int = EGO, blockable: int = 0) -> Any:
-        """Make the learner of policy ``plays``; with ``blockable`` > 0 it is also told that many flags, the blocked
-        set (field ``blocked``). Raise ConfigError where ``learner._target_`` is no learner of roles."""
+        """Make the learner of policy ``plays``; with ``blockable`` > 0 it also observes that many flags, the blocked
+        set (field ``blocked``). Raise ConfigError if ``learner._target_`` is not a learner of roles."""
         seen = with_blocked_set(spec, blockable) if blockable else spec
         made = make.learner(seen, make.agent(seen), self.judge(seen, make), hooks, device=self.device)
         if not isinstance(made, self.kind):
@@ -61,7 +61,7 @@ class Seats(Hooked, ABC):
 
     @abstractmethod
     def judge(self, spec: EnvSpec, make: Any) -> Any:
-        """Make the network beside a role's agent: a mixer, or a critic."""
+        """Make the network that complements a role's agent: a mixer or a critic."""
 
     @abstractmethod
     def play(self, role: Any, clock: Clock) -> Any:
@@ -69,16 +69,16 @@ class Seats(Hooked, ABC):
 
     @abstractmethod
     def play_blocked(self, role: Any, clock: Clock, draw: Draw, *, alone: bool = False) -> Policy:
-        """Return the policy of a role that is told the sets that ``draw`` gives each episode, bool [B, n, C];
-        ``alone``: as it plays without learning."""
+        """Return the policy of a role that observes the sets ``draw`` samples for each episode, bool [B, n, C];
+        ``alone``: as it plays outside training."""
 
     @abstractmethod
     def as_partner(self, ego: Any) -> Policy:
-        """Return the ego as it plays beside itself while nobody asks it to explore."""
+        """Return the ego as it plays as its own partner, when not asked to explore."""
 
     @abstractmethod
     def beside(self, ego: Any, partners: Sequence[Policy], assign: Draw) -> EgoLineup:
-        """Return the lineup of the ego and its partners, which shows attacks the ego."""
+        """Return the lineup of the ego and its partners, whose white-box view for attacks is the ego's."""
 
     @abstractmethod
     def learnt(
@@ -88,14 +88,14 @@ class Seats(Hooked, ABC):
 
     @abstractmethod
     def schedules(self, clock: Clock) -> Metrics:
-        """Return what the clock says of exploration."""
+        """Return the values of exploration schedules at ``clock``."""
 
 
 class ValueSeats(Seats, ValueAlgorithm):
     """Roles that are value learners."""
 
     kind = RoleLearner
-    published = None  # PPO's rhythm is no value learner's
+    published = None  # PPO's rhythm is not for value learners
     partner_epsilon: Sequence[float] = (0.0,)  # each episode's partners act at random with one of these probabilities
 
     def judge(self, spec: EnvSpec, make: Factories) -> Mixer:
@@ -127,7 +127,7 @@ class ValueSeats(Seats, ValueAlgorithm):
 
 
 class ActorSeats(Seats, PPO):
-    """Roles that are actors, each with a critic of its own. Partners draw from their policies."""
+    """Roles that are actors, each with its own critic. Partners sample from their policies."""
 
     kind = RoleActorLearner
 

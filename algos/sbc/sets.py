@@ -12,18 +12,19 @@ from marl.core.checks import require_at_least, require_share
 from marl.core.distributed import summed, total
 from marl.core.types import ConfigError, EnvSpec, EpisodeBatch, Field, Metrics
 
-TRIES = 100  # draws of a pool
-RARE = 1e-3  # added to visit frequencies, so that features nobody has met yet are drawn now and then
+TRIES = 100  # attempts to sample a pool
+RARE = 1e-3  # added to visit frequencies, so that features nobody has met yet are sampled occasionally
 
 
 class BlockedSets:
-    """Draws a set for every agent and episode: empty with probability ``p_empty``, else ``m_min``..``m_max`` features
-    of ``family`` (all sizes equally likely), drawn without replacement with probability ~ (visit frequency of partners
-    with an empty set + 0.001) ** ``kappa``.
+    """The distribution of blocked sets, one for every agent and episode: empty with probability ``p_empty``, else
+    ``m_min``..``m_max`` features of ``family`` (all sizes equally likely), sampled without replacement with probability
+    ~ (visit frequency of partners with an empty set + 0.001) ** ``kappa``.
 
-    ``pool`` limits the family to so many features, chosen at random once (a control that blocks what does not matter);
-    None keeps all. Every ``refresh_steps`` steps frequencies are counted anew, and features whose blocking left the
-    team less than ``feasible`` of its return with empty sets get ``doubt`` times their weight. Raises ConfigError.
+    ``pool`` limits the family to that many features, chosen at random once (a control that blocks what does not
+    matter); None keeps all. Every ``refresh_steps`` steps frequencies are counted afresh, and features whose blocking
+    left the team less than ``feasible`` of its return with empty sets get ``doubt`` times their weight. Raises
+    ConfigError.
     """
 
     def __init__(
@@ -54,12 +55,12 @@ class BlockedSets:
         return {self.info: Field((n,), torch.int64), "blocked": Field((n, C), torch.bool, "episode")}
 
     def draw(self, n_envs: int, gen: Generator) -> Tensor:
-        """Draw a blocked set for every agent, bool [B, n, C]."""
+        """Sample a blocked set for every agent, bool [B, n, C]."""
         n, C = self.mask.shape
         device = gen.device
         size = torch.randint(self.m_min, self.m_max + 1, (n_envs, n, 1), generator=gen, device=device)
         size[torch.rand(n_envs, n, generator=gen, device=device) < self.p_empty] = 0
-        # the largest log-weights with Gumbel noise are a draw without replacement
+        # the largest log-weights with Gumbel noise are a sample without replacement
         noise = -torch.log(torch.empty(n_envs, n, C, device=device).exponential_(generator=gen))
         order = (self.weight.to(device).log() + noise).argsort(2, descending=True).argsort(2)
         return (order < size) & self.mask.to(device)
@@ -76,8 +77,7 @@ class BlockedSets:
         return hits / partner.sum(1, keepdim=True).clamp(min=1)
 
     def observe(self, fresh: EpisodeBatch) -> None:
-        """Count the features that partners met and teams' returns; every ``refresh_steps`` steps refresh the
-        weights."""
+        """Record which features partners met and teams' returns; every ``refresh_steps`` steps refresh the weights."""
         fresh = EpisodeBatch(
             {k: fresh[k].cpu() for k in (self.info, "blocked", "assign", "filled", "reward", "length")}, fresh.fields
         )
@@ -109,7 +109,7 @@ class BlockedSets:
         self.steps = 0
 
     def metrics(self, fresh: EpisodeBatch) -> Metrics:
-        """Return means over the fresh episodes; ``sbc/entropy`` is that of the feature drawn first, in nats."""
+        """Return means over the fresh episodes; ``sbc/entropy`` is that of the feature sampled first, in nats."""
         partner = fresh.assign == PARTNER
         hit = self.met(fresh) & fresh.filled[..., None] & (partner & fresh.blocked.any(2))[:, None]
         steps = fresh.filled[..., None] & (partner & fresh.blocked.any(2))[:, None]
@@ -140,8 +140,8 @@ class BlockedSets:
 
 
 def pooled(mask: Tensor, count: int) -> Tensor:
-    """Draw ``count`` of the features, bool [C], anew until every agent meets one of them (``mask`` bool [n, C]). Raise
-    ConfigError where none is found."""
+    """Sample ``count`` of the features, bool [C], until every agent can meet one of them (``mask`` bool [n, C]). Raise
+    ConfigError if no such pool is found."""
     for _ in range(TRIES):
         pool = random_features(mask.any(0), count)
         if bool((mask & pool).any(1).all()):
@@ -150,7 +150,7 @@ def pooled(mask: Tensor, count: int) -> Tensor:
 
 
 def random_features(mask: Tensor, count: int) -> Tensor:
-    """Draw ``count`` of the features in ``mask`` bool [C], as bool [C]."""
+    """Sample ``count`` of the features in ``mask`` bool [C], as bool [C]."""
     there = mask.nonzero().flatten()
     if count > len(there):
         raise ConfigError(f"sets.pool is {count}; the family has {len(there)} features")

@@ -3,7 +3,7 @@
 Every seat has its own values Q of joint cells, independent of the others'; those of partners also depend on the blocked
 set b:
 
-    Q(s, b, a) += lr · mean over the lanes that were there of [ r + gamma · max_a' Q(s', b, a') - Q(s, b, a) ]
+    Q(s, b, a) += lr · mean over the lanes at (s, b, a) of [ r + gamma · max_a' Q(s', b, a') - Q(s, b, a) ]
 
 step by step through each new episode. A table has no memory: it cannot tell partners apart by what they did before.
 """
@@ -61,7 +61,7 @@ class Table(nn.Module):
 
     def learn(self, number: Tensor, state: Tensor, actions: Tensor, target: Tensor, mask: Tensor, lr: float) -> Tensor:
         """Move the values at sets [B, n], joint cells [B] and actions [B, n] towards ``target`` [B, n] where ``mask``
-        [B, n] holds, and return the errors [B, n], zero elsewhere. Lanes at the same value count as their mean."""
+        [B, n] holds, and return the errors [B, n], zero elsewhere. Lanes at the same value are averaged."""
         n, K, X, A = self.q.shape
         seat = torch.arange(n, device=state.device)
         place = ((seat * K + number) * X + state[:, None]) * A + actions  # [B, n]
@@ -73,8 +73,8 @@ class Table(nn.Module):
 
 
 class TablePolicy:
-    """Plays greedily by a table; exploring, each agent plays a random action with probability ``epsilon``. ``draw``
-    gives the blocked sets of an episode, bool [B, n, C], which are then the field ``blocked``; None: all are empty."""
+    """A greedy policy on a table; exploring, each agent plays a random action with probability ``epsilon``. ``draw``
+    samples the blocked sets of an episode, bool [B, n, C], kept in the field ``blocked``; None: all are empty."""
 
     def __init__(self, table: Table, epsilon: float, draw: Callable[[int, Generator], Tensor] | None = None) -> None:
         self.table, self.epsilon, self.draw = table, epsilon, draw
@@ -96,12 +96,12 @@ class TablePolicy:
 
 class Tables:
     """An ego that plays by a table. In all but a share ``p_self`` of the exploring episodes partners play other seats.
-    They are a table of their own that reads ``sets`` and is paid ``penalty`` less on them (SBC), or the ego itself with
-    random actions at the rate ``noise`` (E3T); with ``p_self`` 1 there are none. Both learn once from the same fresh
-    episodes; the replay is not used. ``lr`` and ``epsilon`` are schedules.
+    They are a separate table that reads ``sets`` and loses ``penalty`` on them (SBC), or the ego itself with random
+    actions at the rate ``noise`` (E3T); with ``p_self`` 1 there are none. Both learn once from the same fresh episodes;
+    the replay is not used. ``lr`` and ``epsilon`` are schedules.
 
-    Raises ConfigError where the state is not one cell per agent, sets have more than one feature, or partners are
-    missing.
+    Raises ConfigError if the state is not one cell per agent, sets have more than one feature, partners are missing, or
+    there are both sets and noise.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Tables:
         return EgoLineup([ego, *partners], self.assign)
 
     def assign(self, n_envs: int, gen: Generator) -> Tensor:
-        """Draw which policy plays which seat in the next episodes, long [B, n]."""
+        """Sample which policy plays which seat in the next episodes, long [B, n]."""
         return draw_partners(n_envs, self.n_agents, self.p_self, gen) * PARTNER
 
     def annotate(self, fresh: EpisodeBatch) -> None:
@@ -160,7 +160,7 @@ class Tables:
         return metrics | {name: torch.tensor(value) for name, value in schedules.items()}
 
     def learn(self, table: Table, role: int, number: Tensor, reward: Tensor, fresh: EpisodeBatch, lr: float) -> Tensor:
-        """Fit the seats of ``role`` to ``reward`` [B, T+1] with sets long [B, n], and return their mean error."""
+        """Fit the seats of ``role`` to ``reward`` [B, T+1] with sets long [B, n]; return their mean absolute error."""
         state, actions = joint_cell(fresh.state, self.n_agents), fresh.intended.long()
         total = torch.zeros((), device=self.device)
         seats = fresh.assign == role  # [B, n]

@@ -1,5 +1,5 @@
 """The first stage of HSP, "Learning Zero-Shot Cooperation with Humans, Assuming Humans Are Biased" (Yu et al. 2023): a
-policy with hidden wishes and one that learns to play with it, as in ZSC-Eval's training."""
+policy with hidden preferences and one that learns to play with it, as in ZSC-Eval's training."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from marl.learn.lineup import Lineup
 
 
 class WishingPair(Seats):
-    """In every episode one seat, drawn anew, is played by the wishing policy, which learns from its own events
-    (``HiddenReward``) alone; another policy plays the others and learns from the true reward and the other hooks.
+    """A wishing policy and its helper. In every episode the wishing policy plays one randomly sampled seat and learns
+    from its hidden reward (``HiddenReward``) alone; the helper plays the other seats and learns from the true reward
+    and the other hooks.
 
-    Tests play both, seated in the same way. ``member``: "wishes" or "helper".
+    Tests play both, with seats sampled in the same way. ``member``: "wishes" or "helper".
     """
 
     def make_learner(self, spec: EnvSpec, make: Any) -> Any:
@@ -35,7 +36,7 @@ class WishingPair(Seats):
         return helper
 
     def assign(self, n_envs: int, gen: Generator) -> Tensor:
-        """Draw the seat of the wishing policy in each lane, long [B, n]."""
+        """Sample the seat of the wishing policy in each lane, long [B, n]."""
         seat = torch.randint(self.n_agents, (n_envs, 1), generator=gen, device=gen.device)
         return (torch.arange(self.n_agents, device=gen.device) == seat).long() * PARTNER
 

@@ -1,4 +1,4 @@
-"""An unrestricted joint value Q* beside a monotonic team value, which WQMIX and S2Q share.
+"""An unrestricted joint value Q* alongside a monotonic team value; WQMIX and S2Q share it.
 
 Rashid et al. 2020, "Weighted QMIX", section 4 and appendix B (the central agent and its feed-forward mixer).
 """
@@ -27,9 +27,9 @@ TargetSource = Literal["qstar", "qtot"]
 
 
 class CentralValue(nn.Module):
-    """Q*(s, tau, a) without any sign constraint: an MLP mixes the utilities of a recurrent network of its own.
+    """Q*(s, tau, a) without a monotonicity constraint: an MLP that mixes the utilities of its own recurrent network.
 
-    The joint action enters through one number per agent, its chosen utility.
+    The joint action enters through one number per agent, the utility of its action.
     """
 
     def __init__(self, spec: EnvSpec, agent: RecurrentAgent, *, embed_dim: int) -> None:
@@ -44,14 +44,13 @@ class CentralValue(nn.Module):
         self.value = nn.Sequential(nn.Linear(S, E), nn.ReLU(), nn.Linear(E, 1))
 
     def forward(self, u: Tensor, state: Tensor) -> Tensor:
-        """Map chosen utilities u [*, n] and states [*, S] to Q* [*, 1]; a state axis may be 1 to share a state."""
+        """Map chosen utilities u [*, n] and states [*, S] to Q* [*, 1]; state axes of size 1 broadcast."""
         x = torch.cat([state.expand(*u.shape[:-1], -1), u], -1)
         return _through(self.mix, x) + _through(self.value, state)
 
 
 def _through(net: nn.Sequential, x: Tensor) -> Tensor:
-    """Apply linear layers with ReLU between them to x [*, a] -> [*, b], and copy nothing on the way: as one matrix, in
-    place."""
+    """Apply linear layers with ReLUs between them to x [*, a] -> [*, b], as one matrix and in place, without copies."""
     *hidden, last = (layer for layer in net if isinstance(layer, nn.Linear))
     rows = x.reshape(-1, x.shape[-1])
     for layer in hidden:
@@ -65,7 +64,7 @@ class CentralForward(Forward):
 
     x: Tensor  # [N, n, I] input of the agents
     u: Tensor  # [N, n, A] central utilities, with gradient
-    target_u: Tensor  # [N, n, A] utilities of the target
+    target_u: Tensor  # [N, n, A] utilities of the target network
     central_v: Tensor  # [N, 1] target Q* at the greedy joint action
 
 
@@ -74,7 +73,7 @@ class CentralLearner(ValueLearner):
     values.
 
     ``target_source``: qstar bootstraps from target Q* at the greedy joint action of the online agents, qtot from the
-    base learner's target networks. Only the target networks that this needs exist.
+    base learner's target networks. Only the target networks needed for this are created.
     """
 
     def __init__(
@@ -146,10 +145,10 @@ def is_joint(actions: Tensor, joint: Tensor) -> Tensor:
 
 
 def wqmix_weight(rule: str, w: float, delta: Tensor, target: Tensor, central_v: Tensor, is_greedy: Tensor) -> Tensor:
-    """Return the weights [*, 1] of squared errors ``delta`` = value - target: 1 by the rule, ``w`` elsewhere.
+    """Return the weights [*, 1] of squared errors, ``delta`` = value - target: 1 where the rule says so, else ``w``.
 
-    ow gives 1 where the target exceeds the value (optimistic); cw where the action taken is the greedy one (bool
-    ``is_greedy``), or its target exceeds Q* of the greedy one (``central_v``). Rashid et al. 2020, eq. 6 and 7.
+    ow gives 1 where the target exceeds the value (optimistic); cw where the joint action taken is the greedy one
+    (bool ``is_greedy``) or its target exceeds Q* of the greedy one (``central_v``). Rashid et al. 2020, eq. 6 and 7.
     """
     if rule == "none":
         return torch.ones_like(delta)
@@ -167,6 +166,6 @@ class CentralAlgorithm(ValueAlgorithm):
         super().__init__(*args, **base)
 
     def make_learner(self, spec: EnvSpec, make: Factories) -> ValueLearner:
-        agent, mixer = make.agent(spec), make.mixer(spec)  # in the base algorithm's order: the same initial weights
+        agent, mixer = make.agent(spec), make.mixer(spec)  # the base algorithm's order keeps its initial weights
         central = CentralValue(spec, make.agent(spec), embed_dim=self.central_dim)
         return make.learner(spec, agent, mixer, self.hooks, central, device=self.device)

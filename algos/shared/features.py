@@ -1,4 +1,4 @@
-"""State features and step information that an environment names, as options of a plug-in refer to them."""
+"""State features and step information by the names an environment gives them, as plug-in options refer to them."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def feature_names(spec: EnvSpec) -> tuple[str, ...]:
 
 
 def matching(spec: EnvSpec, patterns: list[str], key: str, must: bool = True) -> Tensor:
-    """Return which state features the patterns name, bool [S]. A pattern is a regular expression to be found in the
-    feature's name, or a slice such as "3:7". Raise ConfigError where one names no feature, unless ``must`` is False."""
+    """Return which state features match the patterns, bool [S]. A pattern is a regular expression searched for in
+    feature names, or a slice such as "3:7". Raise ConfigError if one matches no feature, unless ``must`` is False."""
     names, chosen = feature_names(spec), torch.zeros(spec.state_dim, dtype=torch.bool)
     for pattern in patterns:
         if cut := re.fullmatch(r"(\d*):(\d*)", pattern):
@@ -35,7 +35,7 @@ def matching(spec: EnvSpec, patterns: list[str], key: str, must: bool = True) ->
 
 
 def require_info(spec: EnvSpec, section: str, *names: str) -> None:
-    """Refuse names that ``Step.info`` of the environment does not have; raise ConfigError naming the first."""
+    """Raise ConfigError naming the first of ``names`` that is missing from the environment's ``Step.info``."""
     for name in names:
         if name not in spec.info_names:
             there = ", ".join(spec.info_names) or "nothing"

@@ -1,6 +1,6 @@
 """What FIM and LAIES share: a trained forward model of the state, and the annealing of their rewards.
 
-Axis letters: ``X`` numbers that the model reads, ``C`` chosen state features. The network is in ``influence_model``.
+Axis letters: ``X`` inputs of the model, ``C`` chosen state features. The network is in ``influence_model``.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ Prediction = Literal["change", "state"]
 
 
 def one_process(name: str) -> None:
-    """Refuse torchrun: each rank would train a model of its own and pay another reward."""
+    """Refuse torchrun: each rank would train its own model and pay a different reward."""
     if world()[1] > 1:
         raise ConfigError(f"{name} does not run under torchrun: its forward model is trained by one process")
 
 
 @dataclass
 class Transitions:
-    """Whole episodes as the forward model learns from them."""
+    """Whole episodes in the form that the forward model is trained on."""
 
     x: Tensor  # f32 [M, T, X]
     actions: Tensor  # long [M, T, n] executed
@@ -42,12 +42,12 @@ class Transitions:
 
 @dataclass
 class Minibatch:
-    """What one gradient step of the forward model learns from."""
+    """The data of one gradient step of the forward model."""
 
-    read: Tensor  # f32 [N, X + n A], what the first layer reads
-    wanted: Tensor  # f32 [N, C] in the model's units
+    read: Tensor  # f32 [N, X + n A], the first layer's inputs
+    wanted: Tensor  # f32 [N, C], targets in the model's units
     weight: Tensor  # f32 [N]
-    lengths: Tensor | None  # long [M], gru: of the episodes whose steps the rows are, one after the other
+    lengths: Tensor | None  # long [M], gru only: lengths of the episodes that the rows concatenate
 
 
 def events(data: Transitions, chosen: Tensor) -> Tensor:
@@ -56,8 +56,8 @@ def events(data: Transitions, chosen: Tensor) -> Tensor:
 
 
 def balanced_steps(event: Tensor, filled: Tensor, size: int, share: float, gen: Generator) -> Tensor:
-    """Draw indices long [size, 2] of filled steps with replacement, round(share * size) of them events (bool [M, T]).
-    With share 0, or where only one of the kinds occurs, draw from all steps alike."""
+    """Sample indices long [size, 2] of filled steps with replacement, round(share * size) of them events (bool [M, T]).
+    With share 0, or if only one of the two kinds occurs, sample uniformly from all filled steps."""
     yes, no = event.nonzero(), (filled & ~event).nonzero()
     if share == 0 or not len(yes) or not len(no):
         pool = filled.nonzero()
@@ -69,7 +69,7 @@ def balanced_steps(event: Tensor, filled: Tensor, size: int, share: float, gen: 
 
 
 def balanced_weights(event: Tensor, filled: Tensor, share: float) -> Tensor:
-    """Return weights [M, T] that sum to 1, ``share`` of it on events: what ``balanced_steps`` draws on average."""
+    """Return weights [M, T] that sum to 1, ``share`` of it on events: the expectation of ``balanced_steps``."""
     other = filled & ~event
     plain = filled / filled.sum().clamp(min=1)
     weight = share * event / event.sum().clamp(min=1) + (1 - share) * other / other.sum().clamp(min=1)
@@ -80,10 +80,10 @@ class Dynamics:
     """A ``ForwardModel`` with its optimiser and its random stream.
 
     ``inputs``: state, or state+obs (with all agents' observations). ``predict``: change (in units of ``scale`` [S]) or
-    state (the next one). Each step uses ``batch_size`` transitions (gru: whole episodes with about as many; null: all),
-    a share ``event_frac`` of them events (0: as they come). ``slow_every``: influence is read from a copy that is
-    renewed every so many updates; null: from the model itself. Weights and draws come from the run's seed but not from
-    its global generator, which leaves the base learner as it is.
+    state (the next one). Each gradient step uses ``batch_size`` transitions (gru: whole episodes with about as many in
+    total; null: all), a fraction ``event_frac`` of them events (0: no balancing). ``slow_every``: influence is computed
+    by a copy that is refreshed every ``slow_every`` updates; null: by the model itself. Initial weights and samples
+    depend on the run's seed but not on its global generator, so the base learner is unaffected.
     """
 
     def __init__(
@@ -145,8 +145,8 @@ class Dynamics:
     @torch.enable_grad()
     def learn(self, data: Transitions, chosen: Tensor, scale: Tensor, steps: int | None = None) -> Tensor:
         """Take ``steps`` gradient steps on squared errors, summed over the features ``chosen`` bool [S], and return the
-        last loss, detached. None takes ``steps_per_update``; other numbers are those of a new beginning, which the slow
-        copy follows at once."""
+        last loss, detached. ``steps`` None: ``steps_per_update``; a number is for pretraining, after which the slow
+        copy is refreshed at once."""
         event, dims = events(data, chosen), chosen.nonzero().flatten()
         same = self.minibatch(data, event, dims, scale) if self.batch_size is None else None
         for _ in range(self.steps if steps is None else steps):
@@ -161,7 +161,7 @@ class Dynamics:
         return loss.detach()
 
     def minibatch(self, data: Transitions, event: Tensor, dims: Tensor, scale: Tensor) -> Minibatch:
-        """Return the transitions of one gradient step, all of them if ``batch_size`` is None; what is wanted are the
+        """Return the transitions of one gradient step, all of them if ``batch_size`` is None; the targets are the
         features ``dims`` long [C]."""
         lengths = None
         if self.batch_size is None:
@@ -189,7 +189,7 @@ class Dynamics:
         return (rows.weight * error).sum()
 
     def contrast(self, batch: EpisodeBatch, dims: Tensor, q: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return how much each agent's executed action changes the prediction against its ``alternatives``,
+        """Return how much each agent's executed action changes the prediction relative to its ``alternatives``,
         [M, T, n, C] (0 for dead agents), and the prediction [M, T, C]. Both are 0 on padding."""
         actions, filled = batch.actions[:, :-1].long(), batch.filled[:, :-1]
         weight = alternatives(batch.avail[:, :-1], actions, batch.alive[:, :-1] & filled[..., None], q)
@@ -213,9 +213,9 @@ class Dynamics:
 
 
 class Anneal:
-    """The factor of an intrinsic reward. It is 1 until an episode has a positive return (or what is collected of it, in
-    stretches) and then falls linearly to 0 over ``steps`` environment steps, counted from the end of the collection
-    that holds that episode; it is always 1 where ``steps`` is null."""
+    """The annealing factor of an intrinsic reward. It is 1 until an episode (in stretches, the collected part) has a
+    positive return, then falls linearly to 0 over ``steps`` environment steps, counted from the end of the collection
+    with that episode; with ``steps`` null it is always 1."""
 
     def __init__(self, steps: int | None) -> None:
         require_at_least("anneal", 1, steps=steps, or_null=True)

@@ -1,7 +1,7 @@
-"""A forward model of the state, and every agent's counterfactual influence on what it predicts.
+"""A forward model of the state, and every agent's counterfactual influence on its predictions.
 
 After Liu et al. 2023, "Lazy Agents: A New Perspective on Solving Sparse Reward Problem in Multi-agent Reinforcement
-Learning" (LAIES). Axis letters: ``X`` numbers that the model reads, ``C`` chosen state features.
+Learning" (LAIES). Axis letters: ``X`` inputs of the model, ``C`` chosen state features.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from marl.learn.gru import gru
 
-ROWS = 2048  # alternatives evaluated at once: their layers of 128 stay in the processor's cache
+ROWS = 2048  # alternatives evaluated at once: their layers of 128 units fit into the processor's cache
 Kind = Literal["mlp", "gru"]
 
 
 class ForwardModel(nn.Module):
-    """Predicts [N, S] numbers about the next state from ``x`` [N, X] and the joint action long [N, n].
+    """A network that predicts [N, S] numbers about the next state from ``x`` [N, X] and the joint action long [N, n].
 
     ``kind``: mlp (two hidden layers) or gru (one hidden layer, then a GRU). The joint action enters the first layer as
     a sum of one column of weights per agent, so an alternative action swaps a column instead of redoing the layer.
@@ -41,20 +41,20 @@ class ForwardModel(nn.Module):
         return self.first.weight[:, self.inputs :].t().reshape(*self.shape, self.hidden_dim)
 
     def joined(self, x: Tensor, actions: Tensor) -> Tensor:
-        """Return what the first layer reads, [N, X + n A]: x and the joint action, one-hot."""
+        """Return the first layer's inputs, [N, X + n A]: x and the joint action, one-hot."""
         return torch.cat([x, F.one_hot(actions, self.shape[1]).flatten(-2).to(x.dtype)], -1)
 
     def enter(self, x: Tensor, actions: Tensor) -> Tensor:
-        """Return the first layer before its ReLU, [N, H]."""
+        """Return the first layer's outputs before the ReLU, [N, H]."""
         return self.first(self.joined(x, actions))
 
     def gate_weights(self, name: Literal["ih", "hh"]) -> tuple[Tensor, Tensor]:
-        """Return the GRU's weights [3H, H] and biases [3H] of its input (ih) or its state (hh)."""
+        """Return the GRU's weights [3H, H] and biases [3H] for its input (ih) or its hidden state (hh)."""
         return self.gru.get_parameter(f"weight_{name}_l0"), self.gru.get_parameter(f"bias_{name}_l0")
 
     def hidden(self, entered: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return the last hidden layer [N, H] after the first one [N, H]; of a gru the rows are the steps of whole
-        episodes one after the other, whose ``lengths`` are long [M]."""
+        """Return the last hidden layer [N, H] given the first layer's outputs ``entered`` [N, H]. For a gru the rows
+        are the concatenated steps of whole episodes, of ``lengths`` long [M]."""
         if self.kind == "mlp":
             return torch.relu(self.second(torch.relu(entered)))
         assert lengths is not None, "a gru reads whole episodes"
@@ -66,14 +66,14 @@ class ForwardModel(nn.Module):
         return self.gru(padded)[0][there]
 
     def before(self, hidden: Tensor, lengths: Tensor | None) -> Tensor:
-        """Return a gru's states before each step, [N, H]; a perceptron has none, and gets ``hidden`` back."""
+        """Return a gru's hidden states before each step, [N, H]; an mlp has none, and ``hidden`` is returned."""
         if lengths is None or self.kind == "mlp":
             return hidden
         return hidden.roll(1, 0).index_fill(0, starts(lengths)[:-1][lengths > 0], 0.0)
 
     def hidden_after(self, entered: Tensor, before: Tensor, gates: Tensor) -> Tensor:
-        """Return the last hidden layer [R, H] of single steps and overwrite ``entered`` [R, H]. A gru also reads the
-        states ``before`` them [R, H] and what these contribute to its ``gates`` [R, 3H]."""
+        """Return the last hidden layer [R, H] of single steps and overwrite ``entered`` [R, H]. A gru also needs the
+        hidden states ``before`` them [R, H] and what these contribute to its ``gates`` [R, 3H]."""
         if self.kind == "mlp":
             return self.second(entered.relu_()).relu_()
         reset, update, new = F.linear(entered.relu_(), *self.gate_weights("ih")).chunk(3, -1)
@@ -82,11 +82,11 @@ class ForwardModel(nn.Module):
         return new + torch.sigmoid(update + update_h) * (before - new)
 
     def forward(self, x: Tensor, actions: Tensor, lengths: Tensor | None = None) -> Tensor:
-        """Map x [N, X] and actions long [N, n] to predictions [N, S]; a gru reads rows as ``hidden`` does."""
+        """Map x [N, X] and actions long [N, n] to predictions [N, S]; for a gru, rows are as in ``hidden``."""
         return self.head(self.hidden(self.enter(x, actions), lengths))
 
     def predict(self, read: Tensor, lengths: Tensor | None, dims: Tensor) -> Tensor:
-        """Map what the first layer reads, [N, X + n A], to the predictions ``dims`` (long [C]) alone, [N, C]."""
+        """Map the first layer's inputs [N, X + n A] to predictions of the features ``dims`` (long [C]) only, [N, C]."""
         return F.linear(self.hidden(self.first(read), lengths), self.head.weight[dims], self.head.bias[dims])
 
     @torch.no_grad()
@@ -96,13 +96,13 @@ class ForwardModel(nn.Module):
         """Return f(a) - sum over a' of weight(i, a') f(a', a^-i) for each agent i, [N, n, C], and f(a) [N, C].
 
         ``weight`` [N, n, A] sums to 1 over each agent's alternatives, or is 0 everywhere (and then so is the contrast);
-        ``dims`` long [C] selects features. Only alternatives with weight are computed. Rows are as in ``hidden``.
+        ``dims`` long [C] selects features. Only alternatives with weight are evaluated. Rows are as in ``hidden``.
         """
         (n, A), W = self.shape, self.head.weight[dims]
         entered, columns = self.enter(x, actions), self.columns()  # [N, H], [n, A, H]
         hidden = self.hidden(entered, lengths)
         before = self.before(hidden, lengths)
-        fact = F.linear(hidden, W)  # the bias is in every prediction, and in no difference
+        fact = F.linear(hidden, W)  # without the bias, which cancels in differences
         gates = before if self.kind == "mlp" else F.linear(before, *self.gate_weights("hh"))
         others = entered[:, None] - columns[torch.arange(n, device=x.device), actions]  # [N, n, H] without agent i
         others, columns, total = others.flatten(0, 1), columns.flatten(0, 1), fact.new_zeros(len(x) * n, len(dims))
@@ -115,7 +115,7 @@ class ForwardModel(nn.Module):
 
 
 def starts(lengths: Tensor) -> Tensor:
-    """Return where each of some sequences begins, and where the last one ends, long [M + 1]."""
+    """Return where each of the concatenated sequences begins, and where the last one ends, long [M + 1]."""
     return F.pad(lengths.cumsum(0), (1, 0))
 
 

@@ -29,23 +29,24 @@ AfterFreeze = Literal["own_turns", "every_turn"]
 
 
 class EGA(ActionAttack):
-    """Each lane's attacker, drawn for the episode, hits one agent per step or nobody; the victim does its worst action.
+    """Learned attackers. Each lane draws one for the episode, which hits one agent or nobody per step; the victim takes
+    its worst action.
 
     ``learner`` and ``archive`` are factories of ``SoftLearner`` (whose attackers are the population) and ``Archive``. A
-    generation is ``attacker_episodes`` in which the attackers learn, a step per ``episodes_per_update`` of them, then
-    ``team_episodes`` in which the team does, and ``review_episodes`` in which nobody does: half of the lanes play the
-    population, half the archive, to find how good they are now. A collection belongs to one turn; what it plays beyond
-    the turn's length is taken off the same turn of the next generations, so that shares are the same for any number of
-    lanes. Then every attacker is offered to the archive, and the next population is
-    selected from it; without an archive there is no review and the population goes on as it is. In the attackers' turns
-    a share ``masked`` of the episodes has a third of its steps, or a beginning, without attacks.
+    generation is ``attacker_episodes`` in which the attackers learn, with a gradient step per ``episodes_per_update``
+    of them, then ``team_episodes`` in which the team learns, and ``review_episodes`` in which nobody does: half of the
+    lanes play the population, half the archive, to measure how good they are now. A collection belongs to one turn;
+    episodes beyond the turn's length are subtracted from the same turn of the next generations, so that shares are the
+    same for any number of lanes. Then every attacker is offered to the archive, and the next population is selected
+    from it; without an archive there is no review and the population continues as it is. In the attackers' turns a
+    share ``masked`` of the episodes has no attacks in a third of its steps, or at its beginning.
 
-    After ``freeze_after`` generations (null: never) no attacker changes any more. ``after_freeze``: own_turns, the team
-    goes on learning in its own turns only, so that it makes as many updates per step as before; every_turn.
-    ``generations`` ends the schedules of the archive, and fitting: against a victim that does not learn there are no
-    turns of the team. ``behaviour_rows``: states that the archive keeps of each attacker, to compare them.
+    After ``freeze_after`` generations (null: never) no attacker learns any more. ``after_freeze``: own_turns, the team
+    continues to learn in its own turns only, so that it makes as many updates per step as before; every_turn, in all.
+    ``generations`` ends the schedules of the archive, and fitting: against a victim that does not learn, the team has
+    no turns. ``behaviour_rows``: states that the archive keeps of each attacker, to compare them.
 
-    In training lanes play members of the population, in tests members of the archive where there is one.
+    In training, lanes play members of the population; in tests, members of the archive if there is one.
     """
 
     def __init__(
@@ -97,7 +98,7 @@ class EGA(ActionAttack):
 
     @property
     def turn(self) -> Turn:
-        """Return who learns from the next collection of training."""
+        """Return who learns from the next training collection."""
         turn = self.nominal
         if not self.frozen or self.is_fitting:
             return turn
@@ -105,17 +106,17 @@ class EGA(ActionAttack):
 
     @property
     def round(self) -> dict[Turn, int]:
-        """Return the episodes of each turn of a generation."""
+        """Return the number of episodes of each turn of a generation."""
         return {turn: count for turn, count in self.turns.items() if not (turn == "team" and self.is_fitting)}
 
     @property
     def nominal(self) -> Turn:
-        """Return whose turn it would be without a freeze: the first that is owed episodes."""
+        """Return whose turn it would be without a freeze: the first that is still owed episodes."""
         return next(turn for turn in self.round if self.owed[turn] > 0)
 
     def take_turn(self) -> bool:
-        """Return whether the team learns from the next collection; called before those of training, never before a
-        test."""
+        """Return whether the team learns from the next collection; called before every training collection,
+        never before a test."""
         self.announced = True
         return self.turn == "team"
 
@@ -141,8 +142,8 @@ class EGA(ActionAttack):
     # playing
 
     def fields(self) -> dict[str, Field]:
-        """Declare, beside ``hit``: ``ega_choice``, the agent that the attacker wanted to hit, n for nobody;
-        ``ega_member``, the number of the attacker that played, counting the archive first, then the population."""
+        """Declare, besides ``hit``: ``ega_choice``, the agent that the attacker wanted to hit, n for nobody;
+        ``ega_member``, the index of the attacker that played, counting the archive first, then the population."""
         return super().fields() | {
             "ega_choice": Field((), torch.int16),
             "ega_member": Field((), torch.int16, "episode"),
@@ -157,9 +158,9 @@ class EGA(ActionAttack):
             share = 0.5 if old and self.turn == "review" else 0.0
         else:
             share = 1.0 if old else 0.0
-        u = self.uniform()  # [B]; below ``share`` the archive's, spread over its members
+        u = self.uniform()  # [B]; below ``share``: the archive, spread evenly over its members
         ranked = torch.where(u < share, u / max(share, 1e-9) * old, old + (u - share) / max(1 - share, 1e-9) * new)
-        self.member = ranked.long().clamp(max=old + new - 1)  # of the archive, then of the population
+        self.member = ranked.long().clamp(max=old + new - 1)  # first the archive, then the population
         weights = torch.cat([self.archive.weights.to(self.device), self.learner.weights.detach()])
         self.layers = self.learner.nets.split(weights[self.member])  # once: weights change only between episodes
         self.spared = torch.zeros(n_envs, self.spec.episode_limit, dtype=torch.bool, device=self.device)
@@ -167,8 +168,8 @@ class EGA(ActionAttack):
             self.spared = self.spare()
 
     def spare(self) -> Tensor:
-        """Draw steps without attack, bool [B, T]: in a share ``masked`` of the lanes a random third of all, or a
-        beginning of up to a third."""
+        """Draw the steps without attacks, bool [B, T]: in a share ``masked`` of the lanes, a random third of all steps,
+        or up to a third at the beginning."""
         T = self.spec.episode_limit
         lane, steps = self.uniform(3), self.uniform(T)  # [B, 3], [B, T]
         start = torch.arange(T, device=self.device) < (lane[:, 2:] * (T // 3 + 1)).floor()
@@ -197,9 +198,9 @@ class EGA(ActionAttack):
     # learning
 
     def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
-        """Learn from the attacked episodes of a collection of training; other collections change nothing.
+        """Learn from the attacked episodes of a training collection; other collections change nothing.
 
-        Beside other attacks in a mixture there may be none: the turn passes all the same, so that all keep step.
+        In a mixture with other attacks there may be none: the turn passes all the same, so that all stay in step.
         """
         if not self.training:
             return {}
@@ -226,7 +227,7 @@ class EGA(ActionAttack):
         }
 
     def note_returns(self, episodes: EpisodeBatch) -> None:
-        """Add up the team's returns under each member of the population; renew the qualities of the archive's."""
+        """Add up the team's returns under each member of the population; update the qualities of the archive's."""
         member, result = episodes.ega_member.long().cpu(), episodes.reward.sum(1).cpu()
         old = len(self.archive)
         self.archive.review(member[member < old], result[member < old])
@@ -282,6 +283,6 @@ class EGA(ActionAttack):
         self.learner.load_state_dict(state["learner"])
         self.archive.load_state_dict(state["archive"])
         self.generation = int(state["generation"])
-        self.owed = dict(state.get("owed", self.turns))  # earlier versions counted otherwise: a generation begins anew
+        self.owed = dict(state.get("owed", self.turns))  # older versions count differently: the generation restarts
         self.returns = state["returns"].cpu().clone()
         restore(self.learn_gen, state["dice"], "ega")

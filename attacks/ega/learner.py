@@ -1,6 +1,6 @@
-"""A population of attackers and how it learns: soft TD towards a reference policy (SPRQ), pushed apart by diversity.
+"""A population of attackers and how it learns: soft TD towards a reference policy (SPRQ), plus a diversity term.
 
-Yuan et al. 2023 (ROMANCE), arXiv 2305.05909, eq. 3 to 5 as docs/romance.md writes them. Axis letters: ``P`` attackers,
+Yuan et al. 2023 (ROMANCE), arXiv 2305.05909, eq. 3 to 5 (docs/romance.md). Axis letters: ``P`` attackers,
 ``D`` weights of one, ``C`` choices, ``I`` inputs, ``M`` episodes per attacker.
 """
 
@@ -24,12 +24,12 @@ def attacker_inputs(batch: EpisodeBatch) -> Tensor:
 
 
 class SoftLearner:
-    """``population`` attackers with ``hidden_dim`` units twice, each trained on ``batch_size`` episodes of their common
-    replay, newest ``replay_capacity``, with reward -r - ``penalty`` per attempted hit.
+    """``population`` attackers with two hidden layers of ``hidden_dim`` units, each trained on ``batch_size`` episodes
+    from their shared replay of the newest ``replay_capacity``. Their reward is -r, minus ``penalty`` per attempted hit.
 
     Their policy is ``choice_policy`` with ``temperature`` and ``floor`` around ``reference`` (``delta``); ``tau`` moves
-    the targets. ``diversity`` times their Jensen-Shannon divergence at ``rows`` states, where they attacked if there
-    are enough, is subtracted from the loss.
+    the targets. ``diversity`` times their Jensen-Shannon divergence at ``rows`` states, preferably ones where they
+    attacked, is subtracted from the loss.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class SoftLearner:
         self.install(self.nets.fresh(population, gen))
 
     def install(self, weights: Tensor) -> None:
-        """Replace the attackers by others [P, D]: the targets become copies, and the optimizer begins anew."""
+        """Replace the attackers with others [P, D]: the targets become copies, and the optimizer is reset."""
         self.weights = nn.Parameter(weights.to(self.device))
         self.targets = self.weights.detach().clone()
         name, lr, eps = self.optimizer_options
@@ -98,18 +98,18 @@ class SoftLearner:
 
     def memory(self) -> EpisodeReplay:
         """Build an empty replay. ``ega_choice``: the agent that the attacker chose, n for nobody; ``ega_budget``: the
-        share of the budget that was left before."""
+        share of the budget that was left before the step."""
         core = core_fields(self.spec)
         fields = {name: core[name] for name in ("state", "reward", "terminated", "filled")}
         fields |= {"ega_choice": Field((), torch.int16), "ega_budget": Field(())}
         return EpisodeReplay(self.replay_capacity, self.spec.episode_limit, fields)
 
     def forget(self) -> None:
-        """Drop the episodes: nothing is learnt any more."""
+        """Drop the stored episodes, without which nothing is learnt."""
         self.replay = None
 
     def update(self) -> Metrics:
-        """Make a gradient step for all attackers, each on its own episodes; do nothing while there are too few."""
+        """Take a gradient step for all attackers, each on its own episodes; do nothing while there are too few."""
         if self.replay is None or len(self.replay) < self.need:
             return {}
         batch = self.replay.sample(self.need, self.gen, self.device)

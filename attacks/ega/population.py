@@ -1,8 +1,8 @@
 """Attackers as a population: networks in one matrix, how they choose a victim, and the archive that they evolve from.
 
 Yuan et al. 2023, "Robust Multi-agent Coordination via Evolutionary Generation of Auxiliary Adversarial Attackers"
-(ROMANCE), arXiv 2305.05909: eq. numbers of docs/romance.md. Axis letters beside the usual: ``P`` attackers, ``D``
-weights of one, ``C`` = n + 1 choices (a victim, or nobody: the last), ``R`` rows, ``I`` inputs.
+(ROMANCE), arXiv 2305.05909 (docs/romance.md). Axis letters in addition to the usual ones: ``P``
+attackers, ``D`` weights of one, ``C`` = n + 1 choices (a victim, or nobody: the last), ``R`` rows, ``I`` inputs.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from marl.core.checks import require_at_least, require_positive, require_share
 
 Layers = list[tuple[Tensor, Tensor]]
 RENEWAL = 0.25
-TINY = 1e-30  # a choice that is never made diverges from nothing, without 0 * inf
+TINY = 1e-30  # inside logarithms: a choice of probability 0 then adds 0 to a divergence, not 0 * inf
 
 
 class Networks:
-    """Multilayer perceptrons of one size with ReLU between layers; each is a row of a matrix of weights [P, D]."""
+    """Multilayer perceptrons of the same size with ReLU between layers; each is a row of a matrix of weights [P, D]."""
 
     def __init__(self, sizes: Sequence[int]) -> None:
         self.shapes = list(itertools.pairwise(sizes))
         self.width = sum(i * o + o for i, o in self.shapes)  # D
 
     def fresh(self, count: int, gen: Generator) -> Tensor:
-        """Draw ``count`` networks initialised as ``nn.Linear`` does, [count, D] on the CPU, where ``gen`` lives."""
+        """Create ``count`` networks initialised like ``nn.Linear``, [count, D] on the CPU, where ``gen`` lives."""
         parts = []
         for i, o in self.shapes:
             parts.append((2 * torch.rand(count, i * o + o, generator=gen) - 1) / math.sqrt(i))
@@ -56,7 +56,7 @@ class Networks:
 
 
 def reference(n_agents: int, delta: float) -> Tensor:
-    """Return p_ref [C]: nobody with 1 - delta, the rest shared equally by the agents."""
+    """Return p_ref [C]: nobody with probability 1 - delta, the rest split equally among the agents."""
     return torch.tensor([delta / n_agents] * n_agents + [1.0 - delta])
 
 
@@ -82,22 +82,22 @@ def divergence(p: Tensor, q: Tensor) -> Tensor:
 
 
 def draw(u: Tensor, v: Tensor) -> Tensor:
-    """Draw a choice by inverse distribution function: u [*] in [0, 1), v [*, C] -> long [*]."""
+    """Sample a choice by inverse transform sampling: u [*] in [0, 1), v [*, C] -> long [*]."""
     return (v.cumsum(-1) <= u.unsqueeze(-1)).sum(-1).clamp(max=v.shape[-1] - 1)
 
 
 def pick_rows(rows: Tensor, preferred: Tensor, count: int, gen: Generator) -> Tensor:
-    """Draw ``count`` of the rows [R, I], with repetition, from the preferred ones (bool [R]) if there are any."""
+    """Draw ``count`` of the rows [R, I], with replacement, from the preferred ones (bool [R]) if there are any."""
     allowed = (preferred if bool(preferred.any()) else torch.ones_like(preferred)).nonzero().flatten()
     index = (torch.rand(count, generator=gen) * len(allowed)).long().to(allowed.device)
     return rows[allowed[index]]
 
 
 class Archive:
-    """At most ``size`` attackers, oldest first, kept because they are good or unlike the others. Size 0: none.
+    """At most ``size`` attackers, oldest first, kept because they are strong or unlike the others. Size 0: none.
 
     ``quality`` [k] is minus the team's return under each; ``behaviour`` [k, R, I] are inputs at which each attacked.
-    ``nearness`` and ``fresh`` go linearly from start to end, over the whole run (``progress`` 0 to 1) and over
+    From start to end, ``nearness`` changes linearly over the whole run (``progress`` 0 to 1) and ``fresh`` over
     ``fresh_generations``.
     """
 
@@ -137,11 +137,11 @@ class Archive:
         policy: Callable[[Tensor, Tensor], Tensor],
         gen: Generator,
     ) -> str:
-        """Take in an attacker [D] that attacked at ``behaviour`` [R, I], or not: "added", "replaced" or "refused".
+        """Consider an attacker [D] that attacked at ``behaviour`` [R, I]; return "added", "replaced" or "refused".
 
         It is added, and the oldest leaves a full archive, if its nearest neighbour is further away than 1 - nearness
         times the mean distance. Otherwise it duels with that neighbour: it takes its place with probability
-        R_near / (R + R_near), R the team's return under it, where a negative return counts from the lower of both.
+        R_near / (R + R_near), R the team's return under it; if one is negative, both count from the lower one.
         Distance: divergence of ``policy`` (weights [k, D], inputs [k, R, I]) -> [k, R, C] at the inputs of both.
         """
         weights, behaviour = weights.cpu(), behaviour.cpu()
@@ -167,9 +167,9 @@ class Archive:
         self.quality = torch.cat([self.quality[keep], torch.tensor([quality])])
 
     def select(self, count: int, generation: int, gen: Generator) -> Tensor:
-        """Select attackers [count, D] to train next: draws with probabilities softmax(quality / select_temperature),
-        each of them a new network with probability ``fresh``. While there are no more than ``count``: all, and new
-        ones."""
+        """Select attackers [count, D] to train next: samples with probabilities softmax(quality / select_temperature),
+        each replaced by a new network with probability ``fresh``. If the archive has at most ``count``: all of them,
+        then new ones."""
         new = self.nets.fresh(count, gen)
         if len(self) <= count:
             return torch.cat([self.weights, new[len(self) :]])
@@ -179,8 +179,8 @@ class Archive:
         return torch.where(torch.rand(count, 1, generator=gen) < fresh, new, self.weights[index])
 
     def review(self, member: Tensor, team_return: Tensor) -> None:
-        """Update the qualities of those who played: members long [M], the team's returns [M]. Every episode replaces
-        a share ``RENEWAL`` of the old quality."""
+        """Update the qualities of the members that played: members long [M], the team's returns [M]. Every episode
+        replaces a share ``RENEWAL`` of the old quality."""
         played = torch.bincount(member, minlength=len(self))
         mean = torch.zeros(len(self)).index_add(0, member, team_return.float()) / played.clamp(min=1)
         self.quality = torch.lerp(-mean, self.quality, (1.0 - RENEWAL) ** played)
@@ -195,8 +195,8 @@ class Archive:
 
 
 def chance_to_win(mine: float, other: float) -> float:
-    """Return the chance of an attacker that leaves the team ``mine`` against one that leaves it ``other``; both >=
-    0."""
+    """Return the chance that an attacker under which the team earns ``mine`` beats one under which it earns ``other``;
+    both >= 0."""
     return other / (mine + other) if mine + other > 0 else 0.5
 
 

@@ -1,9 +1,10 @@
-"""IBAL: hides from each part of the team what tells most about the other's actions, and makes it act so that its own
-actions tell least. Lee, Kang, Jo, Han 2026, "Interaction-Breaking Adversarial Learning Framework for Robust Multi-Agent
-Reinforcement Learning", arXiv 2605.18024. The structure is the paper's, much else is reconstructed: docs/ibal.md.
+"""IBAL: hides from each side of a split team the features most informative about the other's actions, and makes one
+side take the actions least informative about the other's. Lee, Kang, Jo, Han 2026, "Interaction-Breaking Adversarial
+Learning Framework for Robust Multi-Agent Reinforcement Learning", arXiv 2605.18024. The structure is the paper's; much
+else is reconstructed (docs/ibal.md).
 
 It uses no rewards and trains no adversary, and reads the victim's scores of actions only with ``fgsm``: dependence is
-estimated from episodes (``attacks.ibal.estimators``).
+estimated from stored episodes (``attacks.ibal.estimators``).
 """
 
 from __future__ import annotations
@@ -45,19 +46,19 @@ WITH_FGSM = "ibal with fgsm"
 
 
 class IBAL(LaneDraws):
-    """In each episode a part of ``k`` agents is drawn (``size`` random: k ~ U{0..k_max}; full: k_max). Each side is
-    shown its observations without the ``n_masked`` features that tell most about the other side (``hidden_features``;
-    not ``symmetric``: only the part is blinded). In each step, with the episode's chance p, the part does what tells
-    least about the others.
+    """An attack that draws a group of ``k`` agents in each episode (``size`` random: k ~ U{0..k_max}; full: k_max).
+    Each side is shown its observations without the ``n_masked`` features most informative about the other side
+    (``hidden_features``; not ``symmetric``: only the group is blinded). In each step, with the episode's probability p,
+    the group takes the actions least informative about the others'.
 
-    p is drawn from [1/k_max, P_max] per episode, and P_max grows with success (``curriculum``); ``p_act`` fixes it.
+    p is drawn from [1/k_max, P_max] per episode, and P_max grows with success (``curriculum``); ``p_act`` fixes p.
     ``obs_attack``, ``action_attack``: either half can be off. Not ``guidance``: features and actions are drawn at
-    random. Not ``schedule``: p = 1/k_max. Hidden features read zero; or, with ``noise``, themselves plus Gaussian
-    noise of this scale; or, with ``fgsm``, themselves plus a signed gradient step of this size against the agent's own
+    random. Not ``schedule``: p = 1/k_max. Hidden features read zero; or, with ``noise``, their value plus Gaussian
+    noise of this scale; or, with ``fgsm``, their value plus a signed gradient step of this size against the agent's own
     choice of action (``input_gradient``). ``hide`` other_side: only features that describe agents of the other side are
-    hidden, ``n_masked`` of them (null: all), whatever their scores. ``protect_own``: features that describe the
-    observer itself are never hidden. ``floor`` median: scores count from each pair's median up, and what
-    does not exceed it is never hidden. Beside a team in training the first
+    hidden, ``n_masked`` of them (null: all), even those without a positive score. ``protect_own``: features that
+    describe the observer itself are never hidden. ``floor`` median: each pair's median is subtracted from its scores,
+    and features that do not exceed it are never hidden. While a team trains under the attack, the first
     ``warmup_episodes`` are natural.
     """
 
@@ -123,14 +124,14 @@ class IBAL(LaneDraws):
         self.search = Search(n, spec.n_actions, max(1, k_max), search_limit, sweeps)
         self.natural = False  # fitting to a frozen victim: nothing is attacked
         self.seen = self.reported = self.due = 0
-        self.training = False  # of the team, beside which it is
+        self.training = False  # whether a team trains under it
         self.last_masks: Tensor | None = None
 
     # what is attacked
 
     def fields(self) -> dict[str, Field]:
         """Declare ``hit`` [n]: this agent's action or observation was changed in this step. Per episode: ``ibal_group``
-        [n], the part; ``ibal_p``, its chance; ``ibal_mask`` [n, O], what is hidden."""
+        [n], the group; ``ibal_p``, its probability; ``ibal_mask`` [n, O], the hidden features."""
         n, O = self.spec.n_agents, self.spec.obs_dim  # noqa: E741
         return super().fields() | {
             "obs_seen": Field((n, O)),
@@ -140,10 +141,10 @@ class IBAL(LaneDraws):
         }
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
-        """Draw the parts, their chances and what is hidden; the same for the whole episode."""
+        """Draw the groups, their probabilities and the hidden features, fixed for the whole episode."""
         super().begin(n_envs, victim, gen)
         if self.fgsm is not None:
-            as_scoring(victim, WITH_FGSM)  # refused before anything is played
+            as_scoring(victim, WITH_FGSM)  # raises before anything is played
         n = self.spec.n_agents
         u = self.uniform(n + 2)
         k = torch.full_like(u[:, 0], self.k_max) if self.size == "full" else (u[:, 0] * (self.k_max + 1)).floor()
@@ -156,12 +157,12 @@ class IBAL(LaneDraws):
         self.dependences: list[Tensor] = []
 
     def take_turn(self) -> bool:
-        """Return True: the team always learns. Only a team in training is spared at first (``warmup_episodes``)."""
+        """Return True: the team always learns. The call marks training, where ``warmup_episodes`` apply."""
         self.training = True
         return True
 
     def chance(self, u: Tensor) -> Tensor:
-        """Return each episode's chance of an attacked step, from u [B] in [0, 1)."""
+        """Return each episode's probability of an attacked step, from u [B] in [0, 1)."""
         if self.p_act is not None:
             return torch.full_like(u, self.p_act)
         low = 1.0 / max(1, self.k_max)
@@ -183,7 +184,7 @@ class IBAL(LaneDraws):
         return largest(scores, count, self.maskable)
 
     def masks_of_other_side(self, group: Tensor, about: Tensor) -> Tensor:
-        """Return the same among the features that describe (``about`` bool [n, n, O]) somebody on the other side."""
+        """Return the same among the features that describe (``about`` bool [n, n, O]) an agent on the other side."""
         region = describes_other_side(group, about, self.symmetric) & self.maskable
         if self.n_masked is None:
             return region
@@ -229,10 +230,10 @@ class IBAL(LaneDraws):
         }
 
     def replace(self, view: View, intended: Tensor, target: Tensor, u: Tensor) -> Tensor:
-        """Return the executed actions, long [B, n]: the targets (bool [B, n]) take the available actions that reveal
-        least about the others; u [B, draws]."""
+        """Return the executed actions, long [B, n]: the targets (bool [B, n]) take the available actions least
+        informative about the others'; u [B, draws]."""
         lanes = target.any(1).nonzero().flatten()
-        none = view.obs.obs[lanes][..., :0]  # without guidance the victim's memory is not read, nor need it be there
+        none = view.obs.obs[lanes][..., :0]  # without guidance the victim's memory is not read and need not exist
         context = self.estimators.now(view, self.shown, lanes) if self.guidance else none
         group, alive, intended_here = self.group[lanes], view.obs.alive[lanes], intended[lanes]
 
@@ -254,7 +255,7 @@ class IBAL(LaneDraws):
 
     @property
     def needs_fit(self) -> bool:
-        """Return whether it has had fewer than ``fit_rounds`` rounds with its victim."""
+        """Return whether fewer than ``fit_rounds`` rounds have been fitted to the victim."""
         return self.guidance and self.estimators.rounds < self.estimators.fit_rounds
 
     @property
@@ -264,7 +265,7 @@ class IBAL(LaneDraws):
 
     @contextmanager
     def fitting(self) -> Iterator[None]:
-        """Play natural episodes while open; ``update`` fits to their policy, ``per_episode`` rounds for each."""
+        """Play natural episodes while the context is open; ``update`` fits to them, ``per_episode`` rounds for each."""
         self.natural = True
         try:
             yield
@@ -306,8 +307,8 @@ class IBAL(LaneDraws):
         return facts
 
     def report(self, folder: Path) -> None:
-        """Write ``ibal_scores.csv`` and ``.png`` every ``report_every`` rounds: which features of whom are hidden from
-        whom when one agent alone is the other side."""
+        """Write ``ibal_scores.csv`` and ``.png`` every ``report_every`` rounds: the scores, and which features of
+        each observer are hidden when one agent alone is the other side."""
         if self.estimators.rounds // self.report_every == self.reported:
             return
         self.reported = self.estimators.rounds // self.report_every

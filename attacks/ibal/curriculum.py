@@ -1,4 +1,4 @@
-"""How often IBAL may force actions: more, once the team succeeds under what it meets now."""
+"""How often IBAL may force actions: more often once the team succeeds under the current rate."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from marl.core.checks import require_at_least
 
 
 class Curriculum:
-    """``p_max`` starts at 1/k_max. Every ``every`` environment steps it is multiplied by ``growth``, up to 1, if the
-    attacked episodes since it last grew succeeded often enough (``attacks.shared.successes.Successes``).
+    """A schedule of ``p_max``, which starts at 1/k_max. Every ``every`` environment steps it is multiplied by
+    ``growth``, up to 1, if the attacked episodes since it last grew succeeded often enough
+    (``attacks.shared.successes.Successes``).
     """
 
     def __init__(
@@ -24,7 +25,7 @@ class Curriculum:
         self.p_max, self.checked = 1.0 / k_max, 0
 
     def add(self, won: Tensor, returns: Tensor, env_steps: int) -> None:
-        """Count attacked episodes just played: won bool [M], returns [M]."""
+        """Count the attacked episodes just played: won bool [M], returns [M]."""
         self.successes.add(won, returns)
         if env_steps // self.every == self.checked:
             return

@@ -1,4 +1,4 @@
-"""Fits IBAL's two models to stored episodes and keeps the score tensor. Neither sees rewards: nothing here is
+"""Fitting of IBAL's two models to stored episodes, and of the score tensor. Neither model sees rewards: nothing here is
 adversarial.
 
 Axis letters: ``R`` rows (transitions, or transitions with an observer and an actor), ``C`` context features of an
@@ -48,16 +48,16 @@ class Transitions:
 
 
 def draw_groups(u: Tensor, k: Tensor) -> Tensor:
-    """Draw a uniform part of the team of size k long [R] by lots u [R, n]; bool [R, n]."""
+    """Draw uniformly random groups of sizes k long [R], given uniform numbers u [R, n]; bool [R, n]."""
     return u.argsort(-1).argsort(-1) < k[:, None]
 
 
 class Estimators:
-    """``context``: what the models condition on: hidden (the GRU state of ``hidden_dim``, the policy's own), obs, state
-    or joint (everybody's hidden states). A round of fitting draws ``samples`` transitions of ``episodes`` episodes and
-    is due every ``every`` learner updates; on a frozen victim, ``per_episode`` rounds per collected episode, and
-    ``fit_rounds`` in all. After ``freeze_after`` rounds (null: never) the scores stay. ``k_max``: the largest group
-    that the group model learns about.
+    """The two models and the scores. ``context`` is what the models condition on: hidden (the policy's own GRU state,
+    of ``hidden_dim``), obs, state or joint (all agents' hidden states). A round of fitting draws ``samples``
+    transitions from ``episodes`` episodes and is due every ``every`` learner updates; on a frozen victim, there are
+    ``per_episode`` rounds per collected episode, and ``fit_rounds`` in total. After ``freeze_after`` rounds (null:
+    never) the scores stay fixed. ``k_max``: size of the largest group that the group model learns about.
     """
 
     def __init__(
@@ -114,7 +114,7 @@ class Estimators:
         return self._contexts(h, view.obs.obs[lanes], view.obs.state[lanes])
 
     def stored(self, batch: EpisodeBatch, victim: Policy) -> Tensor:
-        """Return contexts [M, T, n, C] of stored episodes, with the victim's present hidden states."""
+        """Return contexts [M, T, n, C] of stored episodes, with hidden states from the victim's current weights."""
         h = batch.obs[:, 1:, ..., :0]
         if self.needs_memory:
             h = self.memory(self._followed(victim).unroll(batch)[1])[:, 1:]  # before t + 1: after reading t
@@ -162,7 +162,7 @@ class Estimators:
         )  # fmt: skip
 
     def step(self, data: Transitions) -> Metrics:
-        """Run one round: scores by the present models, then a gradient step of each model."""
+        """Run one round: scores from the current models, then a gradient step on each model."""
         facts = self._fit_dimensions(data) | self._fit_groups(data)
         self.rounds += 1
         return facts
@@ -180,7 +180,8 @@ class Estimators:
 
     def rows(self, data: Transitions) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Pair every observer of every transition with one random other agent: z [R, Z], its next observation x [R, O],
-        the other's action, observer and actor long [R]. Only where both live and the observer lives on."""
+        the other's action, observer and actor long [R]. Only where both are alive and the observer survives
+        the step."""
         n, A = self.spec.n_agents, self.spec.n_actions
         R = len(data.actions)
         shift = 1 + (torch.rand(R, n, generator=self.gen).to(data.actions.device) * (n - 1)).long()
@@ -206,7 +207,7 @@ class Estimators:
         optimizer.step()
 
     def fit(self, replay: Replay, victim: Policy, rounds: int) -> Metrics:
-        """Run ``rounds`` rounds on episodes from the replay; return the metrics of the last."""
+        """Run ``rounds`` rounds on episodes from the replay; return the metrics of the last one."""
         facts: Metrics = {}
         for _ in range(rounds):
             batch = replay.sample(min(self.episodes, len(replay)), self.gen, self.device)

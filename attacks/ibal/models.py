@@ -1,8 +1,8 @@
-"""What IBAL predicts actions with, and what its predictions say about dependence. Losses and scores are functions of
-tensors.
+"""The models with which IBAL predicts actions, and the dependence measured from their predictions. Losses and
+scores are functions of tensors.
 
 Dimensions: CLUB (Cheng et al. 2020, arXiv 2006.12013) in its conditional form, with the expectation over the discrete
-label taken exactly. Groups: how much the actions of one part of the team tell about those of the other, as a divergence
+label taken exactly. Groups: how informative the actions of one side of the team are about the other's, as a divergence
 (as in social influence, Jaques et al. 2019) or as pointwise information. Axis letters: ``R`` rows, ``C`` context
 features of an agent, ``W`` hidden units, ``K`` candidates.
 """
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 
 class DimensionModel(nn.Module):
-    """q(a_j | o_d, d, z) for every feature d at once, and q(a_j | z), of rows ``z`` [R, Z].
+    """q(a_j | o_d, d, z) for every feature d at once, and q(a_j | z), for rows ``z`` [R, Z].
 
-    The feature enters as one weight and one bias vector of its own, added to what the trunk makes of ``z``.
+    Each feature enters through its own weight and bias vectors, added to the trunk's output for ``z``.
     """
 
     def __init__(self, z_dim: int, obs_dim: int, n_actions: int, width: int) -> None:
@@ -42,8 +42,8 @@ def dimension_losses(given: Tensor, marginal: Tensor, action: Tensor) -> tuple[T
 
 
 def dimension_scores(given: Tensor, marginal: Tensor, action: Tensor, estimator: str) -> Tensor:
-    """Return [R, O] whose mean estimates I(o_d; a_j | z) in nats: given [R, O, A], marginal [R, A] (logs), action long
-    [R].
+    """Return scores [R, O] whose mean estimates I(o_d; a_j | z) in nats: given [R, O, A], marginal [R, A] (logs),
+    action long [R].
 
     club: log q(y|x,z) - E_{y' ~ q(y'|z)} log q(y'|x,z), an upper bound; ce: log q(y|x,z) - log q(y|z).
     """
@@ -57,7 +57,7 @@ class GroupModel(nn.Module):
     """q(a_j | a of a group, c) for all agents j, of any group, and the same without the group's actions.
 
     The input holds per agent its context, its action as one-hot and a flag, all zero outside the group. Contexts and
-    actions enter the first layer as a sum, so that another joint action costs no new pass over contexts.
+    actions enter the first layer as a sum, so that another joint action needs no new pass over contexts.
     """
 
     def __init__(self, n_agents: int, context_dim: int, n_actions: int, width: int) -> None:
@@ -105,7 +105,8 @@ def dependence(
     alive: Tensor,
     score: str,
 ) -> Tensor:
-    """Return the information of the group's actions on the others', [R, K], for candidate joint actions long [R, K, n].
+    """Return the information of the group's actions about the others' [R, K], for joint actions ``candidates`` long
+    [R, K, n].
 
     context [R, n, C], intended long [R, n], group and alive bool [R, n]; the dead count on neither side. kl: sum over
     the others of KL(q(.|a, c) || q(.|c)); pmi: sum of log q(intended|a, c) - log q(intended|c).

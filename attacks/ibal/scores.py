@@ -1,5 +1,5 @@
-"""IBAL's score tensor: how much each feature of each agent's next observation tells about each other agent's action,
-and which features a split of the team therefore hides.
+"""IBAL's score tensor: how informative each feature of each agent's next observation is about each other agent's
+action, and which features are therefore hidden when the team is split.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ PANELS = 8  # observers in the picture; the table has them all
 class Scores:
     """Running means of I(o^i_d; a^j | z) over minibatches, with forgetting ``rate``; [n, n, O], zero for i = j.
 
-    A pair that a minibatch does not hold keeps its value. ``weight`` [n, n] is the mean of ones under the same rule:
-    dividing by it removes what the start at zero takes away.
+    A pair that does not occur in a minibatch keeps its value. ``weight`` [n, n] is the mean of ones under the same
+    rule: dividing by it removes the bias from starting at zero.
     """
 
     def __init__(self, n_agents: int, obs_dim: int, rate: float, device: torch.device) -> None:
@@ -56,7 +56,7 @@ class Scores:
 
 
 def above_floor(scores: Tensor, maskable: Tensor) -> Tensor:
-    """Return scores [n, n, O] less each pair's median over what may be hidden (maskable bool [n, O])."""
+    """Return scores [n, n, O] minus each pair's median over the features that may be hidden (maskable bool [n, O])."""
     shown = scores.masked_fill(~maskable[:, None], torch.nan)
     return scores - shown.nanmedian(-1, keepdim=True).values.nan_to_num()
 
@@ -78,8 +78,8 @@ def apart(group: Tensor, symmetric: bool) -> Tensor:
 
 
 def describes_other_side(group: Tensor, about: Tensor, symmetric: bool) -> Tensor:
-    """Mark the features, bool [B, n, O], that describe (about bool [n, n, O]) anybody on the other side of a team split
-    into group bool [B, n] and rest."""
+    """Mark the features, bool [B, n, O], that describe (about bool [n, n, O]) an agent on the other side of a team
+    split into group bool [B, n] and rest."""
     return torch.einsum("bij,ijd->bid", apart(group, symmetric).float(), about.float()) > 0
 
 
@@ -98,8 +98,9 @@ def first(scores: Tensor, count: Tensor, maskable: Tensor) -> Tensor:
 def hidden_features(group: Tensor, n_masked: int | None, per_agent: bool, spec: EnvSpec) -> Tensor:
     """Count the features to hide from each agent, long [B, n]; 0 if the other side of group bool [B, n] is empty.
 
-    ``n_masked``, with ``per_agent`` times the size of the other side; null: what describes one other agent on average,
-    times half the other side (rounded up), or a fifth of the features where nobody knows what they describe.
+    ``n_masked``, with ``per_agent`` times the size of the other side; null: the mean number of features that describe
+    one other agent, times half the size of the other side (rounded up), or a fifth of all features if the environment
+    does not say what they describe.
     """
     n = group.shape[1]
     inside = group.sum(1, keepdim=True)
@@ -114,19 +115,19 @@ def hidden_features(group: Tensor, n_masked: int | None, per_agent: bool, spec: 
 
 
 def own_features(spec: EnvSpec) -> Tensor:
-    """Mark features that describe the observer, bool [n, O]; the caller refuses environments that do not say."""
+    """Mark features that describe the observer, bool [n, O]; the caller rejects environments that do not say."""
     assert spec.about is not None
     agents = torch.arange(spec.n_agents)
     return spec.about[agents, agents]
 
 
 def named(spec: EnvSpec) -> tuple[str, ...]:
-    """Return the names of the observed features [O], numbers if the environment has none."""
+    """Return the names of the observed features [O], numbered ones if the environment has none."""
     return spec.obs_names or tuple(f"feature {d}" for d in range(spec.obs_dim))
 
 
 def described(spec: EnvSpec, observer: int, feature: int) -> list[int]:
-    """Return the agents that a feature of an observer describes, as far as the environment says so."""
+    """Return the agents that a feature of an observer describes, none if the environment does not say."""
     return [] if spec.about is None else spec.about[observer, :, feature].nonzero().flatten().tolist()
 
 
@@ -161,8 +162,8 @@ def row_names(spec: EnvSpec, observer: int) -> list[str]:
 
 
 def draw(scores: Tensor, masked: Tensor, spec: EnvSpec, path: Path) -> None:
-    """Draw one heat map per observer (the first ``PANELS``): a row per feature, a column per actor, in nats; with the
-    numbers where the team is small. A frame: hidden while that actor alone is the other side. Both [n, n, O]."""
+    """Draw one heat map per observer (the first ``PANELS``): a row per feature, a column per actor, in nats, with
+    numbers if the team is small. A frame: hidden while that actor alone is the other side. Both [n, n, O]."""
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 

@@ -1,4 +1,4 @@
-"""The group's joint action that tells least about the others': enumerated where it can be, else coordinate descent.
+"""The group's joint action least informative about the others': enumerated if feasible, else by coordinate descent.
 
 Axis letters: ``R`` lanes that are hit, ``K`` candidates.
 """
@@ -11,11 +11,11 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-TIE = 1e-4  # candidates closer than this are drawn among
+TIE = 1e-4  # costs closer than this count as ties, which are broken at random
 
 
 class Cost(Protocol):
-    """The cost [r, K] of candidate joint actions long [r, K, n] of the rows long [r]."""
+    """The cost [r, K] of candidate joint actions long [r, K, n] for the rows long [r]."""
 
     def __call__(self, rows: Tensor, candidates: Tensor) -> Tensor: ...
 
@@ -50,7 +50,7 @@ def descend(
     order: Tensor,
     noise: Tensor,
 ) -> Tensor:
-    """Change one target's action after the other to the cheapest, never to a dearer one; long [R, n].
+    """Change one target's action at a time to the cheapest, never to a costlier one; long [R, n].
 
     ``order`` long [R, steps]: whose turn it is; ``noise`` [R, steps, A]; ``start`` long [R, n].
     """
@@ -69,8 +69,8 @@ def descend(
 
 
 class Search:
-    """``limit``: joint actions up to which all are tried; beyond, every target has its turn ``sweeps`` times, in random
-    order. ``most``: the largest group."""
+    """A search that tries all joint actions if there are at most ``limit``; otherwise every target has its turn
+    ``sweeps`` times, in random order. ``most``: size of the largest group."""
 
     def __init__(self, n_agents: int, n_actions: int, most: int, limit: int, sweeps: int) -> None:
         self.limit, self.turns, self.most = limit, sweeps * most, most
@@ -80,13 +80,13 @@ class Search:
 
     @property
     def draws(self) -> int:
-        """Return the count of uniform numbers that a row needs."""
+        """Return how many uniform numbers a row needs."""
         n, A = self.shape
         return self.tried + (n + self.turns * A if self.descends else 0)
 
     def __call__(self, cost: Cost, avail: Tensor, target: Tensor, intended: Tensor, u: Tensor) -> Tensor:
-        """Search joint actions long [R, n]: avail bool [R, n, A], target bool [R, n], intended long [R, n], u [R,
-        draws]."""
+        """Return the joint actions found, long [R, n]: avail bool [R, n, A], target bool [R, n], intended long [R, n],
+        u [R, draws]."""
         few = joint_choices(avail, target) <= self.limit
         forced = intended.clone()
         rows = few.nonzero().flatten()

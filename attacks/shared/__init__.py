@@ -1,1 +1,1 @@
-"""Parts that several attacks share, beside ``attacks.base``."""
+"""Parts that several attacks share, in addition to ``attacks.base``."""

@@ -1,4 +1,4 @@
-"""The share of the latest attacked episodes that succeeded: when a curriculum goes on."""
+"""The share of the latest attacked episodes that succeeded, which tells a curriculum when to advance."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from marl.core.checks import require_at_least, require_share
 
 
 class Successes:
-    """Remembers the last ``window`` episodes. ``enough`` once so many have been played and more than ``success`` of
-    them succeeded: were won, or reached ``success_return`` if that is given. Refusals name options of ``section``."""
+    """A record of the last ``window`` episodes. ``enough`` is true once that many have been played and more than a
+    share ``success`` of them succeeded: were won, or reached ``success_return`` if given. Errors name options of
+    ``section``."""
 
     def __init__(self, section: str, *, success: float, success_return: float | None, window: int) -> None:
         require_at_least(section, 1, window=window)
@@ -22,7 +23,7 @@ class Successes:
         self.recent = torch.zeros(0, dtype=torch.bool)
 
     def add(self, won: Tensor, returns: Tensor) -> None:
-        """Count episodes just played: won bool [M], returns [M]."""
+        """Add the episodes just played: won bool [M], returns [M]."""
         succeeded = won if self.success_return is None else returns >= self.success_return
         self.recent = torch.cat([self.recent, succeeded.cpu()])[-self.window :]
 

@@ -1,4 +1,4 @@
-"""The frame of attacks that change when, or how much, another one attacks."""
+"""The base class of attacks that change when, or how much, another one attacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from marl.core.types import Clock, EnvSpec, EpisodeBatch, Field, Metrics, Step
 
 
 class Wrapper(NoAttack):
-    """Another attack, which sees the lanes that ``narrow`` leaves it."""
+    """A wrapper around another attack, which sees what ``narrow`` leaves of the view."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class Wrapper(NoAttack):
         self.attack = attack(spec, device)
 
     def narrow(self, view: View) -> View:
-        """Return what the wrapped attack is to see of ``view``."""
+        """Return ``view`` as the wrapped attack sees it."""
         return view
 
     def compiled(self) -> None:

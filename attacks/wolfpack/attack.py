@@ -29,15 +29,16 @@ Count = Literal["changed", "every_step"]
 
 
 class Wolfpack(ActionAttack):
-    """A start hits one living agent; if that changes its action, a pack of ``pack_size`` teammates (null: half of the
-    others) is hit in the next ``duration`` steps. Every hit makes its agent do its most harmful action.
+    """An attack by packs. A start hits one living agent; if that changes its action, a pack of ``pack_size`` teammates
+    (null: half of the others, at least one) is hit in the next ``duration`` steps. Every hit forces the agent's most
+    harmful action.
 
-    ``followup``: who is in the pack: kl, who would react most; l2, who sees about the same; random. ``followup_lr``: of
-    the optimiser step behind kl. ``start``: planner, when it foresees the largest loss within its window, as a softmax
-    over ``temperature``; random, with probability ``start_prob``. ``init_agent``: random, or argmax of the foreseen
-    loss. ``attack_action``: local, least own value; exact, least team value. ``count``: changed, a step in which no
-    action changed costs nothing; every_step, as published, follow-up steps always cost. ``exclude_dead`` false lets the
-    dead be drawn, in vain, as published.
+    ``followup``: who is in the pack: kl, those that would react most; l2, those with the most similar observations;
+    random. ``followup_lr``: of the optimiser step in kl. ``start``: planner, when it predicts the largest loss within
+    its window, by a softmax with ``temperature``; random, with probability ``start_prob``. ``init_agent``: random, or
+    argmax of the predicted loss. ``attack_action``: local, least own value; exact, least team value. ``count``:
+    changed, a step in which no action changed costs nothing; every_step, as published, follow-up steps always cost
+    budget. ``exclude_dead`` false: the dead may be drawn, to no effect, as published.
 
     ``foresight``: factory of ``attacks.wolfpack.planner.Foresight``. Against a victim that does not learn, ``fitting``
     fits it with ``fit_updates`` gradient steps while ``fit_episodes`` are collected.
@@ -82,10 +83,10 @@ class Wolfpack(ActionAttack):
         self.fit_episodes, self.fit_updates, self.is_fitting = fit_episodes, fit_updates, False
         self.make_foresight, self.seed = foresight, derive(torch.initial_seed(), "wolfpack")
         self.at_once = False  # start whenever possible, whatever has been learnt
-        self.foresight: Foresight | None = None  # made once the victim shows the size of its memory
+        self.foresight: Foresight | None = None  # built once the size of the victim's memory is known
         self.learns = start == "planner" or init_agent == "argmax"
         if self.learns:
-            self.build(1)  # bad options are refused now, before work starts
+            self.build(1)  # rejects bad options now, before work starts
             self.foresight = None
 
     # an episode
@@ -96,7 +97,7 @@ class Wolfpack(ActionAttack):
         if self.learns and self.foresight is None:
             self.build(memory_size(as_traceable(victim), self.spec, self.device))
         self.track = None if self.foresight is None else Track(self.foresight.qdiff, n_envs, self.device)
-        self.left = torch.zeros(n_envs, dtype=torch.long, device=self.device)  # follow-up steps to come
+        self.left = torch.zeros(n_envs, dtype=torch.long, device=self.device)  # remaining follow-up steps
         self.last_start = torch.zeros_like(self.left)
         self.group = torch.zeros(n_envs, self.spec.n_agents, dtype=torch.bool, device=self.device)
 
@@ -234,8 +235,8 @@ class Wolfpack(ActionAttack):
 
 
 def start_hazard(u: Tensor, age: Tensor, temperature: float) -> Tensor:
-    """Return the probability [B] of a start now: the first entry of a softmax over forecasts u [B, W] for the steps
-    that are left of the window, ``age`` long [B] steps after the last start; 1 where this step is the last of them."""
+    """Return the probability [B] of a start now: the first entry of a softmax over forecasts u [B, W] for the remaining
+    steps of the window, ``age`` long [B] steps after the last start; 1 where this step is the last of them."""
     W = u.shape[-1]
     kept = W - age.clamp(max=W - 1)
     open_ = torch.arange(W, device=u.device) < kept[:, None]
@@ -243,7 +244,7 @@ def start_hazard(u: Tensor, age: Tensor, temperature: float) -> Tensor:
 
 
 def memory_size(victim: Traceable, spec: EnvSpec, device: torch.device) -> int:
-    """Return how many numbers a victim's whole team remembers after a step: the size of the planner's tokens."""
+    """Return how many numbers a victim's whole team remembers after a step, the planner's input."""
     gen = Generator(device)
     nothing = torch.zeros(1, spec.n_agents, spec.obs_dim, device=device)
     with torch.no_grad():

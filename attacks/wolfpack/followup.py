@@ -1,4 +1,4 @@
-"""Whom the pack hits next: the teammates whose policy a gradient step would change most because of the first hit.
+"""Whom the pack hits next: the teammates whose policies a gradient step in response to the first hit would change most.
 
 Lee, Hwang, Jo, Han 2025 (Wolfpack, arXiv 2502.02844), section on follow-up agents: fit the team value of the disturbed
 joint action to that of the intended one by one Adam step on the agents' parameters, and compare policies before and
@@ -21,8 +21,8 @@ from marl.learn.learner import gather_actions
 
 Followup = Literal["kl", "l2", "random"]
 AttackAction = Literal["local", "exact"]
-ADAM_EPS = 1e-8  # as torch.optim.Adam has it
-ROWS_AT_ONCE = 32  # their parameters, gradients and stepped parameters stay within a cache of some MiB
+ADAM_EPS = 1e-8  # the default of torch.optim.Adam
+ROWS_AT_ONCE = 32  # their parameters, gradients and stepped parameters fit in a cache of a few MiB
 
 
 @dataclass
@@ -45,9 +45,9 @@ class Moment:
 
 
 def plain_value(victim: Victim, q: Tensor, state: Tensor, actions: Tensor) -> Tensor:
-    """Return the team value [*] of the agents' values q [*, n] at ``actions`` long [*, n]: without a mixer their sum.
+    """Return the team value [*] of the agents' values q [*, n] at ``actions`` long [*, n]; without a mixer, their sum.
 
-    As published, of QPLEX only the part without advantages: it has none where every value counts as the best one.
+    As published, for QPLEX only the part without advantages: there are none if every value counts as the best one.
     """
     return victim.q_total(q, state, actions=actions, q_max=q).sum(-1)
 
@@ -55,10 +55,10 @@ def plain_value(victim: Victim, q: Tensor, state: Tensor, actions: Tensor) -> Te
 def worst_actions(
     victim: Victim, q: Tensor, state: Tensor, avail: Tensor, intended: Tensor, how: AttackAction
 ) -> Tensor:
-    """Return the most harmful action of every agent while the others do as intended, long [R, n]: q [R, n, A], state
+    """Return the most harmful action of every agent while the others act as intended, long [R, n]: q [R, n, A], state
     [R, S], avail bool [R, n, A], intended long [R, n].
 
-    ``local``: least own value, which is the same wherever the team value grows with it. ``exact``: least team value.
+    ``local``: least own value, which is the same wherever the team value increases in it. ``exact``: least team value.
     """
     if how == "exact":
         q = _team_values(victim, q, state, avail, intended)
@@ -66,7 +66,7 @@ def worst_actions(
 
 
 def _team_values(victim: Victim, q: Tensor, state: Tensor, avail: Tensor, intended: Tensor) -> Tensor:
-    """Return [R, n, A]: the team value if this agent alone does this action instead of the intended one."""
+    """Return [R, n, A]: the team value if this agent alone takes this action instead of the intended one."""
     n, A = q.shape[-2:]
     own = torch.eye(n, dtype=torch.bool, device=q.device)[:, None]  # [n, 1, n]
     each = torch.arange(A, device=q.device)[:, None]  # [A, 1]
@@ -78,7 +78,7 @@ def _team_values(victim: Victim, q: Tensor, state: Tensor, avail: Tensor, intend
 
 
 def soft_policy(q: Tensor) -> Tensor:
-    """Return the logarithm of the softmax of standardised values [*, A]; all actions count, available or not."""
+    """Return the log-softmax of standardised values [*, A]; all actions count, available or not."""
     spread = q.std(-1, keepdim=True).clamp(min=1e-8)  # agents without preferences stay uniform
     return ((q - q.mean(-1, keepdim=True)) / spread).log_softmax(-1)
 
@@ -93,7 +93,7 @@ def divergence(q: Tensor, moved: Tensor) -> Tensor:
 def reactions(victim: Victim, m: Moment, lr: float) -> Tensor:
     """Return the KL [R, n] by which each agent's policy moves.
 
-    Every row has an optimiser of its own, fresh: Adam's first step is ``lr * g / (|g| + eps)`` in closed form.
+    Every row has its own fresh optimiser: Adam's first step is ``lr * g / (|g| + eps)`` in closed form.
     """
     rows = range(0, len(m.first), ROWS_AT_ONCE)
     return torch.cat([divergence(*_step(victim, m.rows(r, r + ROWS_AT_ONCE), lr)) for r in rows])
@@ -120,7 +120,7 @@ def _step(victim: Victim, m: Moment, lr: float) -> tuple[Tensor, Tensor]:
 
 def copy_and_step(victim: Victim, m: Moment, lr: float) -> Tensor:
     """Compute ``reactions`` as published: row by row, with a copy of the parameters, an optimiser and a step. The
-    reference of tests and of the benchmark."""
+    reference for tests and the benchmark."""
     rows = []
     for r in range(len(m.obs)):
         one = m.rows(r, r + 1)
@@ -147,8 +147,8 @@ def nearness(m: Moment) -> Tensor:
 
 
 def pack(victim: Victim, m: Moment, size: int, how: Followup, lr: float, u: Tensor) -> Tensor:
-    """Choose the agents to hit next, bool [R, n]: at most ``size`` candidates. ``u`` [R, n] are uniform draws for
-    random."""
+    """Choose the agents to hit next, bool [R, n]: at most ``size`` candidates. ``u`` [R, n] are uniform numbers
+    for ``random``."""
     scores = reactions(victim, m, lr) if how == "kl" else nearness(m) if how == "l2" else u
     allowed = m.candidates.scatter(-1, m.first.unsqueeze(-1), False)
     rank = scores.masked_fill(~allowed, -torch.inf).argsort(dim=-1, descending=True, stable=True).argsort(-1)

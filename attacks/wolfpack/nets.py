@@ -1,9 +1,9 @@
-"""The two networks with which Wolfpack decides when to start: one imagines what comes next, one foresees what an attack
+"""The two networks with which Wolfpack decides when to start: one predicts what comes next, the other what an attack
 would cost the team.
 
 Both look back at most ``window`` steps and never ahead, through a single attention layer. Its keys depend on each step
-alone, so that many windows share them: that is what makes labels affordable. Axis letters: ``d`` width, ``C`` steps to
-look back at, ``R`` steps that look, ``W`` window.
+alone, so that many windows share them, which makes labels affordable. Axis letters: ``d`` width, ``C`` steps to
+look back at, ``R`` steps that look back, ``W`` window.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ UNSEEN = -1e9  # finite: a step of padding that sees nothing still has a softmax
 
 
 def drop(x: Tensor, p: float, gen: Generator | None) -> Tensor:
-    """Apply dropout that draws from ``gen``; none without it."""
+    """Apply dropout with random numbers from ``gen``; none without it."""
     if gen is None or p == 0.0:
         return x
     return x * (torch.rand(x.shape, generator=gen, device=x.device) >= p) / (1.0 - p)
 
 
 def gaps(place: Tensor, keys: Tensor, seen: Tensor, window: int) -> Tensor:
-    """Count the steps from each key back to each query, long [*, R, C]; ``window`` stands for not seen.
+    """Count the steps from each key back to each query, long [*, R, C]; ``window`` means not seen.
 
     place long [*, R], keys long [*, C] are steps of the same episode, seen bool [*, C] (False: padding).
     """
@@ -50,9 +50,9 @@ class LookBack(nn.Module):
         return self.key(x), self.value(x)
 
     def forward(self, x: Tensor, keys: Keys, gap: Tensor, own: Keys | None = None) -> Tensor:
-        """Map x [*, R, d] -> [*, R, d]. ``keys`` [*, C, d] are shared by all that look, gap long [*, R, C] (``gaps``).
+        """Map x [*, R, d] -> [*, R, d]. ``keys`` [*, C, d] are shared by all queries, gap long [*, R, C] (``gaps``).
 
-        ``own`` [*, R, k, d]: keys of the k steps up to the looking one that only this one sees, the newest last.
+        ``own`` [*, R, k, d]: keys of the k steps up to the query that only this query sees, newest last.
         """
         query, bias = self.query(x) * self.scale, F.pad(self.bias, (0, 1), value=UNSEEN)
         logits = query @ keys[0].transpose(-1, -2) + bias[gap]  # [*, R, C]
@@ -66,10 +66,10 @@ class LookBack(nn.Module):
 
 
 class AgentHead(nn.Module):
-    """Outputs for every agent from the team's numbers: x [*, dim] -> [*, n, outputs].
+    """Outputs for every agent from the team's features: x [*, dim] -> [*, n, outputs].
 
     ``own``: each agent has a linear layer. ``shared``, as published: one layer that also reads the agent's one-hot, so
-    that agents differ by constants alone, whatever the state.
+    that agents differ only by constants, whatever the state.
     """
 
     def __init__(self, dim: int, n_agents: int, outputs: int, heads: Heads) -> None:
@@ -85,11 +85,11 @@ class AgentHead(nn.Module):
 
 
 class Planner(nn.Module):
-    """Next state and observations from the last ``window`` states, hidden states and executed actions.
+    """Predictor of next state and observations from the last ``window`` states, hidden states and executed actions.
 
     As published: each of the three embedded in ``dim`` numbers, one transformer decoder layer (one head, feed-forward
-    ``ff_dim``, normalisation after each part) whose memory are its own inputs. Ours: it cannot look ahead, and knows
-    how many steps back something was.
+    ``ff_dim``, normalisation after each part) whose memory is its own input. Ours: it cannot look ahead, and knows how
+    many steps back each input was.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class Planner(nn.Module):
         self.to_obs = AgentHead(dim, n, spec.obs_dim, heads)
 
     def tokens(self, state: Tensor, hidden: Tensor, actions: Tensor) -> Tensor:
-        """Embed state [*, S], hidden states with the step's observations read [*, n, H], executed actions long [*, n]
+        """Embed state [*, S], hidden states after the step's observations [*, n, H], executed actions long [*, n]
         -> [*, d]."""
         taken = (actions.unsqueeze(-1) == torch.arange(self.n_actions, device=state.device)).to(state.dtype)
         parts = [
@@ -135,7 +135,7 @@ class Planner(nn.Module):
 
 
 class QDifference(nn.Module):
-    """What the team value would lose by an attack that starts 0, 1, .. ``window`` - 1 steps from now with each agent.
+    """Predictor of the team value lost to an attack that starts 0, 1, .. ``window`` - 1 steps from now with each agent.
 
     As published: state and time embedded in ``dim`` numbers, one causal block, a linear layer on its output.
     """
@@ -164,7 +164,7 @@ class QDifference(nn.Module):
 
 
 class Track:
-    """The steps of running episodes as ``QDifference`` needs them, one row per lane; at most its window of them."""
+    """The steps of running episodes as ``QDifference`` needs them, one row per lane; at most one window of them."""
 
     def __init__(self, net: QDifference, n_envs: int, device: torch.device) -> None:
         self.net, self.token = net, torch.zeros(n_envs, 1, net.dim, device=device)

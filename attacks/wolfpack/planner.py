@@ -1,7 +1,7 @@
-"""What Wolfpack learns: an imagined next step, the cost of imagined attacks, and a network that foresees it.
+"""What Wolfpack learns: a model of the next step, and a network that predicts the cost of attacks imagined with it.
 
 Lee, Hwang, Jo, Han 2025 (Wolfpack, arXiv 2502.02844), planner-based selection of the step. Axis letters: ``W`` steps of
-a window, ``C`` = 2W - 1 steps up to its end, ``R`` of its steps that get a label, ``D`` follow-up steps.
+a window, ``C`` = 2W - 1 steps up to its end, ``R`` steps of it that get a label, ``D`` follow-up steps.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class Rules:
 class Window:
     """One window of each episode, with the W - 1 steps before it."""
 
-    place: Tensor  # long [M, C] steps of the episode; below 0 or behind its end: padding
-    slot: Tensor  # long [M, C] the same within the stored range
+    place: Tensor  # long [M, C] steps of the episode; below 0 or after its end: padding
+    slot: Tensor  # long [M, C] the same, clamped to the stored range
     real: Tensor  # bool [M, C]
 
     def of(self, values: Tensor) -> Tensor:
@@ -49,8 +49,8 @@ class Window:
 
 
 def draw_window(filled: Tensor, window: int, u: Tensor) -> Window:
-    """Draw windows: filled bool [M, T+1], uniform draws u [M]. A window starts anywhere such that it lies within its
-    episode; where that is too short, at its beginning."""
+    """Draw windows: filled bool [M, T+1], uniform numbers u [M]. A window starts anywhere such that it lies within
+    its episode, or at the beginning of an episode that is too short."""
     length = filled.sum(-1)
     start = (u * (length - window + 1).clamp(min=1)).long().clamp(max=filled.shape[1] - 1)
     place = start[:, None] + torch.arange(1 - window, window, device=filled.device)
@@ -65,7 +65,7 @@ def masked_squares(error: Tensor, real: Tensor) -> tuple[Tensor, Tensor]:
 
 def foresight_loss(u: Tensor, target: Tensor, real: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
     """Return the sum over real steps i of the mean over known steps i + j of (u_ij - target_{i+j})^2, and the count of
-    steps i with a known one. u [M, W, W]: forecasts of each step of a window for itself and later ones; target [M, W];
+    steps i with known ones. u [M, W, W]: forecasts of each step of a window for itself and later ones; target [M, W];
     real and known bool [M, W]."""
     W = u.shape[-1]
     steps = torch.arange(W, device=u.device)
@@ -77,12 +77,12 @@ def foresight_loss(u: Tensor, target: Tensor, real: Tensor, known: Tensor) -> tu
 
 
 class Foresight:
-    """The two networks, and one gradient step of each per ``update``, on ``batch_size`` episodes; beside a team that
-    learns, one per ``episodes_per_update`` collected ones.
+    """The two networks and their training: an ``update`` is one gradient step on each, on ``batch_size`` episodes;
+    alongside a team that learns, there is one per ``episodes_per_update`` collected episodes.
 
-    ``window``: steps that are looked back at, and ahead. ``dim``, ``ff_dim``, ``dropout``, ``heads``: the networks'.
-    ``label_steps``: steps of each window whose attack is imagined
-    (as published all of them); the follow-up group and the imagined steps are the larger part of the cost.
+    ``window``: steps to look back, and ahead. ``dim``, ``ff_dim``, ``dropout``, ``heads``: of the networks.
+    ``label_steps``: steps of each window at which an attack is imagined (published: all of them); the follow-up group
+    and the imagined steps are most of the cost.
     """
 
     def __init__(
@@ -134,10 +134,10 @@ class Foresight:
         return metrics
 
     def update(self, batch: EpisodeBatch, victim: Traceable) -> Metrics:
-        """Fit the planner, compute labels with it, then fit the foresight."""
+        """Fit the planner, compute labels with it, then fit the forecasts to them."""
         window = draw_window(batch.filled, self.window, self.rand(len(batch)))
         q, carry = victim.unroll(batch)
-        after = torch.cat([carry["h"][:, 1:], carry["h"][:, -1:]], 1)  # what is remembered once a slot is read
+        after = torch.cat([carry["h"][:, 1:], carry["h"][:, -1:]], 1)  # hidden states after each slot is read
         metrics = self.fit_planner(batch, window, window.of(after))
         first, known, target = self.labels(batch, window, victim, q, carry, window.of(after))
         metrics |= self.fit_qdiff(batch, window, first, known, target)
@@ -150,8 +150,8 @@ class Foresight:
     # the planner
 
     def fit_planner(self, batch: EpisodeBatch, window: Window, hidden: Tensor) -> Metrics:
-        """Fit the squared error of the next state, plus that of the next observations, over the window's real steps;
-        each of them sees the window up to itself."""
+        """Take a gradient step on the squared error of the next state, plus that of the next observations, over the
+        window's real steps; each of them sees the window up to itself."""
         last = slice(-self.window, None)
         place, slot, real = window.place[:, last], window.slot[:, last], window.real[:, last]
         now, seen = _at(batch.state, slot), _at(batch.policy_obs, slot)
@@ -163,7 +163,7 @@ class Foresight:
         terms = [masked_squares(state - next_state, real), masked_squares(obs - next_obs, real)]
         loss = torch.stack([total / global_count(count) for total, count in terms]).sum()
         step(self.planner_optimizer, self.planner, loss)
-        with torch.no_grad():  # a planner that copies the present would lose this
+        with torch.no_grad():  # the loss of a planner that copies the present
             still = [masked_squares(now - next_state, real), masked_squares(seen - next_obs, real)]
             copying = torch.stack([total / count.clamp(min=1) for total, count in still]).sum()
         return {"loss/planner": loss.detach(), "attack/planner_copy_loss": copying}
@@ -174,10 +174,10 @@ class Foresight:
     def labels(
         self, batch: EpisodeBatch, window: Window, victim: Traceable, q: Tensor, carry: Carry, hidden: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return first agents long [M, W], drawn anew; which steps have a label, bool [M, W]; labels [M, W].
+        """Return first agents long [M, W], drawn again; which steps have a label, bool [M, W]; labels [M, W].
 
         Label: team value of the next D + 1 steps as they were, minus that of the same steps under an attack. Steps
-        behind the end of the episode count for neither.
+        after the end of the episode count for neither.
         """
         W = self.window
         real, alive = window.real[:, -W:], window.of(batch.alive)[:, -W:]
@@ -198,7 +198,7 @@ class Foresight:
         first: Tensor, steps: Tensor,
     ) -> Tensor:  # fmt: skip
         """Return the team value [M, R] of ``steps`` long [M, R, D+1] under an attack on ``first`` long [M, R] at the
-        first of them: its pack follows in states and observations that the planner imagines from the steps before."""
+        first of them: the pack follows in states and observations that the planner imagines from earlier steps."""
         rules, t, n, lead = self.rules, steps[..., 0], self.spec.n_agents, first.shape
         obs, state, avail, alive, intended, q = (
             _rows(x, t) for x in (batch.policy_obs, batch.state, batch.avail, batch.alive, batch.intended.long(), q)
@@ -233,7 +233,7 @@ class Foresight:
     # foresight
 
     def fit_qdiff(self, batch: EpisodeBatch, window: Window, first: Tensor, known: Tensor, target: Tensor) -> Metrics:
-        """Fit ``foresight_loss``: the forecasts of each step of the window for its own first agent."""
+        """Take a gradient step on ``foresight_loss``: forecasts of each step of the window for its own first agent."""
         W = self.window
         tokens = self.qdiff.tokens(window.of(batch.state), window.slot.clamp(max=self.spec.episode_limit - 1))
         gap = gaps(window.place[:, -W:], window.place, window.real, W)
@@ -266,7 +266,7 @@ class Foresight:
 
 
 def step(optimizer: torch.optim.Optimizer, net: nn.Module, loss: Tensor) -> None:
-    """Make one gradient step, of all ranks together."""
+    """Take one gradient step, with gradients reduced over all ranks."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     all_reduce_gradients(list(net.parameters()))

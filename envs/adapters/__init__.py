@@ -1,1 +1,1 @@
-"""Games of other packages, as lanes of a process pool."""
+"""Games from other packages, as lanes of a process pool."""

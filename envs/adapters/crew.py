@@ -1,4 +1,4 @@
-"""The worker processes of the pool in ``envs/adapters/pool.py``, as the parent sees them: started, asked, ended."""
+"""The worker processes of the pool in ``envs/adapters/pool.py``, from the parent's side: starting, asking, stopping."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ CLOSING_S = 5.0  # for games to close; then their process is killed
 
 
 class WorkerError(GameError):
-    """A worker process failed. ``lanes``: those it played; ``report``: the traceback, or nothing. ``ours``: it was not
-    the game that raised it, but a check of what the game had returned."""
+    """The failure of a worker process. ``lanes``: those it played; ``report``: the traceback, or nothing. ``ours``: it
+    was not raised by the game, but by a check of what the game returned."""
 
     def __init__(self, lanes: Sequence[int], headline: str, report: str, ours: bool = False) -> None:
         where = f"lane {lanes[0]}" if len(lanes) == 1 else f"lanes {lanes[0]}-{lanes[-1]}"
@@ -32,8 +32,8 @@ class WorkerError(GameError):
 
 
 class Handle:
-    """A worker of some ``lanes``; ``process`` is None while none runs. It counts its ``deaths`` in a row, and keeps
-    what was ``said`` of the last one."""
+    """The worker of some ``lanes``; ``process`` is None while none runs. Counts its ``deaths`` in a row, and keeps what
+    was ``said`` in the log about the last one."""
 
     def __init__(self, lanes: list[int]) -> None:
         self.lanes = lanes
@@ -47,7 +47,7 @@ class Handle:
         arguments = (theirs, pickled, self.lanes, n_envs, rebuild)
         self.process = context.Process(target=serve, args=arguments, name=f"lanes-{self.lanes[0]}")
         self.process.start()
-        theirs.close()  # or its end would stay open when the worker dies
+        theirs.close()  # otherwise that end would stay open when the worker dies
 
     def send(self, *command: Any, memory: int | None = None) -> None:
         """Send a command, and the descriptor ``memory`` if there is one."""
@@ -58,11 +58,11 @@ class Handle:
                 send_handle(self.connection, memory, self.process.pid)
 
     def receive(self, timeout: float | None) -> Any:
-        """Return the reply to the last command. Raise WorkerError for a failure, an end, and silence."""
+        """Return the reply to the last command. Raise WorkerError if the worker fails, exits or stays silent."""
         assert self.process is not None
         try:
             if not self.connection.poll(timeout):
-                self.process.kill()  # it would not answer a request to end either
+                self.process.kill()  # it would not answer a request to exit either
                 raise WorkerError(self.lanes, f"no answer within {timeout:g} s (env.timeout)", "")
             kind, *rest = self.connection.recv()
         except (EOFError, OSError) as error:
@@ -103,7 +103,7 @@ def quiet_start() -> Iterator[None]:
 
 
 def stop(handles: list[Handle]) -> None:
-    """Ask workers to leave, kill those that do not, and reap them all."""
+    """Ask workers to exit, kill those that do not, and reap them all."""
     running = [(handle, handle.process) for handle in handles if handle.process is not None]
     for handle, _ in running:
         handle.send("close")
@@ -119,7 +119,7 @@ def stop(handles: list[Handle]) -> None:
 
 
 def shut_down(handles: list[Handle], memory: list[int]) -> None:
-    """Stop all workers and close the descriptors of the memory; both lists are empty then."""
+    """Stop all workers and close the descriptors of the memory; both lists are empty afterwards."""
     stop(handles)
     handles.clear()
     while memory:

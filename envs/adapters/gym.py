@@ -43,12 +43,12 @@ def Gym(
     or a picklable callable. ``reward`` pools per-agent rewards. Gymnasium's ``truncated`` is kept; episodes are also
     truncated at ``episode_limit``. If a game reports time-outs as terminations, give it a later limit of its own (in
     its class: for a registered name, ``max_episode_steps`` goes to Gymnasium's wrapper). The state is the padded
-    observations side by side. ``info["action_mask"]``, one row per agent, masks actions; ``info["won"]`` (or
+    observations concatenated. ``info["action_mask"]``, one row per agent, masks actions; ``info["won"]`` (or
     "battle_won", "is_success"), one flag for the team, says that the episode is won. ``noop_action`` is what
-    finished lanes play, and living agents where all may play it as an episode begins. ``rebuild`` builds the game anew
-    for every episode, for games whose ``reset(seed)`` does not forget the episode before. A worker process that is
-    silent for ``timeout`` seconds counts as dead; None waits for ever. Raises ConfigError for a missing package or a
-    game that does not fit.
+    finished lanes play, and the idle action of living agents if all of them may play it at the start of an episode.
+    ``rebuild`` rebuilds the game for every episode, for games whose ``reset(seed)`` keeps traces of the previous one. A
+    worker process that is silent for ``timeout`` seconds counts as dead; None waits for ever. Raises ConfigError for a
+    missing package or a game that does not fit.
     """
     from envs.adapters.pool import (  # not above: workers import this module and must not pay for torch
         Pool,
@@ -74,7 +74,7 @@ class _MakeGym:
     reward: Pooling
     episode_limit: int
     noop_action: int | None
-    idle: bool | None = None  # found with the first game; what resetting it leaves behind is in none that is built anew
+    idle: bool | None = None  # from the first game, so that later ones need no extra reset, which may leave traces
 
     def __call__(self) -> GymGame:
         if not isinstance(self.env, str):
@@ -103,7 +103,7 @@ def per_agent(space: spaces.Space[Any]) -> list[spaces.Space[Any]]:
 
 class GymGame:
     """One lane; implements ``envs.adapters.worker.Game``. ``idle``: whether all agents may play ``noop_action``; None
-    resets the game to see."""
+    resets the game to find out."""
 
     def __init__(
         self, env: Env[Any, Any], reward: Pooling, episode_limit: int, noop_action: int | None, idle: bool | None = None
@@ -119,7 +119,7 @@ class GymGame:
         )  # fmt: skip
 
     def _may_idle(self, noop: int | None) -> bool:
-        """Return whether all agents have ``noop`` and may play it as an episode begins."""
+        """Return whether all agents have ``noop`` and may play it at the start of an episode."""
         if noop is None:
             return False
         n, width, actions = self.team.n_agents, self.team.obs_dim, self.team.n_actions
@@ -163,7 +163,7 @@ class GymGame:
         if not isinstance(observations, tuple | list | np.ndarray) or len(observations) != n:
             raise ValueError(f"observations must be {n}, one for each agent, got {shown(observations)}")
         masks = find_mask(info)
-        rows = isinstance(masks, tuple | list) or np.ndim(masks) > 0  # a mapping has none, nor has a number
+        rows = isinstance(masks, tuple | list) or np.ndim(masks) > 0  # neither a mapping nor a number has any
         if masks is not None and (not rows or len(masks) != n):
             raise ValueError(f"the action mask must have {n} rows, one for each agent, got {shown(masks)}")
         for i in range(self.team.n_agents):

@@ -1,6 +1,6 @@
 """Any PettingZoo ``ParallelEnv`` with discrete actions as lanes of the process pool.
 
-Agents that leave are dead: they observe zeros and have one available action, which is not passed on. An ending is
+Agents that leave are dead: they observe zeros and have one available action, which is not passed on. An episode ends
 ``truncated`` only if the clock cut somebody off.
 """
 
@@ -41,10 +41,10 @@ def PettingZoo(
 
     ``env`` is a picklable callable, or "package.module" holding ``parallel_env``, or "package.module:function".
     ``reward`` pools the agents' rewards (``mean`` over the full team). ``state`` is the game's own ``state()`` or the
-    padded observations side by side. Episodes are truncated at ``episode_limit``; give the game a later limit of its
+    padded observations concatenated. Episodes are truncated at ``episode_limit``; give the game a later limit of its
     own if it reports time-outs as terminations. ``noop_action`` is the game's action for doing nothing, if it has one.
     An episode is won if any agent's info says so, in one flag ("won", "battle_won" or "is_success").
-    ``rebuild`` builds the game anew for every episode, for games whose ``reset(seed)`` does not forget the one before.
+    ``rebuild`` rebuilds the game for every episode, for games whose ``reset(seed)`` keeps traces of the previous one.
     A worker process that is silent for ``timeout`` seconds counts as dead; None waits for ever. Raises ConfigError for
     a missing package or a game that does not fit.
     """
@@ -71,7 +71,7 @@ class _MakeParallel:
     state: str
     episode_limit: int
     noop_action: int | None
-    known: Known | None = None  # from the first game; what resetting it leaves behind is in none that is built anew
+    known: Known | None = None  # from the first game, so that later ones need no extra reset, which may leave traces
 
     def __call__(self) -> ParallelGame:
         factory = load_factory(self.env, "parallel_env") if isinstance(self.env, str) else self.env
@@ -83,7 +83,7 @@ class _MakeParallel:
 
 class ParallelGame:
     """One lane; implements ``envs.adapters.worker.Game``. ``known``: the size of the state and the idle action; None
-    resets the game to see."""
+    resets the game to find out."""
 
     def __init__(
         self, env: Any, reward: Pooling, state: str, episode_limit: int, noop_action: int | None,
@@ -111,7 +111,7 @@ class ParallelGame:
         )  # fmt: skip
 
     def _look(self, noop: int | None) -> Known:
-        """Reset the game; return the size of its state, and ``noop`` if the living may play it."""
+        """Reset the game; return the size of its state, and ``noop`` if living agents may play it."""
         observations, infos = self._reset(0)
         size = int(np.size(self.env.state())) if self.own_state else self.team.n_agents * self.team.obs_dim
         if size == 0:
@@ -119,7 +119,8 @@ class ParallelGame:
         return size, noop if self._may_idle(observations, infos, noop) else None
 
     def _may_idle(self, observations: dict[str, Any], infos: dict[str, Any], noop: int | None) -> bool:
-        """Return whether the living may play ``noop`` as an episode begins; in games like SMAC only the dead may."""
+        """Return whether living agents may play ``noop`` at the start of an episode; in games like SMAC only dead ones
+        may."""
         obs = np.zeros(self.team.obs_dim, np.float32)
         avail = np.zeros(self.team.n_actions, bool)
         for i, name in enumerate(self.names):
@@ -148,7 +149,7 @@ class ParallelGame:
             {name for name in present if flag(by_agent(flags, part, present)[name], f"{part} of {name}")}
             for part, flags in (("terminations", terminations), ("truncations", truncations))
         )
-        alive = set(self.env.agents) - over - late  # some games leave those whose flags say that they are done
+        alive = set(self.env.agents) - over - late  # some games keep listing agents whose flags say that they are done
         ended, cut = not alive, late - over
         # Agents that the clock cut off at the very end are still present in the observation to bootstrap from.
         self._write(view, by_agent(observations, "observations", sorted(cut if ended else alive)), infos,

@@ -1,7 +1,7 @@
 """Play the lanes of any game that implements ``envs.adapters.worker.Game`` in worker processes, over shared memory.
 
 The parent sends a few bytes per worker and step; observations never travel through a pipe. The shared memory has no
-name, so there is nothing to leak, and workers leave when their parent does.
+name, so there is nothing to leak, and workers exit when their parent does.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from marl.core.checks import require_positive
 from marl.core.types import ConfigError, EnvSpec, Obs, Step
 
 log = logging.getLogger(__name__)
-DEATHS = 5  # of a worker, one after the other without an episode that ends between them; then the pool gives up
+DEATHS = 5  # of a worker in a row, without an episode that ends between them; then the pool gives up
 OLD_GYM = ("gfootball",)  # packages whose games env=gym cannot drive
-INSTALL = {  # package -> what to type; everything else is installed under its own name
+INSTALL = {  # package -> install command; everything else is installed under its own name
     "mpe2": "pip install -e .[mpe]",
     "smacv2": "pip install -e .[smacv2]",
     "lbforaging": "pip install -e .[lbf]",
@@ -41,7 +41,7 @@ INSTALL = {  # package -> what to type; everything else is installed under its o
 
 
 def require_package(package: str) -> None:
-    """Raise ConfigError that says what to type if ``package`` (its first dotted part) is not installed."""
+    """Raise a ConfigError that says how to install ``package`` (its first dotted part) if it is missing."""
     root = package.split(".")[0]
     if importlib.util.find_spec(root) is None:
         if root in INSTALL:
@@ -50,7 +50,7 @@ def require_package(package: str) -> None:
 
 
 def require_gymnasium(env: str) -> None:
-    """Raise ConfigError if the package of ``env`` is known to have the interface of Gym before Gymnasium."""
+    """Raise ConfigError if the package of ``env`` is known to have the old Gym interface, from before Gymnasium."""
     if env.partition(":")[0].partition(".")[0] in OLD_GYM:
         raise ConfigError(
             f"env.env={env} has the old Gym interface (reset without a seed, four values from step); env=gym takes "
@@ -61,17 +61,16 @@ def require_gymnasium(env: str) -> None:
 class Pool:
     """``VectorEnv`` over processes; see the contract in ``marl.core.protocols.VectorEnv``.
 
-    ``make_game`` is called once per lane, in its worker, and must be picklable. ``workers`` processes (None: one per
-    usable CPU, at most one per lane) play equal shares of the lanes. A worker silent for ``timeout`` seconds (None: for
-    ever) counts as dead. Every episode starts from its own seed, drawn from (seed, lane, episode); with ``resumable``
-    nothing else is saved. That is enough for games whose ``reset(seed)`` forgets the episode before; ``rebuild`` builds
-    any other game anew for every episode.
+    ``make_game`` builds a lane's game in its worker, and must be picklable. ``workers`` processes (None: one per
+    usable CPU, at most one per lane) play equal shares of the lanes. A worker silent for ``timeout`` seconds counts as
+    dead (None: wait for ever). Every episode starts from its own seed, derived from (seed, lane, episode); with
+    ``resumable`` nothing else is saved. That is enough for games whose ``reset(seed)`` keeps nothing of the previous
+    episode; ``rebuild`` rebuilds any other game for every episode.
 
-    Raises ConfigError if a game cannot be built. Where one fails later, or its worker dies, the episodes in hand of the
-    worker's lanes are lost, those that have ended are not: ``info["lost"]`` bool [B] says so, they count as truncated,
-    and the next reset starts the worker anew. WorkerError, which closes the pool, is raised by what would only happen
-    again: a game that breaks a promise of its interface, and a worker that dies ``DEATHS`` times without finishing an
-    episode in between.
+    Raises ConfigError if a game cannot be built. If one fails later, or its worker dies, the unfinished episodes of the
+    worker's lanes are lost, finished ones are not: ``info["lost"]`` bool [B] says so, they count as truncated, and the
+    next reset restarts the worker. Failures that would only recur raise WorkerError, which closes the pool: a game that
+    violates its interface, and a worker that dies ``DEATHS`` times without finishing an episode in between.
     """
 
     device = torch.device("cpu")
@@ -97,7 +96,7 @@ class Pool:
         except Exception as error:
             raise ConfigError(f"the game cannot be sent to a worker process: {error}") from error
         self._rebuild = rebuild
-        self._memory: list[int] = []  # the descriptor of what is shared, for workers that start later
+        self._memory: list[int] = []  # the descriptor of the shared memory, for workers that start later
         shares = np.array_split(np.arange(n_envs), min(workers or _usable_cpus(), n_envs))
         self._handles = [Handle(lanes.tolist()) for lanes in shares]
         self._finalizer = weakref.finalize(self, shut_down, self._handles, self._memory)
@@ -114,7 +113,7 @@ class Pool:
         self._arrays = self._share_memory(specs[0])
         self._tensors = {name: torch.from_numpy(array) for name, array in self._arrays.items()}
         self._lost = torch.zeros(n_envs, dtype=torch.bool)
-        self._untold = np.zeros(n_envs, bool)  # lost in a reset; the next step says so
+        self._untold = np.zeros(n_envs, bool)  # lost in a reset; the next step reports it
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
         due = np.ones(self.n_envs, bool) if mask is None else mask.cpu().numpy()
@@ -170,12 +169,12 @@ class Pool:
         self._arrays["running"][:] = False
 
     def close(self) -> None:
-        """Ask the workers to end, and kill them after five seconds. May be called again."""
+        """Ask the workers to exit, and kill them after five seconds. May be called more than once."""
         self._finalizer()
         atexit.unregister(self._finalizer)
 
     def _seeds(self) -> np.ndarray:
-        """Return the seed of each lane's present episode, int64 [B]."""
+        """Return the seed of each lane's current episode, int64 [B]."""
         return (self.streams.draw(0) & np.uint64(0x7FFFFFFF)).astype(np.int64)
 
     def _observe(self) -> Obs:
@@ -204,7 +203,7 @@ class Pool:
         self._collect(handles)
 
     def _revive(self, handles: list[Handle]) -> None:
-        """Start dead workers anew; one that dies again stays dead."""
+        """Restart dead workers; one that dies again stays dead."""
         if not handles:
             return
         self._start(handles)
@@ -215,7 +214,7 @@ class Pool:
         self._receive(again)
 
     def _play(self, name: str, handles: list[Handle], *arguments: Any) -> None:
-        """Let workers do something, and bury those that die of it."""
+        """Send a command to the running workers, wait for all replies, and bury workers that die of it."""
         alive = [handle for handle in handles if handle.process is not None]
         for handle in alive:
             handle.send(name, *arguments)
@@ -228,13 +227,13 @@ class Pool:
                     handle.receive(self.timeout)
                 except WorkerError as error:
                     self._bury(handle, error)
-        except BaseException:  # KeyboardInterrupt too: late replies would be taken for later ones
+        except BaseException:  # KeyboardInterrupt too: late replies would be taken for those to later commands
             self.close()
             raise
 
     def _bury(self, handle: Handle, error: WorkerError) -> None:
-        """Lose the episodes of a dead worker's lanes that were in hand or about to begin. Raise WorkerError if it would
-        only die again."""
+        """Mark as lost the episodes of a dead worker's lanes that were unfinished or about to begin. Raise WorkerError
+        if it would only die again."""
         handle.deaths += 1
         if error.ours:
             raise error
@@ -244,7 +243,7 @@ class Pool:
                 error.report,
             )  # fmt: skip
         if error.headline != handle.said:
-            log.warning("%s; its episodes in hand are dropped and its game is started anew\n%s", error, error.report)
+            log.warning("%s; its unfinished episodes are dropped and its game is restarted\n%s", error, error.report)
         else:
             log.warning("%s; again", error)
         handle.said = error.headline

@@ -1,5 +1,5 @@
-"""Checks of what a game returns, on the way in: a part of the wrong form is refused by name instead of being read by
-Python's truth value, broadcast or cut. Imports no torch.
+"""Checks of what a game returns: a part of the wrong form is rejected by name instead of being silently converted to a
+truth value, broadcast or cut off. Imports no torch.
 
 Every error is a ValueError that names the part, the agent where there is one, the value and the rule; the pool adds the
 lane.
@@ -27,7 +27,7 @@ def shown(value: Any) -> str:
 
 
 def unpack(result: Any, parts: Sequence[str], call: str) -> tuple[Any, ...]:
-    """Return the ``parts`` of what ``call`` ("reset", "step") gave. Raise ValueError where it gave another number."""
+    """Return the ``parts`` of what ``call`` ("reset", "step") returned. Raise ValueError if their number differs."""
     if not isinstance(result, tuple) or len(result) != len(parts):
         got = f"{len(result)} values" if isinstance(result, tuple) else f"one {type(result).__name__}"
         raise ValueError(f"{call} must return ({', '.join(parts)}); this game returned {got}: an older API?")
@@ -57,8 +57,8 @@ def number(value: Any, part: str) -> float:
 
 
 def by_agent(value: Any, part: str, names: Sequence[str], whole: bool = True) -> dict[str, Any]:
-    """Return a mapping from the agents to their ``part``. Raise ValueError where it is none, and, if the ``whole`` team
-    must be in it, where an agent of ``names`` is missing."""
+    """Return a mapping from the agents to their ``part``. Raise ValueError if it is not a mapping and, if the ``whole``
+    team must be in it, if an agent of ``names`` is missing."""
     if not isinstance(value, dict):
         raise ValueError(f"{part} must be a mapping with an entry for each agent, got {shown(value)}")
     missing = [name for name in names if name not in value] if whole else []
@@ -77,7 +77,7 @@ def find_mask(given: Any) -> Any:
 
 
 def mask_row(mask: Any, size: int, part: str) -> np.ndarray:
-    """Return an action mask as bool [size]. Raise ValueError for another length, or values other than 0 and 1."""
+    """Return an action mask as bool [size]. Raise ValueError for a different length, or values other than 0 and 1."""
     row = np.asarray(mask)
     if row.shape != (size,) or row.dtype.kind not in "biuf" or not np.isin(row, (0, 1)).all():
         raise ValueError(f"{part} must be {size} flags, one for each action, got {shown(mask)}")
@@ -85,7 +85,7 @@ def mask_row(mask: Any, size: int, part: str) -> np.ndarray:
 
 
 class Bounds:
-    """Warns of values that leave the bounds that an agent's space gives: once in a process for each agent and space."""
+    """A check that warns of values outside the bounds of an agent's space: once per process, agent and space."""
 
     said: ClassVar[set[tuple[int, bytes, bytes]]] = set()
 
@@ -93,7 +93,7 @@ class Bounds:
         self.unbounded: dict[int, bool] = {}  # by agent: nothing can be outside
 
     def check(self, agent: int, row: np.ndarray, low: np.ndarray, high: np.ndarray) -> None:
-        """Look at one observation, f32 [k], with its bounds [k]. Raise ValueError where a value is not finite."""
+        """Check one observation, f32 [k], against its bounds [k]. Raise ValueError if a value is not finite."""
         if not np.isfinite(row).all():
             k = int(np.flatnonzero(~np.isfinite(row))[0])
             raise ValueError(f"the observation of agent {agent} must be finite, got {row[k]} in feature {k}")

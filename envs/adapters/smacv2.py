@@ -1,4 +1,4 @@
-"""The genuine SMACv2 (Ellis et al. 2023) on StarCraft II as lanes of the process pool.
+"""The original SMACv2 (Ellis et al. 2023) on StarCraft II as lanes of the process pool.
 
 Needs the smacv2 package, the game and its maps; the constructor says what is missing. The package draws scenarios
 from unseeded generators, which are reseeded here in every episode. The game engine itself cannot be saved or replayed.
@@ -34,10 +34,10 @@ def SMACv2(
     n_envs: int,
     seed: int = 0,
 ) -> Pool:
-    """Make ``n_envs`` StarCraft II games; ``workers`` None gives every lane a process, since each waits for its game.
+    """Make ``n_envs`` StarCraft II games; ``workers`` None: a process for every lane, since each waits for its game.
 
-    ``capability_config`` (team and position samplers) and ``options`` go to the package's
-    ``StarCraftCapabilityEnvWrapper`` as they are, except ``seed`` (per lane) and ``continuing_episode`` (how the
+    ``capability_config`` (team and position samplers) and ``options`` are passed to the package's
+    ``StarCraftCapabilityEnvWrapper`` unchanged, except ``seed`` (per lane) and ``continuing_episode`` (how the
     package marks time-outs). A time-out is ``truncated`` unless ``timeout_is_terminal``, the published setting.
     A game that is silent for ``timeout`` seconds counts as dead; None waits for ever.
     Observations are within [-1, 1] unless ``options.fully_observable``. Raises ConfigError when something is missing.
@@ -50,7 +50,7 @@ def SMACv2(
 
 
 def require_starcraft() -> None:
-    """Raise ConfigError that says what to install, and where, if package, game or maps are missing."""
+    """Raise a ConfigError that says what to install, and where, if package, game or maps are missing."""
     from envs.adapters.pool import require_package
     from marl.core.types import ConfigError
 
@@ -142,7 +142,7 @@ class SMACv2Game:
             view.obs[i] = observation
             # Releases with the option action_mask=False return the true availability as a second list.
             view.avail[i] = np.asarray(mask[0] if isinstance(mask, tuple) else mask, bool)
-        view.alive[:] = ~view.avail[:, 0]  # the no-op is for the dead alone
+        view.alive[:] = ~view.avail[:, 0]  # only the dead may play the no-op
         view.state[:] = state
 
 

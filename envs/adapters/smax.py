@@ -1,8 +1,8 @@
-"""SMAX, the battle of the ``jaxmarl`` package, as the yardstick that ``scripts.bench`` measures next to ours.
+"""SMAX, the battle game of the ``jaxmarl`` package, as the yardstick that ``scripts.bench`` measures next to ours.
 
-Random actions, no learning. Every number comes from a process of its own, ``python -m envs.adapters.smax MAP LANES
-THREADS SECONDS``: XLA reads once per process how many threads it may use, and its memory should not count as ours.
-Nothing here imports JAX before that process does.
+Random actions, no learning. Every measurement runs in its own process, ``python -m envs.adapters.smax MAP LANES THREADS
+SECONDS``: XLA reads once per process how many threads it may use, and its memory should not count as ours. Only that
+process imports JAX.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Smax:
         return None
 
     def measure(self, lanes: int, threads: int, seconds: float) -> tuple[float, float, float]:
-        """Return (steps of all lanes, wall seconds, CPU seconds). RuntimeError with the last line of stderr if the
-        process fails."""
+        """Return (steps of all lanes, wall seconds, CPU seconds). Raise RuntimeError with the last line of stderr if
+        the process fails."""
         command = [sys.executable, "-m", "envs.adapters.smax", self.map, str(lanes), str(threads), str(seconds)]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         if done.returncode != 0:
@@ -53,7 +53,7 @@ class Smax:
 
 
 def beside(env: Mapping[str, Any]) -> Smax | None:
-    """Return the yardstick of the environment with the configuration ``env``; None: SMAX has nothing like it."""
+    """Return the yardstick of the environment with the configuration ``env``; None if SMAX has no counterpart."""
     return Smax(env["map"]) if env.get("_target_") == OURS else None
 
 
@@ -68,11 +68,11 @@ def use_threads(threads: int) -> None:
 
 
 def play(name: str, lanes: int, seconds: float) -> dict[str, float]:
-    """Measure steps of ``lanes`` lanes with the heuristic enemy; lanes restart by themselves, as in the package.
+    """Measure steps of ``lanes`` lanes with the heuristic enemy; lanes restart on their own, as in the package.
 
     A step is what the package's ``step`` computes (observations, world state, reward), and the available actions.
-    Actions are chosen uniformly with noise that is drawn outside the measured time, as is compiling. Whole stretches of
-    steps are one compiled call.
+    Actions are chosen uniformly with noise that is sampled outside the measured time, which excludes compilation too.
+    Whole stretches of steps are one compiled call.
     """
     import jax
     import jax.numpy as jnp
@@ -90,7 +90,7 @@ def play(name: str, lanes: int, seconds: float) -> dict[str, float]:
         chosen = jnp.where(avail > 0, noise, -1.0).argmax(2)
         actions = {agent: chosen[:, i] for i, agent in enumerate(env.agents)}
         obs, state, reward, done, _ = jax.vmap(env.step)(keys, state, actions)
-        return (state, obs, reward, done), None  # carried and returned whole, so that nothing is left out
+        return (state, obs, reward, done), None  # carried and returned whole, so that XLA drops none of it
 
     @jax.jit
     def stretch(now: tuple, draws: tuple) -> tuple:

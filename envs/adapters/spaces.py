@@ -22,9 +22,9 @@ WON_KEYS = ("won", "battle_won", "is_success")
 class TeamSpaces:
     """The agents' action and observation spaces as one padded layout.
 
-    A dictionary observation that holds an observation and an action mask, under their usual names, is taken apart.
-    ``low``/``high`` f32 [O] cover all agents, and zero, which stands for anything absent. Raise ValueError for actions
-    that are not Discrete.
+    A dictionary observation that holds an observation and an action mask, under their usual names, is split into the
+    two. ``low``/``high`` f32 [O] cover all agents, and zero, which stands for anything absent. Raises ValueError for
+    actions that are not Discrete.
     """
 
     def __init__(self, actions: Sequence[spaces.Space[Any]], observations: Sequence[spaces.Space[Any]]) -> None:
@@ -102,7 +102,7 @@ def _observation_key(space: spaces.Space[Any]) -> str | None:
 
 
 def pool_rewards(rewards: Sequence[float], how: Pooling, n_agents: int) -> float:
-    """Return the team's reward. ``mean`` divides by the full team; ``shared`` needs equal rewards for all present."""
+    """Return the team's reward. ``mean`` divides by the full team; ``shared`` needs equal rewards of all present."""
     values = [float(value) for value in rewards]
     if how == "sum":
         return sum(values)
@@ -116,12 +116,12 @@ def pool_rewards(rewards: Sequence[float], how: Pooling, n_agents: int) -> float
 
 
 def find_won(info: dict[str, Any], part: str = "info") -> bool:
-    """Return whether a game's info, which messages call ``part``, reports success under one of the usual names; None
-    says nothing. Raise ValueError where it is not one flag."""
+    """Return whether a game's info reports success under one of the usual names; None says nothing. Raise ValueError,
+    in which the info is called ``part``, if it is not one flag."""
     return any([flag(info[key], f"'{key}' in {part}") for key in WON_KEYS if info.get(key) is not None])
 
 
 def load_factory(path: str, default: str) -> Callable[..., Any]:
-    """Return the function behind "package.module:function"; without a colon it is called ``default``."""
+    """Return the function behind "package.module:function"; without a colon, ``default`` is its name."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(module), name or default)

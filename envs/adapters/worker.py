@@ -27,7 +27,7 @@ from marl.core.processes import SAVING_S, SENT_TO_ALL, follow_parent, ignore_sig
 
 @dataclass(frozen=True)
 class GameSpec:
-    """``marl.core.types.EnvSpec`` in numpy: the same fields, the same shapes."""
+    """``marl.core.types.EnvSpec`` in numpy: the same shapes, without the fields that only embedded games have."""
 
     n_agents: int
     n_actions: int
@@ -67,7 +67,7 @@ class Outcome(NamedTuple):
 
 
 class Game(Protocol):
-    """One lane. ``reset(seed)`` alone must decide all of the episode's randomness, if the pool is to be resumable."""
+    """One lane. ``reset(seed)`` alone must determine the episode's randomness, if the pool is to be resumable."""
 
     spec: GameSpec
 
@@ -106,7 +106,7 @@ def share(descriptor: int, spec: GameSpec, n_envs: int) -> tuple[dict[str, np.nd
         end += -(-int(np.prod(shape)) * np.dtype(dtype).itemsize // 64) * 64  # each array on its own cache lines
     if descriptor < 0:
         return {}, end
-    memory = mmap.mmap(descriptor, end)  # lives as long as an array over it
+    memory = mmap.mmap(descriptor, end)  # stays mapped as long as an array uses it
     arrays = {
         name: np.frombuffer(memory, dtype, int(np.prod(shape)), starts[name]).reshape(shape)
         for name, (shape, dtype) in layout.items()
@@ -115,7 +115,7 @@ def share(descriptor: int, spec: GameSpec, n_envs: int) -> tuple[dict[str, np.nd
 
 
 def seed_globals(seed: int) -> None:
-    """Seed the global generators of Python and NumPy, and torch's where a game has imported it."""
+    """Seed the global generators of Python and NumPy, and torch's if a game has imported it."""
     random.seed(seed)
     np.random.seed(seed)
     if "torch" in sys.modules:
@@ -123,9 +123,10 @@ def seed_globals(seed: int) -> None:
 
 
 class Worker:
-    """Builds the games of ``lanes``, then follows commands: ``step``, ``reset``, ``render lane``, ``close``.
+    """A worker that builds the games of ``lanes``, then follows commands: ``step``, ``reset``, ``render lane``,
+    ``close``.
 
-    With ``rebuild`` a lane's game is closed and built anew at every reset. The global generators of this process, which
+    With ``rebuild`` a lane's game is closed and rebuilt at every reset. The global generators of this process, which
     its lanes share, are seeded before a game is built or reset, for games that draw from them.
     """
 
@@ -201,14 +202,14 @@ class Worker:
 
 
 def _raised_here(error: BaseException) -> bool:
-    """Return whether an adapter raised the error, because of what a game had returned, and not the game itself."""
+    """Return whether an adapter raised the error, because of what a game returned, and not the game itself."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = bool(frames) and Path(frames[-1].filename).parent == Path(__file__).parent
     return ours and not isinstance(error, OSError)
 
 
 def serve(connection: Connection, pickled: bytes, lanes: Sequence[int], n_envs: int, rebuild: bool) -> None:
-    """Run a worker process, which ends with its parent.
+    """Run a worker process, which exits with its parent.
 
     Every command is answered with ("done", result) or ("error", lane, last line, traceback, whether the error is ours).
     """

@@ -29,7 +29,7 @@ from marl.core.types import ConfigError, EnvSpec
 
 LOAD = 5
 NEAR = 3  # no food needs more than the summed levels of this many of the weakest agents
-ATTEMPTS = 1000  # draws per food to find a cell for it
+ATTEMPTS = 1000  # tries to find a random cell for each food
 EVENTS = ("loads", "failed_loads")
 
 
@@ -66,8 +66,8 @@ def food_beside(board: Board, n: int, i: int, b: int) -> int:
 
 @rule
 def may_lie(rules: Rules, board: Board, x: int, y: int, last: int, b: int) -> bool:
-    """Return whether food may lie here: not on an agent, and at least two cells (three along rows and columns) from the
-    food placed before it."""
+    """Return whether food may be put here: not on an agent, and at least two cells (three along rows and columns) from
+    the food placed before it."""
     for e in range(last):
         dx, dy = abs(board.cell[b, e, 0] - x), abs(board.cell[b, e, 1] - y)
         if not board.present[b, e]:
@@ -82,7 +82,7 @@ def may_lie(rules: Rules, board: Board, x: int, y: int, last: int, b: int) -> bo
 
 @rule
 def spawn_agents(rules: Rules, board: Board, lane: Record, b: int) -> None:
-    """Draw who is absent, then put every other agent on a cell of its own with a level; the absent have level 0."""
+    """Sample who is absent, then put every other agent on a cell of its own with a level; the absent have level 0."""
     cell, level = board.cell[b], board.mark[b]
     left = rules.absent
     for i in range(rules.n):
@@ -118,7 +118,7 @@ def needed(rules: Rules, level: np.ndarray, present: np.ndarray) -> int:
 
 @rule
 def spawn_food(rules: Rules, board: Board, lane: Record, b: int) -> None:
-    """Place food inside the border, as much of it as finds room."""
+    """Place food inside the border, as much of it as fits."""
     most = needed(rules, board.mark[b], board.present[b])
     for f in range(rules.n, board.cell.shape[1]):
         board.present[b, f] = False
@@ -135,8 +135,8 @@ def spawn_food(rules: Rules, board: Board, lane: Record, b: int) -> None:
 
 @rule
 def move_agents(rules: Rules, board: Board, actions: np.ndarray, b: int) -> None:
-    """Move all agents at once; those that want the same cell, or the cell of an agent that stays, stay where they
-    are."""
+    """Move all agents simultaneously; those that want the same cell, or the cell of an agent that stays, stay where
+    they are."""
     cell, was = board.cell[b], board.before[b]
     remember_cells(board, b)
     for i in range(rules.n):
@@ -159,7 +159,7 @@ def move_agents(rules: Rules, board: Board, actions: np.ndarray, b: int) -> None
 @rule
 def load_food(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: int) -> float:
     """Load food and return the step's reward: the loaded share of all food levels, less penalties. An agent takes part
-    in one attempt at most."""
+    in at most one attempt."""
     level, n = board.mark[b], rules.n
     total = 0
     for f in range(n, board.cell.shape[1]):
@@ -191,7 +191,7 @@ def load_food(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, b: 
 
 @rule
 def write_seen(rules: Rules, board: Board, row: np.ndarray, place: int, i: int, e: int, highest: float, b: int) -> None:
-    """Write four features of entity ``e`` for agent ``i``: present within sight, offset, level; zeros if not."""
+    """Write four features of entity ``e`` for agent ``i``: present within sight, offset, level; zeros if not seen."""
     dx, dy = board.cell[b, e, 0] - board.cell[b, i, 0], board.cell[b, e, 1] - board.cell[b, i, 1]
     seen = board.present[b, e] and max(abs(dx), abs(dy)) <= rules.sight
     row[place] = 1.0 if seen else 0.0
@@ -261,13 +261,15 @@ KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 class Foraging(GridGame):
     """``n_agents`` with levels ``min_level`` .. ``max_level`` and ``n_food`` foods on a ``size`` x ``size`` grid.
 
-    A food is loaded when the levels of the agents that load next to it add up to its own, which is the sum of the (at
-    most three) lowest agents' levels if ``coop``, else uniform up to it. Pays the food's share of all levels, so that 1
-    is everything; an attempt that is too weak costs ``penalty`` per agent in it. Won, and over, when no food is left.
-    In every episode ``absent_agents`` agents, drawn at random, do not take part. The clock truncates.
+    A food is loaded when the levels of the agents that load next to it add up to at least its own, which is the sum of
+    the (at most three) lowest agent levels if ``coop``, else uniform from 1 to that sum. Loading pays the food's share
+    of all food levels, so that loading everything pays 1; an attempt that is too weak costs ``penalty`` per agent
+    taking part. The episode is won, and ends, when no food is left. In every episode ``absent_agents`` agents, chosen
+    at random, do not take part. The clock truncates.
 
-    Observation [3 + 4 n_food + 4 (n-1)]: own cell and level; of every food, then of every other agent, whether it is
-    there within ``sight`` cells, its offset and its level; scaled, zeros if not. State: all of it, and time.
+    Observation [3 + 4 n_food + 4 (n-1)]: own cell and level; for every food, then for every other agent, whether it is
+    present within ``sight`` cells, its offset and its level; scaled, zeros if not. State: presence, cell and level of
+    every agent and food, and time.
     ``Step.info``: "loads", "failed_loads" of the step. Raises ConfigError.
     """
 

@@ -1,6 +1,6 @@
 """What the small grid games share: the board and its picture.
 
-A game is a module with the rules of one lane, the kernels made of them and a spec (``pushbox``, ``spread``,
+A game is a module with the rules of one lane, the kernels built from them and a spec (``pushbox``, ``spread``,
 ``staghunt``, ``foraging``, ``mds``). A game whose lanes hold more than cells is a ``LaneGame`` with records of its own
 (``overcooked``, ``skirmish``).
 """
@@ -84,7 +84,7 @@ class GridGame(LaneGame):
         return [(x, y) if here else None for (x, y), here in zip(where, present, strict=True)]
 
     def place(self, cells: Sequence[Sequence[int]], lane: int = 0) -> Obs:
-        """Put all entities of a running lane on these cells, agents first, and recompute what is seen."""
+        """Put all entities of a running lane on these cells, agents first, and recompute the observations."""
         where = np.array(cells)
         if where.shape != self._board.cell[lane].shape or where.min() < 0 or where.max() >= self.size:
             room = f"{len(self._board.cell[lane])} cells with coordinates in 0..{self.size - 1}"

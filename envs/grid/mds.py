@@ -1,7 +1,7 @@
 """Multi-Destination Spread: a team that starts on one cell is paid at every step for the goal cells it covers.
 
-The small benchmark of zero-shot coordination, after SBC (Kang, Lee, Jo, Han 2026): who goes where is a convention. Its
-rules are not published; these come from a third party's version of it, and fit the best return that SBC reports.
+A small benchmark for zero-shot coordination, after SBC (Kang, Lee, Jo, Han 2026): who goes where is a convention. Its
+rules are not published; these come from a third-party version and are consistent with the best return that SBC reports.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Rules(NamedTuple):
 
 @rule
 def move_agents(rules: Rules, board: Board, actions: np.ndarray, b: int) -> None:
-    """Move all agents at once. Those that head for the same cell go back to where they were, even if another agent has
-    moved there."""
+    """Move all agents simultaneously. Those that head for the same cell go back to where they were, even if another
+    agent has moved there."""
     cell, before, target = board.cell[b], board.before[b], board.mark[b]
     remember_cells(board, b)
     for i in range(cell.shape[0]):
@@ -115,8 +115,8 @@ class MultiDestinationSpread(GridGame):
     """``n_agents`` start on the centre of a ``size`` x ``size`` grid; ``goals`` are cells [x, y], y pointing down.
 
     Every step pays ``pay[k]`` for k distinct covered goals, until the clock (``episode_limit``) truncates; ``won`` in a
-    step in which all are covered. There are eight directions, and walls stop; agents that head for the same cell all go
-    back to where they were. Agents share a cell at the start, and where one went back to a cell that another had
+    step in which all are covered. Agents move in eight directions, and walls block; agents that head for the same cell
+    all go back to where they were. Agents share a cell at the start, and when one goes back to a cell that another has
     entered.
 
     State [n size²]: a one-hot cell for each agent. Observation [n size² + n]: the state and the agent's one-hot index.

@@ -29,7 +29,7 @@ from marl.core.types import EnvSpec
 AGENTS = 2
 STARTS = ((-2, 0), (2, 0), (-2, -2), (2, 2), (-2, 2), (2, -2), (0, -2), (0, 2))  # offsets of the boxes from the centre
 EVENTS = ("pushing", "joint_pushes", "boxes_moved")
-NOTHING, PULLED_APART = -1, -2  # where a direction would stand
+NOTHING, PULLED_APART = -1, -2  # in place of a direction
 
 
 class Rules(NamedTuple):
@@ -72,8 +72,8 @@ def find_pushes(board: Board, events: np.ndarray, actions: np.ndarray, b: int) -
 
 @rule
 def is_free(board: Board, box: int, x: int, y: int, size: int, b: int) -> bool:
-    """Return whether ``box`` may enter a cell: no box is or was there, and any agent there moves on behind another
-    box."""
+    """Return whether ``box`` may enter a cell: no box is or was there, and any agent there moves away, following
+    another box."""
     before, cell = board.before[b], board.cell[b]
     if x < 0 or y < 0 or x >= size or y >= size:
         return False
@@ -96,7 +96,7 @@ def has_moved(board: Board, entity: int, b: int) -> bool:
 
 @rule
 def move_boxes(rules: Rules, board: Board, events: np.ndarray, b: int) -> None:
-    """Move the boxes that are pushed hard enough; a second round moves a box whose way was cleared in the first."""
+    """Move the boxes that are pushed hard enough; a second pass moves a box whose path was cleared in the first."""
     before, cell, mark = board.before[b], board.cell[b], board.mark[b]
     joint = mark[0] == mark[1]
     for k in range(AGENTS, cell.shape[0]):
@@ -186,9 +186,9 @@ KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 class PushBox(GridGame):
     """Two agents push ``n_boxes`` boxes on a ``size`` x ``size`` grid; won, and over, when a box is at the wall.
 
-    An agent that walks into a box pushes it. Both pushing one box the same way move it; one alone moves it with
-    probability ``lone_push``; in different directions they do not move it. ``goal_reward`` is paid once, for the box
-    at the wall. Everything else pays 0, and the clock (``episode_limit``) truncates.
+    An agent that walks into a box pushes it. Two agents that push a box in the same direction move it; one alone moves
+    it with probability ``lone_push``; pushes in different directions do not move it. ``goal_reward`` is paid once, for
+    the box at the wall. Everything else pays 0, and the clock (``episode_limit``) truncates.
 
     State [2 (2 + boxes) + 2]: cells scaled to 0..1, time, a constant. Observation: the state, own number, and scaled
     offsets to each box and to the other agent. ``Step.info``: "pushing", the agents that push a box (0..2),
@@ -199,7 +199,7 @@ class PushBox(GridGame):
         self, size: int, n_boxes: int, lone_push: float, goal_reward: float, episode_limit: int,
         *, n_envs: int, seed: int = 0,
     ) -> None:  # fmt: skip
-        require_at_least("", 7, size=size)  # smaller, and a box starts at the wall
+        require_at_least("", 7, size=size)  # on a smaller grid a box would start at the wall
         require_at_least("", 1, episode_limit=episode_limit)
         require_share("", lone_push=lone_push)
         require_within("", 1, len(STARTS), n_boxes=n_boxes)

@@ -40,8 +40,7 @@ class Rules(NamedTuple):
 
 @rule
 def far_apart(cells: np.ndarray, distance: int) -> bool:
-    """Return whether every two of the ``cells`` [n, 2] are at least ``distance`` apart, by the larger of |dx| and
-    |dy|."""
+    """Return whether all pairs of ``cells`` [n, 2] are at least ``distance`` apart, by the larger of |dx| and |dy|."""
     for i in range(cells.shape[0]):
         for j in range(i):
             if max(abs(cells[i, 0] - cells[j, 0]), abs(cells[i, 1] - cells[j, 1])) < distance:
@@ -51,7 +50,7 @@ def far_apart(cells: np.ndarray, distance: int) -> bool:
 
 @rule
 def number_positions(cells: np.ndarray, size: int) -> int:
-    """Return one number per joint position: the agents' cells are the digits of a number to the base size * size."""
+    """Return one number per joint position: the agents' cells are the digits of a number in base size * size."""
     number = 0
     for i in range(cells.shape[0]):
         number = number * size * size + cells[i, 1] * size + cells[i, 0]
@@ -131,17 +130,18 @@ KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 
 
 class Spread(GridGame):
-    """``n_agents`` walk a ``size`` x ``size`` grid from one cell: the one next to its centre, (size - 1) // 2 in x and
-    y, or, if ``start`` is "anywhere", a cell that is drawn for every episode.
+    """``n_agents`` start on one cell of a ``size`` x ``size`` grid: the one at its centre, (size - 1) // 2 in x and y,
+    or, if ``start`` is "anywhere", a random cell that is sampled for every episode.
 
-    The episode is won, pays ``goal_reward`` and ends as soon as every two agents are at least ``distance`` cells apart
-    in x or in y; everything else pays 0, and the clock (``episode_limit``) truncates. Cells may be shared, walls stop.
+    The episode is won, pays ``goal_reward`` and ends as soon as all pairs of agents are at least ``distance`` cells
+    apart in x or in y; everything else pays 0, and the clock (``episode_limit``) truncates. Agents may share cells;
+    walls block.
 
     Observation [3]: own cell scaled to 0..1, time; with ``sight`` > 0 also, for each other agent, whether it is within
     that many cells in x and in y, and its offset, scaled to -1..1, zeros if not. State [2 n + 1]: all cells, time.
 
     ``Step.info``: "positions", a number for the joint position reached, and "formation", which is the same for
-    positions that are equal up to a shift and up to who stands where. Count distinct ones. Raises ConfigError.
+    positions that are equal up to a shift and up to who stands where; count the distinct ones. Raises ConfigError.
     """
 
     def __init__(

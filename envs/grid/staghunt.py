@@ -1,7 +1,7 @@
-"""Predator and prey with a penalty for miscoordination: a catch needs several hunters, too few are punished.
+"""Predator and prey with a penalty for miscoordination: a catch needs several hunters, too few are penalised.
 
 The "relative overgeneralization" task of Böhmer, Kurin and Whiteson 2020 (Deep Coordination Graphs, section 6.1), whose
-rules are followed. Here the state is a list of named coordinates; in the paper it is a picture of the grid.
+rules are followed. Here the state is a list of named coordinates; in the paper it is an image of the grid.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def try_catch(rules: Rules, board: Board, out: Outputs, actions: np.ndarray, pre
 
 @rule
 def flee(rules: Rules, board: Board, prey: int, b: int) -> None:
-    """Move ``prey`` to a random open cell next to it; it rests by chance, or if there is none."""
+    """Move ``prey`` to a random open cell next to it; it rests with probability ``prey_rest``, or if there is none."""
     lane, cell = board.lanes[b], board.cell[b]
     if rules.prey_rest > 0.0 and uniform(lane) < rules.prey_rest:
         return
@@ -134,7 +134,7 @@ def flee(rules: Rules, board: Board, prey: int, b: int) -> None:
 
 @rule
 def look_around(rules: Rules, board: Board, row: np.ndarray, i: int, b: int) -> None:
-    """Fill ``row`` [2 side²], the window around agent ``i``: for each cell, is a predator there, is a prey there."""
+    """Fill ``row`` [2 side²], the window around agent ``i``: for each cell, whether a predator and a prey are there."""
     side = 2 * rules.sight + 1
     for e in range(board.cell.shape[1]):
         dx = board.cell[b, e, 0] - board.cell[b, i, 0] + rules.sight
@@ -226,15 +226,17 @@ KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 class StagHunt(GridGame):
     """``n_predators`` agents hunt ``n_prey`` prey, which move at random, on a ``size`` x ``size`` grid.
 
-    No two share a cell. Each step the predators move one after the other in random order, then the prey do. A prey next
-    to which at least ``capture_needs`` predators catch is gone and pays ``capture_reward``; the catchers are gone too
-    if ``catchers_leave``. Fewer, but at least one, cost the team ``penalty`` (per prey and step). The prey otherwise
-    moves to a random free cell next to it, or rests with probability ``prey_rest``. The episode ends when all prey or
-    all predators are gone, and the clock truncates; ``won`` in the step in which the last possible prey is caught.
+    No two share a cell. Each step the predators move one after the other in random order, then the prey do. A prey is
+    gone and pays ``capture_reward`` when at least ``capture_needs`` predators next to it play catch; the catchers are
+    gone too if ``catchers_leave``. Fewer, but at least one, cost the team ``penalty`` (per prey and step). A prey that
+    is not caught moves to a random free cell next to it, or rests with probability ``prey_rest``. The episode ends when
+    all prey or all predators are gone, and the clock truncates; ``won`` in the step in which the last possible prey is
+    caught.
 
-    Walking into the wall is not available, catching only next to a prey. Observation [2 (2 sight + 1)²]: a window
-    around the agent, for each cell whether a predator and whether a prey is there; zeros once gone. State: x, y and
-    presence of each predator and each prey, and time. ``Step.info``: "captures", "failed_catches". Raises ConfigError.
+    Moves into the wall are unavailable; catching is available only next to a prey. Observation [2 (2 sight + 1)²]: a
+    window around the agent, for each cell whether a predator and whether a prey is there; zeros once gone. State: x, y
+    and presence of each predator and each prey, and time. ``Step.info``: "captures", "failed_catches". Raises
+    ConfigError.
     """
 
     def __init__(
@@ -258,8 +260,8 @@ class StagHunt(GridGame):
 
 
 def build_spec(n: int, n_prey: int, sight: int, episode_limit: int) -> EnvSpec:
-    """Return the spec. ``about``: the middle of the window is the agent itself; a predator elsewhere may be any
-    other."""
+    """Return the spec. ``about``: the middle of the window is the agent itself; a predator elsewhere may be any other
+    agent."""
     offsets = range(-sight, sight + 1)
     obs_names = tuple(f"{who} at {dx:+d},{dy:+d}" for dy in offsets for dx in offsets for who in ("predator", "prey"))
     O = len(obs_names)  # noqa: E741

@@ -1,1 +1,1 @@
-"""What every compiled game builds on: how rules are compiled, a random stream per lane, loops over lanes."""
+"""The basis of every compiled game: compilation of rules, a random stream per lane, loops over lanes."""

@@ -1,4 +1,4 @@
-"""``LaneGame``: the calls of ``VectorEnv`` around a game's kernels."""
+"""``LaneGame``: the ``VectorEnv`` interface around a game's kernels."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from marl.core.types import EnvSpec, Obs, Step
 
 
 def copies(given: dict[str, Tensor], kept: dict[str, Tensor]) -> tuple[Arrays, np.ndarray, Arrays]:
-    """Pair ``given`` [B, ...] with what each is copied to, ``kept`` [M, T+1, ...] of the same name if there is one, in
-    the form of ``copy_slot``. Of ``given`` a lane must lie in one piece."""
+    """Pair each tensor of ``given`` [B, ...] with its copy's target, ``kept`` [M, T+1, ...] of the same name if there
+    is one, as ``copy_slot`` takes them. Each lane of ``given`` must be contiguous."""
     memory, places, rows = [], [], []
     for name, tensor in given.items():
         assert tensor[0].is_contiguous(), name
@@ -31,7 +31,7 @@ def copies(given: dict[str, Tensor], kept: dict[str, Tensor]) -> tuple[Arrays, n
 
 
 def as_given(given: dict[str, Tensor], data: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the fields of ``data`` [M, T+1, ...] that ``given`` [B, ...] fill; zeros for one of another form."""
+    """Return the fields of ``data`` [M, T+1, ...] that ``given`` [B, ...] fills; zeros where dtype or shape differs."""
     found = {}
     for name in given.keys() & data.keys():
         one, field = given[name], data[name]
@@ -41,16 +41,16 @@ def as_given(given: dict[str, Tensor], data: dict[str, Tensor]) -> dict[str, Ten
 
 
 class LaneGame:
-    """The calls of ``VectorEnv`` around a game's kernels.
+    """The ``VectorEnv`` interface around a game's kernels.
 
-    ``rules`` is a NamedTuple of what the kernels only read, ``board`` one of arrays that lead with the lane, among them
-    ``lanes``, records with (at least) the fields of ``LANE``. ``out`` is one with (at least) the arrays of
+    ``rules`` is a NamedTuple of what the kernels only read, ``board`` one of arrays whose first dimension is the lane,
+    among them ``lanes``, records with (at least) the fields of ``LANE``. ``out`` is one with (at least) the arrays of
     ``allocate_outputs``. ``info`` names the arrays that the game adds to ``Step.info``; "won" is always there.
     """
 
     device = torch.device("cpu")
     resumable = True
-    vouched = True  # the tensors that kernels write into have the right form: nothing to check at every step
+    vouched = True  # kernels write into tensors of the right types and shapes: nothing to check at every step
 
     def __init__(
         self, spec: EnvSpec, rules: Any, kernels: Kernels, board: Any, out: Any, info: dict[str, np.ndarray],
@@ -68,8 +68,8 @@ class LaneGame:
         seed_lanes(board.lanes, seed)
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs:
-        """Restart all lanes, or those where ``mask`` bool [B]; a seed begins their random streams anew. ValueError
-        names a mask of another form."""
+        """Restart all lanes, or those of ``mask`` bool [B]; a seed restarts their random streams. Raise ValueError for
+        a mask of another type or shape."""
         where = self._everywhere if mask is None else np.ascontiguousarray(mask.cpu().numpy())
         if where.shape != (self.n_envs,) or where.dtype != np.bool_:
             raise ValueError(f"mask is {where.dtype} {list(where.shape)}, expected bool [{self.n_envs}]")
@@ -79,16 +79,16 @@ class LaneGame:
         return self._obs
 
     def redraw(self, seed: int) -> None:
-        """Draw the rest of the episodes that ``reset`` has begun from streams of their own."""
+        """Use the random streams of ``seed`` for the rest of the episodes that ``reset`` has begun."""
         seed_lanes(self._board.lanes, seed)
         self._dealt = self._board.lanes["rng"].copy()
 
     def has_drawn(self) -> bool:
-        """Return whether any lane has drawn since ``redraw``."""
+        """Return whether any lane has drawn a random number since ``redraw``."""
         return bool((self._board.lanes["rng"] != self._dealt).any())
 
     def step(self, actions: Tensor) -> Step:
-        """Play the joint actions long [B, n]. ValueError names the first that is not available."""
+        """Play the joint actions long [B, n]. Raise ValueError, naming the first that is not available."""
         if not self._started:
             raise RuntimeError("reset() the game before the first step()")
         given = np.ascontiguousarray(actions.detach().cpu().numpy())
@@ -103,14 +103,14 @@ class LaneGame:
 
     @property
     def rolls(self) -> bool:
-        """Return whether ``rollout`` plays as ``reset`` and ``step`` do: no subclass has changed them."""
+        """Return whether ``rollout`` plays as ``reset`` and ``step`` do: no subclass overrides them."""
         return type(self).step is LaneGame.step and type(self).reset is LaneGame.reset
 
     def rollout(
         self, network: Any, choice: Choice, harm: Harm, attacked: Tensor, harm_seed: np.uint64, span: Span,
         data: dict[str, Tensor],
     ) -> Tensor:  # fmt: skip
-        """Play on in the lanes of ``span``, fill the fields ``data`` and return who has ended (``Rolling``)."""
+        """Play on in the lanes of ``span``, fill the fields ``data`` and return whose episodes ended (``Rolling``)."""
         B, n = self.n_envs, self.spec.n_agents
         arrays = {name: data[name].numpy() for name in Book._fields if name in data}
         arrays.setdefault("hit", np.zeros((0, 0, n), np.bool_))
@@ -130,7 +130,7 @@ class LaneGame:
         return torch.from_numpy(self._board.lanes["finished"] != 0)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the lanes' random streams; at an episode's edge nothing else needs to be saved."""
+        """Return the lanes' random streams; between episodes nothing else needs to be saved."""
         return {"rng": torch.from_numpy(self._board.lanes["rng"].view(np.int64).copy())}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -142,13 +142,13 @@ class LaneGame:
         self._started = True
 
     def midway_state(self) -> dict[str, Any]:
-        """Return all that the games in hand are made of, as bytes."""
+        """Return the complete state of the unfinished games, as bytes."""
         return {part: {name: torch.from_numpy(np.frombuffer(array.tobytes(), np.uint8).copy())
                        for name, array in getattr(self, f"_{part}")._asdict().items()}
                 for part in ("board", "out")}  # fmt: skip
 
     def load_midway_state(self, state: dict[str, Any]) -> Obs:
-        """Go on with saved games; return what their agents see."""
+        """Restore saved games; return what their agents see."""
         for part, saved in state.items():
             for name, array in getattr(self, f"_{part}")._asdict().items():
                 if array.nbytes != len(saved[name]):
@@ -160,4 +160,4 @@ class LaneGame:
         return self._obs
 
     def close(self) -> None:
-        """Release nothing: the game holds only memory."""
+        """Do nothing: the game holds only memory."""

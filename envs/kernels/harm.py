@@ -1,4 +1,4 @@
-"""Attacks on actions as rules about one lane, equal in distribution to the classes that declare them (``attacks/``)."""
+"""Attacks on actions as rules for one lane, equal in distribution to the classes that declare them (``attacks/``)."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from envs.kernels.compiled import Record, part
 from envs.kernels.rng import below, uniform
 from marl.core.rolling import MISSING, NOTHING, RANDOM, SINGLE, Harm
 
-LOT = np.dtype([("rng", np.uint64), ("spent", np.int64), ("left", np.int64)])  # of an attacked lane: its random stream,
-# what it has spent of its budget, and the steps of a burst that are still to come
+LOT = np.dtype([("rng", np.uint64), ("spent", np.int64), ("left", np.int64)])  # a lane's random stream and, of an
+# attack, how much of its budget it has spent, and the remaining steps of a burst
 
 
 @part
 def draw_available(lot: Record, avail: np.ndarray) -> int:
-    """Draw uniformly among what is available, bool [k]; 0 where nothing is."""
+    """Sample uniformly from what is available, bool [k]; return 0 if nothing is."""
     options = 0
     for a in range(len(avail)):
         options += avail[a]
@@ -29,7 +29,8 @@ def draw_available(lot: Record, avail: np.ndarray) -> int:
 
 @part
 def begin_harm(harm: Harm, lot: Record, alive: np.ndarray, missing: np.ndarray) -> None:
-    """Draw who is missing in this episode, bool [n], among those ``alive`` bool [n]: each subset of that size alike."""
+    """Sample who is missing in this episode, bool [n], from those ``alive`` bool [n]: all subsets of ``harm.number``
+    agents are equally likely."""
     left, wanted = 0, harm.number if harm.kind == MISSING else 0
     for i in range(len(missing)):
         left += alive[i]
@@ -43,8 +44,8 @@ def begin_harm(harm: Harm, lot: Record, alive: np.ndarray, missing: np.ndarray) 
 
 @part
 def pay(harm: Harm, lot: Record, actions: np.ndarray, hit: np.ndarray, forced: np.ndarray) -> None:
-    """Execute ``forced`` where ``hit`` bool [n] as far as the budget goes, and pay; agents with the highest numbers are
-    dropped first."""
+    """Execute ``forced`` where ``hit`` bool [n] as far as the budget allows, and charge it; agents with the highest
+    indices are dropped first."""
     hits = 0
     for i in range(len(hit)):
         hit[i] = hit[i] and lot.spent + (0 if harm.by_step else hits) < harm.limit
@@ -56,7 +57,7 @@ def pay(harm: Harm, lot: Record, actions: np.ndarray, hit: np.ndarray, forced: n
 
 @part
 def worst(q: np.ndarray, avail: np.ndarray) -> int:
-    """Return the available action of the least value, the first of equals."""
+    """Return the available action of the lowest value, the first one on a tie."""
     found = -1
     for a in range(len(q)):
         if avail[a] and (found < 0 or q[a] < q[found]):
@@ -69,7 +70,7 @@ def choose_single(
     harm: Harm, lot: Record, q: np.ndarray, avail: np.ndarray, alive: np.ndarray, actions: np.ndarray,
     hit: np.ndarray, forced: np.ndarray,
 ) -> None:  # fmt: skip
-    """Choose one living agent and its worst action, if a burst begins or goes on."""
+    """Choose one living agent and its worst action, if a burst begins or continues."""
     starts, goes_on = uniform(lot) < harm.p, lot.left > 0
     who = draw_available(lot, alive)
     forced[who] = worst(q[who], avail[who])
@@ -83,7 +84,7 @@ def do_harm(
     harm: Harm, lot: Record, missing: np.ndarray, q: np.ndarray, avail: np.ndarray, alive: np.ndarray,
     actions: np.ndarray, hit: np.ndarray, forced: np.ndarray,
 ) -> None:  # fmt: skip
-    """Replace the intended ``actions`` [n] of an attacked lane by what is executed, and say who was ``hit``, bool [n].
+    """Replace the intended ``actions`` [n] of an attacked lane by what is executed, and mark who was ``hit``, bool [n].
     ``q`` [n, A] are the victim's values; ``forced`` int64 [n] is scratch."""
     n = len(actions)
     for i in range(n):

@@ -1,7 +1,7 @@
-"""What compiled games share: a game's loops over its lanes, the beginning and the end of a step, and random streams.
+"""Shared by compiled games: the loops over lanes, the beginning and the end of a step, and random streams.
 
-A game is three rules about one lane: how it is reset, stepped and observed. A lane touches only its own rows and its
-own random stream, so results depend neither on threads nor on the number of lanes.
+A game consists of three rules for one lane: reset, step and observe. A lane touches only its own rows and its own
+random stream, so results depend neither on threads nor on the number of lanes.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from marl.core.caching import njit
 from marl.core.threads import by_threads
 from marl.core.types import EnvSpec
 
-LANE = np.dtype([("rng", np.uint64), ("t", np.int64), ("finished", np.int64)])  # the least that a lane's record holds
+LANE = np.dtype([("rng", np.uint64), ("t", np.int64), ("finished", np.int64)])  # the fields that any lane's record has
 
 
 class Outputs(NamedTuple):
-    """What the kernels write and the tensors of ``Obs`` and ``Step`` share."""
+    """The arrays that the kernels write; the tensors of ``Obs`` and ``Step`` share their memory."""
 
     obs: np.ndarray  # f32 [B, n, O]
     state: np.ndarray  # f32 [B, S]
@@ -39,7 +39,7 @@ class Outputs(NamedTuple):
 
 
 def allocate_outputs(spec: EnvSpec, n_envs: int) -> dict[str, np.ndarray]:
-    """Return the arrays that every game's outputs have, by name: those of ``Outputs`` but for ``events``."""
+    """Return the arrays that every game's outputs have, by name: those of ``Outputs`` except ``events``."""
     B, n = n_envs, spec.n_agents
     return {
         "obs": np.zeros((B, n, spec.obs_dim), np.float32),
@@ -69,8 +69,8 @@ def begin_episode(lane: Record, out: Outputs, seed: np.uint64, reseed: bool, b: 
 
 @rule
 def rests(lane: Record, out: Outputs, b: int) -> bool:
-    """Clear the results of lane ``b``'s last step and advance its clock. If its episode had ended, the clock stands
-    still, nobody is alive and the answer is True."""
+    """Clear the results of lane ``b``'s last step and advance its clock. If its episode had ended, leave the clock
+    as it is, mark everybody dead and return True."""
     out.reward[b] = 0.0
     out.terminated[b] = False
     out.truncated[b] = False
@@ -103,14 +103,14 @@ class Kernels(NamedTuple):
     rollout: Callable[..., None]  # see ``rollout.rollout_lanes``
 
 
-reset_lane: Any = None  # in the three loops below a game's own rules stand under these names
+reset_lane: Any = None  # placeholders in the three loops below for a game's own rules
 step_lane: Any = None
 observe_lane: Any = None
 
 
 def reset_lanes(rules: Any, board: Any, out: Any, mask: np.ndarray, seed: np.uint64, reseed: bool) -> None:
     for index in prange(mask.shape[0]):
-        b = np.int64(index)  # in threads numba counts without a sign, and would compile all rules for that as well
+        b = np.int64(index)  # in threads numba's index is unsigned, and it would compile all rules for that as well
         if mask[b]:
             reset_lane(rules, board, out, seed, reseed, b)
 
@@ -125,11 +125,11 @@ def observe_only(rules: Any, board: Any, out: Any, b: int) -> None:
 
 
 def lane_kernels(reset_lane: Any, step_lane: Any, observe_lane: Any, *, parallel_reset: bool = False) -> Kernels:
-    """Compile the loops over lanes around the rules of one game, and drop what is cached of them if it is stale.
+    """Compile the loops over lanes around the rules of one game, and delete their cached code if it is stale.
 
     Every loop is compiled as if it were written in the file of ``reset_lane``, with the rules as its globals: numba
-    then caches it next to that file. A closure over the rules would be compiled anew by every process, because numba
-    caches closures under a key that holds the identity of the compiled functions in them.
+    then caches it next to that file. A closure over the rules would be recompiled by every process, because numba
+    caches closures under a key that includes the identity of the compiled functions in them.
     """
     game = reset_lane.py_func
     names = {"reset_lane": reset_lane, "step_lane": step_lane, "observe_lane": observe_lane}
@@ -150,8 +150,8 @@ def lane_kernels(reset_lane: Any, step_lane: Any, observe_lane: Any, *, parallel
 
 
 def seed_lanes(lanes: np.ndarray, seed: int) -> None:
-    """Begin the random stream of every lane, records [B] with ``rng``, from ``seed``, as ``seed_lane`` does. Nothing is
-    compiled for it: whoever makes a game with a wrong option beside it is told so at once."""
+    """Start the random stream of every lane, records [B] with ``rng``, from ``seed``, as ``seed_lane`` does. Nothing is
+    compiled for it, so that an error in another option of the game is reported at once."""
     hashed: Any = mix.py_func
     word = hashed(np.array([int(seed) % 2**64], np.uint64) + STRIDE)
     lanes["rng"] = hashed(word + STRIDE * np.arange(1, len(lanes) + 1, dtype=np.uint64))
@@ -159,7 +159,7 @@ def seed_lanes(lanes: np.ndarray, seed: int) -> None:
 
 @njit(cache=True)
 def find_unavailable(lanes: np.ndarray, avail: np.ndarray, actions: np.ndarray) -> int:
-    """Return the lane of the first unavailable action in a running lane, -1 if there is none. Changes nothing."""
+    """Return the lane of the first unavailable action in a running lane, -1 if there is none. Change nothing."""
     B, n, A = avail.shape
     for b in range(B):
         if not lanes[b].finished:

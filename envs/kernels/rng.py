@@ -1,6 +1,6 @@
 """One random stream per lane: a counter in the lane's record, hashed by splitmix64.
 
-A lane's numbers depend on (seed, lane) alone, so results change neither with the number of lanes nor of threads.
+A lane's numbers depend only on (seed, lane), so results change neither with the number of lanes nor of threads.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ S11, S27, S30, S31 = np.uint64(11), np.uint64(27), np.uint64(30), np.uint64(31)
 
 @rule
 def mix(z: np.uint64) -> np.uint64:
-    """Apply splitmix64's finaliser, a bijection of 64-bit words."""
+    """Apply splitmix64's finaliser, a bijection on 64-bit words."""
     z = (z ^ (z >> S30)) * MIX_A
     z = (z ^ (z >> S27)) * MIX_B
     return z ^ (z >> S31)

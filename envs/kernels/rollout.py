@@ -1,5 +1,4 @@
-"""An episode per lane, or a part of it, as one compiled loop: networks, choice, attack, the game's step, and what is
-stored.
+"""An episode per lane, or a part of it, as one compiled loop: networks, action choice, attack, game step and storage.
 
 Lanes do not wait for each other, and each draws from streams of its own. ``lanes.lane_kernels`` compiles the loop
 around the rules of a game; ``game.LaneGame.rollout`` calls it.
@@ -27,17 +26,17 @@ class Book(NamedTuple):
     filled: np.ndarray  # bool [M, T+1]
     won: np.ndarray  # bool [M]
     length: np.ndarray  # int32 [M]
-    hit: np.ndarray  # bool [M, T+1, n]; T = -1: nobody asks for it
+    hit: np.ndarray  # bool [M, T+1, n]; T = -1: not requested
 
 
-Arrays = tuple[np.ndarray, ...]  # of one type, so that one loop reads them
+Arrays = tuple[np.ndarray, ...]  # all of one type, so that one loop can read them
 
 
 @part
 def copy_slot(given: Arrays, places: np.ndarray, kept: Arrays, b: int, row: int, t: int) -> None:
-    """Copy what lane ``b`` shows to slot ``t`` of ``row``, byte by byte: field k from given[k] [any], where
-    places[k, 0] is the first lane's and places[k, 1] the distance between lanes, to kept[k] [M, T+1, K_k], with T = -1
-    where nobody asks for it."""
+    """Copy the tensors of lane ``b`` to slot ``t`` of ``row``, byte by byte: field k from given[k] [any], where
+    places[k, 0] is the offset of the first lane and places[k, 1] the stride between lanes, to kept[k] [M, T+1, K_k],
+    with T = -1 if the field is not requested."""
     for field in range(len(kept)):
         source, target = given[field], kept[field]
         if target.shape[1] > 0:
@@ -48,7 +47,7 @@ def copy_slot(given: Arrays, places: np.ndarray, kept: Arrays, b: int, row: int,
 
 @part
 def note_step(out: Any, book: Book, actions: np.ndarray, b: int, row: int, t: int) -> None:
-    """Store that lane ``b`` has made a step from slot ``t``."""
+    """Store the step that lane ``b`` has taken from slot ``t``."""
     for i in range(actions.shape[1]):
         book.actions[row, t, i] = actions[b, i]
     book.filled[row, t] = True
@@ -58,7 +57,7 @@ def note_step(out: Any, book: Book, actions: np.ndarray, b: int, row: int, t: in
 
 @part
 def note_intended(book: Book, actions: np.ndarray, last: np.ndarray, row: int, t: int) -> None:
-    """Store what a lane intends, which is what its networks see next, as long as no attack intervenes."""
+    """Store a lane's intended actions, which its networks see next unless an attack intervenes."""
     for i in range(len(last)):
         book.intended[row, t, i] = actions[i]
         last[i] = actions[i]
@@ -68,7 +67,7 @@ def note_intended(book: Book, actions: np.ndarray, last: np.ndarray, row: int, t
 def note_harm(
     choice: Choice, book: Book, actions: np.ndarray, last: np.ndarray, hit: np.ndarray, row: int, t: int
 ) -> None:
-    """Store what an attack has made of it."""
+    """Store whom an attack has hit and, if networks see executed actions, what was executed."""
     for i in range(len(last)):
         if choice.executed:
             last[i] = actions[i]
@@ -78,7 +77,7 @@ def note_harm(
 
 @part
 def draw_by_score(lot: Record, q: np.ndarray, avail: np.ndarray) -> int:
-    """Draw an available action with the probability that the softmax of the scores q [A] gives it; 0 where none is."""
+    """Sample an available action from the softmax of the scores q [A]; return 0 if none is available."""
     found = best(q, avail)
     top, total = q[found], 0.0
     for a in range(len(q)):
@@ -95,15 +94,15 @@ def draw_by_score(lot: Record, q: np.ndarray, avail: np.ndarray) -> int:
 
 @part
 def choose(choice: Choice, lot: Record, q: np.ndarray, avail: np.ndarray, actions: np.ndarray) -> None:
-    """Choose each agent's action by its scores, q [n, A] -> [n]: a draw, or the best one, in whose place comes, with
-    probability epsilon, a random available one."""
+    """Choose each agent's action by its scores, q [n, A] -> [n]: a sample from their softmax, or the best one. With
+    probability epsilon a random available action takes its place."""
     for i in range(len(actions)):
         actions[i] = draw_by_score(lot, q[i], avail[i]) if choice.sampled else best(q[i], avail[i])
         if choice.epsilon > 0 and uniform(lot) < choice.epsilon:
             actions[i] = draw_available(lot, avail[i])
 
 
-step_lane: Any = None  # a game's own rule stands under this name
+step_lane: Any = None  # placeholder for a game's own rule
 
 
 def rollout_lanes(

@@ -1,5 +1,5 @@
-"""Episodes that begin in the middle of the work. The ``overcooked-ai`` package has such starts too
-(``get_random_start_state_fn``), with other chances."""
+"""Episodes that start mid-game, in a random state. The ``overcooked-ai`` package has such starts too
+(``get_random_start_state_fn``), with other probabilities."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from envs.overcooked.records import FULL, ONION, SOUP, Kitchens, Rules
 
 @rule
 def drawn_soup(rules: Rules, lane: Record, size: int) -> tuple[int, int]:
-    """Draw the onions and tomatoes of a soup with ``size`` ingredients, those that the kitchen has."""
+    """Sample the onions and tomatoes of a soup with ``size`` ingredients, among those that the kitchen has."""
     if len(rules.ingredients) > 1:
         onions = below(lane, size + 1)
     else:
@@ -20,9 +20,10 @@ def drawn_soup(rules: Rules, lane: Record, size: int) -> tuple[int, int]:
 
 @rule
 def begin_in_the_middle(rules: Rules, kitchens: Kitchens, b: int) -> None:
-    """Put both players of lane ``b`` anywhere on the floor that they can reach, in any direction, and draw what their
-    hands and the pots hold, with equal chances: a hand nothing, an ingredient, a dish or a full soup, a pot none to
-    three ingredients. A full pot has cooked for any number of steps; where hands start soups, half of them wait."""
+    """Put both players of lane ``b`` on random floor tiles that they can reach, facing in random directions, and sample
+    uniformly what their hands and the pots hold: a hand nothing, an ingredient, a dish or a full soup; a pot none to
+    three ingredients. A full pot has cooked for a random number of steps; without ``auto_cook`` half have not started.
+    """
     lane = kitchens.lanes[b]
     for i in range(2):
         player = kitchens.players[b, i]

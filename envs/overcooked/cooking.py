@@ -1,7 +1,8 @@
-"""The rules of a step: the cooks use what they face, one after the other, then both walk at once; then the soups cook.
+"""The rules of a step: the cooks use what they face, one after the other; then both walk simultaneously; then the soups
+cook.
 
-After Carroll and others 2019 ("On the Utility of Learning about Humans for Human-AI Coordination"), in the form of the
-``overcooked-ai`` package: its order, its events, and which of them it calls useful.
+After Carroll et al. 2019 ("On the Utility of Learning about Humans for Human-AI Coordination"), as implemented in the
+``overcooked-ai`` package: same order, same events, same notion of which events are useful.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def is_ready(rules: Rules, soup: Record) -> bool:
 
 @rule
 def count_pots(rules: Rules, kitchens: Kitchens, b: int) -> tuple[int, int]:
-    """Count the pots that take nothing more, and the pots for which a dish will be needed: begun, cooking or ready."""
+    """Count the pots that take nothing more, and the pots that will need a dish: partly filled, cooking or ready."""
     full = wanted = 0
     for pot in rules.pots:
         soup = kitchens.things[b, pot]
@@ -54,8 +55,8 @@ def count_pots(rules: Rules, kitchens: Kitchens, b: int) -> tuple[int, int]:
 
 @rule
 def dish_is_useful(rules: Rules, kitchens: Kitchens, wanted: int, b: int) -> bool:
-    """Return whether fewer dishes are in hands than soups need one, and none is on a counter (or dropping one would
-    pay)."""
+    """Return whether the players hold fewer dishes than there are soups that need one, and none is on a counter
+    (otherwise dropping one would pay)."""
     dishes = 0
     for i in range(2):
         dishes += kitchens.players[b, i].held == DISH
@@ -69,7 +70,7 @@ def dish_is_useful(rules: Rules, kitchens: Kitchens, wanted: int, b: int) -> boo
 def note_pickup(
     rules: Rules, kitchens: Kitchens, out: Outputs, item: int, full: int, wanted: int, i: int, b: int
 ) -> None:
-    """Record a pickup before it takes place. An ingredient is useful if a pot has room or the other player holds a
+    """Record a pickup before it happens. An ingredient is useful if a pot has room or the other player holds a
     dish."""
     out.events[b, i, PICKUP[item]] = True
     mate = kitchens.players[b, 1 - i]
@@ -92,8 +93,8 @@ def note_drop(rules: Rules, kitchens: Kitchens, out: Outputs, item: int, full: i
 
 @rule
 def note_potting(rules: Rules, out: Outputs, item: int, onions: int, tomatoes: int, i: int, b: int) -> None:
-    """Record one more ingredient in a soup of ``onions`` and ``tomatoes``, by the most that the soup could pay before
-    and can pay now."""
+    """Record one more ingredient in a soup of ``onions`` and ``tomatoes``, classified by the most that the soup could
+    pay before and can still pay now."""
     tomato = item == TOMATO
     before, now = rules.best[onions, tomatoes], rules.best[onions + 1 - tomato, tomatoes + tomato]
     out.events[b, i, POTTING[item]] = True
@@ -105,7 +106,7 @@ def note_potting(rules: Rules, out: Outputs, item: int, onions: int, tomatoes: i
 
 @rule
 def bonuses_of(rules: Rules, ingredients: int) -> float:
-    """Return the bonuses that a soup has brought when it is out of the pot: for its ingredients and for itself."""
+    """Return the bonuses that a soup has earned once it is out of the pot: for its ingredients and for itself."""
     return rules.soup_bonus + rules.potting_bonus * ingredients
 
 
@@ -113,8 +114,8 @@ def bonuses_of(rules: Rules, ingredients: int) -> float:
 def use_counter(
     rules: Rules, kitchens: Kitchens, out: Outputs, tile: int, full: int, wanted: int, i: int, b: int
 ) -> bool:
-    """Put down what is held, or take what lies there. Return whether anything changed. Unless ``parked_soup_pays``, a
-    soup gives its bonuses back when it is put down, and brings them to whoever takes it up."""
+    """Put down what is held, or pick up what lies there. Return whether anything changed. Unless ``parked_soup_pays``,
+    a soup's bonuses are taken back when it is put down, and paid to whoever picks it up."""
     me, thing = kitchens.players[b, i], kitchens.things[b, tile]
     if me.held != NOTHING and thing.item == NOTHING:
         note_drop(rules, kitchens, out, me.held, full, i, b)
@@ -144,8 +145,8 @@ def take(me: Record, thing: Record) -> None:
 
 @rule
 def use_pot(rules: Rules, kitchens: Kitchens, out: Outputs, tile: int, i: int, b: int) -> bool:
-    """Start the soup with empty hands (unless it starts by itself), take a ready one with a dish, or add an ingredient.
-    Return whether anything changed."""
+    """Start the soup with empty hands (unless it starts on its own), take a ready one with a dish, or add an
+    ingredient. Return whether anything changed."""
     me, soup = kitchens.players[b, i], kitchens.things[b, tile]
     if me.held == NOTHING and soup.item == SOUP and soup.ticks == IDLE and not rules.auto_cook:
         soup.ticks = 0
@@ -174,7 +175,7 @@ def use_dispenser(
     rules: Rules, kitchens: Kitchens, out: Outputs, kind: int, full: int, wanted: int, i: int, b: int
 ) -> bool:
     """Take an onion, a tomato or a dish into an empty hand; return whether anything changed. As in the package, a
-    tomato from the dispenser is no event."""
+    tomato from the dispenser is not an event."""
     me = kitchens.players[b, i]
     if me.held != NOTHING:
         return False
@@ -219,7 +220,7 @@ def interact(rules: Rules, kitchens: Kitchens, out: Outputs, full: int, wanted: 
 
 @rule
 def walk(rules: Rules, kitchens: Kitchens, actions: np.ndarray, b: int) -> None:
-    """Turn both players the way they go, and move them unless they would meet on a tile or swap places."""
+    """Turn both players in the direction of their move, and move them unless they would collide or swap places."""
     one, two = kitchens.players[b, 0], kitchens.players[b, 1]
     one_goes, two_goes = one.at + rules.steps[actions[b, 0]], two.at + rules.steps[actions[b, 1]]
     if rules.terrain[one_goes] != FLOOR:

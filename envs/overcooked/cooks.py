@@ -1,7 +1,7 @@
-"""Scripted partners for Overcooked: one fills pots, one plates and delivers, one does both; each may keep to one pot.
+"""Scripted partners for Overcooked: one fills pots, one plates and delivers, one does both; each may stick to one pot.
 
-A cook knows the kitchen (``EnvSpec.floor_plan``) and reads the state. At every step it finds the tiles at which it can
-do what comes next and walks to the nearest; while it waits, or when the way is blocked, it makes room.
+A cook knows the kitchen (``EnvSpec.floor_plan``) and reads the state. At every step it finds the tiles where it can
+carry out its next task and walks to the nearest; while it waits, or when its path is blocked, it makes room.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from marl.core.caching import njit
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 
 POTS = ("nearest", "first", "last")
-SOON = 0.75  # share of the cooking time after which a cook with a dish sets out for the pot
-# A cook's memory: where it was, whether it tried to walk, how often in a row it then stood still, for how many more
-# steps it walks around its partner, and a pseudo-random number that sets how long it will do so the next time.
+SOON = 0.75  # fraction of the cooking time after which a cook with a dish sets out for the pot
+# A cook's memory: where it was, whether it tried to walk, how many times in a row it tried but did not move, for how
+# many more steps it walks around its partner, and a pseudo-random number that sets the length of its next detour.
 PLACE, WALKED, STILL, AROUND, LUCK = range(5)
 
 
 class Kitchen(NamedTuple):
-    """What never changes. ``usable``: tiles that each player can use; ``mine``: the pots that a cook in its place uses;
-    ``shared``: counters that both reach."""
+    """What never changes. ``usable``: tiles that each player can use; ``mine``: the pots that a cook in that player's
+    place uses; ``shared``: counters that both can reach."""
 
     width: int
     height: int
@@ -41,8 +41,8 @@ class Kitchen(NamedTuple):
 
 
 class Now(NamedTuple):
-    """A decoded state: ``item`` lies on a counter; a pot has ``filled`` ingredients and has cooked for ``share`` of its
-    time (-1: it is not cooking)."""
+    """A decoded state. ``item``: what lies on each counter; ``filled``: ingredients in each pot; ``share``: fraction of
+    the cooking time that has passed (-1: not cooking)."""
 
     at: np.ndarray  # int64 [2]
     way: np.ndarray  # int64 [2]
@@ -103,8 +103,8 @@ def read(kitchen: Kitchen, state: np.ndarray) -> Now:
 
 @njit(cache=True)
 def pick_goals(kitchen: Kitchen, now: Now, fills: bool, serves: bool, i: int) -> np.ndarray:
-    """Return bool [tiles]: where cook ``i`` can do what comes next; no tile: it waits. What its partner holds is
-    ignored."""
+    """Return bool [tiles]: where cook ``i`` can carry out its next task; no tile: it waits. Ignore what its partner
+    holds."""
     terrain, held, can, pots = kitchen.terrain, now.held[i], kitchen.usable[i], kitchen.mine[i]
     free = (terrain == COUNTER) & (now.item == NOTHING)
     counters, over = can & free, kitchen.shared & free
@@ -148,8 +148,8 @@ def pick_goals(kitchen: Kitchen, now: Now, fills: bool, serves: bool, i: int) ->
 
 @njit(cache=True)
 def pick_gifts(kitchen: Kitchen, now: Now, fills: bool, serves: bool, i: int) -> np.ndarray:
-    """Return bool [tiles]: where to fetch what the partner, who alone reaches pots, needs and does not find on a
-    counter. The last free counter is for dishes."""
+    """Return bool [tiles]: where to fetch what the partner, the only one who can reach pots, needs and does not find on
+    a counter. The last free counter is reserved for dishes."""
     terrain, can = kitchen.terrain, kitchen.usable[i]
     missing = cooking = 0
     for pot in kitchen.pots:
@@ -165,8 +165,8 @@ def pick_gifts(kitchen: Kitchen, now: Now, fills: bool, serves: bool, i: int) ->
 
 @njit(cache=True)
 def find_ways(kitchen: Kitchen, start: int, closed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Search breadth-first, not through ``closed``. Return the steps to every floor tile, int64 [tiles] (``FAR``: it is
-    out of reach), and the direction of the first of them."""
+    """Search breadth-first, avoiding ``closed``. Return the number of steps to every floor tile, int64 [tiles]
+    (``FAR``: unreachable), and the direction of the first step."""
     size = kitchen.terrain.shape[0]
     steps, first, queue = np.full(size, FAR), np.full(size, -1), np.zeros(size, np.int64)
     steps[start], queue[0], head, tail = 0, start, 0, 1
@@ -185,7 +185,7 @@ def find_ways(kitchen: Kitchen, start: int, closed: int) -> tuple[np.ndarray, np
 
 @njit(cache=True)
 def approach(kitchen: Kitchen, now: Now, goals: np.ndarray, closed: int, i: int) -> int:
-    """Return the action that brings cook ``i`` nearer to using the nearest of ``goals``; -1 if none is in reach."""
+    """Return the action that brings cook ``i`` closer to using the nearest of ``goals``; -1 if none is reachable."""
     steps, first = find_ways(kitchen, now.at[i], closed)
     action, least = -1, 2 * FAR
     for tile in np.flatnonzero(goals):
@@ -203,7 +203,7 @@ def approach(kitchen: Kitchen, now: Now, goals: np.ndarray, closed: int, i: int)
 
 @njit(cache=True)
 def step_aside(kitchen: Kitchen, now: Now, luck: int, i: int) -> int:
-    """Return a step onto free floor, or STAY if there is none."""
+    """Return a move onto a free floor tile, or STAY if there is none."""
     for turn in range(4):
         way = (luck + turn) % 4
         there = now.at[i] + kitchen.steps[way]
@@ -217,7 +217,7 @@ def decide(kitchen: Kitchen, now: Now, fills: bool, serves: bool, memory: np.nda
     """Return the action of cook ``i`` and update its ``memory`` [5]."""
     partner, here = now.at[1 - i], now.at[i]
     memory[STILL] = memory[STILL] + 1 if memory[WALKED] and memory[PLACE] == here else 0
-    stuck = memory[STILL] > i  # the second player is more patient, so that not both give way
+    stuck = memory[STILL] > i  # the second player is more patient, so that they do not both give way
     if stuck:
         memory[LUCK] = (memory[LUCK] * 1103515245 + 12345) % 2**31
         memory[STILL], memory[AROUND] = 0, 2 + (memory[LUCK] >> 16) % 15
@@ -239,7 +239,7 @@ def decide(kitchen: Kitchen, now: Now, fills: bool, serves: bool, memory: np.nda
 def decide_all(
     kitchen: Kitchen, states: np.ndarray, fills: bool, serves: bool, memory: np.ndarray, actions: np.ndarray
 ) -> None:
-    """Decide in all lanes: read states [B, S], update memory int64 [B, 2, 5], fill actions int64 [B, 2]."""
+    """Choose actions in all lanes: read states [B, S], update memory int64 [B, 2, 5], fill actions int64 [B, 2]."""
     for b in range(states.shape[0]):
         now = read(kitchen, states[b])
         for i in range(2):
@@ -247,14 +247,14 @@ def decide_all(
 
 
 class Cooks:
-    """A cook that fills pots with onions (``fills``), fetches a dish when a soup cooks and delivers the soup
-    (``serves``), or both. It uses the nearest ``pot``, or only the first or the last (row by row) that it reaches. A
-    cook that reaches no pot puts what its partner needs on counters that both reach.
+    """A cook that fills pots with onions (``fills``), fetches a dish when a soup is cooking and delivers the soup
+    (``serves``), or both. It uses the nearest ``pot``, or only the first or the last (row by row) that it can reach. A
+    cook that cannot reach any pot puts what its partner needs on counters that both can reach.
 
-    It puts down what it has no use for, and starts full pots where they do not start by themselves. A waiting cook
-    steps aside when its partner faces it; a cook that wanted to walk and stood still walks around its partner for some
-    steps, or steps aside. Its actions depend on the partner's alone: detours have lengths of a fixed pseudo-random
-    sequence. It ignores tomatoes.
+    It puts down what it has no use for, and starts full pots that do not start on their own. A waiting cook steps aside
+    when its partner faces it; a cook that tried to walk but did not move walks around its partner for some steps, or
+    steps aside. It has no randomness of its own: the lengths of its detours come from a fixed pseudo-random sequence.
+    It ignores tomatoes.
 
     Raises ConfigError for other games, and if neither ``fills`` nor ``serves`` is set.
     """

@@ -1,4 +1,4 @@
-"""Overcooked: two cooks make soup in a narrow kitchen; the rules of one lane, their kernels, and the class around
+"""Overcooked: two cooks make soup in a narrow kitchen; the rules of one lane, their kernels, and the class that wraps
 them."""
 
 from __future__ import annotations
@@ -98,21 +98,21 @@ class Overcooked(LaneGame):
 
     ``grid`` is a kitchen as text (``layout.parse``). ``orders`` are the soups that pay ``delivery_reward``, as [onions,
     tomatoes]; others pay 0. Soups take ``cook_time`` steps, including the one in which they start. With ``auto_cook``
-    the third ingredient starts them, as in the published results of 2019 and after; without it a player with empty
-    hands does, on any number of ingredients, as in version 1.1 of the package. Only the clock (``episode_limit``) ends
-    an episode; it truncates. With the chance ``random_start`` an episode begins in the middle: both players stand
-    somewhere on the floor that they can reach, their hands and the pots hold something or nothing. For training
-    (``train.env``); published results all begin at the grid's own places with empty hands.
+    the third ingredient starts them, as in the published results since 2019; without it a player with empty hands does,
+    with any number of ingredients, as in version 1.1 of the package. Only the clock (``episode_limit``) ends an
+    episode; it truncates. With probability ``random_start`` an episode starts mid-game: both players stand on random
+    floor tiles that they can reach, their hands and the pots hold something or nothing. This is meant for training
+    (``train.env``); all published results start from the grid's own positions with empty hands.
 
-    ``obs`` "lossless": planes of shape [width, height, 26], flattened; "features": the 96 features of the two nearest
-    pots, which cover counters only with ``counter_features``; "features_and_state": these, and behind them all of the
-    state but the time. State: names in ``spec.state_names``.
+    ``obs`` "lossless": planes of shape [width, height, 26], flattened; "features": the 96 features with the two nearest
+    pots, which cover counters only with ``counter_features``; "features_and_state": these, followed by all of the state
+    except the time. State: names in ``spec.state_names``.
 
     ``Step.info``: "won", a soup was delivered; "events" bool [B, 2, 25], names in ``event_names``; "shaped" f32 [B, 2],
-    the bonuses ``potting_bonus``, ``dish_bonus`` (a useful one) and ``soup_bonus`` (out of the pot), never part of the
-    reward; without ``parked_soup_pays`` a soup that is put on a counter takes its bonuses back, its ingredients' too,
-    until somebody picks it up, so that they cannot be farmed; "cell" and "station" long [B, 2], the tile where each
-    player stands and the tile that it has used (-1: none).
+    the shaped rewards ``potting_bonus``, ``dish_bonus`` (for a useful dish) and ``soup_bonus`` (for taking a soup out
+    of the pot), never part of the reward; without ``parked_soup_pays`` a soup that is put on a counter loses its
+    bonuses, those of its ingredients included, until somebody picks it up, so that they cannot be farmed; "cell" and
+    "station" long [B, 2], the tile where each player stands and the tile that it used (-1: none).
 
     For state blocking, ``block_features`` returns the last two; families "cells" and "stations". Raises ConfigError.
     """
@@ -154,7 +154,7 @@ class Overcooked(LaneGame):
         super().__init__(described, rules, KERNELS, board, out, info, n_envs, seed)
 
     def block_features(self, family: str) -> Tensor:
-        """Return long [B, 2]: the tile where each player stands ("cells"), or that it has used ("stations", -1:
+        """Return long [B, 2]: the tile where each player stands ("cells"), or the tile that it used ("stations", -1:
         none)."""
         self._require_family(family)
         return self._info["cell" if family == "cells" else "station"].clone()
@@ -209,7 +209,7 @@ class Overcooked(LaneGame):
         }  # fmt: skip
 
     def arrange(self, cooks: Sequence[Cook], things: Mapping[tuple[int, int], Item], lane: int = 0) -> Obs:
-        """Put a running lane into this position, keep its time, and recompute what is seen."""
+        """Put a running lane into this position, keep its time, and recompute the observations."""
         tiles = self.layout
         floor, holds = set(tiles.tiles(FLOOR)), {*tiles.tiles(COUNTER, layout.POT)}
         places = [cook.y * tiles.width + cook.x for cook in cooks]

@@ -1,4 +1,4 @@
-"""Kitchens as text, and what follows from the layout alone: who reaches what, and how far it is.
+"""Kitchens as text, and what follows from the layout alone: who can reach what, and how far away it is.
 
 The notation is that of the ``overcooked-ai`` package: one character per tile, rows from top to bottom; ``X`` counter,
 ``P`` pot, ``O`` onions, ``T`` tomatoes, ``D`` dishes, ``S`` serving window, space floor, ``1`` and ``2`` where the
@@ -24,7 +24,7 @@ FAR = 10_000  # stands for unreachable; longer than any path
 
 @dataclass(frozen=True)
 class Layout:
-    """A kitchen. ``terrain`` int64 [tiles], ``start`` the players' first tiles, ``reach`` the floor each may walk."""
+    """A kitchen. ``terrain`` int64 [tiles], ``start`` the players' first tiles, ``reach`` the floor each can reach."""
 
     width: int
     height: int
@@ -58,8 +58,8 @@ class Layout:
         return [tile for tile in self.tiles(COUNTER) if self.stands_before(tile)]
 
     def stands_before(self, tile: int) -> list[tuple[int, int]]:
-        """Return (floor tile, direction) pairs from which a player faces ``tile``, which is not floor; floor tiles N,
-        S, E, W of it in this order."""
+        """Return the (floor tile, direction) pairs from which a player faces ``tile``, which is not floor; floor tiles
+        N, S, E, W of it, in this order."""
         x, y, found = tile % self.width, tile // self.width, []
         for way in range(4):
             column, row = x + DX[way], y + DY[way]
@@ -70,11 +70,11 @@ class Layout:
         return found
 
     def distances(self, counters: bool) -> np.ndarray:
-        """Return int64 [tiles, 4, tiles]: actions from a tile and a direction until a player faces a tile; ``FAR``:
-        never.
+        """Return int64 [tiles, 4, tiles]: how many actions it takes from a tile and a direction until a player faces a
+        tile; ``FAR``: never.
 
-        An action moves to the next floor tile, or turns in front of what is not floor. Other players are not in the
-        way. Without ``counters``, counters count as unreachable.
+        An action moves to the next floor tile, or only turns if that tile is not floor. Other players are ignored.
+        Without ``counters``, counters count as unreachable.
         """
         size = len(self.terrain)
         far = np.full((size, 4, size), FAR, np.int64)
@@ -107,7 +107,7 @@ class Layout:
 def parse(grid: str) -> Layout:
     """Read a kitchen from its rows, one per line or separated by "/", ignoring empty lines before and after them.
 
-    Raise ConfigError that says what is wrong with it.
+    Raise a ConfigError that says what is wrong with it.
     """
     rows = [row.strip() for row in grid.strip().replace("/", "\n").split("\n")]
     width, height = len(rows[0]), len(rows)

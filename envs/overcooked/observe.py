@@ -1,6 +1,6 @@
 """Observations: the 26 lossless planes or the 96 features of the ``overcooked-ai`` package, and the state.
 
-Planes hardly change from step to step: the old marks are cleared and the new ones set, instead of drawing all anew.
+Planes hardly change from step to step, so the old marks are cleared and new ones set instead of redrawing everything.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def mark(rules: Rules, kitchens: Kitchens, out: Outputs, on: float, b: int) -> N
 
 @rule
 def draw_planes(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None:
-    """Draw all planes anew."""
+    """Draw all planes from scratch."""
     urgent = rules.limit - kitchens.lanes[b].t < URGENT
     for viewer in range(2):
         planes = out.obs[b, viewer]
@@ -97,7 +97,7 @@ def hurry(rules: Rules, planes: np.ndarray) -> None:
 
 @rule
 def update_planes(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None:
-    """Update the planes after a step; ``mark`` has cleared the marks from before it."""
+    """Update the planes after a step; ``mark`` has already cleared the marks from before it."""
     if kitchens.lanes[b].t == rules.limit - URGENT + 1:
         for viewer in range(2):
             hurry(rules, out.obs[b, viewer])
@@ -109,8 +109,8 @@ def update_planes(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> Non
 
 @rule
 def nearest_item(rules: Rules, kitchens: Kitchens, me: Record, item: int, kind: int, b: int) -> int:
-    """Return the tile from which ``me`` gets an ``item`` soonest, or -1: a dispenser (``kind``; FLOOR: there is none)
-    or, with ``counters``, a counter. The dispenser wins a tie, then the item that has lain there longest."""
+    """Return the tile where ``me`` can get an ``item`` soonest, or -1: a dispenser (``kind``; FLOOR: there is none) or,
+    with ``counters``, a counter. Ties go to the dispenser, then to the item that has been there longest."""
     found = -1 if kind == FLOOR else rules.nearest[me.at, me.way, kind]
     if not rules.counters:
         return found
@@ -145,7 +145,8 @@ def write_way(rules: Rules, row: np.ndarray, d: int, me: Record, tile: int) -> N
 
 @rule
 def write_items(rules: Rules, kitchens: Kitchens, row: np.ndarray, me: Record, b: int) -> None:
-    """Write features 8..21: offsets to the nearest of everything; zeros for what is held."""
+    """Write features 8..21: offsets to the nearest item of each kind, the ingredients of the soup, offsets to the
+    nearest serving window and empty counter; zero offsets for what is held."""
     kinds = (FLOOR, ONIONS, FLOOR, DISHES, TOMATOES)  # by item
     for slot, item in enumerate((ONION, TOMATO, DISH, SOUP)):
         tile = -1 if me.held == item else nearest_item(rules, kitchens, me, item, kinds[item], b)
@@ -159,7 +160,7 @@ def write_items(rules: Rules, kitchens: Kitchens, row: np.ndarray, me: Record, b
 
 @rule
 def write_pot(rules: Rules, kitchens: Kitchens, row: np.ndarray, d: int, me: Record, pot: int, b: int) -> None:
-    """Write ten features of the pot ``pot``; zeros if it is -1."""
+    """Write the ten features of ``pot``; zeros if it is -1."""
     if pot < 0:
         for k in range(10):
             row[d + k] = 0.0
@@ -235,7 +236,7 @@ def write_state(rules: Rules, kitchens: Kitchens, out: Outputs, b: int) -> None:
 
 @rule
 def write_beside(out: Outputs, b: int) -> None:
-    """Write the state, except the time, behind each player's features, where there is room for it."""
+    """Append the state, except the time, to each player's features if the observation has room for it."""
     for i in range(out.obs.shape[1]):
         for d in range(FEATURES, out.obs.shape[2]):
             out.obs[b, i, d] = out.state[b, d - FEATURES]

@@ -9,7 +9,7 @@ from envs.overcooked.records import IDLE
 
 class Item(NamedTuple):
     """Something in a hand or on a tile: ``name`` onion, tomato, dish or soup. A soup has ingredients and, in a pot, the
-    steps that it has cooked (-1: it is not cooking)."""
+    number of steps that it has cooked (-1: not cooking)."""
 
     name: str
     onions: int = 0
@@ -18,7 +18,7 @@ class Item(NamedTuple):
 
 
 class Cook(NamedTuple):
-    """A player: its tile, the direction that it faces (N, S, E, W), what it holds."""
+    """A player: its tile, the direction it faces (N, S, E, W), and what it holds."""
 
     x: int
     y: int

@@ -35,13 +35,13 @@ OPTIMAL, VIABLE, CATASTROPHIC, USELESS = (EVENTS.index(f"{how}_onion_potting") f
 # fmt: off
 PLAYER = np.dtype([(name, np.int32) for name in (
     "at",  # tile
-    "way",  # the direction that it faces: N, S, E, W
+    "way",  # direction it faces: N, S, E, W
     "held",  # item
-    "onions", "tomatoes")])  # of the soup that it holds
+    "onions", "tomatoes")])  # of the soup it holds
 THING = np.dtype([(name, np.int32) for name in (
     "item",
     "onions", "tomatoes",  # of a soup
-    "ticks",  # for which a soup has cooked; IDLE: it is not cooking
+    "ticks",  # steps a soup has cooked; IDLE: not cooking
     "since")])  # when it was put there: ties between equally near things go to the older one
 # fmt: on
 
@@ -60,16 +60,16 @@ class Rules(NamedTuple):
     dish_bonus: float
     soup_bonus: float
     parked_soup_pays: bool  # whether a soup keeps its bonuses while it lies on a counter
-    random_start: float  # chance that an episode begins in the middle
+    random_start: float  # probability that an episode starts mid-game
     terrain: np.ndarray  # int64 [tiles]
     steps: np.ndarray  # int64 [6]; the offset in tile numbers of each action
     start: np.ndarray  # int64 [2]; tiles
     floors: np.ndarray  # bool [2, tiles]; the floor that each player can reach
-    ingredients: np.ndarray  # int64 [kinds]; ONION, TOMATO, those that the kitchen has
+    ingredients: np.ndarray  # int64 [kinds]; ONION and TOMATO, as far as the kitchen has them
     shelves: np.ndarray  # int64 [shelves]; counters that can be reached from some floor
     pots: np.ndarray  # int64 [pots]
     value: np.ndarray  # f64 [4, 4]; what a soup of i onions and j tomatoes pays
-    best: np.ndarray  # f64 [4, 4]; the most that it can still come to pay
+    best: np.ndarray  # f64 [4, 4]; the most it can still end up paying
     blank: np.ndarray  # f32 [tiles * 26]; the planes of an empty kitchen without players
     base: np.ndarray  # int64 [tiles]; where a tile's planes begin
     nearest: np.ndarray  # int64 [tiles, 4, 7]; from a tile and a direction, the nearest tile of each kind, -1: none
@@ -83,6 +83,6 @@ class Kitchens(NamedTuple):
     lanes: np.ndarray  # envs.kernels.lanes.LANE [B]
     players: np.ndarray  # PLAYER [B, 2]
     things: np.ndarray  # THING [B, tiles]
-    shaped: np.ndarray  # f32 [B, 2]; bonuses of the step
+    shaped: np.ndarray  # f32 [B, 2]; shaped rewards of the step
     cell: np.ndarray  # int64 [B, 2]; the tile where each player stands
-    station: np.ndarray  # int64 [B, 2]; the tile that a player has used in the step, -1: none
+    station: np.ndarray  # int64 [B, 2]; the tile that each player used in the step, -1: none

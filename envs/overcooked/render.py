@@ -1,5 +1,5 @@
 """Pictures of a kitchen, drawn with Pillow: tiles, cooks with their direction and what they hold, pots with their
-clocks. Shapes are drawn at twice the size and then reduced, which smooths them.
+timers. Shapes are drawn at twice the size and then scaled down, which smooths them.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from envs.overcooked.layout import COUNTER, DISHES, DX, DY, FLOOR, ONIONS, POT, SERVE, TOMATOES, Layout
 from envs.overcooked.pieces import Cook, Item
 
-SIDE, FINE, BAR = 48, 2, 20  # pixels of a tile; factor by which shapes are drawn larger; pixels of the line below
+SIDE, FINE, BAR = 48, 2, 20  # pixels per tile; supersampling factor; height of the caption in pixels
 S = SIDE * FINE
 TOPS = {FLOOR: (236, 228, 210), COUNTER: (176, 138, 96), POT: (112, 112, 118), ONIONS: (176, 138, 96),
         TOMATOES: (176, 138, 96), DISHES: (176, 138, 96), SERVE: (150, 190, 140)}  # fmt: skip
@@ -63,7 +63,7 @@ def draw_tile(pen: ImageDraw.ImageDraw, x: int, y: int, kind: int) -> None:
 
 
 def draw_item(pen: ImageDraw.ImageDraw, x: float, y: float, item: Item, r: float) -> None:
-    """Draw an item around a point, ``r`` pixels in radius; a soup has a dot for each ingredient."""
+    """Draw an item centred on a point, ``r`` pixels in radius; a soup has a dot for each ingredient."""
     if item.name == "onion":
         disc(pen, x, y, r * 0.8, ONION)
     elif item.name == "tomato":
@@ -82,7 +82,7 @@ def dot_ingredients(pen: ImageDraw.ImageDraw, x: float, y: float, item: Item, r:
 
 
 def draw_pot(pen: ImageDraw.ImageDraw, x: int, y: int, soup: Item, cook_time: int) -> None:
-    """Draw ingredients on the broth, and a ring and a number for the steps that are left, green when it is done."""
+    """Draw the ingredients, a ring that shows progress and the number of steps left; green when the soup is done."""
     done = soup.ticks >= cook_time
     disc(pen, x + S / 2, y + S / 2, S * 0.34, BROTH)
     dot_ingredients(pen, x + S / 2, y + S / 2, soup, S * 0.16)
@@ -94,7 +94,7 @@ def draw_pot(pen: ImageDraw.ImageDraw, x: int, y: int, soup: Item, cook_time: in
 
 
 def draw_cook(pen: ImageDraw.ImageDraw, cook: Cook, number: int) -> None:
-    """Draw a disc with a tip in the direction that the cook faces, its number, and in front of it what it holds."""
+    """Draw a disc with a tip in the direction the cook faces, its number, and what it holds in front of it."""
     x, y, way = S * cook.x + S / 2, S * cook.y + S / 2, "NSEW".index(cook.way)
     dx, dy = DX[way], DY[way]
     pen.polygon(

@@ -1,4 +1,4 @@
-"""A kitchen's tables for the kernels, and the names of its features."""
+"""A kitchen's lookup tables for the kernels, and the names of its features."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TERRAIN_PLANES = (POT, COUNTER, ONIONS, TOMATOES, DISHES, SERVE)
 
 
 def price(orders: Sequence[Sequence[int]], reward: float) -> np.ndarray:
-    """Return f64 [4, 4]: what a soup of i onions and j tomatoes pays. Raise ConfigError for orders that are no soup."""
+    """Return f64 [4, 4]: what a soup of i onions and j tomatoes pays. Raise ConfigError if an order is not a soup."""
     value = np.zeros((FULL + 1, FULL + 1))
     for order in orders:
         if len(order) != 2 or min(order) < 0 or not 1 <= sum(order) <= FULL:
@@ -37,7 +37,7 @@ def build_rules(
     bonuses: tuple[float, float, float, bool], random_start: float, value: np.ndarray,
 ) -> Rules:  # fmt: skip
     """Return the kernels' tables. ``switches``: auto_cook, planes, counters. ``bonuses``: potting, dish, soup, and
-    whether a parked soup keeps its own."""
+    whether a parked soup keeps its bonuses."""
     potting, dish, soup, parked = bonuses
     size, width, height = len(layout.terrain), layout.width, layout.height
     base = np.array([(tile % width * height + tile // width) * len(PLANES) for tile in range(size)])
@@ -69,7 +69,7 @@ def build_rules(
 
 def in_order(distance: np.ndarray, tiles: list[int], count: int) -> np.ndarray:
     """Return int64 [tiles, 4, count]: the ``count`` nearest of ``tiles`` from every tile and direction, -1 where there
-    are fewer. The first in the list wins a tie."""
+    are fewer. Ties go to the first in the list."""
     found = np.full((*distance.shape[:2], count), -1, np.int64)
     if tiles:
         steps = distance[..., tiles]
@@ -120,9 +120,9 @@ def name_features(layout: Layout, cook_time: int) -> list[tuple[str, float, floa
 
 
 def build_spec(layout: Layout, rules: Rules, beside: bool) -> EnvSpec:
-    """Return the spec; ``beside``: the state stands behind the features. ``about`` covers a player's place and
-    direction and, among the features, its distances to everything. Planes show held items like items on counters, so
-    these are about no one."""
+    """Return the spec; ``beside``: the state is appended to the features. ``about`` covers a player's position and
+    direction and, among the features, its offsets to everything. Planes show held items the same way as items on
+    counters, so items are not attributed to anyone."""
     state = name_state(layout)
     more = state[:-1] if beside else []  # all but the time
     if rules.planes:

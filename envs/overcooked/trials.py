@@ -1,7 +1,7 @@
-"""The human games of the ``overcooked-ai`` package (Carroll and others 2019): states and the actions taken in them.
+"""The human games of the ``overcooked-ai`` package (Carroll et al. 2019): states and the actions taken in them.
 
-They replay exactly under the rules of ``auto_cook`` (tests/envs/overcooked/test_overcooked_humans.py). There are two
-splits, of different people.
+They replay exactly with ``auto_cook`` (tests/envs/overcooked/test_overcooked_humans.py). The two splits come from
+different humans.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def trials(split: str) -> Any:
 
 
 def read_item(recorded: dict[str, Any], on_tile: str) -> Item:
-    """Read an object of a recorded state. Soups are [kind, number, ticks], and the ticks run on when they are done."""
+    """Read an object of a recorded state. Soups are [kind, number, ticks]; ticks keep counting when a soup is done."""
     if recorded["name"] != "soup":
         return Item(recorded["name"])
     _, onions, ticks = recorded["state"]
@@ -55,7 +55,7 @@ def read_item(recorded: dict[str, Any], on_tile: str) -> Item:
 
 
 def read_state(recorded: str, rows: list[str]) -> tuple[list[Cook], dict[tuple[int, int], Item]]:
-    """Read the players, and the items by tile, of a recorded state in a kitchen of these rows."""
+    """Read the players, and the items by tile, of a recorded state in a kitchen with these rows."""
     state = ast.literal_eval(recorded)
     held = [read_item(p["held_object"], "hand") if "held_object" in p else None for p in state["players"]]
     cooks = []
@@ -85,8 +85,8 @@ def games(table: Any, layout: Layout) -> Iterator[tuple[list[str], Any]]:
 
 
 class HumanTrials:
-    """The decisions of both players in all games of ``split`` in the kitchen of ``env``, with the observations of
-    ``env`` at time 0."""
+    """The decisions of both players in all games of ``split`` in the kitchen of ``env``, with observations as ``env``
+    gives them at time 0."""
 
     def __init__(self, env: Callable[..., Overcooked], split: str) -> None:
         self.env, self.split = env, split

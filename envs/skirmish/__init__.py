@@ -1,7 +1,7 @@
 """StarCraft-like battles for many lanes at once, with SMAC's layout and a simulator of its own (docs/skirmish.md).
 
 Importing the package registers ``skirmish/<map>-v0`` with Gymnasium; ``parallel_env`` is the PettingZoo view. The
-simulator itself is imported when one of its names is used: every command reads the table of maps, few fight a battle.
+simulator itself is imported when one of its names is used: every command reads the table of maps, few run a battle.
 """
 
 from __future__ import annotations

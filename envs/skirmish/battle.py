@@ -1,4 +1,4 @@
-"""The rules of one lane of the battle, how it is reset, stepped and rewarded, and the kernels made of them."""
+"""The rules for one lane of the battle, how it is reset, stepped and rewarded, and the kernels built from them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RUNNING, WON, LOST, DRAWN = 0, 1, 2, 3
 
 @rule
 def measure_reward(rules: Record, types: np.ndarray, units: np.ndarray, lane: Record) -> None:
-    """Set the most that can be earned from this enemy: its health and shields, its deaths, the win."""
+    """Set ``max_reward``, the most that can be earned from this enemy: its health and shields, its deaths, the win."""
     lane.max_reward = WIN_VALUE + DEATH_VALUE * rules.n_enemies
     for i in range(rules.n_agents, rules.n_units):
         lane.max_reward += types[units[i].type].health + types[units[i].type].shield
@@ -71,7 +71,7 @@ def count_fallen(units: np.ndarray, first: int, last: int) -> int:
 
 @rule
 def beaten(rules: Record, types: np.ndarray, units: np.ndarray, first: int, last: int) -> bool:
-    """Return whether nobody is left or, where there are Medivacs, nobody but them."""
+    """Return whether nobody is left or, where there are Medivacs, nobody except them."""
     for i in range(first, last):
         if units[i].health > 0.0 and not (rules.medivacs and types[units[i].type].heals):
             return False
@@ -125,7 +125,7 @@ def team_reward(rules: Record, units: np.ndarray, lane: Record, result: int) -> 
 
 @rule
 def below_level(rules: Record, types: np.ndarray, units: np.ndarray) -> int:
-    """Return the agents below their health level, as bits."""
+    """Return the agents below their health level, as a bit mask."""
     found = 0
     for i in range(rules.n_agents):
         if units[i].health / types[units[i].type].health < units[i].health_level:

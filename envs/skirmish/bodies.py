@@ -1,4 +1,4 @@
-"""Ways around standing bodies: a mover that would run into one takes the outer tangent of all that stand together.
+"""Paths around standing bodies: a mover that would run into one takes an outer tangent of the whole cluster.
 
 Bodies are circles. Those with no room for the mover between them form a cluster; of the two tangents to it the mover
 takes the shorter one, and changes sides only where the other one is clearly shorter. ``units`` is one
@@ -25,7 +25,7 @@ OUTSIDE, REACHED, SPREAD = (
 )  # a body's mark: not known to be in the cluster; in it; in it and so are its neighbours
 CLOSED = 0.9 * math.pi  # a tangent that points this far back leads nowhere
 NO_WAY = 1e9
-LOYALTY = 0.8  # the way on the side taken before counts as this share of its length
+LOYALTY = 0.8  # the path on the side taken before counts as this share of its length
 CLEARANCE = 0.02  # radians kept from the tangent
 
 
@@ -39,7 +39,7 @@ def obstacles(rules: Record, i: int) -> tuple[int, int]:
 
 @rule
 def collide(one: Record, two: Record) -> bool:
-    """Return whether bodies of these two types take ground from each other: those of one plane, striders also with
+    """Return whether bodies of these two types collide: those in the same plane do, and striders also collide with
     structures."""
     if one.plane == two.plane:
         return True
@@ -93,7 +93,7 @@ def first_blocker(
 
 @rule
 def length_via(angle: float, tangent: float, far: float) -> float:
-    """Return the length of the way to (far, 0) over the point at distance ``tangent`` in direction ``angle``."""
+    """Return the length of the path to (far, 0) via the point at distance ``tangent`` in direction ``angle``."""
     x, y = tangent * math.cos(angle), tangent * math.sin(angle)
     return tangent + math.sqrt((far - x) * (far - x) + y * y) if abs(angle) < CLOSED else NO_WAY
 

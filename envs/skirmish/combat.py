@@ -1,4 +1,4 @@
-"""Attacks: reach, damage, answers to attacks, and the choice of targets and patients.
+"""Attacks: reach, damage, retaliation, and the choice of targets and patients.
 
 Units act in turn and hits count at once, so each unit sees what those before it did in the same loop. ``units`` is one
 lane's UNIT [N], agents first. Sources of the rules and constants: docs/skirmish.md.
@@ -16,8 +16,8 @@ from envs.skirmish.units import BIOLOGICAL, BURST, LINE
 HELP_RADIUS = 4.0  # idle friends within this distance answer an attack together
 LEAST_DAMAGE = 0.5
 ARMED = 1.0  # impact of a dead unit that has yet to burst
-SHORTEST_FLIGHT = 0.01  # loops; 0 would mean that nothing is under way
-HEAL_START, HEAL_SEARCH = 5.0, 6.0  # energy that a Medivac needs to begin by itself; how far it then looks for patients
+SHORTEST_FLIGHT = 0.01  # loops; 0 would mean that no hit is pending
+HEAL_START, HEAL_SEARCH = 5.0, 6.0  # energy a Medivac needs to begin on its own; how far it then looks for patients
 
 
 @rule
@@ -40,7 +40,7 @@ def in_reach(types: np.ndarray, one: Record, two: Record, slop: float) -> bool:
 
 @rule
 def answer_attack(rules: Record, types: np.ndarray, units: np.ndarray, attacker: int, victim: int) -> None:
-    """Turn a scripted victim without a target on its attacker, and so its nearby friends that have none."""
+    """Turn a scripted victim without a target on its attacker, and likewise its nearby friends that have none."""
     n = rules.n_agents
     first, last = (0, n) if victim < n else (n, rules.n_units)
     for j in range(first, last):
@@ -133,8 +133,8 @@ def opponents(rules: Record, i: int) -> tuple[int, int]:
 
 @rule
 def preferred(rules: Record, types: np.ndarray, units: np.ndarray, i: int, reach: float) -> int:
-    """Return the opponent within ``reach``, edge to edge, that unit ``i`` likes best to hit, -1 if there is none: one
-    that aims at it, then the nearest; with ``healer_priority`` Medivacs before all."""
+    """Return the opponent within ``reach``, edge to edge, that unit ``i`` prefers to hit, -1 if there is none: one
+    that aims at it, then the nearest; with ``healer_priority``, Medivacs before all others."""
     first, last = opponents(rules, i)
     me = units[i]
     kind = types[me.type]
@@ -159,8 +159,8 @@ def preferred(rules: Record, types: np.ndarray, units: np.ndarray, i: int, reach
 
 @rule
 def choose_target(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
-    """Choose a scripted unit's target within its scan radius. With nobody there it keeps the one it has, wherever that
-    has gone."""
+    """Choose a scripted unit's target within its scan radius. If nobody is there, it keeps the one it has, wherever
+    that has gone."""
     me = units[i]
     best = preferred(rules, types, units, i, types[me.type].scan)
     if best >= 0 or (me.target >= 0 and units[me.target].health <= 0.0):

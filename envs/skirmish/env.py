@@ -39,7 +39,7 @@ NUMBERS = (
     "energy",
     *CAPABILITIES,
 )  # fields that UnitView shares with the record
-RENDER_FPS = 4.0  # steps a second in a window; the game's own "faster" makes 2.8
+RENDER_FPS = 4.0  # steps per second in a window; the game's own speed "faster" is 2.8
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class UnitView:
     cooldown: float = 0.0  # game loops until the weapon is ready
     energy: float = 0.0
     facing: float = 0.0  # radians, 0 = east
-    attack_probability: float = 1.0  # of agents, with the option of that name
+    attack_probability: float = 1.0  # agents only, with the option of that name
     health_level: float = 0.0
 
 
@@ -63,8 +63,8 @@ class Skirmish(LaneGame):
     """``n_envs`` lanes of the SMAC map ``map``; see ``VectorEnv`` for the calls. A step is eight game loops.
 
     Action 0 (no-op) is the only action of a dead agent and never available to a living one. An attack that makes a
-    living agent absent gives it action 1 (stop), which is always available; a stopped unit does not move and, unless it
-    is a Colossus, does not shoot.
+    living agent absent has it take action 1 (stop), which is always available; a stopped unit does not move and, unless
+    it is a Colossus, does not shoot.
 
     The keyword arguments, their meaning and their defaults are the fields of ``options.Options``.
     """
@@ -128,9 +128,10 @@ class Skirmish(LaneGame):
 
         Slots that the list does not fill stay dead. Units have no orders, except that the enemy has its attack-move if
         the map gives one. ``last_action`` [n] is what the agents did last (None, or -1: nothing yet). With the option
-        ``enemy_mask``, ``hidden`` [n, enemies] says which agent sees only the place of which enemy (None: all is seen).
-        A lane that had ended begins at step 0, another keeps its time. Types that are not those of the map are shown
-        without a type. Raise ConfigError for units that have no place, and ValueError for actions that there are not.
+        ``enemy_mask``, ``hidden`` [n, enemies] says which agent sees only the position of which enemy (None: all is
+        seen). A lane that had ended restarts at step 0, any other keeps its time. Units of types that the map does not
+        have are shown without a type. Raise ConfigError for units that do not fit, and ValueError for actions that do
+        not exist.
         """
         acted = np.full(self.spec.n_agents, -1) if last_action is None else np.asarray(last_action)
         if acted.shape != (self.spec.n_agents,) or not ((acted >= -1) & (acted < self.spec.n_actions)).all():
@@ -180,9 +181,9 @@ class Skirmish(LaneGame):
         return places(units[: self.spec.n_agents], camera(units, self._world))
 
     def render_window(self, lane: int = 0, fps: float = RENDER_FPS) -> bool:
-        """Show the picture of a lane in a window at ``fps`` pictures a second; return False once it has been closed.
+        """Show the picture of a lane in a window at ``fps`` frames per second; return False once it has been closed.
 
-        ConfigError names the extra to install if pygame is missing.
+        Raise ConfigError, naming the extra to install, if pygame is missing.
         """
         if self._window is None:
             self._window = Window(self.map.name, fps)

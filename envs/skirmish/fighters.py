@@ -26,11 +26,11 @@ from marl.learn.scripted import Memoryless
 Target = Literal["nearest", "weakest"]
 STEPS = ((0.0, 1.0), (0.0, -1.0), (1.0, 0.0), (-1.0, 0.0))  # in the order of MOVES
 FAR = 1e9
-ROUNDING = 1e-3  # of what the state shows: map units, points of health
-MELEE = 1.0  # weapons that reach no farther do not step back
-READY = 4.0  # loops: a weapon that is ready within half a step does not cool down any more
+ROUNDING = 1e-3  # tolerance for rounding in the state: map units, points of health
+MELEE = 1.0  # units whose weapons reach no farther do not step back
+READY = 4.0  # loops: a weapon that is ready within half a step counts as cooled down
 CLOSE = 2.0  # a Medivac without a patient stays this near to the nearest friend
-FACES = 0.99  # cosine: looks in the direction already
+FACES = 0.99  # cosine: an agent this close to the direction already faces it
 
 
 class Side(NamedTuple):
@@ -43,7 +43,7 @@ class Side(NamedTuple):
 
 
 class Reader:
-    """Reads the ``count`` units of a side ("ally", "enemy") off states [B, S] by the names of their features."""
+    """A reader of the ``count`` units of a side ("ally", "enemy") from states [B, S], by feature names."""
 
     def __init__(self, spec: EnvSpec, side: str, count: int, types: np.ndarray, only: int, device: torch.device):
         place = {name: k for k, name in enumerate(spec.state_names)}
@@ -55,7 +55,7 @@ class Reader:
         self.place, self.health = columns("x", "y"), columns("health")[:, 0]
         self.shield = columns("shield")[:, 0] if f"{side} 0 shield" in place else None
         self.bits = columns(*(f"type {bit}" for bit in range(bits))) if bits else None
-        row = 0 if side == "ally" else -1  # of a type: the enemy's own follows the one of both sides
+        row = 0 if side == "ally" else -1  # of a type: the enemy's own follows the shared one
         kinds = [int(np.flatnonzero(types[f"{side}_bit"] == bit)[row]) for bit in range(bits)] or [only]
         self.kinds = torch.tensor(kinds, device=device)  # [bits], or the one type that the side has
         self.full_health, self.full_shield = (number(types, name, device) for name in ("health", "shield"))
@@ -77,7 +77,7 @@ def number(types: np.ndarray, name: str, device: torch.device) -> Tensor:
 
 
 def least(values: Tensor, among: Tensor) -> Tensor:
-    """Return the index of the least of ``values`` [..., k] where ``among`` bool [..., k], long [...]."""
+    """Return the argmin of ``values`` [..., k] over those where ``among`` bool [..., k] is true, long [...]."""
     return values.masked_fill(~among, FAR).argmin(-1)
 
 
@@ -87,19 +87,20 @@ def distances(one: Tensor, two: Tensor) -> Tensor:
 
 
 def chosen(places: Tensor, index: Tensor) -> Tensor:
-    """Return of places [B, k, 2] those that ``index`` [B, n] names, f32 [B, n, 2]."""
+    """Return the places [B, k, 2] that ``index`` [B, n] selects, f32 [B, n, 2]."""
     return places.gather(1, index[..., None].expand(-1, -1, 2))
 
 
 class Fighters(Memoryless):
-    """Attack the ``target`` of all enemies in reach, "nearest" or "weakest" (the least health and shield, then the
-    nearest); walk to the nearest enemy where none is in reach.
+    """A team that attacks the ``target`` among the enemies in reach, "nearest" or "weakest" (the least health and
+    shield, then the nearest), and walks to the nearest enemy if none is in reach.
 
-    With ``kite`` ranged units with an enemy in reach step away from the nearest enemy while their weapon cools down.
-    Medivacs heal the worst hurt friend in reach, otherwise they follow: the nearest hurt friend, or the nearest.
-    In reach is whom an order may name. With a field of view an agent with nobody in reach turns to whom it walks to.
+    With ``kite``, ranged units with an enemy in reach step away from the nearest enemy while their weapon cools down.
+    Medivacs heal the worst hurt friend in reach; otherwise they follow the nearest hurt friend or, if nobody is hurt,
+    the nearest friend. A unit is in reach if an order may name it. With a field of view, an agent with nobody in reach
+    first turns towards the unit that it walks to.
 
-    Raises ConfigError for other games, and where the state is made of observations.
+    Raises ConfigError for other games, and if the state is made of observations.
     """
 
     def __init__(self, spec: EnvSpec, device: torch.device | str, *, target: Target, kite: bool) -> None:
@@ -163,7 +164,7 @@ class Fighters(Memoryless):
         return actions
 
     def cools(self, obs: Obs, us: Side) -> Tensor:
-        """Return whose weapon cools down, bool [B, n]."""
+        """Return whose weapon is cooling down, bool [B, n]."""
         return obs.state[:, self.cooldown] * self.loops[us.kind] > READY
 
     def heal(self, obs: Obs, us: Side) -> Tensor:
@@ -179,7 +180,7 @@ class Fighters(Memoryless):
         return torch.where(near.any(-1), treat, torch.where(close, STOP_ACTION, follow))
 
     def in_reach(self, obs: Obs, us: Side, places: Tensor, gap: Tensor) -> Tensor:
-        """Return whom at ``places`` f32 [B, k, 2], ``gap`` [B, n, k] away, an order may name, bool [B, n, k]."""
+        """Return which units at ``places`` f32 [B, k, 2], ``gap`` [B, n, k] away, an order may name, bool [B, n, k]."""
         named = obs.avail[..., self.first : self.first + gap.shape[2]] & (gap <= self.reach[us.kind][..., None])
         if not self.looks:
             return named
@@ -198,7 +199,7 @@ class Fighters(Memoryless):
         return torch.where(faces, step, FIRST_LOOK + look)
 
     def walk(self, obs: Obs, us: Side, goal: Tensor, sign: float) -> Tensor:
-        """Return the open direction in which a step ends nearest to ``goal`` f32 [B, n, 2], or with ``sign`` -1 the
+        """Return the open direction in which a step ends nearest to ``goal`` f32 [B, n, 2] or, with ``sign`` -1,
         farthest from it, long [B, n]."""
         left = (us.place[:, :, None] + self.steps - goal[:, :, None]).norm(dim=-1)  # [B, n, 4]
         return NORTH + least(sign * left, obs.avail[..., NORTH:FIRST_LOOK])

@@ -21,7 +21,7 @@ GRID_POINTS = ("+0+4", "+0-4", "+4+0", "-4+0", "+2+2", "-2-2", "+2-2", "-2+2")  
 
 @dataclass(frozen=True)
 class Feature:
-    """One observation feature: its name, legal range, and which agent it describes (slot; None: nobody in it)."""
+    """One observation feature: its name, legal range, and which agent it describes (slot; None: no agent)."""
 
     name: str
     low: float
@@ -36,8 +36,8 @@ def capability_names(rules: np.void) -> list[str]:
 
 
 def least_health(rules: np.void) -> float:
-    """Return the least health that an agent is shown: it is measured above the level, and may fall below it for some
-    loops before the agent is killed."""
+    """Return the lowest health that an agent is shown: it is measured from the health level, and may fall below that
+    for some loops before the agent is killed."""
     return float((0.0 - rules["level_high"]) / (1.0 - rules["level_high"]))
 
 
@@ -114,7 +114,7 @@ def subjects(features: list[Feature], n_agents: int) -> Tensor:
 def build_spec(rules: np.void) -> EnvSpec:
     """Return sizes, names and bounds of the battle that ``rules`` (one RULES record) describes.
 
-    ``noop_action`` is 0, the only action of the dead and never one of the living, who idle by action 1 (stop).
+    ``noop_action`` is 0, the only action of the dead and never one of the living, who idle with action 1 (stop).
     """
     first_target, n_actions = int(rules["first_target"]), int(rules["n_actions"])
     looks = tuple(f"look {index}" for index in range(first_target - 6))

@@ -38,7 +38,7 @@ TEAMS: dict[str, list[tuple[str, float, bool]]] = {
 }
 TEAM_SIZES = ((5, 5), (10, 10), (10, 11), (20, 20), (20, 23))
 
-# name: (allies, enemies, episode limit, ally race, enemy race, map type, terrain); groups are (type, count, spawn).
+# name: (allies, enemies, episode limit, map type); groups are written "COUNT TYPE"
 _STANDARD = {
     "3m": ("3 marine", "3 marine", 60, "marines"),
     "8m": ("8 marine", "8 marine", 120, "marines"),

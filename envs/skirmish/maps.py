@@ -29,7 +29,7 @@ class Map:
     enemy_race: str
     allies: tuple[Group, ...]  # no groups where teams are random
     enemies: tuple[Group, ...]
-    team: tuple[tuple[str, float, bool], ...]  # random teams: type, weight, whether a team of it alone is excepted
+    team: tuple[tuple[str, float, bool], ...]  # random teams: type, weight, whether a team of only it is excepted
     episode_limit: int
     map_type: str
     terrain: str

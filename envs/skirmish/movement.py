@@ -68,7 +68,7 @@ def next_point(routes: np.ndarray, unit: Record, goal_x: float, goal_y: float) -
 
 @rule
 def turn_to(kind: Record, unit: Record, dx: float, dy: float) -> bool:
-    """Turn the body towards the offset (dx, dy) for one loop; return whether it points there then."""
+    """Turn the body towards the offset (dx, dy) for one loop; return whether it now points there."""
     far = math.sqrt(dx * dx + dy * dy)
     if far < 1e-9:
         return True

@@ -20,7 +20,7 @@ PROBES = np.array([[0, 4], [0, -4], [4, 0], [-4, 0], [2, 2], [-2, -2], [2, -2], 
 
 @rule
 def can_walk(walkable: np.ndarray, x: float, y: float) -> bool:
-    """Return whether the cell that holds the point is on the map and walkable; flyers are treated alike."""
+    """Return whether the cell that holds the point is on the map and walkable; flyers are treated the same."""
     column, row = int(x), int(y)
     return x >= 0.0 and y >= 0.0 and column < SIZE and row < SIZE and walkable[row, column] != 0
 
@@ -256,7 +256,7 @@ def write_state(
     obs: np.ndarray,
     state: np.ndarray,
 ) -> None:
-    """Fill ``state`` f32 [S]; ``obs`` [n, O] must be up to date (it can be the state)."""
+    """Fill ``state`` f32 [S]; ``obs`` [n, O] must be up to date (with ``obs_as_state`` it is the state)."""
     n, bits = rules.n_agents, rules.type_bits
     if rules.obs_as_state:
         width = obs.shape[1]
@@ -317,5 +317,5 @@ def observe_lane(world: World, lanes: Lanes, outputs: Outputs, b: int) -> None:
     )  # fmt: skip
     for i in range(rules.n_agents):
         outputs.alive[b, i] = units[i].health > 0.0
-        if rules.action_mask == 0 and units[i].health > 0.0:  # what is out of reach is dropped when it is ordered
+        if rules.action_mask == 0 and units[i].health > 0.0:  # orders out of reach are dropped when they are given
             write_targets(rules, world.types, world.listed, units, avail, i, True)

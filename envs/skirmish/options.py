@@ -1,4 +1,4 @@
-"""The options of a battle besides its map. ``None`` means: as published for the map (map_table.PUBLISHED)."""
+"""The options of a battle other than its map. ``None`` means: as published for the map (map_table.PUBLISHED)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from marl.core.annotations import require_type
 from marl.core.checks import require_at_least, require_choice, require_share, require_within
 from marl.core.types import ConfigError
 
-CREATION, REVERSED = "creation", "reversed"  # orders of the enemy that have a name
-LARGEST_SEED = 2**32 - 1  # of numpy's generator with a stream that never changes
-SCALES = ("ally_sight", "enemy_health", "enemy_speed", "enemy_sight")  # of what the unit table says
+CREATION, REVERSED = "creation", "reversed"  # named values of ``enemy_order``
+LARGEST_SEED = 2**32 - 1  # of numpy's RandomState, whose stream is the same in all versions
+SCALES = ("ally_sight", "enemy_health", "enemy_speed", "enemy_sight")  # factors on values of the unit table
 MOST_SCALED = 10.0
 CAPABILITIES = ("attack_probability", "health_level", "enemy_mask")  # checked with what they depend on
 
@@ -27,8 +27,8 @@ CAPABILITIES = ("attack_probability", "health_level", "enemy_mask")  # checked w
 class Options:
     """The keyword arguments of ``Skirmish``."""
 
-    # dense: damage, kills, win, never negative; dense_signed: own losses count half; death: kills, losses and the win
-    # alone; win_loss: +1 or -1 at the end
+    # dense: damage, kills, win, never negative; dense_signed: own losses count half; death: only kills, losses
+    # and the win; win_loss: +1 or -1 at the end
     reward: str = "dense"
     reward_scale: bool = True  # divide by max_reward / 20: a flawless win returns 20; published sparse runs scale too
     abs_reward: bool | None = None  # dense: SMAC's absolute value (regeneration pays), or SMACv2's maximum with 0
@@ -44,25 +44,25 @@ class Options:
     unit_ranges: bool | None = None  # sight and target range by unit type instead of 9 and 6
     enemy_type_swap: bool = True  # SMAC exchanges the enemy's type bits on stalkers_and_zealots maps
     ally_health: float = 1.0  # share of their health that agents start with
-    ally_sight: float = 1.0  # times the range within which agents see
-    enemy_health: float = 1.0  # times the health that enemies have when they are well
-    enemy_speed: float = 1.0  # times the speed at which enemies walk and fly
-    enemy_sight: float = 1.0  # times the range within which enemies notice agents, never less than their weapons reach
-    absent_agents: int = 0  # this many agents, drawn anew for every episode, are dead from the start
+    ally_sight: float = 1.0  # factor on the range within which agents see
+    enemy_health: float = 1.0  # factor on the full health of enemies
+    enemy_speed: float = 1.0  # factor on the speed at which enemies walk and fly
+    enemy_sight: float = 1.0  # factor on the range within which enemies notice agents, at least their weapon range
+    absent_agents: int = 0  # this many agents, redrawn for every episode, are dead from the start
     spawn_jitter: float = 0.03  # map units, uniform
-    healer_priority: bool = True  # the enemy shoots at Medivacs first; False: at them as at anyone
-    friends_block: bool = False  # movers go around friends that fight instead of passing them
-    delayed_beams: bool = True  # a Colossus's beams hurt 0.25 s after they touch; False: at once
-    # the order in which agents see and target enemies: of creation, which the game does not always keep, reversed, the
-    # seed of a permutation, or all enemies' numbers, counted from 0 as created; the battle itself is the same in any
+    healer_priority: bool = True  # the enemy shoots at Medivacs first; False: it does not single them out
+    friends_block: bool = False  # movers go around fighting friends instead of passing through them
+    delayed_beams: bool = True  # a Colossus's beams deal damage 0.25 s after they touch; False: at once
+    # the order in which agents see and target enemies: that of creation, which the game does not always keep; reversed;
+    # the seed of a permutation; or all enemies' indices, counted from 0 as created. The battle itself does not change
     enemy_order: str | int | Sequence[int] = CREATION
     terrain: str | None = None  # another map's ground
     surrounded: float = 0.5  # random teams: share of episodes that start in the centre of enemy groups, not opposite
-    conic_fov: bool = False  # agents see and target a cone, and have ``num_fov_actions`` actions to turn it
+    conic_fov: bool = False  # agents see and target within a cone, and have ``num_fov_actions`` actions to turn it
     num_fov_actions: int = 12
     compat_conic: bool = False  # the published angle test
     prob_obs_enemy: float = 1.0  # EPO: chance that an enemy sighted first by one agent is shown to another that sees it
-    action_mask: bool = True  # False calls every living target available
+    action_mask: bool = True  # False: every living target is available
     compat_epo_wipe: bool = False  # the published erasure of enemies before one that was never sighted
     # SMACv2's capabilities, drawn for every agent and episode: one number for all, or (low, high) of a uniform draw.
     # Chance that an agent's order to attack or heal is given, otherwise its previous order stands
@@ -72,11 +72,11 @@ class Options:
     obs_ally_attack: bool = True  # teammates' attack probability is shown
     obs_ally_level: bool = True  # teammates' health level and, where there are levels, health is shown
     obs_ally_types: bool = True  # teammates' type is shown
-    enemy_mask: float | None = None  # chance that an agent is shown nothing of an enemy but its place, per episode
+    enemy_mask: float | None = None  # chance, per episode, that an agent is shown only the position of an enemy
 
 
 def read_options(scenario: Map, given: dict[str, Any]) -> Options:
-    """Check the options for a map and resolve ``None``; raise ConfigError for values that make no battle."""
+    """Check the options for a map and resolve ``None``; raise ConfigError for impossible values."""
     known = [field.name for field in dataclasses.fields(Options)]
     for name in given:
         if name not in known:
@@ -112,7 +112,7 @@ def read_battle(text: str) -> tuple[Map, Options]:
 
 
 def _read_order(given: str | int | Sequence[int], n_enemies: int) -> str | int | Sequence[int]:
-    """Return ``enemy_order``, a permutation as a list; raise ConfigError for what orders no ``n_enemies`` enemies."""
+    """Return ``enemy_order``, a permutation as a list; raise ConfigError if it does not order ``n_enemies`` enemies."""
     if isinstance(given, str | int):
         if given not in (CREATION, REVERSED) and not (isinstance(given, int) and 0 <= given <= LARGEST_SEED):
             choices = f"{CREATION}, {REVERSED}, the seed of a permutation within [0, {LARGEST_SEED}] or a list"

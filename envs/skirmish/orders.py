@@ -49,7 +49,7 @@ def issue_orders(
             y = min(max(unit.y + dy, 0.0), float(SIZE))
             give_order(unit, kind, MOVE, -1, x, y)
         elif action < first:
-            angle = 2.0 * math.pi * (action - FIRST_LOOK) / (first - FIRST_LOOK)  # looking is no order
+            angle = 2.0 * math.pi * (action - FIRST_LOOK) / (first - FIRST_LOOK)  # looking is not an order
             unit.facing_x = math.cos(angle)
             unit.facing_y = math.sin(angle)
         elif unit.attack_probability < 1.0 and uniform(lane) >= unit.attack_probability:

@@ -1,7 +1,7 @@
-"""Ways around walls: for every pair of cells, the next point to walk to; computed once per terrain.
+"""Paths around walls: for every pair of cells, the next waypoint; computed once per terrain.
 
-Shortest ways over neighbouring cells (Dijkstra with lengths 1 and sqrt 2, never across a corner), cut short to the
-farthest cell on the way that a straight line reaches.
+Shortest paths over neighbouring cells (Dijkstra with lengths 1 and sqrt 2, never across a corner), cut short to the
+farthest cell on the path that a straight line reaches.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def line_is_open(walkable: np.ndarray, one: int, two: int) -> bool:
 
 @njit(cache=True)
 def search(walkable: np.ndarray, goal: int, next_cell: np.ndarray) -> None:
-    """Fill ``next_cell`` int16 [1024]: the neighbour on a shortest way to ``goal``; STRAIGHT where there is none."""
+    """Fill ``next_cell`` int16 [1024]: the neighbour on a shortest path to ``goal``; STRAIGHT where there is none."""
     length = np.full(CELLS, np.inf)
     settled = np.zeros(CELLS, np.bool_)
     next_cell[:] = STRAIGHT
@@ -92,7 +92,7 @@ def search(walkable: np.ndarray, goal: int, next_cell: np.ndarray) -> None:
 @njit(cache=True)
 def fill_routes(walkable: np.ndarray, nearest: np.ndarray, routes: np.ndarray) -> None:
     """Fill ``routes`` (see ``routes_on``). ``walkable`` uint8 [1024]; ``nearest`` int16 [1024] is the open cell that
-    stands for a blocked goal."""
+    stands in for a blocked goal."""
     next_cell = np.zeros(CELLS, np.int16)
     for goal in range(CELLS):
         if not walkable[goal]:

@@ -25,9 +25,9 @@ from envs.skirmish.records import ATTACK, ATTACK_MOVE, FIGHTING, HEAL, IDLE, MOV
 from envs.skirmish.splash import burn, burst_the_fallen, sweep
 from envs.skirmish.units import BIOLOGICAL, LINE
 
-VERSION = 5  # of everything that decides a battle; docs/skirmish.md says what each stands for
+VERSION = 5  # of everything that affects a battle; docs/skirmish.md says what each stands for
 
-SHIELD_DELAY, SHIELD_RATE = 160, 2.0 / 16.0  # loops without damage before shields grow; points per loop
+SHIELD_DELAY, SHIELD_RATE = 160, 2.0 / 16.0  # loops without damage before shields recharge; points per loop
 ENERGY_RATE, MAX_ENERGY = 0.5625 / 16.0, 200.0
 HEAL_RATE, HEAL_COST = 9.0 / 16.0, 0.33  # health per loop, energy per health
 PERIOD_NOISE_LOW, PERIOD_NOISE_SPAN = -1.0, 3.0  # loops, uniform
@@ -51,7 +51,7 @@ def recover(unit: Record, kind: Record) -> None:
 def give_order(unit: Record, kind: Record, order: int, target: int, goal_x: float, goal_y: float) -> None:
     """Replace the order. Unless it repeats the old one, this breaks off a wind-up or a sweeping beam.
 
-    To stop a unit that stands without an order changes nothing: a weapon that fires by itself goes on.
+    Stopping a unit that stands without an order changes nothing: a weapon that fires on its own continues.
     """
     if order == STOP and unit.order == STOP and kind.free_fire:
         return
@@ -127,7 +127,7 @@ def escort(rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, 
 def take_turn(
     rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, i: int, choose: bool
 ) -> None:
-    """Play one loop of unit ``i``; ``choose``: scripted units look for targets in this one."""
+    """Play one loop of unit ``i``; ``choose``: scripted units look for targets in this loop."""
     unit = units[i]
     if unit.health <= 0.0:
         if unit.impact > 0.0 and types[unit.type].missile_speed > 0.0:
@@ -179,7 +179,7 @@ def take_turn(
 def play_loop(
     rules: Record, types: np.ndarray, ground: Ground, units: np.ndarray, lane: Record, start: int, choose: bool
 ) -> None:
-    """Play one game loop: the hits of beams that are due; every unit once, beginning with unit ``start``; then bursts;
+    """Play one game loop: the beam hits that are due; every unit once, beginning with unit ``start``; then bursts;
     then friends make room."""
     N = rules.n_units
     burn(rules, types, units)

@@ -11,7 +11,7 @@ import numpy as np
 
 # A unit's order.
 STOP, MOVE, ATTACK, HEAL, ATTACK_MOVE = 0, 1, 2, 3, 4
-# A unit's pose, what it does in this loop; decides who makes room for whom.
+# A unit's pose: what it does in this loop. It decides who makes room for whom.
 IDLE, MOVING, FIGHTING = 0, 1, 2
 
 UNIT = np.dtype(
@@ -19,8 +19,8 @@ UNIT = np.dtype(
         "x", "y", "health", "shield", "energy",
         "cooldown",  # loops until the weapon is ready
         "windup",  # loops until the started attack is released; 0: none
-        "impact",  # loops until the hit under way lands (missile, second blow), or that a beam still sweeps; 0: none
-        "recovery",  # loops until it may move by itself after an attack
+        "impact",  # loops until the pending hit lands (missile, second blow) or the beam ends its sweep; 0: none
+        "recovery",  # loops until it may move on its own after an attack
         "speed",  # map units per loop, of units that accelerate
         "goal_x", "goal_y",  # where it was ordered to go
         "aim_x", "aim_y",  # centre of the line that a beam sweeps
@@ -29,17 +29,17 @@ UNIT = np.dtype(
         "attack_probability",  # chance that an agent's order to attack or heal is given
         "health_level",  # an agent with less than this share of its health is killed
         "before")]  # health + shield when the step began, 0 if it was dead
-    + [("burns", np.int64)]  # hits of beams that are yet to fall: a byte for each of the next 8 loops, the next lowest
+    + [("burns", np.int64)]  # pending hits of beams: one byte for each of the next 8 loops, the lowest for the next
     + [(name, np.int32) for name in (
         "type", "order",
         "target",  # unit under attack or being healed, -1: none
-        "struck",  # unit that the hit under way will meet
+        "struck",  # unit that the pending hit will strike
         "burner",  # Colossus whose beam touched it last
         "quiet",  # loops since it was last damaged
         "pose",
-        "mark",  # scratch of the search for a way around bodies
+        "mark",  # scratch space of the search for a way around bodies
         "turn",  # side on which it last went around an obstacle: +1 left, -1 right
-        "scripted")],  # 1: chooses targets by itself, as the enemy does
+        "scripted")],  # 1: chooses targets on its own, as the enemy does
     align=True,
 )  # fmt: skip
 
@@ -50,7 +50,7 @@ RULES = np.dtype(
         "n_agents", "n_enemies", "n_units", "n_actions",
         "first_target",  # first action that names a target; the actions before it move or look
         "episode_limit", "type_bits", "shield_ally", "shield_enemy",
-        "medivacs",  # map types on which Medivacs heal, and a team of Medivacs alone has lost
+        "medivacs",  # map types on which Medivacs heal, and a team of only Medivacs has lost
         "obs_last_action", "obs_pathing_grid", "obs_terrain_height", "obs_timestep", "obs_own_pos",
         "conic", "compat_conic",  # field of view: on, with the published code's angle test
         "epo", "compat_epo_wipe", "action_mask",  # sight.py
@@ -60,17 +60,17 @@ RULES = np.dtype(
         "state_last_action", "state_timestep", "obs_as_state",
         "reward_mode", "abs_reward", "timeout_is_terminal", "order_points",
         "absent_agents", "healer_priority",
-        "friends_block",  # friends that fight are in the way
-        "delayed_beams",  # beams hurt some time after they touch
+        "friends_block",  # fighting friends are in the way
+        "delayed_beams",  # beams deal their damage some time after they touch
         "hunt",  # the enemy is ordered to attack the nearest agent: HUNT_ONCE at the start, HUNT_ON whenever it is idle
         "routed",  # walls can stand in the way
         "bursts",  # there may be units that burst when they die
-        "enemy_types")]  # in the unit table the enemy's types are this far after the agents'
+        "enemy_types")]  # offset of the enemy's types after the agents' in the unit table
     + [(name, np.float64) for name in (
-        "reward_scale",  # 0: rewards stay as they are, otherwise the return of a flawless win
+        "reward_scale",  # 0: rewards are not scaled; otherwise the return of a flawless win
         "cone",  # half the angle of the field of view, radians
-        "attack_low", "attack_high", "level_low", "level_high",  # what agents' capabilities are drawn from
-        "enemy_mask",  # chance that an agent is not shown more of an enemy than its place
+        "attack_low", "attack_high", "level_low", "level_high",  # ranges of the agents' capabilities
+        "enemy_mask",  # chance that an agent is shown only the position of an enemy
         "prob_obs_enemy", "surrounded", "spawn_jitter", "ally_health", "order_ax", "order_ay", "order_bx", "order_by")],
     align=True,
 )  # fmt: skip
@@ -92,23 +92,23 @@ class Ground(NamedTuple):
 
 
 class World(NamedTuple):
-    """What does not change during a run; shared by all lanes. Flat, as numba's parallel loops need it."""
+    """What does not change during a run; shared by all lanes. Flat, because numba's parallel loops need it so."""
 
     rules: np.ndarray  # RULES [1]
     types: np.ndarray  # TYPE [number of unit types]
     walkable: np.ndarray
     routes: np.ndarray
     height: np.ndarray  # f32 [32, 32]
-    template: np.ndarray  # UNIT [N]: the line-up at reset, before random teams and places
+    template: np.ndarray  # UNIT [N]: the line-up at reset, before random teams and positions
     team: np.ndarray  # TEAM [types]: what random teams are drawn from; empty: the line-up is fixed
     lattice: (
         np.ndarray
     )  # int64 [places, 2]: offsets (column, row) around a point, in the order in which units take them
-    listed: np.ndarray  # int32 [enemies]: which enemy, in order of creation, agents see and target at each place
+    listed: np.ndarray  # int32 [enemies]: for each slot that agents see and target, which enemy in order of creation
 
 
 class Lanes(NamedTuple):
-    """The games under way. N = agents, then enemies."""
+    """The games in progress. N = agents, then enemies."""
 
     units: np.ndarray  # UNIT [B, N]
     lanes: np.ndarray  # LANE [B]

@@ -1,7 +1,7 @@
 """Pictures of a battle, drawn with Pillow: ground, units, aims, shots of the last step, wounds.
 
-A picture shows the part of the map that ``camera`` chooses: all units with a margin. Bodies and lines are drawn at
-twice the size of the whole map and then cut and resized, which smooths them.
+A picture shows the part of the map that ``camera`` chooses: all units with a margin. The whole map is drawn at twice
+its size, then cropped and resized, which smooths bodies and lines.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from envs.skirmish.terrain import SIZE
 from envs.skirmish.units import AIR, BURST, LINE, LOOPS_PER_SECOND, UNIT_TYPES, UnitType, kind_of
 
 SCALE = 24  # pixels per map unit where the whole map is shown
-NEAREST, MARGIN, STEP = 16.0, 2.5, 4.0  # map units: the narrowest view, what it leaves around units, how it grows
+NEAREST, MARGIN, STEP = 16.0, 2.5, 4.0  # map units: the narrowest view, the margin around units, the step of its growth
 FINE = 2  # shapes are drawn this many times larger
 RING = 2.5  # pixels
-WHOLE = 0.999  # regeneration may leave a hair's breadth
+WHOLE = 0.999  # share that counts as full: regeneration may stop a hair's breadth short
 STEP_LOOPS = 8  # an environment's step
-MANY = 40  # above this many units they have no numbers
+MANY = 40  # with more units than this they have no numbers
 LETTERS = {"marine": "m", "marauder": "M", "medivac": "+", "stalker": "S", "zealot": "Z", "zergling": "z",
            "colossus": "C", "hydralisk": "H", "baneling": "b", "spine_crawler": "T"}  # fmt: skip
 
@@ -54,7 +54,7 @@ def whole(world: World) -> View:
 
 def camera(units: np.ndarray, world: World) -> View:
     """Return the view of all ``units`` UNIT [N], in the proportions of the whole map. The dead count, and the view
-    moves in steps: the ground stands still while the units move."""
+    moves in steps, so that the ground stands still while the units move."""
     all_of_it = whole(world)
     x, y = units["x"].astype(float), SIZE - units["y"].astype(float)
     shape = all_of_it.width / all_of_it.height
@@ -70,8 +70,8 @@ def camera(units: np.ndarray, world: World) -> View:
 def draw(units: np.ndarray, world: World, n_agents: int, caption: str, view: View) -> np.ndarray:
     """Draw one lane's ``units`` UNIT [N] on the part of the map in ``view``, y upward: uint8 [height, 768, 3].
 
-    Thin lines: who aims at whom. Bold lines: shots that began in the last step, green ones heal. Crosses: the dead,
-    in strong colour those of the last step. Rings, in the wounded alone: health, outside it shields.
+    Thin lines: who aims at whom. Bold lines: shots that began in the last step; green ones heal. Crosses: the dead,
+    those of the last step in a strong colour. Rings, only in wounded units: health, and around it shields.
     """
     image = _ground(world.walkable.tobytes(), world.height.tobytes()).copy()
     pen = ImageDraw.Draw(image, "RGBA")
@@ -80,11 +80,11 @@ def draw(units: np.ndarray, world: World, n_agents: int, caption: str, view: Vie
         _corpse(pen, units[index], index < n_agents)
     for index in living:
         _attack(pen, units, index, n_agents)
-    # small bodies over large ones, and what flies over what walks
+    # small bodies over large ones, and flyers over walkers
     order = sorted(living, key=lambda i: (_kind(units[i]).layers == AIR, -_kind(units[i]).radius))
     for index in order:
         number = "" if len(units) > MANY else str(index if index < n_agents else index - n_agents)
-        well = float(world.types["health"][units[index]["type"]])  # another than the catalogue's with env.enemy_health
+        well = float(world.types["health"][units[index]["type"]])  # differs from the catalogue's with env.enemy_health
         _body(pen, units[index], well, index < n_agents, number)
     unit = SCALE * FINE
     box = unit * view.left, unit * view.top, unit * (view.left + view.width), unit * (view.top + view.height)
@@ -127,7 +127,7 @@ def _kind(unit: Any) -> UnitType:
 
 
 def _at(x: float, y: float) -> tuple[float, float]:
-    """Return the pixel of a place of the map on the large picture."""
+    """Return the pixel of a point of the map on the enlarged picture."""
     return float(x) * SCALE * FINE, (SIZE - float(y)) * SCALE * FINE
 
 
@@ -184,9 +184,9 @@ def _body(pen: ImageDraw.ImageDraw, unit: np.void, well: float, ally: bool, numb
 
 
 def _rings(pen: ImageDraw.ImageDraw, unit: np.void, well: float, centre: tuple[float, float], radius: float) -> float:
-    """Draw what is left of the health that the unit has when it is ``well`` (green, yellow, red) and around it of the
-    shields, clockwise from the top, if anything is missing; return the radius that is left for the body. All of it lies
-    inside the unit's own radius: straight bars, or rings around it, would hide the neighbours in a melee."""
+    """Draw, if anything is missing, what is left of the full health ``well`` (green, yellow, red) and around it of the
+    shields, clockwise from the top; return the radius that is left for the body. Everything lies inside the unit's own
+    radius: straight bars, or rings around it, would hide the neighbours in a melee."""
     kind = _kind(unit)
     health, shield = float(unit["health"]) / well, float(unit["shield"]) / max(kind.shield, 1e-6)
     if health > WHOLE and (kind.shield == 0 or shield > WHOLE):

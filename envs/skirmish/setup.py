@@ -1,4 +1,4 @@
-"""Build the records that the kernels read from a map and the options."""
+"""Build from a map and the options the records that the kernels read."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def battle_rules(scenario: Map, options: Options) -> np.ndarray:
             rules[0][name] = values[name]
         elif hasattr(options, name):
             rules[0][name] = getattr(options, name)
-    # ``read_options`` has made pairs of both
+    # ``read_options`` has turned both into pairs
     attack, level = (cast("tuple[float, float] | None", s) for s in (options.attack_probability, options.health_level))
     rules[0]["attack_low"], rules[0]["attack_high"] = attack or (1.0, 1.0)
     rules[0]["level_low"], rules[0]["level_high"] = level or (0.0, 0.0)
@@ -138,7 +138,7 @@ def _map_rules(scenario: Map, looks: int) -> np.ndarray:
 
 def map_types(scenario: Map, options: Options) -> np.ndarray:
     """Return the unit types with the one-hot positions of a map; SMAC v1 reverses the enemy's on
-    stalkers_and_zealots. Where the enemy has other health, its types follow in rows of their own
+    stalkers_and_zealots. If the enemy's health is scaled, its types follow in rows of their own
     (``own_enemy_types``)."""
     order = scenario.type_order
     swapped = options.enemy_type_swap and scenario.map_type == "stalkers_and_zealots"
@@ -154,7 +154,7 @@ def map_types(scenario: Map, options: Options) -> np.ndarray:
 
 
 def own_enemy_types(options: Options) -> int:
-    """Return how far after an agent's type the same type of the enemy stands in the unit table; 0: they share a row."""
+    """Return the offset from an agent's type to the enemy's same type in the unit table; 0: they share a row."""
     return len(UNIT_TYPES) if options.enemy_health != 1.0 else 0
 
 

@@ -27,7 +27,7 @@ def in_cone(rules: Record, me: Record, dx: float, dy: float, gap: float) -> bool
     """Return whether the offset (dx, dy) of length ``gap`` is in the field of view around the facing direction."""
     if rules.compat_conic == 0:
         return me.facing_x * dx + me.facing_y * dy > math.cos(rules.cone) * gap or gap == 0.0
-    clamped = max(dx, TINY) if dx > 0.0 else min(dx, -TINY)  # as published: slopes compared, half the circle folded
+    clamped = max(dx, TINY) if dx > 0.0 else min(dx, -TINY)  # as published: slopes are compared, half the circle folded
     facing = max(me.facing_x, TINY) if clamped > 0.0 else min(me.facing_x, -TINY)
     return abs(math.atan(dy / clamped) - math.atan(me.facing_y / facing)) < rules.cone
 
@@ -42,7 +42,7 @@ def sees(rules: Record, me: Record, other: Record, gap: float, sight: float) -> 
 
 @rule
 def may_target(rules: Record, types: np.ndarray, me: Record, other: Record, gap: float) -> bool:
-    """Return whether ``other`` is near enough (and in view) to be the target of an attack or a treatment."""
+    """Return whether ``other`` is near enough (and in view) to be the target of an attack or of healing."""
     if gap > types[me.type].shoot:
         return False
     return rules.conic == 0 or in_cone(rules, me, other.x - me.x, other.y - me.y, gap)
@@ -71,9 +71,10 @@ def forget_sightings(rules: Record, units: np.ndarray, owner: np.ndarray, seen: 
 def sight(
     rules: Record, types: np.ndarray, units: np.ndarray, lane: Record, owner: np.ndarray, seen: np.ndarray, i: int
 ) -> None:
-    """Let agent ``i`` look under EPO: it owns the enemies that it sees first; each is shown to others by chance.
+    """Let agent ``i`` look under EPO: it owns the enemies that it is the first to see; each is shown to the others with
+    probability ``prob_obs_enemy``.
 
-    The published code lets corpses be sighted as well, which matters to ``compat_epo_wipe`` alone.
+    The published code lets corpses be sighted as well, which matters only to ``compat_epo_wipe``.
     """
     me, n = units[i], rules.n_agents
     for e in range(rules.n_enemies):

@@ -4,7 +4,8 @@
     env = gymnasium.make("skirmish/3m-v0")            # observation [n, O], action [n]; info has "avail" and "state"
 
 Options are those of ``Skirmish``. Dead agents stay until the battle ends and have only the no-op, action 0.
-With ``render_mode="human"`` a window follows the battle (``pip install -e .[window]``), which goes on if it is closed.
+With ``render_mode="human"`` a window shows the battle (``pip install -e .[window]``); closing the window does not
+end the battle.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def _state_box(battle: Skirmish) -> spaces.Box:
 
 
 def _entropy() -> int:
-    """Return a seed that the system draws."""
+    """Return a random seed from the operating system."""
     return int(np.random.SeedSequence().generate_state(1, np.uint64)[0] >> 1)
 
 
@@ -98,8 +99,8 @@ class SkirmishParallel(ParallelEnv):
         return self.action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: dict | None = None) -> tuple[dict, dict]:
-        """Begin a battle; a seed begins the random stream anew, as a fresh environment with that seed would. Without
-        any, the first battle takes one from the system, so that environments side by side differ."""
+        """Begin a battle; a seed restarts the random stream, as in a fresh environment with that seed. If none was
+        given, the first battle takes one from the operating system, so that parallel environments differ."""
         self.agents = list(self.possible_agents)
         obs = self.battle.reset(_entropy() if seed is None and self.unseeded else seed)
         self.unseeded = False
@@ -145,7 +146,7 @@ class SkirmishParallel(ParallelEnv):
 
 
 class SkirmishGym(gymnasium.Env):
-    """The team as one agent; ``replace_unavailable`` as above."""
+    """The team as one agent; ``replace_unavailable`` as in ``SkirmishParallel``."""
 
     metadata = {"render_modes": RENDER_MODES, "render_fps": RENDER_FPS}  # noqa: RUF012
 

@@ -1,4 +1,4 @@
-"""How a battle begins: random teams and places (SMACv2), the lattice on which the game puts units, the agents' ranks.
+"""How a battle begins: random teams and positions (SMACv2), the lattice on which units are placed, the agents' ranks.
 
 ``units`` is one lane's UNIT [N], agents first.
 """
@@ -19,8 +19,8 @@ START_ENERGY = 50.0
 SAME_PLACE = 1e-6
 BORDER = 0.01
 CENTRE, EXTENT = 16.0, 32.0
-WEST_EDGE = 15.0  # mirrored teams keep half a unit from the middle
-INNER = 2.0  # surrounding groups stand between this far from the centre, on either axis, and the corner
+WEST_EDGE = 15.0  # mirrored teams keep one unit from the middle
+INNER = 2.0  # surrounding groups stand at least this far from the centre on either axis, at most in the corner
 
 
 @rule
@@ -85,7 +85,7 @@ def line_up(types: np.ndarray, walkable: np.ndarray, lattice: np.ndarray, units:
 
 @rule
 def draw_types(team: np.ndarray, units: np.ndarray, first: int, last: int, lane: Record) -> None:
-    """Draw independent types for the units ``first`` .. last - 1, again while all of them are of the excepted type."""
+    """Draw independent types for the units ``first`` .. last - 1; redraw while all of them are of the excepted type."""
     usable = first >= last
     while not usable:
         for i in range(first, last):
@@ -140,7 +140,7 @@ def place_surrounded(rules: Record, units: np.ndarray, lane: Record) -> None:
 
 @rule
 def draw_battle(rules: Record, world: World, units: np.ndarray, lane: Record) -> None:
-    """Draw SMACv2's random teams and places: the enemy has the agents' types, and further draws if it has more
+    """Draw SMACv2's random teams and positions: the enemy has the agents' types, and further random ones if it has more
     units."""
     n, N = rules.n_agents, rules.n_units
     draw_types(world.team, units, 0, n, lane)
@@ -190,7 +190,7 @@ def draw_capabilities(rules: Record, units: np.ndarray, lane: Record) -> None:
 
 @rule
 def draw_hidden(rules: Record, hidden: np.ndarray, lane: Record) -> None:
-    """Decide for every enemy and agent whether it is shown only where that enemy is; ``hidden`` uint8 [enemies, n]."""
+    """Draw for every enemy and agent whether the agent sees only the enemy's place; ``hidden`` uint8 [enemies, n]."""
     for e in range(rules.n_enemies):
         for i in range(rules.n_agents):
             hidden[e, i] = uniform(lane) < rules.enemy_mask
@@ -198,7 +198,7 @@ def draw_hidden(rules: Record, hidden: np.ndarray, lane: Record) -> None:
 
 @rule
 def spawn(rules: Record, world: World, units: np.ndarray, lane: Record) -> None:
-    """Put the teams on the map, with a little noise, in full health and without orders."""
+    """Put the teams on the map, with a little noise, at full health and without orders."""
     lane.t = 0
     lane.finished = 0
     for i in range(rules.n_units):
@@ -214,7 +214,7 @@ def spawn(rules: Record, world: World, units: np.ndarray, lane: Record) -> None:
         if rules.spawn_jitter > 0.0:
             unit.x += rules.spawn_jitter * (2.0 * uniform(lane) - 1.0)
             unit.y += rules.spawn_jitter * (2.0 * uniform(lane) - 1.0)
-        unit.x, unit.y = within_map(unit.x), within_map(unit.y)  # fliers find places outside of it, too
+        unit.x, unit.y = within_map(unit.x), within_map(unit.y)  # the lattice may put flyers outside of it
     if rules.absent_agents > 0:
         remove_some(rules, units, lane)
     if rules.attack_probabilities or rules.health_levels:

@@ -1,4 +1,4 @@
-"""Weapons that hit many: the Colossus's sweeping beams, which hurt a while after they touch, and the baneling's burst.
+"""Area damage: the Colossus's sweeping beams, which deal damage some time after they touch, and the baneling's burst.
 
 Both spare friends and everything that the weapon cannot hit.
 """
@@ -48,7 +48,7 @@ def sweep(rules: Record, types: np.ndarray, units: np.ndarray, i: int) -> None:
 
 @rule
 def touch(rules: Record, types: np.ndarray, units: np.ndarray, i: int, j: int) -> None:
-    """Let a beam of unit ``i`` touch unit ``j``: its hit falls at once or, if beams are delayed, ``hit_delay`` later,
+    """Let a beam of unit ``i`` touch unit ``j``: its hit lands at once or, if beams are delayed, ``hit_delay`` later,
     whatever becomes of the Colossus."""
     loops = int(types[units[i].type].hit_delay)
     if rules.delayed_beams == 0 or loops == 0:
@@ -60,7 +60,7 @@ def touch(rules: Record, types: np.ndarray, units: np.ndarray, i: int, j: int) -
 
 @rule
 def burn(rules: Record, types: np.ndarray, units: np.ndarray) -> None:
-    """Let the hits fall whose time has come; the dead are spared."""
+    """Apply the beam hits that are due; the dead are spared."""
     for j in range(rules.n_units):
         unit = units[j]
         if unit.burns == 0:

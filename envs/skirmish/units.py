@@ -1,7 +1,7 @@
 """Unit table: what the game data say about each unit type.
 
 Sources: the unit catalogue inside the map archives (life, speed, radii) and the stock weapon data. Stalkers, Colossi,
-spine crawlers and scan ranges are as in the multiplayer data, which recordings of the real game bear out although the
+spine crawlers and scan ranges are as in the multiplayer data, which recordings of the real game confirm although the
 maps name Liberty as their dependency; docs/skirmish.md lists where the two differ.
 Data are in game seconds; the table is in game loops, 16 to the second.
 """
@@ -50,12 +50,12 @@ class UnitType:
     second_hit: float = 0.0  # delay of the second of two hits; of beams, how long they sweep
     hit_delay: float = 0.0  # from the touch of a beam to its hit, up to 8 loops
     targets: int = 0  # layer bits that the weapon reaches
-    min_scan: float = 5.0  # MinScanRange: enemies this near are noticed, edge to edge, and all that the weapon reaches
-    turn_rate: float = 999.8437  # degrees a second; 0: points anywhere at once, as a turret or what cannot turn does
-    free_fire: bool = False  # OnlyFireWhileInAttackOrder = 0: a unit that stands fires at what is in range, unordered
+    min_scan: float = 5.0  # MinScanRange: enemies this near, edge to edge, are noticed, and all that the weapon reaches
+    turn_rate: float = 999.8437  # degrees per second; 0: points anywhere at once, like a turret or what cannot turn
+    free_fire: bool = False  # OnlyFireWhileInAttackOrder = 0: a standing unit fires without orders at what is in range
     splash: int = NO_SPLASH
     acceleration: float = 0.0  # 0: at full speed at once
-    stock_speed: float | None = None  # of the enemy, whose units are the stock ones; None: as the maps' own
+    stock_speed: float | None = None  # of the enemy, which has stock units; None: the same as the maps' own
     stock_acceleration: float | None = None
     life_regeneration: float = 0.0
     cooldown_norm: float = 15.0  # loops; the published state divides the cooldown by it
@@ -106,7 +106,7 @@ UNKNOWN_BIT = -1
 
 
 def kind_of(unit_type: int) -> UnitType:
-    """Return the row of the catalogue for a unit's type, also for one of the enemy's own (``setup.map_types``)."""
+    """Return the row of the catalogue for a unit's type; the enemy may have rows of its own (``setup.map_types``)."""
     return UNIT_TYPES[unit_type % len(UNIT_TYPES)]
 
 

@@ -23,7 +23,7 @@ from marl.core.types import ConfigError, EnvSpec, Obs, Step
 PAYOFFS: dict[str, list[list[float]]] = {
     "nonmonotonic": [[8, -12, -12], [-12, 0, 0], [-12, 0, 0]],  # Son et al. 2019: QMIX and VDN cannot represent it
     "climb": [[11, -30, 0], [-30, 7, 6], [0, 0, 5]],  # Claus and Boutilier 1998: the optimum is next to the worst
-    "monotonic": [[0, 1], [1, 8]],  # second stage of Rashid et al. 2018: within QMIX's reach, beyond VDN's
+    "monotonic": [[0, 1], [1, 8]],  # second stage of Rashid et al. 2018: QMIX can represent it, VDN cannot
     "additive": [[0, 1, 2], [2, 3, 4], [4, 5, 6]],  # 2 a_0 + a_1: every mixer can represent it
     "diagonal": [[1.0, 0.0, 0.0], [0.0, 0.9, 0.0], [0.0, 0.0, 0.8]],  # several local optima
 }
@@ -45,10 +45,10 @@ def read_payoff(payoff: str | Sequence[Any]) -> Tensor:
 
 
 class KStepMatrixGame(Settled, Midway):
-    """A chain of ``steps`` matrix games; the joint action ``advance`` leads to the next stage, any other ends it.
+    """A chain of ``steps`` matrix games; joint action ``advance`` leads to the next stage, any other ends the episode.
 
     Stages before the last pay ``payoff``, the last one pays ``final`` and always ends the episode; both have one axis
-    per agent and equal shapes. An axis shorter than the longest leaves that agent's surplus actions unavailable.
+    per agent and the same shape. An axis shorter than the longest leaves that agent's surplus actions unavailable.
     Observations and state are the one-hot stage. ``won``: the episode's return was the best possible.
     """
 
@@ -154,9 +154,9 @@ class MatrixGame(KStepMatrixGame):
 class Corridor(Settled, Midway):
     """``n_agents`` walk a row of ``length`` cells and must press together at its right end.
 
-    Agents start in cells 0..``spread``-1, drawn per lane and episode. When every agent presses at once the episode is
-    won and pays 1. An agent that presses without the others wastes the step, or dies if ``fatal``; a team with a death
-    can no longer win, and the episode ends when nobody lives. The clock (``episode_limit``) truncates.
+    Agents start in cells 0..``spread``-1, sampled per lane and episode. When all agents press in the same step the
+    episode is won and pays 1. An agent that presses without the others wastes the step, or dies if ``fatal``; a team
+    with a death can no longer win, and the episode ends when nobody is alive. The clock (``episode_limit``) truncates.
 
     Observations [1 + 2 (n-1) + 1]: own cell, the others' cells and lives in increasing index, time; zeros once dead.
     State [2 n + 1]: cells, lives, time. Cells and time are scaled to 0..1.
@@ -236,7 +236,7 @@ class Corridor(Settled, Midway):
         return np.array(image)
 
     def agent_places(self, lane: int = 0) -> np.ndarray:
-        """Return centres and radii on the picture, f64 [n, 3]."""
+        """Return centres and radii in the picture, f64 [n, 3]."""
         size, n = 24, self.spec.n_agents
         cells = self.cell[lane].numpy()
         return np.stack([size * cells + 11.5, size * np.arange(n) + 11.5, np.full(n, 7.5)], 1)

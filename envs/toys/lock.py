@@ -1,8 +1,8 @@
-"""The formation lock: what opens it is how two agents stand to each other, and where they are does not matter.
+"""The formation lock: what opens it is how two agents stand relative to each other; where they are does not matter.
 
-A test of the claim of FoX (Jo, Lee, Yeom, Han 2024; ``docs/fox.md``) that counts of formations explore where counts of
-joint positions drown: the number of locations is the dose, and with one location both counts are the same. Ours; the
-form "chains" follows no published game either.
+A test of FoX's claim (Jo, Lee, Yeom, Han 2024; ``docs/fox.md``) that counts of formations drive exploration where
+counts of joint positions are too diluted: the number of locations sets the dilution, and with one location both counts
+are the same. The game is our own; the form "chains" follows no published game either.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ class Rules(NamedTuple):
 class Board(NamedTuple):
     lanes: np.ndarray  # LANE [B]
     location: np.ndarray  # int64 [B]; of both agents, on the ring
-    place: np.ndarray  # int64 [B, 2]; of each agent, from there
+    place: np.ndarray  # int64 [B, 2]; of each agent, relative to the location
 
 
 @rule
 def moved(place: int, right: bool, depth: int, reset: bool) -> int:
-    """Return where a step leads: on, or where it is wrong one back or to the beginning."""
+    """Return where a step leads: one place on if ``right``, else one back or, with ``reset``, to the start."""
     if right:
         return min(place + 1, depth)
     return 0 if reset else max(place - 1, 0)
@@ -116,14 +116,14 @@ KERNELS = lane_kernels(reset_lane, step_lane, observe_lane)
 
 
 class FormationLock(LaneGame):
-    """Two agents share a location on a ring of ``cells`` cells, drawn for every episode, which moves by up to ``drift``
-    cells in each step, whatever they do. The lock opens, pays ``goal_reward`` and ends the episode when their places
-    are ``depth`` apart; everything else pays 0, and the clock (``episode_limit``) truncates.
+    """Two agents share a location on a ring of ``cells`` cells, sampled for every episode, which moves by up to
+    ``drift`` cells in each step, whatever they do. The lock opens, pays ``goal_reward`` and ends the episode when their
+    places are ``depth`` apart; everything else pays 0, and the clock (``episode_limit``) truncates.
 
-    ``form`` offset: agent 0 stays at the location and agent 1 stands ``offset`` cells on. Each offset has one right
-    pair of actions, which leads one cell on; any other pair is wrong. ``form`` chains: each agent has a chain of its
-    own with one right action at each place. A ``wrong`` step slips one place back, or resets to the first. The right
-    ones are drawn once from ``key``, the same in all lanes and for all seeds.
+    ``form`` offset: agent 0 stays at the location and agent 1 stands ``offset`` cells further on. Each offset has one
+    right pair of actions, which moves agent 1 one cell on; any other pair is wrong. ``form`` chains: each agent has a
+    chain of its own with one right action at each place. A ``wrong`` step slips one place back, or resets to the first.
+    The right actions are sampled once from the seed ``key``, the same in all lanes and for all seeds.
 
     Observation [2 + depth + 1]: own place and location, scaled to 0..1, and a one-hot of the offset (chains: of the own
     place). State [3]: both places, location. ``Step.info``: "formation", the difference of the places, and "positions",
@@ -174,7 +174,7 @@ class FormationLock(LaneGame):
         return np.array(image)
 
     def agent_places(self, lane: int = 0) -> np.ndarray:
-        """Return centres and radii on the picture, f64 [2, 3]."""
+        """Return centres and radii in the picture, f64 [2, 3]."""
         side, (_, *places) = CELL_PIXELS, self.standing(lane)
         return np.array([[side * (p + 0.5), side * (i + 0.5), side / 2 - 3] for i, p in enumerate(places)])
 

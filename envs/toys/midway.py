@@ -1,4 +1,4 @@
-"""What small games share: saving them in the middle of episodes, and drawing nothing in it."""
+"""What small games share: saving and restoring unfinished episodes, and having no randomness within an episode."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from marl.core.types import Obs
 
 
 class Midway:
-    """Saves and restores the tensors ``in_hand`` of a game, which lead with the lane, and its random streams."""
+    """A game whose tensors ``in_hand``, which lead with the lane, and random streams can be saved and restored."""
 
     in_hand: ClassVar[tuple[str, ...]]
 
     def midway_state(self: Any) -> dict[str, Any]:
-        """Return all that the games in hand are made of."""
+        """Return everything that makes up the unfinished games."""
         return {"streams": self.state_dict()} | {name: getattr(self, name).clone() for name in self.in_hand}
 
     def load_midway_state(self: Any, state: dict[str, Any]) -> Obs:
-        """Go on with saved games; return what their agents see."""
+        """Resume saved games; return what their agents observe."""
         self.load_state_dict(state["streams"])
         for name in self.in_hand:
             setattr(self, name, state[name].clone())
@@ -25,7 +25,7 @@ class Midway:
 
 
 class Settled:
-    """A game that draws nothing once an episode has begun: with other random numbers it would be the same."""
+    """A game that is deterministic once an episode has begun: other random numbers would not change it."""
 
     def redraw(self, seed: int) -> None:
         return None

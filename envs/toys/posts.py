@@ -1,7 +1,7 @@
-"""Posts: a team is paid for every step in which both of two posts are held, no matter by which agents.
+"""Posts: a team is rewarded for every step in which both posts are held, no matter by which agents.
 
-The toy of IBAL (``docs/ibal.md``): a convention in which certain agents hold certain posts earns everything but breaks
-when one of them is missing; agents that watch each other can step in.
+The toy task for IBAL (``docs/ibal.md``): a convention in which certain agents hold certain posts earns the full return
+but breaks when one of them is missing; agents that watch each other can step in.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ TARGET = torch.tensor([-1, A, B, IDLE])  # place that each action leads to; -1: 
 
 
 class Posts(Midway):
-    """``n_agents`` start idle and move at once to post A, to post B or back. Reward 1 per step iff A and B are held.
+    """``n_agents`` start idle and move in one step to post A, to post B or back. Reward 1 per step iff both are held.
 
     Observations [n + 3 + 3 (n-1) + noise]: own index and own place (one-hots); for every other agent in increasing
     index, whether it is present, at A, at B; and ``noise`` meaningless numbers, uniform in [-1, 1]. State [4 n]: places
-    of all (one-hots), who is present. In every episode ``absent_agents`` agents, drawn at random, are missing: dead,
-    idle, and a block of zeros to the others. The clock (``episode_limit``) truncates; ``won``: at least ``goal`` of the
-    episode's steps were paid.
+    of all (one-hots), who is present. In every episode ``absent_agents`` agents, chosen at random, are missing: dead,
+    idle, and seen as a block of zeros by the others. The clock (``episode_limit``) truncates; ``won``: at least the
+    fraction ``goal`` of the episode's steps was rewarded.
     """
 
     device = torch.device("cpu")
@@ -77,7 +77,7 @@ class Posts(Midway):
         return self._observe()
 
     def redraw(self, seed: int) -> None:
-        """Draw the noise of the steps to come from other random numbers."""
+        """Draw the noise of the remaining steps from another random stream."""
         self.streams.redraw(seed)
 
     def has_drawn(self) -> bool:
@@ -113,7 +113,7 @@ class Posts(Midway):
         return Obs(obs, state, self._avail(), there & ~self.over[:, None])
 
     def _noise(self) -> Tensor:
-        """Draw f32 [B, n, noise], uniform in [-1, 1], anew in every step."""
+        """Sample f32 [B, n, noise], uniform in [-1, 1], afresh in every step."""
         size = self.spec.n_agents * self.noise
         counters = self.time.numpy() * size + np.arange(size)[:, None]  # [size, B]
         unit = (self.streams.draw(counters) >> np.uint64(40)).astype(np.float32) / 2**24

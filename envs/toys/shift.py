@@ -1,4 +1,4 @@
-"""A one-step matrix game whose payoffs change while training goes on: the optimum moves away from what was learnt."""
+"""A one-step matrix game whose payoffs change during training: the optimum moves away from what was learnt."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ShiftingGame(MatrixGame):
 
     Nothing in the observations tells the two phases apart. Each lane keeps its own count, which is part of the saved
     state; ``reset(seed=...)`` restarts it. A test environment takes over the training environment's count (``follow``),
-    so that tests pay what training pays at that time. ``won``: the payoff was the largest one of the present phase.
+    so that tests pay what training pays at that time. ``won``: the payoff was the largest one of the current phase.
     """
 
     in_hand: ClassVar[tuple[str, ...]] = (*MatrixGame.in_hand, "played")

@@ -1,1 +1,1 @@
-"""Core: the data, the protocols and the small tools that every other floor builds on."""
+"""Core: the data, the protocols and the small tools that every other layer builds on."""

@@ -1,6 +1,6 @@
-"""Do values from YAML fit the annotations of the parameters that take them? Plain numbers and words, choices
-(``Literal``), lists and mappings of such, and factories, which are nodes with a ``_target_``, are checked; what only
-type checkers understand fits everything."""
+"""Check whether values from YAML fit the annotations of the parameters that receive them. Numbers and text, choices
+(``Literal``), lists and mappings of these, and factories (nodes with a ``_target_``) are checked; annotations that only
+type checkers understand accept everything."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ P = ParamSpec("P")
 R = TypeVar("R")
 LISTS = (list, tuple, Sequence)
 PLAIN = (bool, int, float, str, type(None))
-UNREADABLE = (NameError, AttributeError, TypeError, SyntaxError)  # names for type checkers only, and what is no type
+UNREADABLE = (NameError, AttributeError, TypeError, SyntaxError)  # names for type checkers only, and non-types
 
 
 def hints_of(function: Callable[..., Any], names: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return the annotations of a function's parameters that can be evaluated, without those of ``*args`` and
-    ``**rest``, which belong to no single value. ``names``: what is known where it was written (None: its module)."""
+    ``**rest``, which belong to no single value. ``names`` is the namespace to evaluate them in (None: the module's)."""
     known = getattr(function, "__globals__", {}) if names is None else names
     found: dict[str, Any] = {}
     try:
@@ -47,13 +47,13 @@ def hints_of(function: Callable[..., Any], names: Mapping[str, Any] | None = Non
 
 
 def require_type(section: str, hints: Mapping[str, Any], **values: Any) -> None:
-    """Refuse values that do not fit the annotations ``hints``; raise ConfigError naming the first. No option can be nan
+    """Refuse values that do not fit the annotations ``hints``; raise ConfigError naming the first. No option may be nan
     or infinite."""
     _require_type(section, hints, values, "null")
 
 
 def _require_type(section: str, hints: Mapping[str, Any], values: Mapping[str, Any], none: str) -> None:
-    """Do what ``require_type`` does; ``none`` is what None is called."""
+    """Do what ``require_type`` does; ``none`` is the word for None in messages."""
     for name, value in values.items():
         key = f"{section}.{name}" if section else name
         hint = hints.get(name, Any)
@@ -70,8 +70,8 @@ def _require_type(section: str, hints: Mapping[str, Any], values: Mapping[str, A
 
 
 def typed(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function refuse arguments that do not fit its annotations; raise ConfigError naming the first. NumPy's
-    numbers count as Python's."""
+    """Make a function refuse arguments that do not fit its annotations, with a ConfigError naming the first. NumPy
+    numbers count as Python numbers."""
     takes, hints = inspect.signature(function), hints_of(function)
 
     @functools.wraps(function)
@@ -117,7 +117,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 
 def describe(hint: Any, none: str = "null") -> str:
-    """Return what an annotation allows, in words; ``none`` is what None is called."""
+    """Return what an annotation allows, in words; ``none`` is the word for None."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
         return " | ".join(describe(arm, none) for arm in inner)
@@ -139,12 +139,12 @@ def describe(hint: Any, none: str = "null") -> str:
 
 
 def _makes(value: Any) -> bool:
-    """Return whether a node says what to make."""
+    """Return whether a value is a node with a ``_target_``."""
     return isinstance(value, Mapping) and "_target_" in value
 
 
 def _choices(hint: Any) -> tuple[Any, ...] | None:
-    """Return the words of an annotation that allows nothing else, or None."""
+    """Return the choices of an annotation that allows nothing else (except None); otherwise None."""
     arms = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if not all(arm in (None, type(None)) or get_origin(arm) is Literal for arm in arms):
         return None

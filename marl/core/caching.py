@@ -1,4 +1,4 @@
-"""Find a place for compiled code before any is asked for: whoever compiles takes ``njit`` from here."""
+"""Numba's ``njit``, with a place for compiled code found before it is first used; import it from here."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 
 def ensure_cache() -> None:
-    """Give numba a temporary folder for compiled code, with a warning, where it may write neither beside the sources
-    nor in the user's home. Raise ConfigError where there is no room for that either."""
+    """Give numba a temporary folder for compiled code, with a warning, if it can write neither next to the sources nor
+    in the user's home. Raise ConfigError if no temporary folder can be made either."""
 
     def probe() -> None:
         """Do nothing; numba looks for a place as soon as a function asks to be cached."""

@@ -22,10 +22,10 @@ from omegaconf import Container, DictConfig, OmegaConf
 from marl.core.types import ConfigError
 
 MOST_THREADS = 1024
-FILES = (".png", ".pdf", ".svg", ".gif", ".json", ".csv", ".html", ".tex")  # endings that no folder has
+FILES = (".png", ".pdf", ".svg", ".gif", ".json", ".csv", ".html", ".tex")  # endings that no folder may have
 LONGEST_NAME = 255  # bytes, of one part of a path
 LONGEST_PATH = 4095  # bytes
-SIMILAR = 0.75  # from 0 to 1, how alike a key is to one that it may mean
+SIMILAR = 0.75  # from 0 to 1, how similar a key must be to be suggested for an unknown one
 
 
 def require_at_least(section: str, least: float, *, or_null: bool = False, **values: float | None) -> None:
@@ -78,8 +78,9 @@ def require_choice(section: str, allowed: Iterable[Any], *, or_null: bool = Fals
 
 
 def require_writable(section: str, *, files: bool = False, **paths: Path) -> None:
-    """Refuse folders, or ``files``, that cannot be written; raise ConfigError naming the first. Folders that do not
-    exist yet must be possible to make, and not have the name of a picture or a table; nothing is left behind."""
+    """Refuse folders, or ``files``, that cannot be written; raise ConfigError naming the first. It must be possible
+    to make folders that do not exist yet, and they may not be named like a picture or a table; nothing is left behind.
+    """
     for name, path in paths.items():
         _require_short(f"{section}.{name}" if section else name, str(path))
         if not files and path.suffix.lower() in FILES and not os.path.lexists(path):
@@ -97,7 +98,7 @@ def require_writable(section: str, *, files: bool = False, **paths: Path) -> Non
 
 
 def require_name(**paths: str | None) -> None:
-    """Refuse names of files and folders that are empty, or that no file system takes; raise ConfigError naming the
+    """Refuse names of files and folders that are empty, or that no file system accepts; raise ConfigError naming the
     first. None passes."""
     for key, path in paths.items():
         if path is not None and not path.strip():
@@ -107,7 +108,7 @@ def require_name(**paths: str | None) -> None:
 
 
 def require_below(folder: str, **paths: str) -> None:
-    """Refuse names that lead out of the folder that the option ``folder`` names, or that no file system takes; raise
+    """Refuse names that lead out of the folder that the option ``folder`` names, or that no file system accepts; raise
     ConfigError naming the first."""
     for key, path in paths.items():
         parts = PurePath(path).parts
@@ -117,8 +118,8 @@ def require_below(folder: str, **paths: str) -> None:
 
 
 def require_extra(package: str, extra: str, wanted_by: str) -> None:
-    """Refuse ``wanted_by``, an option as it is typed, where the package that it needs is not installed; raise
-    ConfigError that says what to type."""
+    """Refuse ``wanted_by``, an option as typed on the command line, if the package that it needs is not installed;
+    raise a ConfigError that says how to install it."""
     if importlib.util.find_spec(package) is None:
         raise ConfigError(
             f"{wanted_by} needs the package '{package}', which is not installed: pip install -e .[{extra}]"
@@ -126,8 +127,8 @@ def require_extra(package: str, extra: str, wanted_by: str) -> None:
 
 
 def says_unknown(key: str, parent: Container, known: Sequence[str]) -> str:
-    """Return the line that refuses ``key``, which ``parent`` does not have: which options it may mean, those with its
-    last word or of a similar name anywhere in the configuration, and which are ``known`` there."""
+    """Return the error message for ``key``, which ``parent`` does not have. It suggests options with the same last word
+    or a similar name from anywhere in the configuration, and lists those ``known`` in ``parent``."""
     above, _, last = key.rpartition(".")
     if isinstance(parent, DictConfig) and not parent._is_none() and len(parent) == 0:
         return f"{key} is not an option yet, since {above} is empty; to add it, write +{key}=..."
@@ -143,7 +144,7 @@ def says_unknown(key: str, parent: Container, known: Sequence[str]) -> str:
 
 
 def _paths(cfg: Any, above: str) -> Iterator[str]:
-    """Yield the dotted keys of all options, without what Hydra keeps for itself and what builds objects."""
+    """Yield the dotted keys of all options, without Hydra's own and without ``_target_`` and the like."""
     if not isinstance(cfg, DictConfig) or cfg._is_none() or cfg._is_missing():
         return
     for name in map(str, cfg):
@@ -160,7 +161,7 @@ def refuse_strange(cfg: DictConfig, section: str = "") -> None:
     known = [field.name for field in fields(schema)] if is_dataclass(schema) else None
     for name, value in cfg.items_ex(resolve=False):
         key = f"{section}.{name!s}" if section else str(name)
-        if key == "hydra":  # what Hydra keeps for itself
+        if key == "hydra":  # Hydra's own settings
             continue
         if known is not None and name not in known:
             raise ConfigError(says_unknown(key, cfg, known))

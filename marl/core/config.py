@@ -17,7 +17,7 @@ from marl.core import resolvers
 from marl.core.filming import RecordConfig, ReportConfig
 from marl.core.types import ConfigError
 
-# the sections annotate these as str, since OmegaConf knows no Literal; ``validation`` checks them
+# the sections annotate these as str, since OmegaConf does not support Literal; ``validation`` checks them
 ResumeMode = Literal["auto", "never", "must"]
 ProgressMode = Literal["auto", "bar", "lines", "off"]  # auto: bar on a terminal, lines elsewhere
 Objective = Literal["eval/return", "eval/win_rate", "eval/length"]  # of the final test
@@ -30,7 +30,7 @@ class TrainSection:
     rollout: int | None = None  # steps of each lane in a collection; null: whole episodes
     attack_fraction: float = 1.0  # share of the lanes that the attack may touch
     attack_start: int = 0  # environment steps before the first attack
-    env: dict[str, Any] = field(default_factory=dict)  # options of the game while training; tests keep its own
+    env: dict[str, Any] = field(default_factory=dict)  # changes to the game's options for training, not for tests
 
 
 @dataclass
@@ -62,7 +62,7 @@ class LogSection:
     every: int = MISSING  # environment steps
     progress: str = "auto"  # a ProgressMode
     to: list[str] = field(default_factory=lambda: ["tensorboard"])  # keys of loggers
-    tensorboard: bool | None = None  # of earlier versions: whether tensorboard is among them; null: what ``to`` says
+    tensorboard: bool | None = None  # from earlier versions: whether to use tensorboard; null: what ``to`` says
     loggers: dict[str, Any] = field(default_factory=dict)
 
 
@@ -167,7 +167,7 @@ class FitSection:
 
 @dataclass
 class AttackedConfig:
-    """What every measurement of teams under the attacks of a suite has."""
+    """Options shared by all measurements of teams under the attacks of a suite."""
 
     runs: Any = None
     imports: Any = None
@@ -273,14 +273,14 @@ SCHEMAS = {
 
 
 def register() -> None:
-    """Make the schema and the resolvers known to Hydra; safe to call twice."""
+    """Register the schemas and the resolvers; safe to call twice."""
     for name, node in SCHEMAS.items():
         ConfigStore.instance().store(name=f"{name}_schema", node=node)
     resolvers.register()
 
 
 def resolved(cfg: DictConfig) -> dict[str, Any]:
-    """Return a plain, fully interpolated copy of the configuration. Raise ConfigError for a value that is missing."""
+    """Return a plain, fully interpolated copy of the configuration. Raise ConfigError for a missing value."""
     try:
         container = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True, enum_to_str=True)
     except MissingMandatoryValue as error:
@@ -290,7 +290,7 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 
 
 def says_missing(error: MissingMandatoryValue) -> str:
-    """Return the line that says which value must be given."""
+    """Return the error message that says which value must be given."""
     return f"{error.full_key} must be given, as {error.full_key}=..."
 
 
@@ -319,7 +319,7 @@ def config_hash(config: dict[str, Any]) -> str:
 
 
 def pick_device(name: str, key: str = "device") -> torch.device:
-    """Return the device that ``name`` means; ``auto`` picks the first GPU, or else the CPU. Raise ConfigError where the
+    """Return the device called ``name``; ``auto`` picks the first GPU, or else the CPU. Raise ConfigError if this
     machine has no such device."""
     have = ["cpu"] + [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():

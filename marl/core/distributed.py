@@ -1,7 +1,7 @@
 """Data parallelism by an explicit sum of gradients: every rank owns its lanes and its replay (launch with torchrun).
 
 Loss terms divide by ``global_count`` of their elements, so that the sum over ranks is the gradient of the mean over
-all ranks' data, and the same weights result everywhere. Without torchrun, nothing is communicated.
+all ranks' data, and all ranks end up with the same weights. Without torchrun, nothing is communicated.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def total(value: int) -> int:
 
 
 def fewest(value: int) -> int:
-    """Return the smallest of the ranks' integers."""
+    """Return the minimum of an integer over ranks."""
     return _reduced(value, dist.ReduceOp.MIN)
 
 

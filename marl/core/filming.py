@@ -1,4 +1,4 @@
-"""Schemas of the scripts that film teams, ``record`` and ``report``; all others are in ``marl.core.config``."""
+"""Schemas of the scripts that record teams, ``record`` and ``report``; all others are in ``marl.core.config``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from omegaconf import MISSING
 
 @dataclass
 class FilmedConfig:
-    """What every film of a team has."""
+    """Options shared by all recordings of a team."""
 
     episodes: int = MISSING
     act: str | None = None  # greedy or sample, for teams of actors

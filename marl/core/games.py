@@ -1,4 +1,4 @@
-"""Is what a factory made a game as ``VectorEnv`` says? Asked before anything is played or written."""
+"""Check that what a factory made is a game as ``VectorEnv`` defines it, before anything is played or written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from marl.core.types import ConfigError, EnvSpec
 
-NEEDED = ("spec", "n_envs", "device", "resumable", "reset", "step", "close")  # of VectorEnv, by every training
+NEEDED = ("spec", "n_envs", "device", "resumable", "reset", "step", "close")  # of VectorEnv, in every training
 
 
 def spec_fault(spec: EnvSpec) -> str | None:
-    """Return what is wrong with a spec by itself, in one line; None if nothing is."""
+    """Return what is wrong with a spec, taken on its own, in one line; None if nothing is."""
     n, width = spec.n_agents, spec.obs_dim
     sizes = {name: getattr(spec, name) for name in ("n_agents", "n_actions", "obs_dim", "state_dim", "episode_limit")}
     for name, size in sizes.items():
@@ -43,7 +43,7 @@ def spec_fault(spec: EnvSpec) -> str | None:
 
 
 def require_game(env: Any, n_envs: int, section: str, target: str) -> None:
-    """Refuse what is no game, lacks a part of one, has another number of lanes or a wrong spec. Raise ConfigError."""
+    """Refuse what is not a game, is incomplete, or has the wrong number of lanes or a bad spec. Raise ConfigError."""
     if not (hasattr(env, "spec") and hasattr(env, "step")):
         raise ConfigError(f"{section}._target_={target} makes no environment, but a {type(env).__name__}")
     if missing := [name for name in NEEDED if not hasattr(env, name)]:

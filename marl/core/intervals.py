@@ -1,7 +1,7 @@
 """Means and rates with their 95% confidence intervals.
 
-Quantiles come from ``scipy.special``: ``scipy.stats``, which has whole intervals, takes as long to import as half of
-torch, and every run would wait for it. Nor does what needs no quantile wait for ``scipy.special``.
+Quantiles come from ``scipy.special``. ``scipy.stats`` has ready-made intervals, but takes half as long to import as
+torch, and every run would wait for it. ``scipy.special`` is imported only when a quantile is needed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any
 
 import numpy as np
 
-Limits = tuple[float, float]  # the least and the largest value that a mean can have
+Limits = tuple[float, float]  # the smallest and the largest value that a mean can have
 ANY: Limits = (-math.inf, math.inf)
 RESAMPLES = 10_000
 
 
 def limits(metric: str) -> Limits:
-    """Return the least and the largest value of a metric: 0 and 1 for a win rate."""
+    """Return the smallest and the largest value of a metric: 0 and 1 for a win rate."""
     return (0.0, 1.0) if metric.endswith("win_rate") else ANY
 
 
 def difference_limits(metric: str) -> Limits:
-    """Return the least and the largest difference between two values of a metric: -1 and 1 for a win rate."""
+    """Return the smallest and the largest difference between two values of a metric: -1 and 1 for a win rate."""
     low, high = limits(metric)
     return low - high, high - low
 
@@ -46,7 +46,7 @@ class Interval:
         return math.isfinite(self.low)
 
     def within(self, limits: Limits) -> Interval:
-        """Return the interval without what lies outside of ``limits``; an unbounded one stays unbounded."""
+        """Return the interval clipped to ``limits``; an unbounded one stays unbounded."""
         return replace(self, low=max(self.low, limits[0]), high=min(self.high, limits[1])) if self.bounded else self
 
     @classmethod
@@ -70,7 +70,7 @@ def student(freedom: float) -> float:
 
 
 def mean_interval(values: np.ndarray, possible: Limits = ANY) -> Interval:
-    """Return the mean with Student's t interval, as far as it is ``possible``; that of a single value is unbounded."""
+    """Return the mean with Student's t interval, clipped to ``possible``; it is unbounded for a single value."""
     values = np.asarray(values, dtype=np.float64)
     n, mean = len(values), float(np.mean(values))
     if n < 2:
@@ -80,8 +80,8 @@ def mean_interval(values: np.ndarray, possible: Limits = ANY) -> Interval:
 
 
 def bootstrap_bounds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the ends of the percentile bootstrap interval of the mean over axis 0. They lie within the values, also of
-    two runs, and are the same in every call."""
+    """Return the ends of the percentile bootstrap interval of the mean over axis 0. They lie within the range of
+    the values, even for two runs, and are the same in every call."""
     n = len(values)
     counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), RESAMPLES)  # [resamples, n]
     low, high = np.quantile(counts @ values / n, (0.025, 0.975), axis=0)
@@ -89,7 +89,7 @@ def bootstrap_bounds(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def bootstrap_interval(values: np.ndarray) -> Interval:
-    """Return the mean with its percentile bootstrap interval; that of a single value is unbounded."""
+    """Return the mean with its percentile bootstrap interval, which is unbounded for a single value."""
     values = np.asarray(values, dtype=np.float64)
     if len(values) < 2:
         return mean_interval(values)
@@ -98,7 +98,7 @@ def bootstrap_interval(values: np.ndarray) -> Interval:
 
 
 def rate_interval(successes: np.ndarray) -> Interval:
-    """Return the rate of successes with Wilson's interval (Wilson 1927), that of ``scipy.stats.binomtest``."""
+    """Return the success rate with Wilson's interval (Wilson 1927), as in ``scipy.stats.binomtest``."""
     from scipy.special import ndtri  # see above
 
     n, k, z = len(successes), int(np.sum(successes)), float(ndtri(0.975))

@@ -1,4 +1,4 @@
-"""What does not fit into the memory that is free is refused, with the numbers and the options that made it so large."""
+"""Refuse what does not fit into free memory, with the numbers, and the options that made it so large."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def available_bytes(device: torch.device) -> int:
 
 @contextmanager
 def enough_memory(what: str, node: Any, section: str) -> Iterator[None]:
-    """Turn what torch, numpy and Python raise where something is too large into a ConfigError: ``what`` it was, and the
-    largest number of its configuration ``node``, which is called ``section``."""
+    """Turn the errors that torch, NumPy and Python raise for something too large into a ConfigError that says
+    ``what`` it was, and names the largest number in its configuration ``node``, which is called ``section``."""
     try:
         yield
     except ConfigError:
@@ -51,8 +51,8 @@ def enough_memory(what: str, node: Any, section: str) -> Iterator[None]:
 
 
 def require_room(key: str, number: int, bytes_each: int, what: str, device: torch.device) -> None:
-    """Refuse ``key=number`` where memory has no room for ``number`` times ``bytes_each``, as ``what`` says; raise
-    ConfigError."""
+    """Refuse ``key=number`` if ``device`` has no room for ``number`` times ``bytes_each``; raise ConfigError, in which
+    they are called ``what``."""
     need, free = number * bytes_each, available_bytes(device)
     if need > free:
         raise ConfigError(
@@ -67,9 +67,9 @@ def _size(asked: str) -> str:
 
 
 def keep_freed_memory() -> None:
-    """Let glibc keep what tensors of up to 32 MiB free, for the next ones. It would return every update's memory to the
-    kernel, which then hands it out again page by page, cleared: a tenth of an update. Do nothing with other libraries.
-    """
+    """Let glibc keep the memory of freed tensors of up to 32 MiB for the next ones. By default it returns this memory
+    to the kernel after every update, which hands it out again page by page, zeroed: a tenth of an update's time. Do
+    nothing with other C libraries."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         mallopt(M_MMAP_THRESHOLD, 32 * 2**20)

@@ -39,10 +39,10 @@ def stacked_mlp(groups: int, sizes: list[int]) -> nn.Sequential:
 
 
 def rectified(layer: nn.Module, x: Tensor) -> Tensor:
-    """Return what is positive of a linear layer's output, 0 elsewhere: x [*, a] -> [*, b].
+    """Apply a linear layer and ReLU: x [*, a] -> [*, b].
 
-    The rows are made one dimension first: changing a view in place, as ``nn.Linear`` returns it for x of more
-    dimensions, makes autograd copy the whole gradient twice.
+    Leading dimensions are flattened first: with more of them, ``nn.Linear`` returns a view, and changing a view in
+    place makes autograd copy the whole gradient twice.
     """
     if not isinstance(layer, nn.Linear):
         return F.relu(layer(x))

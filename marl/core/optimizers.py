@@ -1,8 +1,8 @@
-"""Adam and RMSprop of torch without its compiler.
+"""torch's Adam and RMSprop, without its compiler.
 
 torch decorates the methods of its optimizers for the sake of ``torch.compile``, and the decorators import the compiler
 (``torch._dynamo``) on first use: about a second and 70 MiB in every process that trains. Nothing here is
-compiled, so these two have the methods without the decorators; what they compute is torch's.
+compiled, so these two have the methods without the decorators; they compute the same as torch's.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DECORATED = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
 
 
 def undecorated(kind: Kind) -> Kind:
-    """Give an optimizer its methods without their decorators, but for ``no_grad`` around a step."""
+    """Remove the decorators from an optimizer's methods, except ``no_grad`` around a step."""
     bare: Any = kind
     for name in DECORATED:
         setattr(bare, name, inspect.unwrap(getattr(kind, name)))

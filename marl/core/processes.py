@@ -1,5 +1,5 @@
-"""Child processes: how they are started, and how they end when their parent is gone. Imports no torch, because the
-processes of simulators import it."""
+"""Child processes: how they are started, and how they end when their parent is gone. Imports no torch, because
+simulator processes import this module."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 POLL_S = 0.5
-SAVING_S = 60.0  # what a process that saves or closes its games may still take once its parent is gone
+SAVING_S = 60.0  # how long a process may still take to save or to close its games once its parent is gone
 PARENT = "MARL_PARENT"  # environment variable: the process that started a script and wants it to end with it
-# what schedulers and Ctrl-C send to every process of a job, though the parent alone decides
+# schedulers and Ctrl-C send these to every process of a job, although only the parent decides
 SENT_TO_ALL = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
 
 
 def ignore_signals() -> None:
-    """Leave it to the parent to decide when this process stops. A handler that does nothing, other than SIG_IGN, is not
-    inherited by the programs that this process starts: they would miss what asks them to stop before they listen."""
+    """Leave it to the parent to decide when this process stops. The programs that it starts would inherit SIG_IGN, but
+    not a handler that does nothing; with SIG_IGN they would miss requests to stop that precede their handlers."""
     for number in SENT_TO_ALL:
         signal.signal(number, lambda *_: None)
 
 
 def parent_lost(parent: int) -> bool:
-    """Return whether the process ``parent``, which started this one, has ended; another one has adopted it then."""
+    """Return whether the process ``parent``, which started this one, has ended; another one then adopts this one."""
     return os.getppid() != parent
 
 
 def follow_parent(parent: int | None = None, grace: float = 0.0, busy: Callable[[], bool] = lambda: True) -> None:
     """End this process once ``parent`` (a process number; None: the one that ``multiprocessing`` knows) has ended,
-    however it ended. With ``grace``, and while ``busy`` says that there is something to save, SIGTERM asks first, and
-    force follows that many seconds later.
+    however it ended. With ``grace``, and if ``busy`` says that there is something to save, it gets SIGTERM first and is
+    killed at most that many seconds later.
 
-    A thread looks at the parent now and then: other than the kernel's signal at a parent's death, which comes when the
-    thread that started the child ends, it does not mind from which thread the child was started.
+    A thread polls the parent. The kernel's own signal on a parent's death does not work here: it is sent as soon as the
+    thread that started the child ends, whichever thread that was.
     """
     if parent is None:
         started_by = multiprocessing.parent_process()
@@ -60,20 +60,20 @@ def follow_parent(parent: int | None = None, grace: float = 0.0, busy: Callable[
 
 
 def follow_starter() -> None:
-    """End this script with the process that started it, where that one asked for it by ``started_with``."""
-    starter = os.environ.pop(PARENT, None)  # not for the processes that this one starts
+    """End this script with the process that started it, if that process asked for it by ``started_with``."""
+    starter = os.environ.pop(PARENT, None)  # not passed on to the processes that this one starts
     if starter is not None:
         follow_parent(int(starter), SAVING_S)
 
 
 def started_with() -> dict[str, str]:
-    """Return the environment for a script that shall end with this process."""
+    """Return the environment variables for a script that should end when this process does."""
     return {**os.environ, PARENT: str(os.getpid())}
 
 
 @contextmanager
 def spawning() -> Iterator[None]:
-    """Let processes be spawned inside a worker of joblib too: a child would look for joblib's way to start in vain."""
+    """Let processes be spawned inside a joblib worker too: joblib's own start method does not exist in a child."""
     before = multiprocessing.get_start_method(allow_none=True)
     multiprocessing.set_start_method("spawn", force=True)
     try:

@@ -1,6 +1,6 @@
 """The five seams of the framework: environment, policy, algorithm, learner hook, attack.
 
-``marl`` calls these and knows no implementation by name. Implementations subclass nothing: they have the methods.
+``marl`` calls these and knows no implementation by name. Implementations need not subclass them, only have the methods.
 No-op bases exist where most methods are usually empty: ``NoHook`` and ``NoAttack``.
 """
 
@@ -36,7 +36,7 @@ class VectorEnv(Protocol):
     n_envs: int
     device: torch.device
     resumable: bool  # its random state can be saved and restored between episodes
-    # optional, ``vouched: bool``: true where ``marl.run.incoming`` need not look at what it returns
+    # optional, ``vouched: bool``: true if ``marl.run.incoming`` need not check what it returns
 
     def reset(self, seed: int | None = None, mask: Tensor | None = None) -> Obs: ...
 
@@ -75,10 +75,10 @@ class Moving(Protocol):
 
 @runtime_checkable
 class Locating(Protocol):
-    """An environment that knows where its agents are on its pictures."""
+    """An environment that knows where its agents are in its rendered frames."""
 
     def agent_places(self, lane: int = 0) -> np.ndarray:
-        """Return the centre (x, y) and the radius of every agent on ``render(lane)``, f64 [n, 3], in pixels."""
+        """Return the centre (x, y) and the radius of every agent in ``render(lane)``, f64 [n, 3], in pixels."""
         ...
 
 
@@ -178,7 +178,7 @@ class MultiPolicy(Protocol):
 
 @runtime_checkable
 class Reporting(Protocol):
-    """An algorithm, learner hook or attack that writes reports for a person to read, for example on its own choices."""
+    """An algorithm, learner hook or attack that writes reports for humans to read, for example on its own choices."""
 
     def report(self, folder: Path) -> None:
         """Write new findings into ``folder``, which may not exist yet. Called after every collection."""
@@ -240,7 +240,7 @@ class View:
     t: int
     obs: Obs
     carry: Carry
-    active: Tensor  # bool [B]: the lane is attacked and running; for perturb_obs, or has just ended
+    active: Tensor  # bool [B]: the lane is attacked and running or, for perturb_obs, has just ended
     victim: Policy
 
 
@@ -300,9 +300,9 @@ class Alternating(Protocol):
 
 @runtime_checkable
 class Composite(Protocol):
-    """An attack made of others. What they are beyond ``Attack`` is asked of each of them (``attacks_within``)."""
+    """An attack made of others. Each of them is checked separately for further protocols (``attacks_within``)."""
 
-    def parts(self) -> Mapping[str, Attack]: ...  # those that may play, by name
+    def parts(self) -> Mapping[str, Attack]: ...  # those that may be used, by name
 
 
 def attacks_within(attack: Attack, name: str = "") -> Iterator[tuple[str, Attack]]:
@@ -316,7 +316,7 @@ def attacks_within(attack: Attack, name: str = "") -> Iterator[tuple[str, Attack
 class NoAttack:
     """Leaves observations and actions unchanged; the base of every attack."""
 
-    in_hand: tuple[str, ...] = ()  # what it remembers of episodes, each [B, ...]: then lanes need not begin together
+    in_hand: tuple[str, ...] = ()  # its memory of unfinished episodes, each [B, ...]: lanes need not begin together
 
     def __init__(self, spec: EnvSpec, device: torch.device | str) -> None:
         self.spec, self.device = spec, torch.device(device)

@@ -1,4 +1,4 @@
-"""What ``${...}`` in configurations can compute: parts of a run's path, and values that depend on the map."""
+"""Resolvers for ``${...}`` in configurations: parts of a run's path, and values that depend on the map."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FREE_ON_RESUME = (
     "env.timeout",
 )
 
-LONGEST_VARIANT = 160  # file systems take 255 bytes; longer variants end in a digest
+LONGEST_VARIANT = 160  # file systems allow 255 bytes; longer variants end in a digest
 
 # groups and keys that the rest of the run's path already names
 IN_PATH = ("name", "algo", "env", "attack", "seed", "launch", "experiment")
@@ -50,14 +50,13 @@ def _variant(overrides: list[str]) -> str:
 
 
 def _by_map(default: Any, *exceptions: Any, _root_: DictConfig) -> Any:
-    """Return the value that the environment's map has among ``exceptions`` (map, value, map, value, ...), or
-    ``default``."""
+    """Return the value for the environment's map in ``exceptions`` (map, value, map, value, ...), or ``default``."""
     return dict(zip(exceptions[::2], exceptions[1::2], strict=True)).get(_root_.env.get("map"), default)
 
 
 def _updates_in(episodes: int, _root_: DictConfig) -> int:
-    """Return how many updates ``algo.episodes_per_update`` makes in so many episodes, at least one. A rhythm that is no
-    positive number is refused elsewhere."""
+    """Return how many updates ``algo.episodes_per_update`` means in that many episodes, at least one. A value that is
+    not a positive number is refused elsewhere."""
     each = _root_.algo.get("episodes_per_update")
     if isinstance(each, bool) or not isinstance(each, int | float) or each <= 0:
         return episodes
@@ -65,7 +64,7 @@ def _updates_in(episodes: int, _root_: DictConfig) -> int:
 
 
 def register() -> None:
-    """Make the resolvers known to OmegaConf; safe to call twice."""
+    """Register the resolvers with OmegaConf; safe to call twice."""
     OmegaConf.register_new_resolver("variant", lambda overrides: _variant(list(overrides)), replace=True)
     OmegaConf.register_new_resolver("flat", lambda text: str(text).replace("/", "-"), replace=True)
     OmegaConf.register_new_resolver("by_map", _by_map, replace=True)

@@ -1,4 +1,4 @@
-"""The slots of a batch that matter, side by side: what lies behind an episode's end is not computed."""
+"""The slots of a batch that matter, packed into rows: nothing after an episode's end is computed."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from torch import Tensor
 
 
 class Rows:
-    """N of the slots of M episodes [M, T+1] as rows [N, ...], episode after episode.
+    """N of the slots of M episodes [M, T+1] as rows [N, ...], one episode after another.
 
     On the CPU (``slots`` long [M] says how many slots of each episode matter) these are its steps and the slot to
-    bootstrap from, the longest episode first, so that neighbours are of like length. On a GPU (``slots`` None) they are
-    all slots in order: choosing would make it wait. Whoever sums over rows masks by ``rows["filled"]`` on both.
-    ``rows[name]`` [N, ...] are the rows of a field of ``data``, chosen once.
+    bootstrap from, the longest episode first, so that neighbours have similar lengths. On a GPU (``slots`` None) they
+    are all slots in order, since selecting some would stall it. On both, sums over rows must be masked by
+    ``rows["filled"]``. ``rows[name]`` [N, ...] are the rows of a field of ``data``, selected once.
     """
 
     def __init__(
         self, episodes: int, width: int, slots: Tensor | None, data: Mapping[str, Tensor] | None = None
     ) -> None:
         self.shape, self.data = (episodes, width), data or {}
-        self.index: Tensor | None = None  # long [N], numbers of slots
+        self.index: Tensor | None = None  # long [N], slot numbers
         self.episodes = torch.arange(episodes)  # long [M], on the CPU: which episodes, in the order of the rows
         self.start: Tensor | None = None  # long [M + 1]: the m-th longest episode is rows start[m] to start[m + 1]
         if slots is not None:
@@ -38,15 +38,16 @@ class Rows:
         return self._chosen[name]
 
     def of(self, x: Tensor) -> Tensor:
-        """Choose the rows of x [M, T+1, ...] -> [N, ...]; of x [M, T, ...] as if a slot of zeros followed."""
+        """Select the rows of x [M, T+1, ...] -> [N, ...]; x [M, T, ...] is padded with a slot of zeros."""
         if x.shape[1] < self.shape[1]:
             x = F.pad(x, [*[0, 0] * (x.dim() - 2), 0, 1])
         x = x.flatten(0, 1)
         return x if self.index is None else x.index_select(0, self.index)
 
     def part(self, places: Tensor) -> tuple[Rows, Tensor]:
-        """Return the rows of some episodes as rows of their own, and their numbers among these, long [N']: ``places``
-        long [M'] ascending, on the CPU, in the order of the rows. Their ``episodes`` are numbered as here."""
+        """Return the rows of some episodes as ``Rows`` of their own, and the numbers that they have here, long [N'].
+        ``places`` long [M'], ascending, on the CPU, selects episodes by their position in the order of the rows. The
+        result's ``episodes`` are numbered as here."""
         if self.start is None:
             width = self.shape[1]
             found = Rows(len(places), width, None)
@@ -61,8 +62,8 @@ class Rows:
         return found, index
 
     def steps(self) -> tuple[Rows, Tensor]:
-        """Return the rows without each episode's last slot as rows of the same episodes, and their numbers among these,
-        long [N']. On the CPU."""
+        """Return the rows without each episode's last slot as ``Rows`` of the same episodes, and the numbers that they
+        have here, long [N']. CPU only."""
         assert self.start is not None and self.index is not None
         lengths = self.start.diff() - 1
         found = Rows(*self.shape, lengths, self.data)
@@ -71,7 +72,7 @@ class Rows:
         return found, index
 
     def spread(self, values: Tensor) -> Tensor:
-        """Put rows [N, ...] back in their slots -> [M, T+1, ...], zeros elsewhere."""
+        """Put rows [N, ...] back into their slots -> [M, T+1, ...], zeros elsewhere."""
         if self.index is None:
             return values.unflatten(0, self.shape)
         slots = values.new_zeros(self.shape[0] * self.shape[1], *values.shape[1:])

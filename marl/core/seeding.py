@@ -1,6 +1,7 @@
-"""Named random streams: each consumer owns a generator, so that evaluating or adding an attack moves nothing else.
+"""Named random streams: each consumer owns a generator, so that evaluating or adding an attack affects no other stream.
 
-The framework draws nothing from the global generators of Python, NumPy and torch. Plug-ins may: they are seeded too.
+The framework itself draws nothing from the global generators of Python, NumPy and torch. Plug-ins may, so these are
+seeded too.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ def derive(seed: int, name: str) -> int:
 
 
 def restore(gen: Generator, state: Tensor, name: str) -> bool:
-    """Set ``gen`` to a saved state and return True. A state that another kind of device saved does not fit: then
-    ``gen`` begins anew, from a seed derived from its own, ``name`` and that state; return False."""
+    """Set ``gen`` to a saved state and return True. If the state was saved on another kind of device, it does not fit:
+    then restart ``gen`` (``branch``) and return False."""
     try:
         gen.set_state(state.cpu())
     except RuntimeError:
@@ -40,7 +41,7 @@ def restore(gen: Generator, state: Tensor, name: str) -> bool:
 
 
 def branch(gen: Generator, state: Tensor, name: str) -> None:
-    """Begin ``gen`` anew, from a seed derived from its own, ``name`` and how far the stream with ``state`` has come."""
+    """Restart ``gen`` from a seed derived from its own, ``name`` and how far the saved stream ``state`` had come."""
     gen.manual_seed(derive(gen.initial_seed() % 2**63, f"{name}/{zlib.crc32(state.cpu().numpy().tobytes())}"))
 
 
@@ -67,7 +68,7 @@ def globals_state() -> dict[str, Any]:
 
 
 def restore_globals(state: dict[str, Any]) -> None:
-    """Continue from ``globals_state``. Where it knows more GPUs than are here, theirs begin anew, with a warning."""
+    """Restore ``globals_state``. If it covers more GPUs than there are, their generators restart, with a warning."""
     version, words, gauss = state["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = state["numpy"]
@@ -79,13 +80,13 @@ def restore_globals(state: dict[str, Any]) -> None:
     if len(saved) <= (here := torch.cuda.device_count()):
         torch.cuda.set_rng_state_all(saved)
     else:
-        log.warning("the global generators of %d GPUs were saved, %d are here: they begin anew", len(saved), here)
+        log.warning("the global generators of %d GPUs were saved, %d are here: they start over", len(saved), here)
         torch.cuda.manual_seed_all(derive(zlib.crc32(torch.cat(saved).numpy().tobytes()), "global/cuda"))
 
 
 @contextmanager
 def globals_kept(seed: int | None = None) -> Iterator[None]:
-    """Give the global generators back as they were. Inside, they are seeded with ``seed`` (None: as they are)."""
+    """Restore the global generators on exit. Inside, they are seeded with ``seed`` (None: left as they are)."""
     before = globals_state()
     try:
         if seed is not None:
@@ -98,8 +99,8 @@ def globals_kept(seed: int | None = None) -> Iterator[None]:
 class Streams:
     """One ``torch.Generator`` per name, on ``device``; only ``replay``, which indexes CPU memory, is on the CPU.
 
-    Under torchrun each ``rank`` has its own streams, except for the initial weights, which all ranks share. Whoever
-    trains or measures makes them first: that also seeds the global generators, from the same seed.
+    Under torchrun each ``rank`` has its own streams, except for the initial weights, which all ranks share. They are
+    made first in every training and measurement, since this also seeds the global generators from the same seed.
     """
 
     def __init__(self, seed: int, device: torch.device | str = "cpu", rank: int = 0) -> None:
@@ -128,15 +129,15 @@ class Streams:
         return derive(self.seed, self._name(f"global/{name}"))
 
     def initializing(self) -> AbstractContextManager[None]:
-        """Draw initial weights from their own seed inside this context; the global generators are restored after it."""
+        """Draw initial weights from a seed of their own inside this context, which restores the global generators."""
         return globals_kept(derive(self.seed, "init/networks"))
 
     def state_dict(self) -> dict[str, Any]:
         return {name: gen.get_state() for name, gen in self._gens.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from saved streams, which are those of rank 0: the streams of other ranks, and those that were on
-        another kind of device, begin anew, each from a seed that they all determine."""
+        """Continue from saved streams, which are those of rank 0. Streams of other ranks, and streams saved on another
+        kind of device, restart from seeds derived from the saved ones (``branch``)."""
         anew = []
         for name, gen in self._gens.items():
             if self.rank:
@@ -144,4 +145,4 @@ class Streams:
             elif not restore(gen, state[name], name):
                 anew.append(name)
         if anew:
-            log.warning("the random streams %s were saved on another kind of device: they begin anew", ", ".join(anew))
+            log.warning("the random streams %s were saved on another kind of device: they start over", ", ".join(anew))

@@ -1,7 +1,7 @@
-"""What a state may hold: what ``torch.load`` gives back with ``weights_only``, which runs no code of the file.
+"""What a state may hold: what ``torch.load`` reads with ``weights_only``, which runs no code from the file.
 
-Everything else is told by its path in the state. ``require_readable`` refuses it before a training begins; what has
-become of a state later is saved as the nearest thing that can be read (``as_readable``).
+Errors name anything else by its path in the state. ``require_readable`` refuses it before training starts; values that
+appear in a state later are saved as their closest readable equivalents (``as_readable``).
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import torch
 from marl.core.types import ConfigError
 
 ALLOWED = "a state holds tensors, numbers, text, None, lists, tuples and dicts"
-PLAIN = (bool, int, float, str, type(None), torch.Tensor, torch.nn.Parameter)  # exactly: no subclasses
+PLAIN = (bool, int, float, str, type(None), torch.Tensor, torch.nn.Parameter)  # these types exactly, no subclasses
 
 
 def says_unreadable(path: str, value: Any) -> str:
-    """Return the line that says what cannot be given back, and what can."""
+    """Return the error message that names a value that cannot be restored, and says what can."""
     kind = type(value)
     name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
     return f"the state of {path} holds a value of the type {name}; {ALLOWED}"
 
 
 def unreadable(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Yield whatever in ``tree`` a saved file would not give back, each with its path, which begins with ``path``."""
+    """Yield (path, value) for everything in ``tree`` that a saved file could not restore; paths begin with ``path``."""
     if type(tree) in (dict, OrderedDict):
         for key, value in tree.items():
             if not _returns(key):
@@ -43,14 +43,14 @@ def unreadable(tree: Any, path: str) -> Iterator[tuple[str, Any]]:
 
 
 def require_readable(state: Mapping[str, Any], section: str = "") -> None:
-    """Refuse a state that a checkpoint would not give back; raise ConfigError naming the first value."""
+    """Refuse a state that a checkpoint could not restore; raise ConfigError naming the first such value."""
     for path, value in unreadable(dict(state), section):
         raise ConfigError(says_unreadable(path, value))
 
 
 def as_readable(tree: Any) -> Any:
-    """Return ``tree`` with numbers and arrays of NumPy, and containers of other types, as the nearest thing that a
-    saved file gives back."""
+    """Return ``tree`` with NumPy numbers and arrays, and containers of other types, replaced by the closest equivalents
+    that a saved file can restore."""
     if isinstance(tree, np.generic):
         return tree.item()
     if isinstance(tree, np.ndarray):
@@ -63,7 +63,7 @@ def as_readable(tree: Any) -> Any:
 
 
 def _returns(value: Any) -> bool:
-    """Return whether a value that holds no others, or others of few kinds, can be saved and loaded."""
+    """Return whether a value that is not a dict, list or tuple can be saved and loaded again; try it if need be."""
     if type(value) in PLAIN:
         return True
     file = io.BytesIO()

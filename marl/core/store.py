@@ -1,4 +1,4 @@
-"""Options that have no file of their own, in Hydra's store of configurations.
+"""Options that have no file of their own, in Hydra's config store.
 
 The store holds hundreds of them and a command reads a few, so an option becomes a configuration when it is first read.
 """
@@ -12,15 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 
 
 class SharedNode(ConfigNode):
-    """A configuration in Hydra's store that copies of the store share. Hydra copies the whole store whenever it
-    composes, and whatever it loads from the store once more."""
+    """A configuration in Hydra's store that is shared by copies of the store. Hydra copies the whole store whenever it
+    composes, and once more whatever it loads from it."""
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SharedNode:
         return self
 
 
 class LaterNode(SharedNode):
-    """A configuration in Hydra's store that is plain data until somebody reads ``node``."""
+    """A configuration in Hydra's store that is plain data until ``node`` is first read."""
 
     def __getattribute__(self, name: str) -> Any:
         value = super().__getattribute__(name)
@@ -33,7 +33,7 @@ class LaterNode(SharedNode):
 
 
 def store_later(group: str, name: str, content: dict[str, Any], provider: str, package: str | None = None) -> None:
-    """Make ``group=name`` known to Hydra, with the ``content`` that a file of that name would have."""
+    """Register ``group=name`` with Hydra, with the ``content`` that a file of that name would have."""
     level = ConfigStore.instance().repo
     for part in group.split("/"):
         level = level.setdefault(part, {})
@@ -42,7 +42,7 @@ def store_later(group: str, name: str, content: dict[str, Any], provider: str, p
 
 
 def share(nodes: dict[str, Any]) -> None:
-    """Replace each configuration below ``nodes``, a level of Hydra's store, by one that copies share."""
+    """Replace each configuration below ``nodes``, a level of Hydra's store, by one that copies of the store share."""
     for name, node in nodes.items():
         if isinstance(node, dict):
             share(node)

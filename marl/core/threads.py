@@ -1,4 +1,4 @@
-"""Compiled loops that use threads where there are several, and are plain loops where there is one."""
+"""Compiled loops that run in parallel where there are several threads, and as plain loops where there is one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from marl.core.caching import njit
 
 
 class Loop:
-    """A loop over ``numba.prange``, compiled in two ways with ``options`` of ``numba.njit``: a call takes the one for
-    the present number of threads. Only what is called is compiled, and in threads that takes twice as long."""
+    """A loop over ``numba.prange`` in a plain and a parallel version, with ``options`` of ``numba.njit``. A call runs
+    the version for the current number of threads. Each is compiled on its first call; the parallel one takes twice as
+    long to compile."""
 
     def __init__(self, loop: Any, **options: Any) -> None:
         twin: Any = FunctionType(loop.__code__, loop.__globals__, f"{loop.__name__}_in_threads")

@@ -20,7 +20,7 @@ from marl.core.rows import Rows
 
 Metrics = dict[str, Tensor]  # detached 0-d tensors; only the writer calls .item()
 ActedOn = Literal["executed", "intended"]  # by the environment, or by the policy; they differ under attack
-Carry = dict[str, Tensor]  # what a policy remembers within an episode; every tensor leads with B
+Carry = dict[str, Tensor]  # a policy's memory within an episode; the first axis of every tensor is B
 
 
 class ConfigError(ValueError):
@@ -29,7 +29,7 @@ class ConfigError(ValueError):
 
 class GameError(RuntimeError):
     """A game returned something that breaks the contract of environments, or cannot be kept alive; one line names it.
-    Scripts exit with code 1; a training saves first."""
+    Scripts exit with code 1; a training run saves first."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Blockable:
 
 @dataclass(frozen=True)
 class EnvSpec:
-    """Sizes and meaning of an environment's tensors; equal for all lanes.
+    """Sizes and meaning of an environment's tensors; the same for all lanes.
 
     ``obs_low``/``obs_high`` [O] bound legal observations (observation attacks clip to them). ``about`` bool [n, n, O]
     says that feature ``o`` of agent ``i``'s observation describes agent ``j``; None if that is unknown.
@@ -53,7 +53,7 @@ class EnvSpec:
     entries of ``Step.info`` besides "won"; episodes store those for which a plug-in declares a field of that name.
     ``blockable`` maps names to families of features for state blocking. ``floor_plan`` is a map that never changes, in
     the game's own notation, for scripted policies; no network reads it. ``physics`` is the version of the game's
-    rules, which runs record: results of two versions are not comparable.
+    rules, which runs record: results of different versions are not comparable.
     """
 
     n_agents: int
@@ -104,7 +104,7 @@ class Step:
     terminated: Tensor  # bool [B]; the task ended: nothing to bootstrap from
     truncated: Tensor  # bool [B]; the time limit ended the episode; never True together with terminated
     info: dict[str, Tensor] = field(default_factory=dict)  # each [B, ...]; "won" bool [B] is always there; "lost" bool
-    # [B] marks lanes whose game has died since their reset: their episode is no episode
+    # [B] marks lanes whose game has crashed since their reset: their episode does not count
 
 
 @dataclass(frozen=True)
@@ -149,7 +149,7 @@ class EpisodeBatch:
 
     Slot ``T`` of the step fields holds only what is needed to bootstrap (obs, state, avail, alive). There is no
     ``next_obs``: slot ``t + 1`` is the next observation. Every transition carries the flags of its own step. ``index``
-    long [M], on the CPU, says in which slots of the replay the episodes of a sample are stored; None for others.
+    long [M], on the CPU, says in which slots of the replay the episodes of a sample are stored; None for other batches.
     """
 
     data: dict[str, Tensor]
@@ -203,7 +203,7 @@ class EpisodeBatch:
 @dataclass
 class Forward:
     """The results of one forward pass over a batch, as rows. ``q``, ``h``, ``target_v`` and ``greedy``, which hooks
-    read, are the same in their slots [M, T+1, ...], 0 behind an episode's end, and made when asked for."""
+    read, hold the same values in their slots [M, T+1, ...], 0 after an episode's end, and are made on first use."""
 
     rows: Rows
     row_q: Tensor  # [N, n, A] online values, with gradient; an actor's logits under PPO
@@ -213,7 +213,7 @@ class Forward:
 
     @cached_property
     def q(self) -> Tensor:
-        """Return the online values [M, T+1, n, A], with gradient whoever asks first."""
+        """Return the online values [M, T+1, n, A], with gradient even if first read under ``no_grad``."""
         with torch.enable_grad():
             return self.rows.spread(self.row_q)
 
@@ -240,7 +240,7 @@ class Clock:
     env_steps: int = 0
     episodes: int = 0
     updates: int = 0  # gradient steps
-    fresh: int = 0  # of the episodes, those of the newest collection; of all ranks, as the others
+    fresh: int = 0  # episodes in the newest collection; like the others, summed over all ranks
 
     def state_dict(self) -> dict[str, Any]:
         return {"env_steps": self.env_steps, "episodes": self.episodes, "updates": self.updates}
@@ -250,6 +250,6 @@ class Clock:
         self.updates, self.fresh = int(state["updates"]), 0
 
     def count(self, episodes: int, env_steps: int) -> None:
-        """Advance by a collection."""
+        """Advance by one collection."""
         self.env_steps += env_steps
         self.episodes, self.fresh = self.episodes + episodes, episodes

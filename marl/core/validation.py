@@ -1,4 +1,4 @@
-"""Is a configuration of a training within range, as far as that can be said before anything is built?"""
+"""Check that a training configuration is within range, as far as that is known before anything is built."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from marl.core.types import ConfigError
 
 
 def refuse_early(cfg: DictConfig) -> None:
-    """Refuse what can be refused before the folder of a run exists: strange keys and numbers, and names that lead out
-    of ``runs_dir``. Raise ConfigError."""
+    """Refuse what can be refused before the run's folder exists: unknown keys, numbers that are not finite, and names
+    that lead out of ``runs_dir``. Raise ConfigError."""
     refuse_strange(cfg)
-    written = OmegaConf.to_container(cfg, resolve=False)  # Hydra's own facts, which a value may refer to, come later
+    written = OmegaConf.to_container(cfg, resolve=False)  # values may refer to Hydra's own settings, which come later
 
     def known(*keys: str) -> dict[str, Any]:
         return {key: written[key] for key in keys if "${" not in str(written[key])}  # type: ignore[call-overload, index]
@@ -57,7 +57,7 @@ def validate(cfg: DictConfig) -> None:
 
 def _require_room(cfg: DictConfig) -> None:
     """Refuse a replay that cannot hold the episodes that the algorithm waits for."""
-    if "warmup_episodes" not in cfg.algo:  # it does not wait, or its batches are no episodes
+    if "warmup_episodes" not in cfg.algo:  # it does not wait, or its batches are not whole episodes
         return
     for key in ("warmup_episodes", "batch_size"):
         needed = cfg.algo.get(key)

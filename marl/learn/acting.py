@@ -1,9 +1,9 @@
 """Acting on the CPU as one compiled loop: the agents' networks, and the best available action by their values.
 
 The policy's own ``act`` and the compiled rollout (``marl.run.rollout``) call the same ``forward_step``: greedy play is
-the same bit for bit however it is collected. A lane is computed by itself: its values depend neither on the other lanes
-nor on threads. The equations are those of ``RecurrentAgent.step``, which attacks go through for gradients; tests hold
-the two together.
+identical bit for bit however it is collected. Each lane is computed on its own: its values depend neither on the other
+lanes nor on threads. The equations are those of ``RecurrentAgent.step``, which attacks use for gradients; tests keep
+the two equal.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from marl.core.threads import by_threads
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.gru import EDGE, HALF, P, Q
 
-# as in marl.learn.gru; nothing here allocates, and what is compiled once per caller must not be inlined differently
+# as in marl.learn.gru: nothing here allocates, and every caller must compute the same to the last bit
 RULE: dict[str, Any] = {"_nrt": False, "error_model": "numpy", "fastmath": {"contract"}}
 
 
 class Scratch(NamedTuple):
-    """Room for one lane's computations."""
+    """Working memory for one lane's computations."""
 
     z: np.ndarray  # f32 [n, H]
     x: np.ndarray  # f32 [n, 3H]
@@ -34,7 +34,7 @@ class Scratch(NamedTuple):
 
 
 class Network(NamedTuple):
-    """The weights of g networks (1: shared by all agents, or n) as products from the left read them."""
+    """The weights of g networks (1: shared by all agents, or n), laid out for products x @ weight."""
 
     first: np.ndarray  # f32 [g, I, H]
     first_bias: np.ndarray  # f32 [g, H]
@@ -49,8 +49,8 @@ class Network(NamedTuple):
 
 
 def network_of(agent: nn.Module) -> Network | None:
-    """Return the weights of ``agent`` as they are now, None if ``forward_step`` does not compute it: exactly one of
-    our two classes (another may compute something else), in float32 on the CPU."""
+    """Return the current weights of ``agent``, None if ``forward_step`` does not support it: it must be exactly one of
+    our two classes (a subclass may compute something else), in float32 on the CPU."""
     if type(agent) not in (RecurrentAgent, FeedForwardAgent):
         return None
     assert isinstance(agent, RecurrentAgent)
@@ -74,8 +74,8 @@ def _gates(parts: list[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _linear(layer: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return the weights [g, a, b] and biases [g, b] of a layer that is shared, or stacked; None if it is elsewhere
-    than on the CPU, or in other numbers."""
+    """Return the weights [g, a, b] and biases [g, b] of a layer that is shared, or stacked; None if it is not on the
+    CPU or not in float32."""
     weight, bias = layer.weight.detach(), layer.bias.detach()
     if weight.device.type != "cpu" or weight.dtype != torch.float32:
         return None
@@ -145,7 +145,7 @@ def add_two_products(out: np.ndarray, also: np.ndarray, x: np.ndarray, y: np.nda
 
 @njit(**RULE)
 def apply_layer(out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Write x [n, a] @ weight [g, a or more, b] + bias [g, b] to out [n, b]; agent i has the weights i % g."""
+    """Write x [n, a] @ weight [g, a or more, b] + bias [g, b] to out [n, b]; agent i uses the weights i % g."""
     n, g = x.shape[0], weight.shape[0]
     for i in range(n):
         copy_row(out[i], bias[i % g])
@@ -158,7 +158,7 @@ def apply_layer(out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.nda
 
 @njit(**RULE)
 def relu_(x: np.ndarray) -> None:
-    """Replace what is negative in x [n, a] by 0."""
+    """Replace the negative entries of x [n, a] by 0."""
     for i in range(x.shape[0]):
         for k in range(x.shape[1]):
             x[i, k] = max(x[i, k], np.float32(0.0))
@@ -180,8 +180,8 @@ def gru_cell_(h: np.ndarray, x: np.ndarray, r: np.ndarray) -> None:
 
 @njit(**RULE)
 def forward_step(net: Network, scratch: Scratch, obs: np.ndarray, last: np.ndarray, h: np.ndarray) -> None:
-    """Make one step of a lane's networks: obs [n, O], last action [n] (-1: none) -> h [n, H] in place, values on the
-    scratch."""
+    """Make one step of a lane's networks: obs [n, O], last action [n] (-1: none) -> h [n, H] in place, values in
+    ``scratch.q``."""
     n, O, A = obs.shape[0], obs.shape[1], scratch.q.shape[1]  # noqa: E741
     z, x, r = scratch.z, scratch.x, scratch.r
     apply_layer(z, obs, net.first, net.first_bias)
@@ -205,7 +205,7 @@ def forward_step(net: Network, scratch: Scratch, obs: np.ndarray, last: np.ndarr
 
 @njit(**RULE)
 def best(q: np.ndarray, avail: np.ndarray) -> int:
-    """Return the available action of the largest value, the first of equals; 0 where none is available."""
+    """Return the available action with the largest value, the first of ties; 0 if none is available."""
     found = -1
     for a in range(len(q)):
         if avail[a] and (found < 0 or q[a] > q[found]):
@@ -227,7 +227,7 @@ def _act(
 
 def act(net: Network, obs: Tensor, avail: Tensor, last: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     """Return the best available actions long [B, n] and the next hidden state: obs [B, n, O], avail bool [B, n, A],
-    last long [B, n], h [B, n, H]. Raise ValueError for other shapes: compiled loops look at no bounds."""
+    last long [B, n], h [B, n, H]. Raise ValueError for other shapes: compiled loops check no bounds."""
     n, A = last.shape[1], net.last.shape[2]
     O = net.first.shape[1] - A * net.last_action - n * net.agent_id  # noqa: E741
     for name, shown, sees in (("obs", obs, (n, O)), ("avail", avail, (n, A))):

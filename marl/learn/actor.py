@@ -20,7 +20,7 @@ from marl.learn.policy import AgentPolicy
 
 Act = Literal["greedy", "sample"]
 Sees = Literal["obs", "state", "both"]
-WIDE = 16  # numbers of actions from which on torch's log-softmax needs no help on the CPU
+WIDE = 16  # number of actions from which torch's log-softmax needs no help on the CPU
 FIRST_GAIN, ACTOR_GAIN, CRITIC_GAIN = 2**0.5, 0.01, 1.0  # of orthogonal weights: hidden layers, last layers
 
 
@@ -34,14 +34,14 @@ def log_policy(logits: Tensor, avail: Tensor) -> Tensor:
 
 
 def draw(logits: Tensor, avail: Tensor, gen: Generator) -> Tensor:
-    """Draw actions long [*] from the policy of logits [*, A] over available actions [*, A] (Gumbel's maximum)."""
+    """Sample actions long [*] by their logits [*, A] among the available ones, bool [*, A] (Gumbel-max trick)."""
     noise = torch.rand(logits.shape, generator=gen, device=logits.device).clamp_min(torch.finfo(logits.dtype).tiny)
     return best_available(logits - (-noise.log()).log(), avail)
 
 
 class Actor(AgentPolicy):
-    """Samples each agent's action from its own policy when exploring; otherwise as ``act`` says: greedy, the likeliest
-    one, or sampled as well.
+    """Samples each agent's action from its own policy when exploring; otherwise as ``act`` says: greedy, the most
+    likely one, or sampled as well.
 
     Its scores are logits, so attacks on observations may follow their gradient; it has no value of joint actions, and
     attacks that read one refuse it.
@@ -74,7 +74,7 @@ class Actor(AgentPolicy):
 
 
 class Critic(nn.Module):
-    """Each agent's value of what it sees, the state, or both; two hidden layers of ``hidden_dim`` units.
+    """Each agent's value of its observation, the state, or both; two hidden layers of ``hidden_dim`` units.
 
     ``share_parameters``: one network for all agents, told apart by ``agent_id``, or one each. From the state, shared
     and without ids, there is one value for the whole team.
@@ -110,7 +110,7 @@ class Critic(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``inputs`` to values [*, n]."""
-        *hidden, last = list(self.net)[::2]  # in between stands what ``rectified`` does
+        *hidden, last = list(self.net)[::2]  # the ReLUs in between are part of ``rectified``
         for layer in hidden:
             x = rectified(layer, x)
         v = last(x)
@@ -118,7 +118,7 @@ class Critic(nn.Module):
 
 
 class RunningScale(nn.Module):
-    """Mean and deviation of returns, averaged exponentially with the rate 1 - ``beta`` and without bias at the start
+    """Mean and deviation of returns as exponential moving averages with rate 1 - ``beta``, free of initial bias
     (Yu et al. 2022, "The Surprising Effectiveness of PPO", app. C: value normalisation). ``on`` false: 0 and 1."""
 
     sums: Tensor
@@ -130,7 +130,7 @@ class RunningScale(nn.Module):
         self.register_buffer("sums", torch.zeros(3, dtype=torch.float64))  # of returns, their squares, and weights
 
     def update(self, returns: Tensor, weight: Tensor) -> None:
-        """Take in returns [*] where ``weight`` bool [*]."""
+        """Include returns [*] where ``weight`` bool [*] is true."""
         if self.on:
             x = returns.double() * weight
             new = summed(torch.stack([x.sum(), x.square().sum(), weight.sum().double()]))
@@ -148,8 +148,8 @@ class RunningScale(nn.Module):
 
 
 def initialise(agent: nn.Module, critic: Critic) -> None:
-    """Make the weights of an agent and a critic orthogonal, biases 0, small ones before the logits (Andrychowicz et al.
-    2021, "What Matters in On-Policy RL"), and those of recurrent layers orthogonal as well."""
+    """Make the weights of an agent and a critic orthogonal, those of recurrent layers included, small before the logits
+    (Andrychowicz et al. 2021, "What Matters in On-Policy RL"), and all biases 0."""
     nets: tuple[tuple[nn.Module, str, float], ...]
     nets = ((agent, "fc_out", ACTOR_GAIN), (critic, f"net.{len(critic.net) - 1}", CRITIC_GAIN))
     for net, last, gain in nets:
@@ -166,5 +166,5 @@ def initialise(agent: nn.Module, critic: Critic) -> None:
 
 @torch.no_grad()
 def orthogonal(matrix: Tensor, gain: float) -> None:
-    """Fill a matrix, or a view of one, in place."""
+    """Make a matrix, or a view of one, orthogonal in place."""
     matrix.copy_(nn.init.orthogonal_(torch.empty_like(matrix), gain))

@@ -1,7 +1,7 @@
 """The agents' utility networks. The recurrent one is linear, GRU, linear, as in PyMARL's RNN agent (Rashid et al. 2018,
 app. C); the feed-forward one is for games that need no memory.
 
-One set of weights has three paths that tests keep equal. ``unroll`` and ``along`` run whole sequences through
+Three code paths share one set of weights; tests keep them equal. ``unroll`` and ``along`` run whole sequences through
 ``nn.GRU`` on a GPU and through ``marl.learn.gru`` on the CPU. ``step`` writes the equations with matrix products,
 because attacks need ``vmap`` and gradients with respect to observations, which ``nn.GRU`` does not offer.
 """
@@ -98,15 +98,15 @@ class RecurrentAgent(nn.Module):
         if self.shared:
             h, _ = self.gru[0](z.reshape(T, M * n, -1), h_0.reshape(1, M * n, -1))
             h = h.view(T, M, n, -1)
-        else:  # one fused call per agent: no kernel of the GPU's library runs n different recurrent weights
+        else:  # one fused call per agent: no cuDNN kernel takes n different recurrent weights
             parts = [(z[:, :, i].contiguous(), h_0[None, :, i].contiguous()) for i in range(n)]
             h = torch.stack([gru(*part)[0] for gru, part in zip(self.gru, parts, strict=True)], 2)
         h = h.transpose(0, 1)  # [M, T, n, H]
         return self.fc_out(h), h
 
     def along(self, x: Tensor, rows: Rows, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Do as ``unroll`` for rows only: x [N, n, I] -> q [N, n, A], h [N, n, H]; ``start`` [M, n, H] is in the order
-        of the rows (``rows.episodes``)."""
+        """Run ``unroll`` on rows only: x [N, n, I] -> q [N, n, A], h [N, n, H]; ``start`` [M, n, H] is in the order of
+        the rows (``rows.episodes``)."""
         if rows.start is None:
             q, h = self.unroll(rows.spread(x), start=start)
             return q.flatten(0, 1), h.flatten(0, 1)

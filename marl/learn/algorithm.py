@@ -1,6 +1,6 @@
 """``ValueAlgorithm``: agent, mixer, hooks and an epsilon schedule around one ``ValueLearner``.
 
-IQL, VDN, QMIX and QPLEX are this class with another mixer.
+IQL, VDN, QMIX and QPLEX are this class with different mixers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Factories:
 
 
 class Hooked:
-    """What every algorithm around one ``learner`` with ``hooks`` shares."""
+    """The common base of algorithms around one ``learner`` with ``hooks``."""
 
     learner: Learner
     hooks: list[LearnerHook]
@@ -63,12 +63,12 @@ class Hooked:
 
 
 class ValueAlgorithm(Hooked):
-    """Makes an update with ``batch_size`` sampled episodes for every ``episodes_per_update`` collected ones, from the
-    first ``warmup_episodes`` on (``Rhythm``).
+    """Makes an update with ``batch_size`` sampled episodes for every ``episodes_per_update`` collected ones, once
+    there have been ``warmup_episodes`` (``Rhythm``).
 
     ``agent``, ``mixer`` and ``hooks`` are factories called with the EnvSpec; ``learner`` is a factory of
     ``ValueLearner`` that is called with (spec, agent, mixer, hooks, device). ``gen`` is the replay stream.
-    ``published`` is the rhythm of the method's own code, None where there is none for value learners.
+    ``published`` is the rhythm of the method's own code, None if there is none for value learners.
     """
 
     learner: ValueLearner
@@ -115,7 +115,7 @@ class ValueAlgorithm(Hooked):
 
     def sampled_updates(self, replay: Replay, clock: Clock, update: Callable[[EpisodeBatch], Metrics]) -> Metrics:
         """Call ``update`` with a sample for each update that is due, count them on the clock and return the last
-        metrics. Nothing is due while the replay, which a resumed run may have to fill again, is not warm."""
+        metrics. Nothing is due while the replay, which a resumed run may have to refill, is too small."""
         metrics: Metrics = {}
         if total(len(replay)) >= self.rhythm.start and fewest(len(replay)) >= self.rhythm.batch_size:
             for _ in range(self.rhythm.due(clock)):

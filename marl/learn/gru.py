@@ -1,9 +1,9 @@
 """A GRU over ragged sequences, forward and backward, for the CPU: two compiled loops between torch's products.
 
 torch's own GRU makes a dozen small calls per time step and more in the backward pass, and computes padding too. Here
-four sequences advance together, so that the recurrent weight, which does not fit the first cache, is loaded once for
-all four. Products without recurrence stay in torch; they and the loops take turns over about two thousand rows, which
-stay in the second cache. The equations are those of ``nn.GRU`` (Cho et al. 2014, reset gate after the product).
+four sequences advance together, so that the recurrent weight, which does not fit into the L1 cache, is loaded once for
+all four. Products without recurrence stay in torch; they and the loops alternate every two thousand rows or so, which
+stay in the L2 cache. The equations are those of ``nn.GRU`` (Cho et al. 2014, reset gate after the product).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from marl.core.caching import njit
 from marl.core.threads import by_threads
 
 LANES = 4  # sequences that advance together; ``_add_products`` is written out for them
-CHUNK = 2048  # rows (steps of one agent) between which products and loops take turns
+CHUNK = 2048  # rows (steps of one agent) after which products and loops alternate
 # fused multiply-add, but nothing that would reorder sums; no check for a zero divisor, which would keep loops scalar
 FAST: dict[str, Any] = {"cache": True, "fastmath": {"contract"}, "error_model": "numpy"}
 
@@ -42,13 +42,13 @@ def _lambert(levels: int) -> tuple[tuple[np.float32, ...], tuple[np.float32, ...
     return tuple(np.float32(c / scale) for c in lower), tuple(np.float32(c / scale) for c in upper)
 
 
-P, Q = _lambert(13)  # 7 coefficients each; with |x| cut at 9 the error is 4e-7, float32's rounding
+P, Q = _lambert(13)  # 7 coefficients each; with |x| clipped at 9 the error is 4e-7, float32's rounding
 EDGE, HALF, ONE = np.float32(9.0), np.float32(0.5), np.float32(1.0)
 
 
 @njit(**FAST)
 def _tanh(x: np.float32) -> np.float32:
-    """Compute tanh without a branch or a call, so that loops over units become vector instructions."""
+    """Compute tanh without a branch or a call, so that loops over units can be vectorised."""
     x = EDGE if x > EDGE else x
     x = -EDGE if x < -EDGE else x
     y = x * x
@@ -88,9 +88,9 @@ def _add_products(out: np.ndarray, x: np.ndarray, matrix: np.ndarray) -> None:
 def _step(
     gates: np.ndarray, inner: np.ndarray, recurrent: np.ndarray, bias: np.ndarray, h: np.ndarray, out: np.ndarray
 ) -> None:
-    """Make one step of one sequence: gates [3H], the input's part, become reset, update, new; inner [H] becomes the
-    recurrent part of new, and h [H] the next state, which ``out`` [H] also gets. ``recurrent`` [3H] contains all biases
-    but that of new's input part, ``bias`` [H]."""
+    """Advance one sequence by one step: gates [3H], the input's part, become reset, update, new; inner [H] becomes the
+    recurrent part of new, and h [H] the next state, which is also written to ``out`` [H]. ``recurrent`` [3H] contains
+    all biases except that of new's input part, ``bias`` [H]."""
     H = len(h)
     for j in range(2 * H):
         gates[j] = _sigmoid(gates[j] + recurrent[j])
@@ -109,8 +109,8 @@ def _step(
 def _step_back(
     grad_h: np.ndarray, gates: np.ndarray, inner: np.ndarray, before: np.ndarray, carried: np.ndarray, grads: np.ndarray
 ) -> None:
-    """Undo one step: grads [4H] become those of inner, reset, update, new, and carried [H] the part of the gradient of
-    the state before that does not pass through the recurrent weight."""
+    """Backpropagate through one step: grads [4H] become those of inner, reset, update, new, and carried [H] the part of
+    the previous state's gradient that does not pass through the recurrent weight."""
     H = len(inner)
     for k in range(H):
         reset, update, new = gates[k], gates[H + k], gates[2 * H + k]
@@ -130,7 +130,7 @@ def _forward(
 ) -> None:  # fmt: skip
     """Run the recurrence: gates [R, n, 3H] (in: the input's part; out: reset, update, new), weight [g, H, 3H]
     (transposed), bias [g, 4H] (of reset, update, the recurrent and the input's part of new), spans long [M, 2], begin
-    [M, n, H] (the states before; [0, n, H]: zeros) -> h [R, n, H], inner [R, n, H] (the recurrent part of new; [R, n,
+    [M, n, H] (the initial states; [0, n, H]: zeros) -> h [R, n, H], inner [R, n, H] (the recurrent part of new; [R, n,
     0]: not kept). Sequence m of agent i is rows spans[m, 0] to spans[m, 1], the longest sequence first."""
     n, H, groups = h.shape[1], h.shape[2], weight.shape[0]
     each = n // groups  # agents that share a weight
@@ -161,8 +161,8 @@ def _backward(
     grad_h: np.ndarray, gates: np.ndarray, inner: np.ndarray, h: np.ndarray, weight: np.ndarray, spans: np.ndarray,
     begin: np.ndarray, grads: np.ndarray,
 ) -> None:  # fmt: skip
-    """Compute gradients: grad_h [R, n, H], what ``_forward`` left, weight [g, 3H, H] (of inner, reset, update) -> grads
-    [R, n, 4H] of inner, reset, update, new."""
+    """Compute gradients: grad_h [R, n, H], the results of ``_forward``, weight [g, 3H, H] (of inner, reset, update) ->
+    grads [R, n, 4H] of inner, reset, update, new."""
     n, H, groups = h.shape[1], h.shape[2], weight.shape[0]
     each = n // groups
     count = len(spans) * each
@@ -203,8 +203,8 @@ def _add_outer(total: Tensor, grad: Tensor, x: Tensor) -> None:
 
 
 def _chunks(start: Tensor, n: int) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-    """Cut sequences into pieces of about ``CHUNK`` rows: the first and the last row of each, and its sequences' spans
-    and numbers, the longest first."""
+    """Cut sequences into chunks of about ``CHUNK`` rows: the first row of each, the row after its last, and its
+    sequences' spans and numbers, the longest first."""
     rows = start.numpy()
     cuts = np.flatnonzero(np.diff(rows[:-1] * n // CHUNK, prepend=-1))
     found = []
@@ -215,7 +215,7 @@ def _chunks(start: Tensor, n: int) -> list[tuple[int, int, np.ndarray, np.ndarra
 
 
 def _before(begin: Tensor, numbers: np.ndarray) -> Tensor:
-    """Return the states [K, n, H] before some sequences; [0, n, H] where all begin with zeros."""
+    """Return the initial states [K, n, H] of some sequences; [0, n, H] if all begin with zeros."""
     return begin[torch.from_numpy(numbers)] if len(begin) else begin
 
 
@@ -262,7 +262,7 @@ class _GRU(torch.autograd.Function):
             _backward(*(v.numpy() for v in arrays), own, before.numpy(), grads.numpy())
             _product(grads[..., H:], w_x, grad_x[a:b])
             _add_outer(grad_wx, grads[..., H:], x[a:b])
-            recurrent = grads[..., : 3 * H]  # all rows with the state of the row before, less where sequences meet
+            recurrent = grads[..., : 3 * H]  # all rows times the previous row's state, minus where sequences meet
             _add_outer(grad_turned, recurrent[1:], h[a : b - 1])
             meet = torch.from_numpy(own[(own[:, 0] > 0) & (own[:, 0] < own[:, 1]), 0])
             _add_outer(grad_turned, -recurrent[meet], h[a + meet - 1])
@@ -282,7 +282,7 @@ def gru(
     zeros), which no gradient reaches.
 
     Sequence m holds rows ``start[m]`` to ``start[m + 1]`` (long [M + 1]) of the inputs ``x`` [N, n, I]; it is fastest
-    where neighbours are of like length. The weights ``w_x`` [g, 3H, I], ``w_h`` [g, 3H, H] and biases ``b_x``, ``b_h``
+    if neighbours have similar lengths. The weights ``w_x`` [g, 3H, I], ``w_h`` [g, 3H, H] and biases ``b_x``, ``b_h``
     [g, 3H] are in torch's order reset, update, new; g = 1 (shared by all agents) or n (one set each).
     """
     weights, x = (w_x, w_h, b_x, b_h), x.contiguous()

@@ -54,7 +54,7 @@ def masked_td_loss(chosen: Tensor, target: Tensor, filled: Tensor) -> tuple[Tens
 
 
 def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean of x [*] where ``mask`` bool [*], over all ranks' sum of them."""
+    """Return the mean of x [*] where ``mask`` bool [*] is true: this rank's sum over the count of all ranks."""
     return torch.where(mask, x, 0.0).sum() / global_count(mask.sum())
 
 
@@ -95,8 +95,8 @@ def frozen_copy(net: NetT) -> NetT:
 
 
 def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: float) -> torch.optim.Optimizer:
-    """Build Adam, or RMSprop with the smoothing 0.99 of PyMARL and its successors."""
-    require_positive("", lr=lr, optimizer_eps=eps)  # without it a weight that never had a gradient becomes nan
+    """Build Adam, or RMSprop with the smoothing constant 0.99 of PyMARL and its successors."""
+    require_positive("", lr=lr, optimizer_eps=eps)  # with eps 0, a weight that never had a gradient becomes nan
     require_choice("", get_args(OptimizerName), optimizer=name)
     if name == "adam":
         return Adam(parameters, lr=lr, eps=eps, fused=True)
@@ -104,7 +104,7 @@ def make_optimizer(name: str, parameters: list[nn.Parameter], lr: float, eps: fl
 
 
 class Learner(ABC):
-    """What a checkpoint holds of something that learns: its ``networks()``, optimizer, updates and hooks."""
+    """The base of learners. Checkpoints hold their ``networks()``, optimizer, number of updates and hooks."""
 
     optimizer: torch.optim.Optimizer
     hooks: list[LearnerHook]
@@ -146,7 +146,7 @@ class ValueLearner(Learner):
     the two the networks get as input, and must equal that of the acting policy.
     """
 
-    episodes_per_update: float = 1.0  # how many new episodes an update stands for; the algorithm says it
+    episodes_per_update: float = 1.0  # how many new episodes an update stands for; set by the algorithm
 
     def __init__(
         self,

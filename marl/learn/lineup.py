@@ -1,4 +1,4 @@
-"""``Lineup``: several policies play one team; in each lane every agent is assigned to one of them."""
+"""``Lineup``: several policies play as one team; in each lane every agent is assigned to one of them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Assign = Tensor | Callable[[int, Generator], Tensor]
 class Lineup:
     """Policy ``assign[b, i]`` of ``policies`` plays agent ``i`` in lane ``b``.
 
-    ``assign`` is long [B, n], or a function that draws one as ``assign(n_envs, gen)`` at the start of every episode.
+    ``assign`` is long [B, n], or a function that samples one as ``assign(n_envs, gen)`` at the start of every episode.
     Each policy acts once per step, on exactly the lanes in which it has an agent. It sees and remembers all agents of
     those lanes, as if it played the whole team; its actions for the agents of other policies are discarded.
 
     Carry: ``assign``, and the carry of policy k as ``k.<name>``. ``act`` also returns the field ``assign`` and the
     policies' own fields in the lanes that they play (zeros elsewhere; where two policies give the same field, the later
-    one counts). Raises ConfigError if there are no policies, or if ``assign`` has another number of lanes or names a
+    one counts). Raises ConfigError if there are no policies, or if ``assign`` has the wrong number of lanes or names a
     policy that does not exist.
     """
 

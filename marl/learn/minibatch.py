@@ -1,7 +1,7 @@
-"""What a gradient step of PPO reads: of a batch, or of some of its pieces, only the rows that teach something.
+"""What a gradient step of PPO reads: the rows of a batch, or of some of its pieces, that contribute to the loss.
 
-Agents that have died teach no actor, and slots to bootstrap from teach nobody. On the CPU neither is computed where the
-networks work on every agent by itself; on a GPU the host would wait for their number.
+Dead agents' steps do not count for the actor, and slots to bootstrap from count for neither network. On the CPU they
+are left out where the networks process each agent on its own; on a GPU the host would have to wait for their number.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ CRITIC = ("seen", "raw", "target", "filled")
 
 @dataclass
 class Minibatch:
-    """Rows for an actor, which are sequences as ``rows`` says and begin with the states ``begin`` [S, *, H] (None:
-    zeros), and rows for a critic. Both are indexed [N, n], or where some are left out [K, 1], [K]. Where the critic's
-    inputs ``seen`` are fewer than its other rows, ``place`` long [K] says which of them each row has."""
+    """Rows for an actor, in sequences given by ``rows`` that begin with the hidden states ``begin`` [S, *, H] (None:
+    zeros), and rows for a critic. They are indexed [N, n] or, if some are left out, [K, 1] and [K]. If the critic has
+    fewer inputs ``seen`` than other rows, ``place`` long [K] says which input belongs to each row."""
 
     rows: Rows
     begin: Tensor | None
@@ -33,8 +33,7 @@ class Minibatch:
 
 
 def steps_of(rows: Rows, data: Data) -> tuple[Rows, Data]:
-    """Leave the slots to bootstrap from out of ``rows`` and their ``data`` [N, ...], on the CPU; on a GPU return both
-    as they are."""
+    """Return ``rows`` and their ``data`` [N, ...], without the slots to bootstrap from on the CPU, as is on a GPU."""
     if rows.start is None:
         return rows, data
     steps, index = rows.steps()
@@ -48,12 +47,12 @@ def whole(rows: Rows, data: Data, begin: Tensor | None) -> Minibatch:
 
 
 def condensed(rows: Rows, data: Data, begin: Tensor | None, agent: RecurrentAgent, critic: Critic) -> Minibatch:
-    """Return a minibatch of the rows that teach ``agent`` and ``critic`` something, as far as these can do without the
-    others; arguments as for ``whole``.
+    """Return a minibatch without the rows that do not contribute to the loss, where ``agent`` and ``critic`` allow it;
+    arguments as for ``whole``.
 
     A shared actor without memory reads the steps in ``played``; a recurrent one reads each agent's steps up to the last
-    of these, as a sequence of its own. A critic reads the agents' steps in ``filled``, what the dead see alike only
-    once, or the rows that have any.
+    of these, as a separate sequence. A critic that is applied to each agent reads the agents' steps in ``filled``, the
+    identical inputs of the dead only once; other critics read the rows with any such step.
     """
     found = whole(rows, data, begin)
     if rows.start is None:
@@ -78,7 +77,7 @@ def condensed(rows: Rows, data: Data, begin: Tensor | None, agent: RecurrentAgen
 
 
 def _where(data: Data, mask: Tensor) -> Data:
-    """Return the rows in ``mask``, bool [N], or [N, n]: those of [N n, ...]; as they are if all of them are."""
+    """Return the rows in ``mask``, bool [N], or bool [N, n] of rows flattened to [N n, ...]; uncopied if all are."""
     flat = {name: value.flatten(0, mask.dim() - 1) for name, value in data.items()}
     if bool(mask.all()):
         return flat
@@ -87,9 +86,9 @@ def _where(data: Data, mask: Tensor) -> Data:
 
 
 def distinct(seen: Tensor, dead: Tensor, agent: Tensor) -> tuple[Tensor, Tensor]:
-    """Leave out of ``seen`` [K, I] what the ``dead`` bool [K] see where it is what the same ``agent`` long [K] saw when
-    it was dead for the first time: nothing, in battles. Return the rest [K', I], and which of them each row has, long
-    [K]."""
+    """Drop from ``seen`` [K, I] the rows of ``dead`` agents, bool [K], that equal the first row in which the same
+    ``agent``, long [K], was dead: all of them in battles, where the dead see nothing. Return the rest [K', I], and
+    which of them each row has, long [K]."""
     rows = dead.nonzero()[:, 0]
     whose = agent[rows]
     first = torch.full((int(agent.max()) + 1 if len(agent) else 0,), len(seen)).scatter_reduce(0, whose, rows, "amin")
@@ -104,10 +103,10 @@ def distinct(seen: Tensor, dead: Tensor, agent: Tensor) -> tuple[Tensor, Tensor]
 
 def sequences(rows: Rows, played: Tensor) -> tuple[Rows, Tensor, Tensor]:
     """Make a sequence of each agent's steps in a piece, up to its last one in ``played`` bool [N, n]; agents that have
-    none are left out. On the CPU.
+    none are left out. CPU only.
 
-    Returns the sequences as rows, the longest first, the numbers of their rows among the N n, long [K], and of their
-    agents among the M n of the pieces in the order of ``rows``, long [S].
+    Returns the sequences as ``Rows``, the longest first, the numbers of their rows among all N n, long [K], and the
+    numbers of their agents among the M n of the pieces, in the order of ``rows``, long [S].
     """
     assert rows.start is not None
     n, pieces = played.shape[1], len(rows.start) - 1

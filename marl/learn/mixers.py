@@ -1,5 +1,5 @@
-"""Mixers: combine the values of the agents' chosen actions into the team's value. All take the same arguments and
-return [*, m].
+"""Mixers, which combine the values of the agents' chosen actions into the team's value. All take the same arguments
+and return [*, m].
 
 VDN: Sunehag et al. 2018. QMIX: Rashid et al. 2018, eq. 4-5. QPLEX: Wang et al. 2021, eq. 6-11. No mixer: IQL.
 """
@@ -19,7 +19,7 @@ from marl.learn.mixing import mix
 class Mixer(nn.Module):
     """The base of all mixers; ``outputs`` is m. Subclasses implement ``forward(q, state, *, actions, q_max) -> [*, m]``
     with q [*, n] the values of the chosen actions, state [*, S], actions long [*, n], q_max [*, n] the best values.
-    One that does not read ``q_max`` says so by ``reads_best``, and the learner does not look for them."""
+    One that does not read ``q_max`` sets ``reads_best`` to false; the learner then does not compute it."""
 
     outputs: int = 1
     reads_best: bool = True

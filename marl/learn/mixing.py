@@ -1,7 +1,7 @@
 """QMIX's two layers of mixing on the CPU: one compiled loop over rows, forward and backward.
 
 torch makes a pass over memory for each of the absolute values, products, sums and the ELU, and one more for each in the
-backward pass. Here a row of weights is read once. The products that make the weights from the state stay in torch.
+backward pass. Here a row of weights is read once. The products that compute the weights from the state stay in torch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from marl.core.caching import njit
 from marl.core.threads import by_threads
 from marl.learn.gru import FAST, HALF, ONE, _tanh
 
-# sums over units may be reordered, so that they become vector instructions
+# sums over units may be reordered, so that they can be vectorised
 SUMS: dict[str, Any] = {**FAST, "fastmath": {"contract", "reassoc", "nsz"}}
 
 
@@ -55,7 +55,7 @@ def _backward(
     grad: np.ndarray, q: np.ndarray, w1: np.ndarray, w2: np.ndarray, hidden: np.ndarray,
     grad_q: np.ndarray, grad_w1: np.ndarray, grad_b1: np.ndarray, grad_w2: np.ndarray,
 ) -> None:  # fmt: skip
-    """Compute the gradients of what ``_forward`` got from grad [N], that of its total."""
+    """Compute the gradients of the inputs of ``_forward`` from grad [N], the gradient of its total."""
     n, E, none = q.shape[1], w2.shape[1], np.float32(0.0)
     for row in prange(len(q)):
         above, out, second, before = grad[row], hidden[row], w2[row], grad_b1[row]
@@ -100,8 +100,8 @@ class _Mixing(torch.autograd.Function):
 def mix(q: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> Tensor:
     """Return sum_e |w2_e| ELU(b1_e + sum_i |w1_ie| q_i), [N] (Rashid et al. 2018, fig. 2), on the CPU, float32.
 
-    ``q`` [N, n] are the agents' values, ``w1`` [N, n E], ``b1`` [N, E] and ``w2`` [N, E] what the hypernetworks return.
-    It has first derivatives alone and no rule for ``vmap``.
+    ``q`` [N, n] are the agents' values, ``w1`` [N, n E], ``b1`` [N, E] and ``w2`` [N, E] the hypernetworks' outputs.
+    It has first derivatives only, and no ``vmap`` rule.
     """
     given = tuple(v.contiguous() for v in (q, w1, b1, w2))
     if torch.is_grad_enabled() and any(v.requires_grad for v in given):

@@ -35,7 +35,7 @@ class LinearSchedule:
 
 
 def random_available(avail: Tensor, gen: Generator) -> Tensor:
-    """Draw uniformly among available actions: avail bool [*, A] -> long [*]."""
+    """Sample uniformly among available actions: avail bool [*, A] -> long [*]."""
     noise = torch.rand(avail.shape, generator=gen, device=avail.device)
     return best_available(noise, avail)
 
@@ -48,7 +48,7 @@ def mix_random(actions: Tensor, avail: Tensor, epsilon: float | Tensor, gen: Gen
 
 
 class AgentPolicy:
-    """Chooses by the scores of a team's agents, values or logits, and shows what attacks may read of them.
+    """Chooses actions by the agents' scores, values or logits, and lets attacks read these.
 
     Carry: ``h`` [B, n, H] hidden state, ``last`` long [B, n] the last action (-1: none yet). ``last_action`` says
     whether the networks see the executed or the intended one.
@@ -56,17 +56,17 @@ class AgentPolicy:
 
     def __init__(self, agent: RecurrentAgent, last_action: ActedOn) -> None:
         self.agent, self.last_action = agent, last_action
-        self._packed: tuple[list[Any], Network | None] | None = None  # what tells weights apart, and the weights
+        self._packed: tuple[list[Any], Network | None] | None = None  # the weights' versions, and the weights
 
     def network(self) -> Network | None:
-        """Return the agent's present weights for compiled code, None where there is none for it."""
+        """Return the agent's current weights for compiled code, None if there is none for this agent."""
         versions = [(p.data_ptr(), p._version) for p in self.agent.parameters()]
         if self._packed is None or self._packed[0] != versions:
             self._packed = versions, network_of(self.agent)
         return self._packed[1]
 
     def begin(self, n_envs: int, gen: Generator) -> Carry:
-        self._packed = None  # an episode's weights are read once
+        self._packed = None  # weights are read again once per episode
         h = self.agent.initial(n_envs)
         return {"h": h, "last": torch.full(h.shape[:-1], -1, dtype=torch.long, device=h.device)}
 
@@ -85,7 +85,7 @@ class AgentPolicy:
 
     @torch.no_grad()
     def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
-        """Run over stored episodes with present weights: return q [M, T+1, n, A], zeros where an episode is over, and
+        """Run over stored episodes with current weights: return q [M, T+1, n, A], on the CPU zeros after an episode, and
         the carry before every slot [M, T+1, n, *]."""
         last = previous_actions(batch.acted(self.last_action))
         lengths = batch.length.cpu() + 1 if last.device.type == "cpu" else None
@@ -95,7 +95,7 @@ class AgentPolicy:
 
 
 class EpsilonGreedy(AgentPolicy):
-    """Plays each agent's best action; exploring, each agent takes a random available one with probability ``epsilon``.
+    """Plays each agent's best action; when exploring, each takes a random available one with probability ``epsilon``.
 
     The policy is a ``Victim``: attacks may read its values.
     """

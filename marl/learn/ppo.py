@@ -2,7 +2,7 @@
 state). Schulman et al. 2017 (arXiv 1707.06347); de Witt et al. 2020 (2011.09533); Yu et al. 2022 (2103.01955).
 
 It learns from what was just collected, whole episodes or parts of them (``train.rollout``): every row of a batch is a
-piece of one episode, with one slot more to bootstrap from.
+piece of one episode, with one more slot to bootstrap from.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from marl.learn.returns import discounted_sums
 
 
 def gae(reward: Tensor, terminated: Tensor, filled: Tensor, v: Tensor, gamma: float, lam: float) -> Tensor:
-    """Return generalised advantages [M, T, n] (Schulman et al. 2016, eq. 16), 0 where nothing was played.
+    """Return generalised advantage estimates [M, T, n] (Schulman et al. 2016, eq. 16), 0 where nothing was played.
 
     ``reward`` [M, T, 1 or n], ``terminated`` and ``filled`` bool [M, T, 1], ``v`` [M, T+1, n]. A piece that was
     truncated, or cut at the edge of a rollout, bootstraps from its last slot; a terminated one does not.
@@ -54,8 +54,8 @@ def clipped_policy_loss(log_ratio: Tensor, advantage: Tensor, clip: float) -> Te
 
 
 def value_loss(v: Tensor, before: Tensor, target: Tensor, clip: float | None) -> Tensor:
-    """Return half the squared error [*]; with ``clip`` the larger of that and the error of a value that moves by at
-    most so much from what it was ``before``."""
+    """Return half the squared error [*]; with ``clip``, use the larger of that error and that of the value clipped to
+    within ``clip`` of what it was ``before``."""
     error = (v - target).square()
     if clip is not None:
         near = before + (v - before).clamp(-clip, clip)
@@ -64,12 +64,12 @@ def value_loss(v: Tensor, before: Tensor, target: Tensor, clip: float | None) ->
 
 
 def entropy(log_p: Tensor) -> Tensor:
-    """Return the entropy [*] of policies by their log probabilities [*, A] (-inf: unavailable)."""
+    """Return the entropy [*] of policies from their log probabilities [*, A] (-inf: unavailable)."""
     return -(log_p.exp() * log_p.masked_fill(log_p == -torch.inf, 0.0)).sum(-1)
 
 
 def standardised(x: Tensor, mask: Tensor) -> Tensor:
-    """Return x [*] less its mean, in deviations, both of all ranks' values where ``mask`` bool [*]."""
+    """Standardise x [*] by the mean and deviation of all ranks' values where ``mask`` bool [*]; elsewhere return 0."""
     sums = summed(torch.stack([mask.sum().to(x.dtype), torch.where(mask, x, 0.0).sum()]))
     count = sums[0].clamp_min(1)
     centred = torch.where(mask, x - sums[1] / count, 0.0)
@@ -77,14 +77,14 @@ def standardised(x: Tensor, mask: Tensor) -> Tensor:
 
 
 class PPOLearner(Learner):
-    """Learns an actor and a critic; one ``update`` makes ``epochs`` passes in ``minibatches`` steps over a batch.
+    """Learns an actor and a critic; one ``update`` makes ``epochs`` passes over a batch, in ``minibatches`` steps each.
 
     Minibatches are whole pieces of episodes, so that recurrent actors are unrolled as they were played.
-    ``act_on`` says at which actions probabilities are taken: what the policy chose, or what was executed. Networks
-    that all agents share are given only the steps that teach them something (``marl.learn.minibatch``).
+    ``act_on`` says whose probabilities are learnt from: those of the executed or of the intended actions. Networks
+    shared by all agents receive only the steps that contribute to their loss (``marl.learn.minibatch``).
     """
 
-    begins = "begin_"  # of the fields that hold what the policy remembered before a piece
+    begins = "begin_"  # of the fields that hold the policy's memory before a piece
 
     def __init__(
         self,
@@ -139,13 +139,13 @@ class PPOLearner(Learner):
         return self.agent.inputs(self.known(rows, rows.of(batch.policy_obs)), rows.of(last))
 
     def start(self, batch: EpisodeBatch, rows: Rows) -> Tensor | None:
-        """Return the hidden states before the pieces of ``rows`` [M, n, H]; None: episodes begin with them."""
+        """Return the hidden states [M, n, H] before the pieces of ``rows``; None if these begin their episodes."""
         return batch[f"{self.begins}h"][rows.episodes] if f"{self.begins}h" in batch else None
 
     # learners of some of the seats override the following two
 
     def known(self, rows: Rows, obs: Tensor) -> Tensor:
-        """Return what the networks are told [N, n, O'] beside, or instead of, the agents' observations [N, n, O]."""
+        """Return what the networks receive [N, n, O'] in addition to, or instead of, observations obs [N, n, O]."""
         return obs
 
     def counted(self, rows: Rows) -> Tensor:
@@ -154,11 +154,13 @@ class PPOLearner(Learner):
 
     @torch.no_grad()
     def prepare(self, batch: EpisodeBatch, unrolled: bool = True) -> tuple[Rows, Data, Forward | None]:
-        """Return what every epoch reads, as rows, on the CPU without the slots to bootstrap from: the inputs of actor
-        and critic, ``x`` and ``seen``, the actions and their ``log_p`` then, ``advantage``, ``target``, the critic's
-        output then, ``raw``, and the value ``v`` that it meant, ``filled`` and ``played`` bool [N, n] (any counted
-        step, and those of the living); and what hooks read. ``unrolled`` false: without ``log_p``, which the first
-        gradient step finds out itself, and, where there are no hooks, without what they read."""
+        """Return what every epoch reads, as rows, on the CPU without the slots to bootstrap from, and what hooks read.
+
+        The rows are: the inputs of actor and critic, ``x`` and ``seen``; the actions and their old ``log_p``;
+        ``advantage`` and ``target``; the critic's old output ``raw`` and the value ``v`` that it stands for; ``filled``
+        and ``played`` bool [N, n] (all counted steps, and those of the living). ``unrolled`` false leaves out
+        ``log_p``, which the first gradient step computes itself, and, without hooks, what they would read.
+        """
         rows = self.rows(batch)
         seen = self.critic.inputs(self.known(rows, rows["obs"]), rows["state"])
         data = {"x": self.inputs(batch, rows), "seen": seen, "avail": rows["avail"]}
@@ -169,7 +171,7 @@ class PPOLearner(Learner):
         fwd = None
         if unrolled or self.hooks:
             logits, h = self.agent.along(data["x"], rows, self.start(batch, rows))
-            if unrolled:  # otherwise hooks would change what the first step reads, by rounding
+            if unrolled:  # otherwise having hooks would change what the first step reads, by rounding
                 data["log_p"] = gather_actions(log_policy(logits, data["avail"]), data["action"])
             fwd = Forward(rows, logits, h, data["v"], best_available(logits, data["avail"]))
         reward = batch.reward[:, :-1, None]
@@ -186,8 +188,8 @@ class PPOLearner(Learner):
 
     def update(self, batch: EpisodeBatch, entropy_weight: float, lr_share: float, gen: Generator) -> Metrics:
         """Learn from ``batch`` [M pieces of episodes]; return the metrics of the last pass, detached 0-d tensors. The
-        step size is ``lr_share`` of the whole one."""
-        steps = min(self.minibatches, fewest(len(batch)))  # as many on every rank
+        learning rate is ``lr_share`` times ``lr``."""
+        steps = min(self.minibatches, fewest(len(batch)))  # the same number on every rank
         rows, data, fwd = self.prepare(batch, unrolled=steps > 1)
         self.scale.update(data["target"], data["filled"])
         for group in self.optimizer.param_groups:
@@ -207,7 +209,7 @@ class PPOLearner(Learner):
 
     @staticmethod
     def part(rows: Rows, data: Data, places: Tensor) -> tuple[Rows, Data]:
-        """Return some of the pieces, ``places`` long [M'] in the order of the rows, with their rows of ``data``."""
+        """Return the pieces at ``places``, long [M'] in the order of the rows, with their rows of ``data``."""
         some, index = rows.part(places.sort().values)
         index = index.to(data["v"].device, non_blocking=True)
         return some, {name: value.index_select(0, index) for name, value in data.items()}
@@ -217,8 +219,8 @@ class PPOLearner(Learner):
         return condensed(rows, data, self.start(batch, rows), self.agent, self.critic)
 
     def step(self, minibatch: Minibatch, entropy_weight: float, report: bool = True) -> Metrics:
-        """Make a gradient step on ``minibatch``; return its metrics, if they are to be reported. Where it does not say
-        how likely the actions were (``log_p``), they were as likely as they are now; later steps read that in it."""
+        """Make a gradient step on ``minibatch``; return its metrics if ``report``. If it has no ``log_p`` of the
+        actions, the policy has not changed since: use the present one, and store it there for later steps."""
         actor, critic = minibatch.actor, minibatch.critic
         log_p = log_policy(self.agent.along(actor["x"], minibatch.rows, minibatch.begin)[0], actor["avail"])
         chosen = gather_actions(log_p, actor["action"])
@@ -284,9 +286,9 @@ class ActorFactories:
 class PPO(Hooked):
     """Learns once from each collection, and only from that (``on_policy``).
 
-    ``agent``, ``critic`` and ``hooks`` are factories called with the EnvSpec; ``learner`` is one of ``PPOLearner``,
+    ``agent``, ``critic`` and ``hooks`` are factories called with the EnvSpec; ``learner`` is one for ``PPOLearner``,
     called with (spec, agent, critic, hooks, device). ``entropy`` is the weight of the policies' entropy, ``lr_share``
-    the share of the learner's step size, both by environment steps. ``act`` says how the team plays when it is tested.
+    the share of the learner's ``lr``, both by environment steps. ``act`` says how the team plays when it is tested.
     """
 
     learner: PPOLearner
@@ -331,5 +333,5 @@ class PPO(Hooked):
         return metrics
 
     def fit(self, learner: PPOLearner, fresh: EpisodeBatch, clock: Clock) -> Metrics:
-        """Let ``learner`` learn from ``fresh`` with the clock's weights of entropy and share of its step size."""
+        """Let ``learner`` learn from ``fresh`` with the entropy weight and learning rate that are due at ``clock``."""
         return learner.update(fresh, self.entropy(clock.env_steps), self.lr_share(clock.env_steps), self.gen)

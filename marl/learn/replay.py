@@ -17,7 +17,7 @@ FIRST_CHUNK = 128  # episodes allocated at first
 
 
 class Uniform:
-    """Draws different episodes, all equally likely."""
+    """Uniform sampling of episodes without replacement."""
 
     def draw(self, replay: Replay, size: int, gen: Generator) -> Tensor:
         """Return ``size`` different slots of ``replay``, long [size]."""
@@ -28,7 +28,7 @@ class EpisodeReplay:
     """A ring of the newest ``capacity`` episodes of at most ``episode_limit`` steps. ``sampler`` (None: uniform)
     chooses the episodes of a batch.
 
-    Raises ConfigError, with the numbers, if the full ring would not fit into the memory that is free now.
+    Raises ConfigError, with the numbers, if the full ring would not fit into the memory that is currently free.
     """
 
     def __init__(
@@ -70,8 +70,8 @@ class EpisodeReplay:
         return self._size
 
     def _grow(self, episodes: int) -> None:
-        """Make room for ``episodes``. Doubling amortises the copying; going field by field keeps the peak low. The room
-        holds anything: ``add`` writes every slot of an episode."""
+        """Make room for ``episodes``. Doubling amortises the copying; going field by field keeps the peak low. New
+        memory is not initialised, since ``add`` writes every slot of an episode."""
         have = self._lengths.shape[0]
         if episodes <= have:
             return

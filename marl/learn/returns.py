@@ -8,7 +8,7 @@ from torch import Tensor
 
 from marl.core.caching import njit
 
-BLOCK = 512  # steps that one product covers; memory is linear in what is longer
+BLOCK = 512  # steps that one product covers; beyond that, memory is linear in the number of steps
 
 
 @njit(cache=True)
@@ -22,8 +22,8 @@ def _sum_backwards(x: np.ndarray, factor: float) -> None:
 
 
 def discounted_sums(x: Tensor, factor: float) -> Tensor:
-    """Return ``y[t] = x[t] + factor y[t+1]`` of x [M, T, m]: on the CPU by a compiled loop; elsewhere, or where a
-    gradient is wanted, by products."""
+    """Return ``y[t] = x[t] + factor y[t+1]`` for x [M, T, m]: on the CPU by a compiled loop; elsewhere, or if a
+    gradient is needed, by matrix products."""
     if x.device.type == "cpu" and not x.requires_grad:
         sums = x.clone(memory_format=torch.contiguous_format)
         _sum_backwards(sums.numpy(), factor)
@@ -32,8 +32,8 @@ def discounted_sums(x: Tensor, factor: float) -> Tensor:
 
 
 def sums_by_products(x: Tensor, factor: float) -> Tensor:
-    """Do as ``discounted_sums`` without a loop over steps: within a block of them one product with the upper triangular
-    matrix ``factor ** (j - t)``, to which the sum after the block is added, discounted."""
+    """Compute ``discounted_sums`` without a loop over steps: within each block of steps, one product with the upper
+    triangular matrix ``factor ** (j - t)``, plus the discounted sum after the block."""
     steps = torch.arange(min(x.shape[1], BLOCK), device=x.device, dtype=x.dtype)
     distance = steps[None, :] - steps[:, None]  # [BLOCK, BLOCK]
     decay = torch.where(distance >= 0, factor ** distance.clamp(min=0), 0.0)

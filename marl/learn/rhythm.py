@@ -16,7 +16,7 @@ class Rhythm:
     """Update k = 1, 2, ... is due after ``warmup_episodes + (k - 1) * episodes_per_update`` episodes of the whole run,
     and is made as soon as there are also ``batch_size`` episodes for each of ``ranks`` (of torchrun).
 
-    Fractions need no memory: what is due depends on the clock alone, so a resumed run goes on exactly. The target is
+    Fractions need no state: what is due depends on the clock alone, so a resumed run continues exactly. The target is
     copied every ``target_every`` episodes, or moves by the fraction ``tau`` after each update (both null: neither).
     """
 
@@ -58,7 +58,7 @@ class Rhythm:
         return self.target_every if self.tau is None else self.episodes_per_update / self.tau
 
     def __str__(self) -> str:
-        """Describe it as a run's header does."""
+        """Describe the rhythm as in a run's header."""
         size, every = self.batch_size, self.episodes_per_update
         batch = "1 episode" if size == 1 else f"{size} episodes"
         one = f"1 update of {batch} per {every:g} new ones" if every > 1 else f"1 update of {batch} per new one"
@@ -68,7 +68,7 @@ class Rhythm:
         return text if self.tau is None else f"{text}, target moved by {self.tau:g} at each"
 
     def differs(self, published: Rhythm) -> bool:
-        """Return whether updates or targets are more than twice as frequent, or rare, as published."""
+        """Return whether updates or targets are more than twice as frequent, or as rare, as published."""
         return _far(self.episodes_per_update, published.episodes_per_update) or _far(
             self.target_episodes, published.target_episodes
         )

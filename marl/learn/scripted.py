@@ -30,7 +30,7 @@ class RandomPlay(Memoryless):
 
 
 class Idle(Memoryless):
-    """Does nothing, as far as the game allows. Raises ConfigError if the game has no such action."""
+    """Does nothing whenever the game allows it. Raises ConfigError if the game has no such action."""
 
     def __init__(self, spec: EnvSpec, device: torch.device | str) -> None:
         if spec.idle_action is None:

@@ -1,1 +1,1 @@
-"""Measuring: matrices of teams against attacks and partners, and everything that stands in them."""
+"""Measurement: matrices of teams against attacks and partners, and everything that goes into them."""

@@ -1,4 +1,4 @@
-"""What can be told before anything is measured: players that do not fit their game, attacks that fit none."""
+"""Checks before anything is measured: players that do not fit their game, attacks that fit no game."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from marl.run.build import call, factory, make_env
 from marl.run.teams import load_policy, with_options
 
 CPU = torch.device("cpu")
-ANY_GAME = EnvSpec(  # a game in which an attack lacks nothing
+ANY_GAME = EnvSpec(  # a game that has whatever an attack may need
     8, 8, 16, 16, 20, torch.full((16,), -1.0), torch.full((16,), 1.0), noop_action=0, idle_action=1,
     about=torch.ones(8, 8, 16, dtype=torch.bool),
 )  # fmt: skip
 
 
 def game_spec(env: Tree) -> EnvSpec:
-    """Return the sizes of the game, which is made once for that."""
+    """Return the sizes of the game, which is built just for that."""
     with closing(make_env(OmegaConf.create({"env": env}), 1, 0)) as made:
         return made.spec
 
 
 class Games:
-    """The sizes of games, each made once."""
+    """The sizes of games, each built once."""
 
     def __init__(self) -> None:
         self._known: list[tuple[Tree, EnvSpec]] = []
@@ -54,7 +54,7 @@ def why_not(player: Entrant, games: Games) -> str | None:
 
 
 def check_players(players: Iterable[Entrant], games: Games, key: str) -> None:
-    """Raise ConfigError for players that do not fit the game that they are to play; ``key`` is the option that named
+    """Raise ConfigError for players that do not fit the game that they are to play; ``key`` is the option that names
     them."""
     for player in players:
         if (reason := why_not(player, games)) is not None:

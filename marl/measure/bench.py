@@ -1,5 +1,5 @@
-"""What is measured: environment (and another simulator of the same game beside it), rollout, the attack's own work,
-update, whole training loop and what its time goes into, memory. Each row is one dict."""
+"""Benchmarks: environment (and another simulator of the same game next to it), rollout, the attack's own work, update,
+whole training loop and where its time goes, memory. Each row is one dict."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from marl.run.trainer import Run, open_run
 ROWS = ("env_random", "rollout", "attack", "update", "train", "shares", "memory")
 LOOP = ("rollout", "attack", "update", "train", "shares")
 ENV_LANES = (1, 32, 1024)
-Row = dict[str, Any]  # name, lanes, threads, value, unit, and what the row adds; or a name and a note instead of them
+Row = dict[str, Any]  # name, lanes, threads, value, unit, and extras of the row; or only a name and a note
 
 
 def named(device: torch.device) -> str:
@@ -38,14 +38,14 @@ def named(device: torch.device) -> str:
 
 
 def settle(device: torch.device) -> None:
-    """Wait until the device has done what it was given; a GPU is given work that it has not done yet."""
+    """Wait until the device has finished its work; calls to a GPU return before it is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def repeat(seconds: float, once: Callable[[], float], device: torch.device) -> tuple[float, float, float]:
-    """Call ``once``, which returns the work it did on ``device``, for about ``seconds``: (work, wall seconds, CPU
-    seconds)."""
+    """Call ``once``, which returns the work it did on ``device``, for about ``seconds``; return (work, wall seconds,
+    CPU seconds)."""
     settle(device)
     work, wall, cpu = 0.0, time.perf_counter(), time.process_time()
     while time.perf_counter() - wall < seconds:
@@ -56,7 +56,7 @@ def repeat(seconds: float, once: Callable[[], float], device: torch.device) -> t
 
 def env_speed(env: VectorEnv, seconds: float) -> tuple[float, float, float]:
     """Time ``reset`` and ``step`` for about ``seconds``; finished lanes restart at once. Return (steps of all lanes,
-    wall seconds, CPU seconds). Actions are uniform over the available ones; drawing them is not counted."""
+    wall seconds, CPU seconds). Actions are uniform over the available ones; sampling them is not timed."""
     gen = torch.Generator().manual_seed(0)
     now, steps, wall, cpu = env.reset(), 0, 0.0, 0.0
     warm_up = 3
@@ -99,7 +99,7 @@ def yardstick_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
     if cfg.yardstick is None:
         return
     yardstick: Yardstick | None = call(factory(cfg.yardstick, "yardstick"), "yardstick", env=cfg.env)
-    if yardstick is None:  # it plays nothing like this environment
+    if yardstick is None:  # it has no game like this environment
         return
     name = f"env_random {yardstick.name}"
     if reason := yardstick.absent():
@@ -113,7 +113,7 @@ def yardstick_rows(cfg: DictConfig, threads: int) -> Iterator[Row]:
 
 
 def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
-    """Time what the attack thinks worth timing by itself, at the first step of an episode in every lane."""
+    """Time the parts of an attack that are worth timing on their own, at the first step of an episode in every lane."""
     env = run.parts.env
     for path, attack in attacks_within(run.parts.attack):
         if not isinstance(attack, Measured):
@@ -131,7 +131,7 @@ def chore_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
 
 
 def lockstep_rows(run: Run, seconds: float, base: Row) -> Iterator[Row]:
-    """Time collecting and storing by the general loop, where collections are compiled ones."""
+    """Time collecting and storing in the general loop, where the run's own collections are compiled."""
     p = run.parts
     if compiled_form(p.env, p.algo.policy(run.clock), p.attack, p.fields, explore=True) is None:
         return

@@ -1,4 +1,4 @@
-"""One call on a leaderboard: reading it, adding measured teams to it, or measuring its entries again."""
+"""One operation on a leaderboard: reading it, adding measured teams to it, or measuring its entries again."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from marl.run.lock import held
 
 @dataclass(frozen=True)
 class Board:
-    """A leaderboard after a call on it: the ``entries`` of its ``file``, best first within a game.
+    """A leaderboard after an operation on it: the ``entries`` of its ``file``, best first within a game.
 
-    Of a call that adds: the ``matrix`` that was measured, the entries ``added``, the older ones ``replaced`` by them,
-    and in ``left_out`` a line for each method that could not be measured. A matrix that is not ``complete`` adds
-    nothing; the same call continues. Of a call that checks: what became of every entry (``checks``).
+    After adding: the ``matrix`` that was measured, the entries ``added``, the older ones ``replaced`` by them, and in
+    ``left_out`` a line for each method that could not be measured. A matrix that is not ``complete`` adds nothing; the
+    same call continues it. After checking: the outcome for every entry (``checks``).
     """
 
     file: Path
@@ -41,7 +41,7 @@ class Board:
 def run(cfg: DictConfig, suite_name: str, option: Option) -> Board:
     """Do what ``cfg`` (conf/leaderboard.yaml) asks for: read the board, add the runs to it, or check its entries.
 
-    ``suite_name`` is what the configuration ``cfg.suite`` is called, ``option`` as for
+    ``suite_name`` is the name of the configuration ``cfg.suite``; ``option`` is as for
     ``marl.measure.robustness.find_entrants``. Raise ConfigError for bad options, before anything is measured.
     """
     file = Path(cfg.file)

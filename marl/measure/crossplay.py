@@ -1,7 +1,7 @@
-"""Cross-play: trained teams whose seats are shared out between two of them, and partners that nobody was trained with.
+"""Cross-play: seats divided between two trained teams, or between a team and partners that nobody was trained with.
 
-A *pair* is a player in one seat and another in all the others, seat by seat; a seating is one such table, and is what
-is measured and kept. With two agents the pairs (A, B) and (B, A) share their seatings.
+A *pair* is a player in one seat and another in all the others, for every choice of that seat; a *seating* is one such
+assignment, and is what is measured and kept. With two agents the pairs (A, B) and (B, A) share their seatings.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Seating:
     title: str
     key: str
     path: Path
-    opens: tuple[Tree, ...]  # in an order that does not depend on who is called row and who column
+    opens: tuple[Tree, ...]  # in an order that does not depend on which is the row and which the column
     assign: tuple[int, ...]
     env: Tree
     setting: Setting
@@ -59,8 +59,8 @@ class Seating:
         return {"seed": self.setting.seed, "n": self.setting.episodes, "seats": self.assign, "players": self.opens}
 
     def play(self, tell: Tell) -> Episodes:
-        """Return per-episode values; episode k begins alike at every table. Raise ConfigError where a player does not
-        fit the game."""
+        """Return per-episode values; episode k has the same start in every seating. Raise ConfigError where a player
+        does not fit the game."""
         setting, episodes = self.setting, self.setting.episodes
         use_threads(setting.threads)
         device, n_envs = torch.device(setting.device), setting.lanes
@@ -92,7 +92,7 @@ class Slipping:
 
 
 def seat(players: Sequence[Entrant], setting: Setting) -> Seating:
-    """Return the table at which ``players[i]`` has seat i; all must play one game."""
+    """Return the seating in which ``players[i]`` has seat i; all must play the same game."""
     by_content = {digest(player.content): player for player in players}
     keys, env = sorted(by_content), players[0].env
     assign = tuple(keys.index(digest(player.content)) for player in players)
@@ -107,7 +107,7 @@ def seat(players: Sequence[Entrant], setting: Setting) -> Seating:
 
 
 def pair_up(one: Entrant, others: Entrant, n_agents: int, setting: Setting) -> list[Seating]:
-    """Return the seatings of a pair, by the seat of ``one``; a player needs only one with itself."""
+    """Return the seatings of a pair, by the seat of ``one``; a player paired with itself needs only one."""
     if same_team(one, others):
         return [seat([one] * n_agents, setting)]
     return [seat([one if i == own else others for i in range(n_agents)], setting) for own in range(n_agents)]
@@ -115,7 +115,7 @@ def pair_up(one: Entrant, others: Entrant, n_agents: int, setting: Setting) -> l
 
 @dataclass(frozen=True)
 class Plan:
-    """The seatings of every pair that is asked for (None: it is not), and of every partner with its best responses."""
+    """The seatings of every pair (None: not asked for), and of every partner with its best responses."""
 
     pairs: list[list[list[Seating] | None]]  # [rows, rows + partners]
     answers: list[list[list[Seating]]]  # [partners, responses]
@@ -128,7 +128,7 @@ class Plan:
 
 
 def find_rows(cfg: DictConfig, env_name: str | None) -> list[Entrant]:
-    """Return the runs that ``cfg.runs`` names, all in one game: in that of ``cfg.env`` (``env_name``), where given."""
+    """Return the runs that ``cfg.runs`` names, all in one game: that of ``cfg.env`` (``env_name``), where given."""
     env = plain(cfg.env)
     rows = acting(
         from_runs(plain(cfg.runs), env, str(env_name).replace("/", "-") if env is not None else None), cfg.act
@@ -156,9 +156,9 @@ def plan_seatings(rows: list[Entrant], partners: list[Partner], across: bool, se
 
 
 def run(cfg: DictConfig, env_name: str | None) -> CrossMatrix:
-    """Measure the matrix that ``cfg`` (conf/crossplay.yaml) describes, as far as it is not there yet, and score it.
+    """Measure what is still missing of the matrix that ``cfg`` (conf/crossplay.yaml) describes, and score it.
 
-    ``env_name`` is what the configuration ``cfg.env`` is called. Raise ConfigError for bad options, before anything is
+    ``env_name`` is the name of the configuration ``cfg.env``. Raise ConfigError for bad options, before anything is
     measured.
     """
     options = matrix.read_options(cfg)

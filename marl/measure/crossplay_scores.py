@@ -1,6 +1,6 @@
 """The numbers of a cross-play matrix: self-play, cross-play, the worst case, held-out partners, BR-Prox.
 
-BR-Prox (Wang and others 2023, arXiv 2310.05208) is an agent's return with a partner as a share of the return of a best
+BR-Prox (Wang et al. 2023, arXiv 2310.05208) is an agent's return with a partner as a share of the return of a best
 response to that partner.
 """
 
@@ -58,9 +58,9 @@ class Worst:
 
 @dataclass(frozen=True)
 class Held:
-    """A method with one population: each is a mean over the method's seeds. ``worst_seat``: the least over partners and
-    seats, where a convention about seats shows that ``worst``, a mean over them, hides. ``trained``: whether every
-    partner has a best response that was trained for it; otherwise BR-Prox is an upper bound."""
+    """A method with one population: each value is a mean over the method's seeds. ``worst_seat``: the lowest over
+    partners and seats, which reveals a convention about seats that ``worst``, a mean over them, hides. ``trained``:
+    whether every partner has a best response that was trained for it; otherwise BR-Prox is an upper bound."""
 
     population: str
     mean: Interval
@@ -75,7 +75,7 @@ class Held:
 @dataclass(frozen=True)
 class Method:
     """``cross``, ``ratio``: None with one seed. ``with_others``: by method, the mean over pairs of different runs.
-    ``held_out``: with all populations, each counting alike; None where there are not two."""
+    ``held_out``: with all populations, weighted equally; None where there are fewer than two."""
 
     label: str
     seeds: tuple[int, ...]
@@ -117,7 +117,7 @@ class CrossMatrix:
 
 
 def score_pair(seatings: Sequence[Results | str], metric: str) -> Cell:
-    """Return one pair from what its seatings left; the first that is missing says why."""
+    """Return one pair from the results of its seatings; the first that is missing says why."""
     values = []
     for results in seatings:
         if isinstance(results, str):
@@ -132,7 +132,7 @@ def find_limits(
     rows: Sequence[Entrant], partners: Sequence[Partner], cells: Sequence[Sequence[Cell]],
     responses: Sequence[Sequence[Cell]],
 ) -> list[tuple[float, bool]]:  # fmt: skip
-    """Return for every partner the return of the best response to it, or else of the best row, itself among them; see
+    """Return for every partner the return of the best response to it, or else of the best row, itself included; see
     ``Sheet``. ``responses`` holds for every partner what its best responses reach with it."""
     found = []
     for k, (partner, answers) in enumerate(zip(partners, responses, strict=True)):
@@ -146,14 +146,14 @@ def find_limits(
 
 
 def share_limits(metric: str) -> Limits:
-    """Return the least and the largest share of one value of a metric in another: of win rates none is below 0."""
+    """Return the lowest and highest possible ratio of two values of a metric: for win rates it is never below 0."""
     return (0.0, math.inf) if limits(metric)[0] == 0 else ANY
 
 
 def jackknife(estimate: Callable[[np.ndarray], float], n: int, possible: Limits = ANY) -> Interval:
     """Return Student's t interval of a statistic of ``n`` exchangeable runs, which its pairs share, by leaving out one
-    run at a time (Tukey 1958), as far as it is ``possible``; it is unbounded below three runs. ``estimate`` is given
-    the runs to use."""
+    run at a time (Tukey 1958), cut to what is ``possible``; it is unbounded for fewer than three runs. ``estimate``
+    receives the runs to use."""
     every = np.arange(n)
     whole = estimate(every)
     if n < 3:
@@ -164,7 +164,7 @@ def jackknife(estimate: Callable[[np.ndarray], float], n: int, possible: Limits 
 
 
 def interquartile(values: np.ndarray) -> float:
-    """Return the mean of the middle half of the numbers among them."""
+    """Return the interquartile mean of the values that are not nan."""
     from scipy import stats  # see marl.core.intervals
 
     return float(stats.trim_mean(values[~np.isnan(values)], 0.25))
@@ -269,7 +269,7 @@ def _held(sheet: Sheet, members: list[int]) -> list[Held]:
 
 
 def _held_out(held: list[Held], possible: Limits) -> Interval | None:
-    """Return the mean over populations, of the runs that met every one; None where there are not two populations."""
+    """Return the mean over populations, of the runs that met all of them; None for fewer than two populations."""
     means = np.array([one.by_run for one in held])
     if len(held) < 2 or np.isnan(means).any(0).all():
         return None

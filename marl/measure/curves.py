@@ -1,8 +1,8 @@
 """Win rates over the budget: every attack that has one, at several budgets, on the same episodes.
 
-A cell at another budget is derived from the column's own, and known by that one's key and the budget. What an attack
-has learnt is not learnt again: the fit is that of the column. Where nothing at all is left of a column without
-budget, 0 is the baseline, and is not measured again.
+A cell at another budget is derived from the column's own cell, and identified by that cell's key and the budget. What
+an attack has learnt is not learnt again: the fit is that of the column. Where a column at budget 0 is nothing but the
+baseline, it is not measured again.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def read_budgets(given: Any, attacks: dict[str, Tree], baseline: str | None) -> 
 
 
 def own_budget(attack: Tree) -> int | None:
-    """Return the budget in an attack's configuration, its own or that of the first part that has one; else None. Of a
-    curriculum (``budgets``) it is the one that it begins with, whatever its parts have."""
+    """Return the budget in an attack's configuration, its own or that of the first part that has one; else None. For a
+    curriculum (``budgets``) it is the first one, whatever its parts have."""
     if attack.get("budgets"):
         return int(attack["budgets"][0])
     if attack.get("budget") is not None:
@@ -57,8 +57,8 @@ def own_budget(attack: Tree) -> int | None:
 
 
 def is_baseline(cell: Any, baseline: Any) -> bool:
-    """Return whether a budget of 0 leaves nothing of a cell but the baseline: nobody attacks there, the game is the
-    same, and no part of the cell's attack goes without a budget."""
+    """Return whether a cell at budget 0 is the same as the baseline: the baseline has no attack, the game is the same,
+    and every part of the cell's attack has a budget."""
     same = cell.team["env"] == baseline.team["env"]
     return same and _does_nothing(baseline.team["attack"]) and _all_limited(cell.team["attack"])
 
@@ -77,7 +77,7 @@ def _all_limited(attack: Tree, given: bool = False) -> bool:
 
 
 def with_budget(node: Any, budget: int) -> Any:
-    """Return an attack's configuration with this budget in the place of every one that it has."""
+    """Return an attack's configuration with this budget in place of every one that it has."""
     if not isinstance(node, dict):
         return node
     changed = {name: with_budget(value, budget) for name, value in node.items()}
@@ -102,7 +102,7 @@ def measure(
 ) -> tuple[dict[int, list[Found]], list[Any], bool]:  # fmt: skip
     """Measure the columns that have a budget at each of ``budgets``, for every entrant (``plan``: its cells by column,
     ``found``: their results). Return the results by budget and entrant, with the baseline's, then the cells, and
-    whether nothing is left to do. ``more`` false only reads what is kept."""
+    whether nothing is left to do. With ``more`` false, only read what is kept."""
     names = {name for row in plan for name, cell in row.items() if own_budget(cell.team["attack"]) is not None}
     limited = [{name: cell for name, cell in row.items() if name in names - {baseline}} for row in plan]
     cells = {
@@ -124,7 +124,7 @@ def measure(
 
 
 def score(results: dict[int, list[Found]], entrants: list[Entrant], baseline: str, metric: str) -> Curves:
-    """Return what rows have at each budget, and the area under their curves."""
+    """Return the scores of rows at each budget, and the area under their curves."""
     rows = {k: score_rows(entrants, found, baseline, metric) for k, found in results.items()}
     columns = [name for name in next(iter(results.values()))[0] if name != baseline]
     runs = {
@@ -136,7 +136,7 @@ def score(results: dict[int, list[Found]], entrants: list[Entrant], baseline: st
 
 def episodes_area(results: dict[int, list[Found]], entrant: int, column: str, metric: str) -> np.ndarray | None:
     """Return the area under the curve of each episode [episodes]: the mean of its metric over the budgets from the
-    first to the last, between which it is taken to change evenly. None where a budget was not measured."""
+    first to the last, interpolated linearly in between. None where a budget was not measured."""
     values = []
     for found in results.values():
         one = found[entrant][column]
@@ -151,7 +151,7 @@ def _areas(
     row: Row, runs: dict[tuple[str, str, int], dict[str, np.ndarray | None]], columns: list[str], metric: str
 ) -> dict[str, Interval]:
     """Return a row's areas by column: a run's with an interval over its episodes, a method's over its seeds and tasks
-    as other scores have it. Columns that some run lacks have none."""
+    as for other scores. Columns that some run lacks are left out."""
     theirs = dict.fromkeys(task for task, label, _ in runs if label == row.label)
     tasks = list(theirs) if row.level == "tasks" else [row.task]
     groups = [[runs[task, row.label, seed] for seed in row.seeds if (task, row.label, seed) in runs] for task in tasks]

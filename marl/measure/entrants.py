@@ -41,7 +41,7 @@ class Entrant:
     label: str
     seed: int
     source: Tree  # where it came from, for the record
-    opens: Tree  # what marl.run.teams.open_team needs to know of it
+    opens: Tree  # what marl.run.teams.open_team needs to know about it
     content: Tree  # what decides how it plays: digests and networks' configuration, no paths
     env: Tree
 
@@ -57,7 +57,7 @@ class Entrant:
 
 def entries(given: Any, key: str = "runs") -> list[tuple[str | None, str]]:
     """Return (name, pattern) of every entry of the option ``key``: a pattern, or a list of patterns and of
-    ``{name: ..., path: ...}``. None names nothing."""
+    ``{name: ..., path: ...}``. None gives no entries."""
     found: list[tuple[str | None, str]] = []
     for item in given if isinstance(given, list) else [] if given is None else [given]:
         if isinstance(item, dict) and item.keys() == {"name", "path"}:
@@ -89,8 +89,8 @@ def from_run(
 
 
 def by_content(tree: Any) -> Any:
-    """Return a configuration for the key of a cell: files and runs from which policies within it are read count by
-    their content, at any depth. Raise ConfigError for a run that is not there."""
+    """Return a configuration for the key of a cell: files and runs that policies within it are read from are replaced
+    by their content, at any depth. Raise ConfigError for a run that does not exist."""
     if not isinstance(tree, dict):
         return tree
     found = {key: by_content(value) for key, value in tree.items()}
@@ -103,9 +103,9 @@ def by_content(tree: Any) -> Any:
 
 
 def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "runs") -> list[Entrant]:
-    """Return every run that ``given`` names, each once, with seeds in order within their method. Methods with equal
-    names that lie in different folders are told apart by the folder. Damaged runs are left out, and named. Raise
-    ConfigError where none is named or left, and for two runs of a method with one seed."""
+    """Return every run that ``given`` names, each once, with seeds in order within their method. Methods of the same
+    name in different folders are told apart by the folder. Damaged runs are left out and logged. Raise ConfigError
+    where no run is named or left, and for two runs of a method with the same seed."""
     found: dict[Path, tuple[Path, str | None]] = {}
     for name, pattern in entries(given, key):
         for folder in trained_runs(pattern, key):
@@ -133,8 +133,8 @@ def from_runs(given: Any, env: Tree | None, env_name: str | None, key: str = "ru
 
 
 def acting(entrants: list[Entrant], act: str | None) -> list[Entrant]:
-    """Return the same teams with those of actors acting as ``act`` says, greedy or sample (None: as they were trained).
-    Raise ConfigError where there are none."""
+    """Return the same teams, those of actors acting as ``act`` says, greedy or sample (None: as ``algo.act`` says).
+    Raise ConfigError where no team has actors."""
     if act is None:
         return entrants
     require_choice("", get_args(Act), act=act)
@@ -150,9 +150,9 @@ def acting(entrants: list[Entrant], act: str | None) -> list[Entrant]:
 
 
 def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[Entrant]) -> Entrant:
-    """Return the policy of an entry of ``imports=``: ``policy`` with the entry's other keys. A mixer saved beside the
-    agent is found. Files and runs count by their content; a policy that needs none is named after its configuration.
-    Entries with one name and task are its seeds, each the first that none of ``others`` has."""
+    """Return the policy of an entry of ``imports=``: ``policy`` with the entry's other keys. A mixer saved next to the
+    agent is found. Files and runs are identified by content; a policy without a file is named after its configuration.
+    Entries with the same name and task are seeds of one method, each the first number that ``others`` leave free."""
     label = str(item.get("name", Path(item["path"]).stem if "path" in item else item["policy"]))
     options = {key: value for key, value in item.items() if key not in ("name", "env", "policy")}
     if "mixer" in policy.keys() and "mixer" not in options and "path" in item:
@@ -179,7 +179,7 @@ def imported(item: Tree, policy: DictConfig, env: Tree, task: str, others: list[
 
 
 def _by_method(entrants: Iterable[Entrant]) -> list[Entrant]:
-    """Return the same entrants; tasks and methods keep the order in which they come, and their seeds are sorted."""
+    """Return the same entrants, grouped by task and method in order of first appearance, with seeds sorted."""
     groups: dict[tuple[str, str], list[Entrant]] = {}
     for entrant in entrants:
         groups.setdefault((entrant.task, entrant.label), []).append(entrant)

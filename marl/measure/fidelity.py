@@ -1,5 +1,5 @@
-"""How close a simulator is to the game that a team was trained in: what its episodes come to, beside what the logs of
-its training say, and whether its values add up.
+"""How close a simulator is to the game that a team was trained in: the results of its episodes, next to what the logs
+of its training say, and whether its values add up.
 
 A team's Q_tot(s_0) is the return that it expects, and along an episode r + gamma Q_tot(s') - Q_tot(s) scatters around
 zero, if observations, state and dynamics are those that it was trained on.
@@ -45,7 +45,7 @@ class Logs:
 
 
 def read_logs(section: Any) -> Logs:
-    """Return the logs that the section ``logs`` of a configuration gives; raise ConfigError naming what is none."""
+    """Return the logs that the section ``logs`` of a configuration gives; raise ConfigError naming what is wrong."""
     given, allowed = plain(section), {"teams": MEASURES, "random": OF_RANDOM_PLAY}
     if not isinstance(given, dict):
         raise ConfigError(f"logs={given} must be a section with the keys teams and random")
@@ -95,7 +95,7 @@ def imported(agent: Path) -> dict[str, Any]:
 
 
 def open_policy(cfg: DictConfig, env: DictConfig, policy: dict[str, Any], seed: int) -> Team:
-    """Open a policy on ``env``, not attacked, with as many lanes as ``cfg`` asks for."""
+    """Open a policy on ``env``, without attack, with as many lanes as ``cfg`` asks for."""
     attack = {"_target_": "marl.core.protocols.NoAttack", "_partial_": True}
     base = {"seed": seed, "threads": cfg.threads, "device": "cpu", "run": None}
     opens = OmegaConf.create({**base, "policy": policy, "attack": attack, "env": env})
@@ -112,9 +112,9 @@ def joint_values(policy: EpsilonGreedy, batch: EpisodeBatch) -> Tensor:
 
 
 def facts_of(batch: EpisodeBatch, values: Tensor) -> dict[str, Tensor]:
-    """Return what each episode comes to, each [M]: ``won``, ``MEANS``, and ``squares``, the sum of squared residuals.
+    """Return the results of each episode, each [M]: ``won``, ``MEANS``, and ``squares``, the sum of squared residuals.
 
-    ``values`` [M, T+1] is Q_tot at every slot. ``deaths`` are the agents that are dead at the end, ``expected`` is
+    ``values`` [M, T+1] is Q_tot at every slot. ``deaths`` counts the agents that are dead at the end, ``expected`` is
     Q_tot(s_0), ``real`` the discounted return and ``residual`` the mean over steps.
     """
     filled, reward = batch.filled[:, :-1], batch.reward[:, :-1]
@@ -135,8 +135,8 @@ def facts_of(batch: EpisodeBatch, values: Tensor) -> dict[str, Tensor]:
 
 
 def row_of(facts: Mapping[str, np.ndarray], logs: Mapping[str, float]) -> Row:
-    """Return the row of a team whose episodes came to ``facts``, arrays [episodes]: by measure its mean, interval and
-    what the logs say, None where they say nothing. The root mean square over all steps has no interval."""
+    """Return the row of a team from the results of its episodes (``facts``, arrays [episodes]): by measure its mean,
+    interval and what the logs say, None where they say nothing. The root mean square over all steps has no interval."""
     rms = float(np.sqrt(facts["squares"].sum() / facts["length"].sum()))
     intervals = {"win_rate": rate_interval(facts["won"]), **{name: mean_interval(facts[name]) for name in MEANS}}
     intervals["residual_rms"] = Interval(rms, -np.inf, np.inf, len(facts["won"]))
@@ -144,7 +144,7 @@ def row_of(facts: Mapping[str, np.ndarray], logs: Mapping[str, float]) -> Row:
 
 
 def score_team(cfg: DictConfig, env: DictConfig, agent: Path, seed: int, logs: Mapping[str, float]) -> Row:
-    """Return the row of the agent in ``agent`` on ``env``. All of it is of the same ``cfg.episodes`` episodes."""
+    """Return the row of the agent in ``agent`` on ``env``. All measures are of the same ``cfg.episodes`` episodes."""
     team = open_policy(cfg, env, imported(agent), seed)
     policy = team.policy
     assert isinstance(policy, EpsilonGreedy)
@@ -155,7 +155,7 @@ def score_team(cfg: DictConfig, env: DictConfig, agent: Path, seed: int, logs: M
 
 
 def score_random_play(cfg: DictConfig, env: DictConfig, logs: Mapping[str, float]) -> Row:
-    """Return length and return of uniformly random available actions on ``env``, beside what the logs say."""
+    """Return length and return of uniformly random available actions on ``env``, next to what the logs say."""
     team = open_policy(cfg, env, RANDOM_PLAY, cfg.seed)
     with closing(team.env):
         results = evaluate_team(team, cfg.episodes)
@@ -163,11 +163,11 @@ def score_random_play(cfg: DictConfig, env: DictConfig, logs: Mapping[str, float
 
 
 def best_of(cfg: DictConfig, envs: Mapping[str, DictConfig], agent: Path, logs: Mapping[str, float]) -> Row:
-    """Return the row of the agent on that one of ``envs`` that suits it best, under "chosen" which that is, and under
-    "tried" its win rate and return on each when the choice was made.
+    """Return the row of the agent on the one of ``envs`` that suits it best, under "chosen" which that is, and under
+    "tried" the win rate and return on each that the choice was based on.
 
-    The greatest of several measurements is too great on average. So the choice is made on episodes of their own, those
-    of the next seed, by win rate and then by return; the row is of the episodes of ``cfg.seed`` alone.
+    The highest of several measurements is too high on average. So the choice is made on separate episodes, those of
+    the next seed, by win rate and then by return; the row is of the episodes of ``cfg.seed`` alone.
     """
     tried = {name: score_team(cfg, env, agent, cfg.seed + 1, logs) for name, env in envs.items()}
     means = {name: {key: row[key]["mean"] for key in ("win_rate", "return")} for name, row in tried.items()}
@@ -178,7 +178,7 @@ def best_of(cfg: DictConfig, envs: Mapping[str, DictConfig], agent: Path, logs: 
 def search_of(
     cfg: DictConfig, env_of: Callable[[Order], DictConfig], start: Order, agent: Path, logs: Mapping[str, float]
 ) -> Row:
-    """Return the row of the agent in the order of the enemy with the greatest mean return among ``start`` and
+    """Return the row of the agent in the order of enemies with the highest mean return among ``start`` and
     ``cfg.search`` others that annealing tries; under "order" which that is, and under "then" its return in the search.
 
     Orders are tried on ``SEARCH_EPISODES`` episodes of ``cfg.seed + 2``; the row is of those of ``cfg.seed`` alone.

@@ -1,7 +1,7 @@
-"""Fitting an attack that has networks of its own to a victim that stays as it is.
+"""Fitting an attack that has networks of its own to a fixed victim.
 
 The victim plays greedily under the attack; after every round of episodes the attack updates itself. What it has learnt
-is kept in a file, so that it can be put before any team that plays the same game.
+is kept in a file, so that it can be used against any team that plays the same game.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from marl.run.collect import collect_whole
 from marl.run.evaluate import evaluate
 from marl.run.teams import Team, open_team
 
-Tell = Callable[[float], None]  # how much is done, 0 to 1
+Tell = Callable[[float], None]  # receives the share of the work that is done, 0 to 1
 
 
 @runtime_checkable
 class Hasty(Protocol):
-    """An attack that can do without what it has learnt: ``at_once``, it attacks whenever it can. This is what a fit has
-    to be stronger than."""
+    """An attack that can also act without what it has learnt: with ``at_once``, it attacks whenever it can. A fit has
+    to be stronger than that."""
 
     at_once: bool
 
@@ -38,14 +38,14 @@ class Hasty(Protocol):
 def fit_attack(
     team_config: dict[str, Any], n_envs: int, capacity: int, tell: Tell, restarts: int = 1, trials: int = 0
 ) -> dict[str, Any]:
-    """Fit the attack of ``team_config`` (as for ``open_team``) to its team, until the attack says that it is enough.
+    """Fit the attack of ``team_config`` (as for ``open_team``) to its team, until the attack needs no more fitting.
 
     It updates itself after every round of ``n_envs`` episodes, from a replay of ``capacity`` episodes. The parts of a
     mixture are fitted one after another, each as if it were alone. With ``trials``, it is fitted ``restarts`` times,
     and the fit under which the team wins least in that many episodes, all from one seed, is accepted; an attack that
-    can also attack ``at_once`` does so where no fit is stronger than that. Returns what ``load_fit`` reads: the
-    attack's state, the last metrics, the count of steps and episodes; and which fit was accepted and what all of them
-    left. ConfigError where there is nothing to fit, or where the attack cannot deal with the team.
+    can also attack ``at_once`` does so where no fit is stronger than that. Return what ``load_fit`` reads: the attack's
+    state, the last metrics, the count of steps and episodes; and which fit was accepted and what each left to the team.
+    Raise ConfigError where there is nothing to fit, or where the attack cannot handle the team.
     """
     seeds = [
         team_config["seed"],
@@ -71,8 +71,8 @@ def fit_attack(
 def _trial(
     team_config: dict[str, Any], state: dict[str, Any], episodes: int, n_envs: int, *, at_once: bool = False
 ) -> tuple[tuple[float, float], dict[str, Any] | None]:
-    """Return the win rate and the mean return that an attack in this state leaves the team; with ``at_once``, that of
-    its parts which can attack so, and its state then, None where no part can."""
+    """Return the win rate and mean return that an attack in this state leaves the team, and its state. With
+    ``at_once``, the parts that can attack at once do so; the state is None where no part can."""
     team = open_team(OmegaConf.create(team_config), min(n_envs, episodes))
     with closing(team.env):
         team.attack.load_state_dict(state)
@@ -96,7 +96,7 @@ def _fit(team_config: dict[str, Any], n_envs: int, capacity: int, tell: Tell) ->
         if not to_fit:
             raise ConfigError(f"{type(team.attack).__name__} has nothing to fit: its column must not have fit")
         total, metrics = Clock(), Metrics()
-        # dropout, and networks that are made late, draw from torch's own stream
+        # dropout, and networks that are built late, sample from torch's global generator
         with team.streams.initializing():
             for k, (name, attack) in enumerate(to_fit):
                 part = partial(_tell_part, tell, k, len(to_fit))
@@ -133,5 +133,5 @@ def fit_alone(team: Team, attack: Attack, n_envs: int, capacity: int, tell: Tell
 
 
 def load_fit(path: Path, attack: Attack) -> None:
-    """Give ``attack`` what was learnt."""
+    """Load what was learnt into ``attack``."""
     attack.load_state_dict(checkpoint.load_tensors(path)["attack"])

@@ -1,4 +1,4 @@
-"""Teams trained elsewhere: agents (and QMIX mixers) saved by PyMARL and its descendants, as policies of ours.
+"""Teams trained elsewhere: agents (and QMIX mixers) saved by PyMARL and its descendants, as policies of this framework.
 
 PyMARL's recurrent agent is ``fc2(GRUCell(relu(fc1(x))))`` with x = [observation | last action | agent id], parameters
 shared, saved as a plain state dict ("agent.th"); its QMIX mixer ("mixer.th") has the layout of ``QMix``.
@@ -50,7 +50,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def input_options(width: int, spec: EnvSpec) -> tuple[bool, bool]:
-    """Return (last_action, agent_id) that make the input ``width`` wide; raise ConfigError where neither combination
+    """Return (last_action, agent_id) that make the input ``width`` wide; raise ConfigError where no combination
     does."""
     for last_action in (True, False):
         for agent_id in (True, False):

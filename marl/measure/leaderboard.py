@@ -1,6 +1,6 @@
-"""The leaderboard of robustness: a file of teams with what a suite of attacks left to them.
+"""The robustness leaderboard: a file of teams with their win rates under a suite of attacks.
 
-An entry is a method in one game: its weights by their digests, the setting that it was measured in, and its win rates.
+An entry is a method in one game: the digests of its weights, the setting it was measured in, and its win rates.
 ``marl.measure.leaderboard_check`` measures entries again.
 """
 
@@ -35,7 +35,7 @@ Finder = Callable[[], tuple[list[Entrant], list[Entrant]]]
 
 @dataclass(frozen=True)
 class Weakest:
-    """The column with the lowest win rate, the baseline aside."""
+    """The column with the lowest win rate, excluding the baseline."""
 
     column: str
     win_rate: Interval
@@ -65,13 +65,13 @@ class Entry:
     date: str  # UTC
     without_attack: Interval
     weakest: Weakest
-    every: Interval | None  # none where the runs were not measured in the same columns
+    every: Interval | None  # None where the runs were not measured in the same columns
     by_luck: Interval | None
     columns: dict[str, Interval | str]
 
     @property
     def identity(self) -> tuple[Any, ...]:
-        """Return what an entry shares with the one that it replaces: weights (``act`` among them), game and setting."""
+        """Return what an entry shares with the one it replaces: weights (``act`` included), game and setting."""
         setting = (self.baseline, self.attacks, self.episodes, self.seed, self.n_envs)
         return (self.task, self.game, tuple(sorted(self.weights)), *setting, tuple(sorted(self.fit.items())))
 
@@ -93,7 +93,7 @@ class Entry:
 
     @classmethod
     def from_dict(cls, tree: Any) -> Entry:
-        """Read an entry back from JSON. Raise ValueError that says what is wrong with it."""
+        """Read an entry back from JSON. Raise ValueError saying what is wrong with it."""
         if not isinstance(tree, dict):
             raise ValueError("it is no JSON object")
         names = [field.name for field in fields(cls)]
@@ -150,7 +150,7 @@ def _column_from(name: str, tree: Any) -> Interval | str:
 
 
 def read(path: Path, *, new: bool = False) -> list[Entry]:
-    """Return the entries of a board, in their order; ``new`` accepts a file that is not there, as an empty board.
+    """Return the entries of a board, in order; with ``new``, a file that does not exist is an empty board.
     Raise ConfigError for a file that is not a leaderboard, is of another version, or has a damaged entry."""
     if not path.exists():
         if new:
@@ -182,9 +182,9 @@ def write(path: Path, entries: Iterable[Entry]) -> None:
 
 
 def add(path: Path, entries: list[Entry], known: Mapping[str, str]) -> list[Entry]:
-    """Add entries to the board in ``path``, which is read anew: others may have written to it meanwhile. Return the
-    older entries that they replace; ``known`` has the weights of teams by what earlier versions called them. Raise
-    ConfigError for a file that is no leaderboard any more, and WriteError."""
+    """Add entries to the board in ``path``, which is read again: others may have written to it meanwhile. Return the
+    older entries that they replace; ``known`` maps the digests by which earlier versions knew teams to those of today.
+    Raise ConfigError for a file that is no longer a leaderboard, and WriteError."""
     same = {entry.identity for entry in entries}
     old = read(path, new=True)
     replaced = [
@@ -197,7 +197,7 @@ def add(path: Path, entries: list[Entry], known: Mapping[str, str]) -> list[Entr
 
 def check_options(cfg: DictConfig) -> list[Entry]:
     """Return the board that ``cfg`` (conf/leaderboard.yaml) names. Raise ConfigError for a file that cannot be read or
-    written, and for options of which one lacks the other, before anything is measured."""
+    written, and for options that lack one that they need, before anything is measured."""
     require_name(file=cfg.file)
     given, path = has_runs(cfg), Path(cfg.file)
     if not given and (cfg.check or cfg.by is not None):
@@ -211,19 +211,19 @@ def check_options(cfg: DictConfig) -> list[Entry]:
 
 
 def has_runs(cfg: DictConfig) -> bool:
-    """Return whether there are teams to be measured."""
+    """Return whether there are teams to measure."""
     return cfg.runs is not None or cfg.imports is not None
 
 
 def matrix_config(cfg: DictConfig, **changes: Any) -> DictConfig:
-    """Return the options of ``scripts.robustness`` that those of a leaderboard mean, some of them changed."""
+    """Return the options of ``scripts.robustness`` that those of a leaderboard stand for, with ``changes``."""
     tree = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(tree, dict)
     return OmegaConf.create({**tree, **NOT_ASKED, **changes})
 
 
 def require_baseline(columns: list[Column], baseline: str | None) -> str:
-    """Return the baseline. Raise ConfigError where it, or every attack, is not among the columns."""
+    """Return the baseline. Raise ConfigError where it is missing, or no attack is among the columns."""
     names = [column.name for column in columns]
     if baseline is None:
         raise ConfigError("suite.baseline=null: a leaderboard needs the win rate without attack")
@@ -235,8 +235,8 @@ def require_baseline(columns: list[Column], baseline: str | None) -> str:
 def measure(
     cfg: DictConfig, suite_name: str, option: Callable[[str, str], DictConfig]
 ) -> tuple[Matrix, list[Entry], list[str], dict[str, str]]:
-    """Measure the runs that ``cfg`` names; return the matrix, its entries, for each method without one why, and the
-    weights by what earlier versions called them. The arguments are those of ``marl.measure.robustness.run``. An
+    """Measure the runs that ``cfg`` names; return the matrix, its entries, the reason for each method without one, and
+    the digests of weights by those of earlier versions. The arguments are as for ``marl.measure.robustness.run``. An
     incomplete matrix has no entries. Raise ConfigError for bad options, before anything is measured."""
     full = matrix_config(cfg)
     rows: list[Entrant] = []
@@ -259,7 +259,7 @@ def measure(
 def measure_rows(
     cfg: DictConfig, suite_name: str, find: Finder, rows: list[Entrant], by: str
 ) -> tuple[Matrix, list[Entry], list[str]]:
-    """Do as ``measure`` with options of ``scripts.robustness``; ``rows`` are the rows once ``find`` was called."""
+    """Do the same as ``measure``, from options of ``scripts.robustness``; ``rows`` are complete once ``find`` ran."""
     full_names = set(map(str, cfg.suite.get("columns") or {}))
     if cfg.only is not None and cfg.suite.get("baseline") in full_names - set(cfg.only):
         raise ConfigError(f"only={','.join(cfg.only)} leaves out {cfg.suite.baseline}, the win rate without attack")
@@ -282,8 +282,8 @@ def measure_rows(
 
 
 def attacks_digest(columns: list[Column], baseline: str, task: str) -> str:
-    """Return the digest of the columns' settings on one task: attacks, what they are fitted to, changes of the game.
-    Files and runs within them count by their content."""
+    """Return the digest of the columns' settings on one task: attacks, what they are fitted to, changes to the game.
+    Files and runs within them are identified by content."""
     there = {column.name: column.on(task) for column in columns}
     tree = {
         name: {
@@ -301,7 +301,7 @@ def weights_of(entrant: Entrant) -> str:
 
 
 def same_seeds(teams: list[Entrant]) -> str | None:
-    """Return which seeds of a method are one team, which would count as several; None where all differ."""
+    """Return which seeds of a method are the same team, and would count twice; None where all differ."""
     seeds: dict[str, int] = {}
     for one in teams:
         other = seeds.setdefault(weights_of(one), one.seed)
@@ -311,7 +311,7 @@ def same_seeds(teams: list[Entrant]) -> str | None:
 
 
 def former_weights(entrant: Entrant) -> str:
-    """Return the digest by which entries of earlier versions know a team: it counts the file of its checkpoint."""
+    """Return the digest by which entries of earlier versions know a team: it includes its checkpoint's file."""
     return matrix.digest(entrant.content)
 
 

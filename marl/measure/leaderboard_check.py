@@ -33,7 +33,7 @@ from marl.run.compose import compose
 log = logging.getLogger(__name__)
 Verdict = Literal["equal", "within", "no"]
 Option = Callable[[str, str], DictConfig]
-SAME = 1e-9  # a share of episodes: rounding of sums, and no episode
+SAME = 1e-9  # a share of episodes: allows for rounding of sums, but not for a single episode
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Number:
 
 @dataclass(frozen=True)
 class Checked:
-    """What became of an entry: its ``numbers``, or ``why`` there are none. ``wrong``: it cannot be confirmed although
+    """The outcome for an entry: its ``numbers``, or ``why`` there are none. ``wrong``: it cannot be confirmed although
     its weights are there."""
 
     entry: Entry
@@ -65,7 +65,7 @@ def check(cfg: DictConfig, entries: list[Entry], option: Option) -> list[Checked
     """Measure again every entry whose weights are among the runs that ``cfg`` (conf/leaderboard.yaml) names, in the
     entry's own setting. ``option`` is as for ``marl.measure.robustness.find_entrants``.
 
-    Cells are kept in ``check/`` below ``cfg.out``, so that a check that was stopped continues; once it is complete
+    Cells are kept in ``check/`` below ``cfg.out``, so that a check that was stopped can continue; once it is complete
     they are removed, so that the next one measures again. Raise ConfigError for bad options, before anything is
     measured.
     """
@@ -113,8 +113,8 @@ def find_teams(cfg: DictConfig, entry: Entry, option: Option) -> list[Entrant]:
 
 
 def find_suite(cfg: DictConfig, entry: Entry) -> DictConfig | None:
-    """Return the suite of an entry: the one that ``cfg`` has, or the one of its name, whichever has the same settings;
-    None where neither has."""
+    """Return the suite of an entry: the one in ``cfg`` or the one with the entry's suite name, whichever has the same
+    settings; None where neither has."""
     for pick in (lambda: cfg.suite, lambda: compose(f"suite={entry.suite}", config="robustness").suite):
         try:
             suite = pick()
@@ -127,8 +127,8 @@ def find_suite(cfg: DictConfig, entry: Entry) -> DictConfig | None:
 
 
 def _why_changed(entry: Entry, teams: list[Entrant]) -> str | None:
-    """Return how the game differs from the one that the entry was measured in, or which of its seeds are one team;
-    None where it is the same game, and teams that differ."""
+    """Return how the game differs from the one that the entry was measured in, or which of its seeds are the same
+    team; None where the game is the same and all teams differ."""
     if (twins := same_seeds(teams)) is not None:
         return twins
     for one in teams:
@@ -140,7 +140,7 @@ def _why_changed(entry: Entry, teams: list[Entrant]) -> str | None:
 
 
 def _again(cfg: DictConfig, entry: Entry, teams: list[Entrant], suite: DictConfig, folder: Path) -> Checked | None:
-    """Return an entry beside what is measured now; None where that was stopped."""
+    """Return an entry next to what is measured now; None where that was stopped."""
     own = matrix_config(
         cfg, suite=suite, only=list(entry.columns), episodes=entry.episodes, n_envs=entry.n_envs, seed=entry.seed,
         act=entry.act, fit=entry.fit, luck=entry.by_luck is not None, out=str(folder),
@@ -155,8 +155,8 @@ def _again(cfg: DictConfig, entry: Entry, teams: list[Entrant], suite: DictConfi
 
 
 def compare(given: Entry, measured: Entry) -> tuple[Number, ...]:
-    """Return every number of an entry beside the measured one. The win rate without attack and that of the weakest
-    column must also be those of the entry's own columns."""
+    """Return every number of an entry next to the measured one. The win rate without attack and that of the weakest
+    column must also match the entry's own columns."""
 
     def number(name: str, mine: Interval | str | None, other: Interval | str | None) -> Number:
         mine, other = "-" if mine is None else mine, "-" if other is None else other
@@ -184,8 +184,8 @@ def compare(given: Entry, measured: Entry) -> tuple[Number, ...]:
 
 def agreement(given: Interval, measured: Interval, episodes: int, runs: int) -> Verdict:
     """Return how two win rates of the same teams agree: "equal", interval included; "within": each lies in the other's
-    95% interval over all episodes of the runs; or "no". Seeds do not count as chance here, since the same teams play
-    again."""
+    95% interval over all episodes of the runs; or "no". Seeds are not a source of chance here, since the same teams
+    play again."""
     if given.n != measured.n:
         return "no"
     ends = (given.mean, measured.mean), (given.low, measured.low), (given.high, measured.high)

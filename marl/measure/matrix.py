@@ -1,4 +1,4 @@
-"""The engine of every matrix of measurements: cells that are known by their content, measured once and kept in files.
+"""The engine of every matrix of measurements: cells that are identified by content, measured once and kept in files.
 
 ``robustness`` (teams against attacks) and ``crossplay`` (teams with each other) describe what their cells are and how
 one is played. What they share is here: the setting, keys, files, the pass over what is still missing, and reading it.
@@ -33,10 +33,10 @@ from marl.run.resume import command_line, git_commit
 from marl.run.signals import StopRequest
 
 log = logging.getLogger(__name__)
-LAYOUT = 1  # of the files that are kept; raise it when their meaning changes, and old files are not read any more
-MEASUREMENT = 1  # of how episodes are played and counted; raise it when a mended rule of play makes old cells wrong
+LAYOUT = 1  # of the files that are kept; raise it when their meaning changes, so that old files are no longer read
+MEASUREMENT = 1  # of how episodes are played and counted; raise it when a fix to the rules makes old cells wrong
 METRICS = {"win_rate": "won", "return": "return"}  # metric: the per-episode values that it is the mean of
-Tell = Callable[[float], None]  # is told which share of a job is done, 0 to 1
+Tell = Callable[[float], None]  # receives the share of a job that is done, 0 to 1
 Episodes = dict[str, list[Any]]  # per-episode values, as they are kept
 Results = dict[str, np.ndarray]  # per-episode values of a cell, as they are read
 
@@ -86,7 +86,7 @@ class Cell(Job, Protocol):
     @property
     def why(self) -> str | None: ...  # the reason where it is known beforehand that the cell is not possible
 
-    def about(self) -> dict[str, Any]: ...  # what is kept beside the episodes, for the record
+    def about(self) -> dict[str, Any]: ...  # what is kept alongside the episodes, for the record
 
     def play(self, tell: Tell) -> Episodes: ...  # ConfigError where the cell is not possible
 
@@ -101,7 +101,7 @@ def check_outputs(cfg: DictConfig) -> None:
     require_writable("", out=Path(cfg.out))
     if cfg.results is not None:
         if not cfg.results.endswith(".json"):
-            raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn beside it")
+            raise ConfigError(f"results={cfg.results} must end in .json; the picture is drawn next to it")
         require_writable("", files=True, results=Path(cfg.results))
 
 
@@ -121,14 +121,14 @@ def read_options(cfg: DictConfig) -> dict[str, Any]:
 
 def digest(document: dict[str, Any]) -> str:
     """Return the digest of plain data, whatever the order of its keys. It does not change with ``MEASUREMENT``, so that
-    what is ordered by it (players who draw from one stream) plays the same episodes under every version."""
+    what is ordered by it (players who share a random stream) plays the same episodes under every version."""
     text = json.dumps({"layout": LAYOUT, **document}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def physics_of(env: Any) -> int:
-    """Return the version of a game's rules: the greatest that a class named in its configuration declares; 1 where none
-    does. Nothing is made for it."""
+    """Return the version of a game's rules: the highest that a class named in its configuration declares; 1 where none
+    does. Nothing is instantiated."""
     if not isinstance(env, dict):
         return 1
     inner = [physics_of(value) for value in env.values()]
@@ -140,8 +140,8 @@ def physics_of(env: Any) -> int:
 
 
 def content_key(document: dict[str, Any]) -> str:
-    """Return the key of a job from everything that decides its result, ``env`` among it, under today's rules of
-    measuring and of the game."""
+    """Return the key of a job from everything that decides its result, including ``env``, under the current rules of
+    measurement and of the game."""
     version = physics_of(document["env"])
     return digest({"measurement": MEASUREMENT, **({"physics": version} if version > 1 else {}), **document})
 
@@ -169,7 +169,7 @@ def kept(job: Job) -> dict[str, Any] | None:
 
 @dataclass
 class Outcome:
-    """What a pass over cells left behind: reasons by the key of the cell, and whether nothing is left to do."""
+    """The result of a pass over cells: why some are impossible, by key, and whether nothing is left to do."""
 
     impossible: dict[str, str]
     complete: bool
@@ -177,8 +177,8 @@ class Outcome:
 
 @globals_kept()
 def measure(cells: Iterable[C], processes: int | str) -> Outcome:
-    """Prepare and measure whatever is not there yet, in ``processes``. A signal stops the pass after the round in hand;
-    finished cells stay."""
+    """Prepare and measure whatever is not there yet, in ``processes``. A signal stops the pass after the current round;
+    finished cells are kept."""
     pending = missing(cells)
     needed = missing(cell.needs for cell in pending if cell.needs is not None)
     with _one_pass(len(needed) + len(pending), processes) as (outcome, do):
@@ -217,8 +217,8 @@ def _measure_cell(cell: Cell, tell: Tell) -> str | None:
 
 @contextmanager
 def _one_pass(total: int, processes: int | str) -> Iterator[tuple[Outcome, Callable[..., None]]]:
-    """Give the outcome of a pass over ``total`` jobs, and a function ``do(work, jobs)`` that does some of them. A
-    signal leaves the block after the round in hand."""
+    """Yield the outcome of a pass over ``total`` jobs, and a function ``do(work, jobs)`` that does some of them. A
+    signal leaves the block after the current round."""
     outcome = Outcome({}, complete=False)
     with StopRequest("stopping after the round in hand") as stop, JobProgress(total) as progress:
 
@@ -254,7 +254,7 @@ def provenance(cells: Iterable[Job], setting: Setting) -> dict[str, Any]:
 
 
 def in_columns(title: str, lines: list[list[str]]) -> str:
-    """Return a title and lines of words below it, the first word to the left and the others to the right."""
+    """Return a title and lines of words below it, the first word left-aligned and the others right-aligned."""
     widths = [max(map(len, words)) for words in zip(*lines, strict=True)]
     texts = ["  ".join([name.ljust(widths[0]), *map(str.rjust, words, widths[1:])]).rstrip() for name, *words in lines]
     return "\n".join([title, *texts])

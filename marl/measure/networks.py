@@ -1,7 +1,7 @@
-"""Which teams are the same one: what they play with, whatever file or folder it lies in.
+"""Which teams are the same: those that play with the same networks, whatever file or folder holds them.
 
-The content of a row counts the file of its checkpoint, which keys of cells are made of. A packed team lies in another
-file than the run that it was packed from; here both are one team.
+The content of a row, which keys of cells are made of, includes the digest of its checkpoint's file. A packed team is
+stored in a different file from the run that it was packed from; here the two are one team.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from marl.run.folders import pick_checkpoint, run_folder
 
 
 def plays_by(entrant: Entrant) -> Tree:
-    """Return what decides how a team plays, with its networks in place of the file that they lie in; of a policy that
-    is no team of a run, its content."""
+    """Return what decides how a team plays, with its networks in place of the file that holds them; for a policy that
+    is not the team of a run, its content."""
     found = _of_run(entrant)
     if found is None:
         return entrant.content
@@ -43,7 +43,7 @@ def same_team(one: Entrant, other: Entrant) -> bool:
 
 
 def _of_run(entrant: Entrant) -> tuple[Path, int | None, Tree] | None:
-    """Return the folder, the step and the content of a team of a run, also of one that a policy names; else None."""
+    """Return the folder, step and content of the team of a run, including one that a policy names; else None."""
     opens, policy = entrant.opens, entrant.opens["policy"]
     if policy is None:
         return Path(opens["run"]), opens["checkpoint"], entrant.content
@@ -59,8 +59,8 @@ def _of_run(entrant: Entrant) -> tuple[Path, int | None, Tree] | None:
 
 @cache
 def networks(folder: Path, step: int | None, state: str) -> str:
-    """Return the digest of the state of a run's algorithm at ``step`` (None: the newest), by names, values and the
-    bytes of tensors, but for what optimisers remember and what targets differ in; ``state`` is the digest of the
+    """Return the digest of the state of a run's algorithm at ``step`` (None: the newest), over names, values and the
+    bytes of tensors, ignoring the state of optimisers and how target networks differ; ``state`` is the digest of the
     file."""
     sha = hashlib.sha256()
     for name, value in _leaves(slim(checkpoint.load_state(pick_checkpoint(folder, step))["algo"])):

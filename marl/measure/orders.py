@@ -1,4 +1,4 @@
-"""Search the orders of things, such as of the enemies that a team sees, for one with a great score."""
+"""Search over orders of items, such as the order in which a team sees its enemies, for one with a high score."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import numpy as np
 
-HEAT = 0.5  # at the beginning, in units of the score
-COLD = 0.8  # share of the steps after which only better orders are taken
-SWAPS = 0.7  # share of steps that swap two places; the others move one thing to another place
+HEAT = 0.5  # initial temperature, in units of the score
+COLD = 0.8  # share of the steps after which only better orders are accepted
+SWAPS = 0.7  # share of steps that swap two items; the others move one item to another place
 
 Order = list[int]
 
 
 def neighbour(order: Order, rng: np.random.Generator) -> Order:
-    """Return ``order`` with two places swapped, or one thing moved to another place. It has two things at least."""
+    """Return ``order`` with two items swapped, or one item moved to another place. It must have at least two items."""
     found = list(order)
     i, j = (int(place) for place in rng.choice(len(order), 2, replace=False))
     if rng.random() < SWAPS:
@@ -26,11 +26,11 @@ def neighbour(order: Order, rng: np.random.Generator) -> Order:
 
 
 def anneal(score: Callable[[Order], float], start: Order, steps: int, rng: np.random.Generator) -> tuple[Order, float]:
-    """Return the order with the greatest score among ``start`` and ``steps`` others, and that score (simulated
+    """Return the order with the highest score among ``start`` and ``steps`` others, and that score (simulated
     annealing, Kirkpatrick et al. 1983).
 
-    Each order tried is a neighbour of the present one. It becomes the present one if it is better, and otherwise with
-    probability exp(change / heat); heat falls from ``HEAT`` to 0 at a share of ``COLD`` of the steps.
+    Each order tried is a neighbour of the current one. It becomes the current one if it is better, and otherwise with
+    probability exp(change / heat); heat falls linearly from ``HEAT`` to 0 after a share ``COLD`` of the steps.
     """
     present, now = start, score(start)
     best, most = present, now

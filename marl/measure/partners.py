@@ -19,8 +19,8 @@ KNOWN = ("runs", "checkpoints", "members", "policies", "responses")
 
 @dataclass(frozen=True)
 class Partner:
-    """A player that the rows never met. ``responses``: runs that were trained to play with exactly this partner; the
-    best of them says how much is possible."""
+    """A player that the rows did not meet in training. ``responses``: runs that were trained to play with exactly this
+    partner; the best of them shows how much is possible."""
 
     population: str
     name: str
@@ -29,12 +29,12 @@ class Partner:
 
 
 def read_populations(given: Any, env: Tree, task: str) -> list[Partner]:
-    """Return the partners of ``partners=``, a mapping from the names of populations to what is in them:
+    """Return the partners of ``partners=``, a mapping from the names of populations to their contents:
 
     ``runs`` (folders or patterns), at the shares ``checkpoints`` of their training (the nearest checkpoint that was
     kept; null: the newest), as the ``members`` that their algorithm names (null: the team itself); ``policies``,
     configurations of plug-ins by name; ``responses``, runs by the name of the partner that they answer. Raise
-    ConfigError that names what is wrong, before anything is measured.
+    ConfigError naming what is wrong, before anything is measured.
     """
     found: list[Partner] = []
     for population, node in (given or {}).items():
@@ -76,7 +76,7 @@ def nearest(folder: Path, shares: Any, section: str) -> list[int]:
 
 
 def with_member(entrant: Entrant, member: str) -> Entrant:
-    """Return one of the policies that the algorithm of a run trains beside its team's."""
+    """Return one of the policies that the algorithm of a run trains alongside its team's."""
     return replace(
         entrant, label=f"{entrant.label} {member}", source=entrant.source | {"member": member},
         opens=entrant.opens | {"member": member}, content=entrant.content | {"member": member},
@@ -84,7 +84,8 @@ def with_member(entrant: Entrant, member: str) -> Entrant:
 
 
 def scripted(name: str, policy: Tree, section: str, env: Tree, task: str) -> Entrant:
-    """Return a policy that a plug-in's configuration describes; a file named as its ``path`` counts by its content."""
+    """Return a policy that a plug-in's configuration describes; a file given as its ``path`` is identified by its
+    content."""
     if not isinstance(policy, dict) or "_target_" not in policy:
         raise ConfigError(f"{section}.policies.{name} has no _target_; give +policy@{section}.policies.{name}=NAME")
     tree = resolved(DictConfig(policy))

@@ -1,9 +1,9 @@
-"""Replays of the baseline column: what a game's own chance makes of episodes that begin alike, without any attack.
+"""Replays of the baseline column: what chance alone makes of episodes with the same start, without any attack.
 
-A share won in k columns falls with k even where the attacks do nothing. So the baseline's episodes are played k - 1
-times more, with other random numbers from where they have begun: those of the game, of the policy, and of the attack of
-the baseline if it has one. A replay is a cell like any other, known by the baseline's key and its number. All columns
-share it, and so do all suites with this baseline and setting.
+The share won in all of k columns falls with k even where the attacks do nothing. So the baseline's episodes are played
+k - 1 more times, with different random numbers after their start: those of the game, of the policy, and of the
+baseline's attack if it has one. A replay is a cell like any other, identified by the baseline's key and its number. All
+columns share it, and so do all suites with this baseline and setting.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from marl.run.evaluate import evaluate
 from marl.run.rollout import Redrawing
 from marl.run.teams import Team
 
-CHANCE = "chance"  # of a replay's episodes: whether anything in the round was drawn after it had begun
+CHANCE = "chance"  # whether anything in a replay was drawn after its episodes had begun
 
 
 def play(team: Team, episodes: int, seed: int, replay: int, tell: Tell) -> Results:
-    """Play a team's episodes (0), or the replay of that number of them; that one also says whether anything was drawn.
+    """Play a team's episodes (0), or their replay of that number, which also says whether anything was sampled.
     Raise ConfigError where the game cannot be replayed."""
     policy_gen, attack_gen = (other(team.streams[name], replay) for name in ("eval", "eval_attack"))
     before = [gen.get_state() for gen in (policy_gen, attack_gen)]
@@ -49,14 +49,14 @@ def play(team: Team, episodes: int, seed: int, replay: int, tell: Tell) -> Resul
 
 
 def other(gen: Generator, replay: int) -> Generator:
-    """Return a generator with the numbers of a replay in place of those of ``gen``; of the first play, ``gen``."""
+    """Return the generator that takes the place of ``gen`` in a replay; in the first play, ``gen`` itself."""
     if replay == 0:
         return gen
     return Generator(gen.device).manual_seed(derive(gen.initial_seed() % 2**63, f"replay {replay}"))
 
 
 def again(cell: Any, replay: int) -> Any:
-    """Return the cell of the replay of that number, from 1, of a cell of the baseline."""
+    """Return the cell of replay number ``replay``, from 1, of a cell of the baseline."""
     key = matrix.digest({"replay": replay, "of": cell.key})
     path = cell.path.with_name(f"{key}{cell.path.suffix}")
     return replace(cell, title=f"{cell.title}, replay {replay}", key=key, path=path, replay=replay)
@@ -66,9 +66,10 @@ def measure(
     cells: Sequence[Any], found: Sequence[dict[str, Results | str]], baseline: str, processes: int | str, *, more: bool
 ) -> tuple[list[list[Results | str]], list[Any], bool]:
     """Replay each entrant's cell of the baseline, ``cells``, once for every other column that was ``found`` possible.
-    Return the replays' results, their cells, and whether nothing is left to do. ``more`` false only reads what is kept.
+    Return the replays' results, their cells, and whether nothing is left to do. With ``more`` false, only
+    read what is kept.
 
-    Where nothing is drawn after episodes have begun, one replay tells it: the others would be the same.
+    Where nothing is sampled after the start of episodes, one replay shows it: the others would be the same.
     """
     wanted = [_wanted(results, baseline) for results in found]
     rounds: list[list[Any]] = [[again(cell, 1)] if k else [] for cell, k in zip(cells, wanted, strict=True)]
@@ -83,12 +84,12 @@ def measure(
 
 
 def chancy(results: Results | str) -> bool:
-    """Return whether a replay drew anything, so that another one may differ."""
+    """Return whether a replay sampled anything, so that another one may differ."""
     return not isinstance(results, str) and bool(results[CHANCE].any())
 
 
 def _wanted(results: dict[str, Results | str], baseline: str) -> int:
-    """Return how many replays match the columns that were measured; none without the baseline."""
+    """Return how many replays the measured columns call for; 0 without the baseline."""
     measured = [name for name, value in results.items() if not isinstance(value, str)]
     return len(measured) - 1 if baseline in measured else 0
 

@@ -1,7 +1,7 @@
 """The robustness matrix: every entrant against every attack, the same episodes in every cell.
 
-A cell's key says what decides its outcome: the entrant's weights, the attack, the game and the episodes. An attack that
-has networks is fitted first, and kept likewise.
+A cell's key covers what decides its outcome: the entrant's weights, the attack, the game and the episodes. An attack
+that has networks is fitted first, and kept in the same way.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ IMPORT = "{path: FILE, env: NAME}, and name, mixer or policy (of a policy withou
 
 @dataclass(frozen=True)
 class Setting(matrix.Setting):
-    """``fit_envs`` lanes and ``fit_replay`` kept episodes of fitting, beside what every matrix has."""
+    """What every matrix has, plus the lanes (``fit_envs``) and replay capacity (``fit_replay`` episodes) of fitting."""
 
     fit_envs: int
     fit_replay: int
@@ -77,8 +77,8 @@ class Fit:
 
 @dataclass(frozen=True)
 class Cell:
-    """An entrant under an attack, and the file that keeps its episodes. ``why``: it is known not to be possible.
-    ``replay``: 0, or the number of the replay that it is of the same episodes (``marl.measure.replays``)."""
+    """An entrant under an attack, and the file that keeps its episodes. ``why``: the reason if it is known to be
+    impossible. ``replay``: 0, or its number as a replay of the same episodes (``marl.measure.replays``)."""
 
     title: str
     key: str
@@ -189,22 +189,22 @@ def find_entrants(
 
 
 def run(cfg: DictConfig, suite_name: str, env_name: str | None, option: Callable[[str, str], DictConfig]) -> Matrix:
-    """Measure the matrix that ``cfg`` (conf/robustness.yaml) describes, as far as it is not there yet, and score it.
+    """Measure what is still missing of the matrix that ``cfg`` (conf/robustness.yaml) describes, and score it.
 
-    ``suite_name`` and ``env_name`` are what the configurations ``cfg.suite`` and ``cfg.env`` are called; ``option`` is
-    as for ``find_entrants``. Raise ConfigError for bad options, before anything is measured.
+    ``suite_name`` and ``env_name`` are the names of the configurations ``cfg.suite`` and ``cfg.env``; ``option`` is as
+    for ``find_entrants``. Raise ConfigError for bad options, before anything is measured.
     """
     return measured(cfg, suite_name, lambda: find_entrants(cfg, env_name, option))
 
 
 def measured(cfg: DictConfig, suite_name: str, find: Callable[[], tuple[list[Entrant], list[Entrant]]]) -> Matrix:
-    """Do as ``run``, with the rows and the references that ``find`` returns once the other options are known to be
-    good."""
+    """Do the same as ``run``, with the rows and references that ``find`` returns; it is called once the other options
+    have been checked."""
     require_at_least("fit", 1, n_envs=cfg.fit.n_envs, replay=cfg.fit.replay)
     setting = Setting(**matrix.read_options(cfg), fit_envs=cfg.fit.n_envs, fit_replay=cfg.fit.replay)
     columns, baseline = read_suite(cfg.suite, cfg.only, suite_name)
     entrants, references = find()
-    if references and all(column.fit != "reference" for column in read_suite(cfg.suite, None)[0]):  # with only=, or not
+    if references and all(column.fit != "reference" for column in read_suite(cfg.suite, None)[0]):  # whatever only= is
         raise ConfigError(f"fit_on={plain(cfg.fit_on)}: no column of {suite_name} has fit=reference, which it is for")
     versus = pick_versus(cfg.versus, entrants)
     budgets = curves.read_budgets(plain(cfg.budgets), {column.name: column.attack for column in columns}, baseline)
@@ -252,8 +252,8 @@ def measured(cfg: DictConfig, suite_name: str, find: Callable[[], tuple[list[Ent
 
 def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: bool) -> None:
     """Raise ConfigError for rows that do not fit their game (runs fit their own) or differ in it within a method, and
-    for columns that no row can have: options out of range, and something to fit where there is nothing, or the other
-    way round."""
+    for columns that are impossible for every row: options out of range, a fit where there is nothing to fit, or the
+    other way round."""
     refuse_mixed_games(entrants)
     games = Games()
     check_players([one for one in entrants if given_env or one.opens["run"] is None], games, "env")
@@ -264,7 +264,7 @@ def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: boo
             here = column.on(entrant.task)
             try:
                 here = seated(here, entrant, entrants)
-            except ConfigError:  # nobody to sit in: the cell says so
+            except ConfigError:  # no other team to take the seats: the cell says so
                 reasons.append(None)
             else:
                 reasons.append(why_impossible(here.attack, here.env, entrant.env, games))
@@ -272,7 +272,7 @@ def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: boo
             raise ConfigError(f"{section}: {why}")
         try:
             made = make_attack(column.attack, ANY_GAME)
-        except ConfigError:  # a game that has all that this attack asks for is not for us to imagine
+        except ConfigError:  # this attack asks for more than ANY_GAME has
             continue
         learning = [part for _, part in attacks_within(made) if isinstance(part, Fitting)]
         if column.fit is not None and not learning:
@@ -283,7 +283,7 @@ def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: boo
 
 
 def refuse_mixed_games(entrants: list[Entrant]) -> None:
-    """Refuse seeds of one method that play one task with different options: their mean would be of two games. Raise
+    """Refuse seeds of one method that play one task with different options: their mean would mix two games. Raise
     ConfigError naming both and what differs."""
     first: dict[tuple[str, str], Entrant] = {}
     for one in entrants:

@@ -18,9 +18,9 @@ SHARES = ("every", "every_by_luck")  # what reports call the shares won in every
 
 @dataclass(frozen=True)
 class Score:
-    """What a row has in a column. Intervals are 95%: of a run over its episodes (win rate: Wilson's), of a method over
-    its seeds and of all tasks together Student's t, those of rates within what a rate can be. ``drop``: how much less
-    of the metric than without attack."""
+    """The score of a row in a column. Intervals are 95%: of a run over its episodes (win rate: Wilson's), of a method
+    over its seeds and of all tasks together Student's t, those of rates cut to what a rate can be. ``drop``: how much
+    lower the metric is than without attack."""
 
     win_rate: Interval
     returns: Interval
@@ -36,9 +36,9 @@ class Score:
 
 @dataclass(frozen=True)
 class Every:
-    """The share of episodes won in all of ``columns``, which begin the same episodes. ``luck``: what it would be at
+    """The share of episodes won in all of ``columns``, which share the episodes' starts. ``luck``: what it would be at
     least, and at most, if no attack had changed anything: the share won without attack to the power of the number of
-    columns, where every replay draws anew whether it is won, and that share itself, where replays are alike."""
+    columns, if every replay is won or lost independently, and that share itself, if all replays are the same."""
 
     share: Interval
     columns: tuple[str, ...]
@@ -47,9 +47,9 @@ class Every:
 
 @dataclass(frozen=True)
 class Replayed:
-    """The share of the baseline's episodes that were won then and in ``replays`` replays without attack: together as
-    many plays as ``Every`` has columns. ``alike``: nothing is drawn after episodes have begun, and all replays are
-    equal."""
+    """The share of the baseline's episodes that were won there and in all ``replays`` replays without attack: together
+    as many plays as ``Every`` has columns. ``alike``: nothing is sampled after the start of episodes, and all replays
+    are equal."""
 
     share: Interval
     replays: int
@@ -62,7 +62,7 @@ Cells = dict[str, "Score | str"]  # by column; a text says why there is no score
 @dataclass(frozen=True)
 class Row:
     """``level``: a run, the method that it is a seed of, or a method's mean over tasks. ``leads``: by column, how much
-    more of the metric a method has than the one that it is compared with."""
+    higher a method's metric is than that of the method it is compared with."""
 
     level: Literal["run", "method", "tasks"]
     task: str
@@ -71,11 +71,11 @@ class Row:
     cells: Cells
     source: dict[str, Any] | None = None
     leads: dict[str, Interval] = field(default_factory=dict)
-    every: Every | None = None  # none where there are fewer than two columns, or a method's runs differ in theirs
+    every: Every | None = None  # None where there are fewer than two columns, or a method's runs differ in theirs
     by_luck: Replayed | str | None = None  # a text says why there is none; None where it was not asked for, or no every
 
     def worst(self, metric: str, baseline: str | None) -> str | None:
-        """Return the column with the least of the metric, leaving the baseline aside."""
+        """Return the column with the lowest metric, excluding the baseline."""
         means = {
             name: cell.metric(metric).mean
             for name, cell in self.cells.items()
@@ -86,7 +86,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Curves:
-    """The metric over the budget: ``rows`` at each, all in the same order, with cells of ``columns`` and the baseline;
+    """The metric over the budget: ``rows`` by budget, always in the same order, with cells of ``columns`` and baseline;
     ``areas`` of these rows by column, the mean over the budgets from the first to the last."""
 
     columns: list[str]
@@ -96,7 +96,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Scored rows and how they came about. ``metric`` is what drops, the worst column and the colours are about."""
+    """Scored rows and their provenance. ``metric`` is what drops, the worst column and the colours refer to."""
 
     name: str
     rows: list[Row]
@@ -129,7 +129,7 @@ def _short(cell: Score | str | None, metric: str) -> str:
 
 
 def score_run(results: Results, natural: Results | None, metric: str) -> Score:
-    """Return one run's score; the drop is of paired episodes, which begin alike."""
+    """Return one run's score; the drop is over paired episodes, which have the same start."""
     key = METRICS[metric]
     returns = results["return"]
     spread = float(np.std(returns, ddof=1)) if len(returns) > 1 else 0.0
@@ -155,7 +155,7 @@ def won_every(results: dict[str, Results | str], baseline: str | None) -> Every 
 
 def won_again(natural: Results | str | None, replays: list[Results | str], columns: int) -> Replayed | str:
     """Return the share of one run's episodes that it won without attack and in every replay, as many plays as
-    ``columns``. Where nothing was drawn in the first replay, that one stands for all."""
+    ``columns``. Where nothing was sampled in the first replay, that one stands for all."""
     plays = [natural, *replays]
     for one in plays:
         if isinstance(one, str):
@@ -169,7 +169,7 @@ def won_again(natural: Results | str | None, replays: list[Results | str], colum
 
 
 def luck_together(groups: list[list[Replayed | str | None]]) -> Replayed | str | None:
-    """Return the share won in every replay of a method from those of its runs, by task, where all of them have one."""
+    """Return a method's share won in every replay from those of its runs, by task, where all of them have one."""
     found = [one for runs in groups for one in runs]
     if len(found) == 1:
         return found[0]
@@ -184,8 +184,8 @@ def luck_together(groups: list[list[Replayed | str | None]]) -> Replayed | str |
 
 
 def every_together(groups: list[list[Every | None]]) -> Every | None:
-    """Return that of a method from those of its runs, by task; a single run keeps its own. None where not all runs were
-    measured in the same columns: then it could lie above the weakest of them."""
+    """Return a method's share won in every column from those of its runs, by task; a single run keeps its own. None
+    where not all runs were measured in the same columns: it could then exceed the win rate of the weakest column."""
     found = [one for runs in groups for one in runs if one is not None]
     if len(found) < sum(map(len, groups)) or len({one.columns for one in found}) != 1:
         return None
@@ -199,13 +199,13 @@ def every_together(groups: list[list[Every | None]]) -> Every | None:
 
 
 def over_seeds(groups: list[np.ndarray], possible: Limits) -> Interval:
-    """Return the mean over the seeds of one task, or over several tasks, as far as its interval is ``possible``."""
+    """Return the mean over the seeds of one task, or over several tasks, its interval cut to what is ``possible``."""
     return (mean_interval(groups[0]) if len(groups) == 1 else over_tasks(groups)).within(possible)
 
 
 def over_tasks(groups: list[np.ndarray]) -> Interval:
     """Return the mean over tasks of the means over seeds, with Student's t interval whose variance and degrees of
-    freedom (Satterthwaite 1946) come from the spread of the seeds within each task: tasks are chosen, not drawn."""
+    freedom (Satterthwaite 1946) come from the spread of the seeds within each task: tasks are chosen, not sampled."""
     mean, n = float(np.mean([values.mean() for values in groups])), sum(map(len, groups))
     if any(len(values) < 2 for values in groups):
         return Interval(mean, -math.inf, math.inf, n)
@@ -250,7 +250,7 @@ def score_rows(
     """Return rows of runs, of methods (each before its runs) and, where a method plays several tasks, of methods over
     tasks.
 
-    ``cells`` holds for every entrant its columns' results, or why there are none; ``replays`` likewise those of its
+    ``cells`` holds for every entrant its columns' results, or why there are none; ``replays`` holds the same for its
     replays without attack, where these were asked for.
     """
     runs = []
@@ -279,8 +279,8 @@ def score_rows(
 
 
 def _together(level: Literal["method", "tasks"], task: str, label: str, groups: list[list[Row]], metric: str) -> Row:
-    """Return one row for the runs of a method, by task. A column counts the runs that have a score there, and where a
-    whole task has none it has none."""
+    """Return one row for the runs of a method, by task. A column counts the runs that have a score there; where a
+    whole task has none, neither has the row."""
     cells: Cells = {}
     for name in groups[0][0].cells:
         scores = [[s for row in rows if isinstance(s := row.cells[name], Score)] for rows in groups]
@@ -293,8 +293,8 @@ def _together(level: Literal["method", "tasks"], task: str, label: str, groups: 
 
 
 def pick_versus(versus: str | None, entrants: list[Entrant]) -> str | None:
-    """Return the name of the method that ``versus`` means: the name itself, or the only one that has it as a part
-    (whole words). Raise ConfigError, listing the names, where there is none or more than one."""
+    """Return the name of the method that ``versus`` means: the name itself, or the only one that contains it (as whole
+    words). Raise ConfigError, listing the names, where there is none or more than one."""
     labels = list(dict.fromkeys(entrant.label for entrant in entrants))
     if versus is None or versus in labels:
         return versus
@@ -307,7 +307,7 @@ def pick_versus(versus: str | None, entrants: list[Entrant]) -> str | None:
 
 def add_leads(rows: list[Row], versus: str, metric: str) -> list[Row]:
     """Return the rows, those of methods with their leads over the method ``versus``. Runs are paired by seed and task,
-    because teams that began as the same one share what that one was like; intervals are Student's t over the pairs, and
+    because teams that started from the same one share its properties; intervals are Student's t over the pairs, and
     over tasks as for other scores. Columns that lack a pair in a task have no lead."""
     runs = {(row.task, row.label, row.seeds): row.cells for row in rows if row.level == "run"}
 

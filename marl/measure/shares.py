@@ -1,4 +1,4 @@
-"""Where the CPU time of training goes, by part: calls are timed for as long as somebody watches."""
+"""Where the CPU time of training goes, by part: calls are timed for as long as they are watched."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ from marl.run import collect, stretch
 from marl.run.rollout import compiled_form
 from marl.run.trainer import Run
 
-Watched = tuple[str, Any, Sequence[str]]  # a part, and the methods of a class, or functions of a module, that are it
+Watched = tuple[str, Any, Sequence[str]]  # a part, and the class or module with the functions that make it up
 
 
 class Shares:
-    """CPU seconds by part. What a watched call spends inside of another one counts for the inner part alone."""
+    """CPU seconds by part. The time of a watched call inside another one counts for the inner part only."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
-        self._inner: list[float] = []  # of each call that is under way, the seconds spent in calls within it
+        self._inner: list[float] = []  # for each call in progress, the seconds spent in calls within it
 
     def timed(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return ``function`` with a clock around it."""
@@ -47,7 +47,7 @@ class Shares:
 
     @contextmanager
     def watch(self, calls: Iterable[Watched]) -> Iterator[None]:
-        """Time ``calls`` inside; afterwards classes and modules are as they were."""
+        """Time ``calls`` inside the context; afterwards classes and modules are as they were."""
         found = [(part, owner, name, getattr(owner, name)) for part, owner, names in calls for name in names]
         self.seconds.update({part: 0.0 for part, *_ in found})  # in their order
         with ExitStack() as stack:
@@ -57,7 +57,7 @@ class Shares:
 
 
 def parts_of(run: Run) -> Iterator[Watched]:
-    """Yield what the time of a training is divided into; without a learner there are none of one."""
+    """Yield the parts that the time of training is divided into; those of a learner only where there is one."""
     p = run.parts
     policy = p.algo.policy(run.clock)
     yield "collecting, the rest", Run, ("collect", "count")

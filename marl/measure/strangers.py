@@ -1,9 +1,9 @@
-"""Teammates from another run: who sits in a row's seats where a column asks for the row's next run.
+"""Teammates from another run: which team takes a row's seats where a column asks for the row's next run.
 
 A column with ``policy_of: next_run`` has an attack with an option ``policy`` (``attack=traitor attack.plays=policy``),
-which receives the team of another row of the same game: the next seed of the same method, after the last one the first;
-where the method has no other seed, the next row of another method, after the last one the first. A team with the
-row's own weights is never chosen, wherever they lie: a packed team is the team that it was packed from.
+which receives the team of another row of the same game: the next seed of the same method, wrapping around after the
+last; where the method has no other seed, the next row of another method, again wrapping around. A team with the row's
+own weights is never chosen, wherever they are stored: a packed team is the team that it was packed from.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def seated(column: Column, entrant: Entrant, rows: Sequence[Entrant]) -> Column:
 
 
 def who_sits(columns: Sequence[Column], rows: Sequence[Entrant]) -> dict[str, Any]:
-    """Return, for the record, by column and row whose team sat in; nothing where no column asks for it."""
+    """Return, for the record, whose team took seats, by column and row; empty where no column asks for it."""
     asking = [column.name for column in columns if column.policy_of is not None]
     if not asking:
         return {}

@@ -15,7 +15,7 @@ from marl.measure.entrants import Tree
 from marl.measure.robustness_scores import SHARES
 from marl.run.build import check_call, factory
 
-PARTS = ("columns", "baseline", "budget", "budget_unit")  # of a suite, beside what its values refer to
+PARTS = ("columns", "baseline", "budget", "budget_unit")  # of a suite, apart from what its values refer to
 FitTo = Literal["victim", "reference"]  # what an attack is fitted to: the row itself, or one team for all rows
 PolicyOf = Literal["next_run"]  # whose team an attack's ``policy`` is (marl.measure.strangers)
 OF_COLUMN = ("attack", "env", "fit", "tasks", "restarts", "trials", "policy_of")
@@ -25,7 +25,7 @@ OF_COLUMN = ("attack", "env", "fit", "tasks", "restarts", "trials", "policy_of")
 class Column:
     """An attack, what it is fitted to ("victim", "reference" or nothing), and what it changes in the game's
     configuration. ``tasks``: by task, what of ``attack`` and ``env`` differs there. ``restarts`` and ``trials`` of
-    fitting are as ``fit_attack`` has them. ``policy_of``: the attack's option ``policy`` is the team of another row,
+    fitting are those of ``fit_attack``. ``policy_of``: the attack's option ``policy`` is the team of another row,
     which ``marl.measure.strangers`` chooses."""
 
     name: str
@@ -46,7 +46,7 @@ class Column:
 
 def read_suite(suite: DictConfig, only: Iterable[str] | None, called: str = "") -> tuple[list[Column], str | None]:
     """Return the columns of a ``suite`` configuration that ``only`` names, and the name of the one that others are
-    compared with. Raise ConfigError that names what is wrong, the suite as it is ``called`` too, before anything is
+    compared with. Raise ConfigError naming what is wrong, and the suite by what it is ``called``, before anything is
     measured."""
     if not suite.get("columns"):
         has = ", ".join(str(key) for key in suite if key != "columns") or "nothing"
@@ -73,9 +73,9 @@ def read_suite(suite: DictConfig, only: Iterable[str] | None, called: str = "") 
 
 
 def _refuse_unused(suite: DictConfig) -> None:
-    """Refuse keys of a suite that are no part of it and that no other value refers to."""
+    """Refuse keys of a suite that are not part of it and that no other value refers to."""
     raw = [str(value) for value in flatten(OmegaConf.to_container(suite)).values()]
-    if any("${" in value for value in raw):  # otherwise references have been resolved, and nothing can be told
+    if any("${" in value for value in raw):  # otherwise references are already resolved and cannot be checked
         for key in map(str, suite):
             if key not in PARTS and not any(f".{key}}}" in value for value in raw):
                 raise ConfigError(f"suite.{key} changes nothing; a suite has {', '.join(PARTS)}")

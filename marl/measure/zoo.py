@@ -1,8 +1,8 @@
-"""Trained teams to start from: run folders with what playing needs and nothing else, small enough for the repository.
+"""Trained teams to start from: run folders with only what playing needs, small enough for the repository.
 
 A packed run is a run folder like any other (``runs=zoo/...``), with one checkpoint. It holds the networks, as they are
-or rounded to 16 bits. Where training goes on from it, optimisers begin anew, and target networks as the networks
-themselves.
+or rounded to 16 bits. Training that continues from it starts with fresh optimisers, and with target networks equal to
+the networks themselves.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def team_name(entrant: Entrant) -> str:
 
 
 def pack(runs: Any, out: Path, *, half: bool = False) -> list[Path]:
-    """Pack the newest checkpoints of the runs that ``runs`` names (as robustness does) below ``out``, in place of teams
+    """Pack the newest checkpoints of the runs that ``runs`` names (as robustness does) below ``out``, replacing teams
     of the same names, and list all teams there in ``README.md``. Return the new folders. ``half`` rounds their weights
-    (``rounded``). Raise ConfigError where no run is found, and for two teams of one name."""
+    (``rounded``). Raise ConfigError where no run is found, and for two teams of the same name."""
     entrants = from_runs(runs, None, None)
     names = [team_name(entrant) for entrant in entrants]
     for name in names:
@@ -51,8 +51,8 @@ def pack(runs: Any, out: Path, *, half: bool = False) -> list[Path]:
 
 
 def pack_run(run: Path, folder: Path, *, half: bool = False) -> Path:
-    """Pack the newest checkpoint of a run into ``folder``, in place of what is there: an older team may have a later
-    checkpoint. Raise ConfigError where ``half`` is asked of weights that it cannot hold."""
+    """Pack the newest checkpoint of a run into ``folder``, replacing what is there: an older team may have a later
+    checkpoint. Raise ConfigError where ``half`` is asked for and 16 bits cannot hold the weights."""
     picked = pick_checkpoint(run, None)
     meta = checkpoint.verify(picked)
     state = checkpoint.load_state(picked)
@@ -74,8 +74,8 @@ def pack_run(run: Path, folder: Path, *, half: bool = False) -> Path:
 
 
 def slim(state: Any) -> Any:
-    """Return the state of an algorithm without what optimisers remember, and with every ``target_NAME`` as NAME, which
-    a file holds once."""
+    """Return the state of an algorithm without that of its optimisers, and with NAME in place of every
+    ``target_NAME``, so that a file stores it once."""
     if isinstance(state, list):
         return [slim(one) for one in state]
     if not isinstance(state, dict):
@@ -92,8 +92,9 @@ def slim(state: Any) -> Any:
 
 def rounded(state: Any, run: Path) -> Any:
     """Return a state with the weights of its networks, which are dicts of nothing but tensors, in half the bytes
-    (float16: eleven binary digits, up to 65,504); what counts and hooks remember stays. ``checkpoint.load_state``
-    returns them as float32. Raise ConfigError, naming ``run``, where a finite value would become infinite."""
+    (float16: eleven significant bits, up to 65,504); counters, hooks and optimisers keep their state.
+    ``checkpoint.load_state`` returns the weights as float32. Raise ConfigError, naming ``run``, where a finite value
+    would become infinite."""
     if not isinstance(state, dict):
         return state
     if state and all(isinstance(value, Tensor) for value in state.values()):

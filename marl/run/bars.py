@@ -1,5 +1,5 @@
-"""The bars of runs that train side by side: each process tells how far it is in a file, and the one that waits for them
-draws a line per run."""
+"""Progress bars of runs that train side by side: each process reports its progress in a file, and the one that waits
+for them draws a line per run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.table import Column
 
 from marl.run.output import error_console
 
-EVERY_S = 0.5  # between the words of a run
+EVERY_S = 0.5  # between a run's reports
 SUFFIX = ".bar"
 
 
@@ -27,8 +27,8 @@ def short_name(run: str) -> str:
 
 
 class Teller:
-    """Tells how far ``run``, the path of its folder, is, in a file of ``folder`` that other processes see. A run that
-    begins again, because the process that had it is gone, has the same file."""
+    """The reporter of a run's progress, in a file of ``folder`` that other processes see; ``run`` is the path of its
+    folder. A run that is restarted because its process is gone uses the same file."""
 
     def __init__(self, folder: Path, run: str) -> None:
         self.path = folder / f"{hashlib.sha256(run.encode()).hexdigest()[:16]}{SUFFIX}"
@@ -36,8 +36,8 @@ class Teller:
         self.last: dict[str, Any] = {}
 
     def tell(self, *, at_once: bool = False, **facts: Any) -> None:
-        """Tell ``doing``, ``step``, ``total`` and ``status``; what is left out is as before. Words that follow others
-        too closely are kept for the next ones, but for those ``at_once``."""
+        """Report ``doing``, ``step``, ``total`` and ``status``; what is left out stays as it was. A report too soon
+        after another is held back for the next one, unless ``at_once``."""
         self.last |= facts
         if not at_once and time.monotonic() - self.told < EVERY_S:
             return
@@ -48,13 +48,13 @@ class Teller:
             whole.replace(self.path)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         with contextlib.suppress(OSError):
             self.path.unlink()
 
 
 class Bars:
-    """Draws the bars of the runs that tell something in ``folder``, until it is closed."""
+    """The bars of the runs that report in ``folder``, drawn inside this context."""
 
     def __init__(self, folder: Path, console: Console | None = None) -> None:
         self.folder, self.tasks = folder, dict[Path, TaskID]()
@@ -71,10 +71,10 @@ class Bars:
         self.thread = threading.Thread(target=self._watch, name="bars", daemon=True)
 
     def look(self) -> None:
-        """Draw what the runs have told."""
+        """Draw what the runs have reported."""
         told = {}
         for path in sorted(self.folder.glob(f"*{SUFFIX}")):
-            with contextlib.suppress(OSError, ValueError):  # it was taken away just now
+            with contextlib.suppress(OSError, ValueError):  # it has just been removed
                 told[path] = json.loads(path.read_text(encoding="utf8"))
         for path in set(self.tasks) - set(told):
             self.progress.remove_task(self.tasks.pop(path))

@@ -64,7 +64,7 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
             cause = cause.__cause__
         if isinstance(cause, ModuleNotFoundError):
             cause = ConfigError(f"no module of the name '{cause.name}' is found; check the spelling and PYTHONPATH")
-        part = re.search(r"full_key: (\S+)", str(error))  # Hydra counts from the root of the tree that holds the node
+        part = re.search(r"full_key: (\S+)", str(error))  # Hydra's key starts at the root of the tree with the node
         key = part[1] if part else section
         where = key if f"{key}.".startswith(f"{section}.") else f"{section}.{key}"
         raise ConfigError(f"{where}: {' '.join(str(cause).split())}") from error
@@ -73,8 +73,8 @@ def factory(node: DictConfig, section: str) -> Callable[..., Any]:
 
 
 class Factory(functools.partial[Any]):
-    """The factory of a node of the configuration. Raises ConfigError, with the ``section`` of the node, where an option
-    is missing when it is called."""
+    """The factory of a node of the configuration. Calling it raises ConfigError, with the ``section`` of the node, if
+    an option is missing."""
 
     section = ""
 
@@ -92,8 +92,8 @@ def _hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 def signature(target: Callable[..., Any]) -> inspect.Signature:
-    """Return a factory's signature. Where a class passes ``**rest`` to the next constructor (in the order of its bases'
-    method resolution), that one's keywords replace ``rest``."""
+    """Return a factory's signature. If a class passes ``**rest`` to the next constructor in its method resolution
+    order, that constructor's keywords replace ``rest``."""
     try:
         own = inspect.signature(target)
     except ValueError as error:  # some builtins have none
@@ -112,7 +112,7 @@ def signature(target: Callable[..., Any]) -> inspect.Signature:
 
 
 def _found(path: Any) -> Any:
-    """Return what a ``_target_`` names; None where there is none, or its module cannot be imported, whatever it raises:
+    """Return what a ``_target_`` names; None if it does not exist, or if importing its module fails for any reason:
     ``factory`` imports it again, and says why."""
     try:
         return pkgutil.resolve_name(path) if isinstance(path, str) else None
@@ -142,8 +142,8 @@ def _check_types(node: Any, section: str) -> None:
 
 
 def _sealed(made: Any, section: str) -> Any:
-    """Return what a node has become with each partial in it, at any depth, as a ``Factory``. Raise ConfigError for a
-    key that its target does not take."""
+    """Return an instantiated node with each partial in it, at any depth, turned into a ``Factory``. Raise ConfigError
+    for a key that its target does not take."""
     if isinstance(made, functools.partial):
         takes = signature(made.func).parameters
         open_ = any(p.kind is p.VAR_KEYWORD for p in takes.values())
@@ -181,8 +181,8 @@ def call(make: Callable[..., Any], section: str, *args: Any, **kwargs: Any) -> A
 
 
 def make_env(cfg: DictConfig, n_envs: int, seed: int, section: str = "env") -> VectorEnv:
-    """Make the environment of ``cfg.env`` with ``n_envs`` lanes. Raise ConfigError where it is none, or too large,
-    naming the ``section`` of its options."""
+    """Make the environment of ``cfg.env`` with ``n_envs`` lanes. Raise ConfigError if it is not an environment, or too
+    large, naming the ``section`` of its options."""
     with enough_memory(f"{section} with {n_envs} lanes", cfg.env, section):
         env = call(factory(cfg.env, section), section, n_envs=n_envs, seed=seed)
     try:
@@ -206,8 +206,8 @@ def make_training_env(cfg: DictConfig, n_envs: int, seed: int) -> VectorEnv:
 
 
 def testing_env(cfg: DictConfig, n_envs: int, parts: Parts) -> VectorEnv:
-    """Make the environment in which a run is tested. Raise ConfigError where ``train.env`` lets it train in one of
-    other sizes."""
+    """Make the environment in which a run is tested. Raise ConfigError if the environment in which it trains has other
+    sizes because of ``train.env``."""
     env = make_env(cfg, n_envs, parts.streams.env_seed("eval"))
     for name in ("n_agents", "n_actions", "obs_dim", "state_dim"):
         if (here := getattr(env.spec, name)) != (there := getattr(parts.spec, name)):
@@ -244,14 +244,14 @@ class ComputeSettings:
 
     @classmethod
     def now(cls) -> ComputeSettings:
-        """Return the present ones. Torch's threads come first: see ``use``."""
+        """Return the current settings. Torch's threads are read first: see ``use``."""
         threads, warn_only = torch.get_num_threads(), torch.is_deterministic_algorithms_warn_only_enabled()
         return cls(threads, numba.get_num_threads(), torch.are_deterministic_algorithms_enabled(), warn_only)
 
     def use(self) -> None:
-        """Set them. Numba's threads come first: both share OpenMP's number of threads, which numba sets to that of all
-        cores when it starts its own. Determinism is left alone where it is as wanted: whoever asks torch for it, even
-        for none, makes it import its compiler, which takes a second."""
+        """Apply these settings. Numba's threads are set first: both share OpenMP's number of threads, which numba sets
+        to the number of cores when it starts its own. Determinism is set only if it changes: setting it, even to off,
+        makes torch import its compiler, which takes a second."""
         numba.set_num_threads(self.simulators)
         torch.set_num_threads(self.threads)
         present = ComputeSettings.now()
@@ -261,7 +261,7 @@ class ComputeSettings:
 
 @contextmanager
 def settings_kept(inside: ComputeSettings | None = None) -> Iterator[None]:
-    """Give the process its settings back as they were. ``inside`` are those to begin with (None: as they are)."""
+    """Restore the settings of this process after this context. ``inside``: those to apply first (None: unchanged)."""
     before = ComputeSettings.now()
     try:
         if inside is not None:
@@ -272,7 +272,7 @@ def settings_kept(inside: ComputeSettings | None = None) -> Iterator[None]:
 
 
 def use_threads(threads: int | None) -> None:
-    """Let torch and the simulators compute in ``threads`` CPU threads; None: in as many as there are cores."""
+    """Let torch and the simulators use ``threads`` CPU threads; None: as many as there are cores."""
     require_threads(threads)
     cores = int(getattr(numba.config, "NUMBA_NUM_THREADS"))  # noqa: B009 - untyped
     threads = cores if threads is None else threads
@@ -293,15 +293,15 @@ def all_fields(spec: EnvSpec, algo: Algorithm, attack: Attack) -> dict[str, Fiel
 
 
 def require_sight(parts: Parts) -> None:
-    """Let the attack look at a team that shows no values of joint actions, before anything is written. Raise
-    ConfigError where it needs them."""
+    """Begin the attack on a team that exposes no values of joint actions, before anything is written. Raise ConfigError
+    if the attack needs them."""
     policy = parts.algo.policy(Clock())
     if not isinstance(policy, Victim):
         parts.attack.begin(parts.env.n_envs, policy, torch.Generator(parts.device))
 
 
 def require_attacked(cfg: DictConfig, parts: Parts) -> None:
-    """Refuse a share of attacked lanes that is above 0, but not enough for one lane. Raise ConfigError."""
+    """Raise ConfigError for a share of attacked lanes that is above 0 but not enough for one lane."""
     share, lanes = cfg.train.attack_fraction, parts.env.n_envs
     if type(parts.attack) is not NoAttack and share > 0 and round(share * lanes) == 0:
         here = f"train.n_envs={cfg.train.n_envs}" + (f" in {world()[1]} processes" if world()[1] > 1 else "")

@@ -1,4 +1,4 @@
-"""From the arguments of a call to the configuration of the script that does the same."""
+"""Turn the arguments of a call into the configuration of the script that does the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from marl.run.compose import compose_with_choices
 
 
 def folders(given: Any) -> list[Any]:
-    """Return run folders and patterns as texts: of paths, of what has a folder ``dir``, and of a sequence of these."""
+    """Return run folders and patterns as strings, given a path, an object with a folder ``dir``, or several of them."""
     several = given if isinstance(given, Sequence) and not isinstance(given, str) else [given]
     paths = [getattr(one, "dir", one) for one in several]
     return [str(one) if isinstance(one, Path) else one for one in paths]
@@ -22,8 +22,8 @@ def folders(given: Any) -> list[Any]:
 def configured(
     script: str, runs: Any, overrides: list[str], options: dict[str, Any]
 ) -> tuple[DictConfig, dict[str, str]]:
-    """Return the configuration of ``script`` with its option ``runs`` (None: as it is), overrides and options by name,
-    and which choice was taken in each group. Raise ConfigError."""
+    """Return the configuration of ``script`` with its option ``runs`` (None: unchanged), overrides and options by name,
+    and the choices by group. Raise ConfigError."""
     cfg, chosen = compose_with_choices(overrides, script)
     given = {**({} if runs is None else {"runs": folders(runs)}), **options}
     names = {key for key, value in given.items() if key in chosen and not isinstance(value, Mapping | None)}

@@ -1,8 +1,8 @@
 """Checkpoints that survive crashes: write to a temporary folder, flush, rename; verify digests and load with
 ``weights_only``.
 
-A checkpoint is ``checkpoints/step_000400000/{state.pt, replay.pt, meta.json}``. Its folder exists whole or not at all;
-``latest`` names the newest. A damaged checkpoint is skipped with a warning in favour of the one before.
+A checkpoint is ``checkpoints/step_000400000/{state.pt, replay.pt, meta.json}``. Its folder is complete or does not
+exist; ``latest`` names the newest. A damaged checkpoint is skipped with a warning in favour of the one before.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from marl.run.files import naming, save_tensors, sync_folder, write_atomic
 
 log = logging.getLogger(__name__)
 MILESTONE = "MILESTONE"  # marker file: this checkpoint is never deleted
-STRANGE = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")  # torch's words
+STRANGE = re.compile(r"[Uu]nsupported (?:global: )?GLOBAL (\S+)")  # torch's wording
 OURS = re.compile(r"step_\d+")  # folders of other names are somebody else's: neither read nor deleted
 
 
@@ -59,7 +59,7 @@ def save(
     keep: int,
     milestone: bool,
 ) -> Path:
-    """Write ``root/step_...`` and delete all checkpoints but the newest ``keep`` and those saved as a ``milestone``.
+    """Write ``root/step_...`` and delete all checkpoints except the newest ``keep`` and those saved as a ``milestone``.
 
     Raises WriteError if the disk is full; earlier checkpoints are then left intact.
     """
@@ -97,7 +97,7 @@ def _rotate(root: Path, saved: Path, keep: int) -> None:
 
 
 def folders(root: Path) -> list[Path]:
-    """Return the checkpoint folders, newest first; a copy that somebody keeps under another name is none."""
+    """Return the checkpoint folders, newest first; copies that somebody keeps under other names do not count."""
     return sorted((folder for folder in root.glob("step_*") if OURS.fullmatch(folder.name)), reverse=True)
 
 
@@ -114,7 +114,7 @@ def verify(folder: Path) -> dict[str, Any]:
 
 
 def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
-    """Return the newest whole checkpoint and its metadata, or None. Skip damaged ones with a warning."""
+    """Return the newest intact checkpoint and its metadata, or None. Skip damaged ones with a warning."""
     for folder in folders(root):
         try:
             return folder, verify(folder)
@@ -125,7 +125,7 @@ def newest(root: Path) -> tuple[Path, dict[str, Any]] | None:
 
 @contextmanager
 def that_fits(otherwise: str) -> Iterator[None]:
-    """Turn what is raised where a state belongs to other classes into a ConfigError that begins with ``otherwise``."""
+    """Turn errors from loading a state of other classes into a ConfigError that begins with ``otherwise``."""
     try:
         yield
     except (ConfigError, CheckpointError):
@@ -137,8 +137,8 @@ def that_fits(otherwise: str) -> Iterator[None]:
 
 
 def load_state(folder: Path) -> dict[str, Any]:
-    """Load everything but the replay of a verified checkpoint, on the CPU: networks and optimizers copy what they are
-    given to their own device, environments and generators have none. The rounded weights of packed teams
+    """Load everything except the replay of a verified checkpoint, on the CPU: networks and optimizers copy what they
+    are given to their own device, environments and generators have none. The rounded weights of packed teams
     (``marl.measure.zoo.rounded``) become float32 again."""
     state = load_tensors(folder / "state.pt")
     _widen(state)
@@ -152,7 +152,7 @@ def load_replay(folder: Path) -> dict[str, Any] | None:
 
 
 def load_tensors(path: Path) -> dict[str, Any]:
-    """Load a file of tensors and builtins, on the CPU. Raise CheckpointError where it is none."""
+    """Load a file of tensors and builtins, on the CPU. Raise CheckpointError if it is not one."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, LookupError, pickle.UnpicklingError) as error:  # of the right digest, but not ours
@@ -168,7 +168,7 @@ def load_tensors(path: Path) -> dict[str, Any]:
 
 
 def _widen(tree: Any) -> Any:
-    """Turn the float16 tensors in nested dicts and lists, which are changed in place, into float32, and return it."""
+    """Convert the float16 tensors in nested dicts and lists, changing these in place, to float32; return the tree."""
     if isinstance(tree, dict | list):
         for key in tree if isinstance(tree, dict) else range(len(tree)):
             tree[key] = _widen(tree[key])

@@ -1,7 +1,7 @@
-"""Work on a Ray cluster: tasks that are given to its nodes, and again to others where a node dies.
+"""Work on a Ray cluster: tasks are given to its nodes, and given to other nodes again if one dies.
 
-All nodes see the same files (a shared file system, or one machine): a run that begins again on another node continues
-from its own checkpoint, as after any crash.
+All nodes see the same files (a shared file system, or one machine): a run that restarts on another node continues from
+its own checkpoint, as after any crash.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from marl.core.checks import require_extra
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
-LOOK_S = 0.5  # between looks at whether the work shall stop
+LOOK_S = 0.5  # between checks whether to stop
 
 
 def connect(address: str | None, wanted_by: str) -> Any:
-    """Return the module ``ray``, connected to the cluster at ``address``; None: where RAY_ADDRESS says, or else one
-    that is started on this machine. Raise ConfigError where the package is missing."""
+    """Return the module ``ray``, connected to the cluster at ``address`` (None: the one that RAY_ADDRESS names, or else
+    a new one on this machine). Raise ConfigError if the package is missing."""
     require_extra("ray", "ray", wanted_by)
     import ray
 
     if not ray.is_initialized():
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # every run's lines
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")  # show every run's lines
         ray.init(address=address, logging_level=logging.WARNING, include_dashboard=False, configure_logging=False)
     return ray
 
 
 def run(folder: str, work: Callable[[T, bool], R], task: T, again: bool) -> R:
-    """Do one task on a node, in ``folder``; Ray puts the name of this function before what it logs."""
+    """Do one task on a node, in ``folder``; Ray prefixes its log lines with the name of this function."""
     os.chdir(folder)
     return work(task, again)
 
@@ -42,9 +42,9 @@ def each(
     ray: Any, work: Callable[[T, bool], R], tasks: Sequence[T], *, cpus: float = 1, gpus: float = 0, retries: int = 3,
     stopping: Callable[[], None] = lambda: None,
 ) -> Iterator[tuple[int, R]]:  # fmt: skip
-    """Yield (index of a task, ``work(task, again)``) in the order in which the cluster finishes them, in the working
-    directory of this process. A task whose node or process dies begins again elsewhere, with ``again`` true, at most
-    ``retries`` times. ``stopping`` is called now and then; what it raises ends the work in hand at once.
+    """Run ``work(task, again)`` for every task, in the working directory of this process; yield (index of the task,
+    result) in the order in which they finish. A task whose node or process dies is restarted elsewhere, with ``again``
+    true, at most ``retries`` times. ``stopping`` is called now and then; if it raises, running tasks are cancelled.
     """
     remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=0)(run)
     here, left = os.getcwd(), [retries] * len(tasks)

@@ -66,8 +66,8 @@ def _store_step(batch: EpisodeBatch, t: int, values: dict[str, Tensor]) -> None:
 
 
 def perturbed(attack: Attack, view: View) -> Tensor:
-    """Return what ``attack`` shows instead of the observations, [B, n, O]. Raise ConfigError where that has another
-    form, or holds what is no number: networks would learn from it without a word."""
+    """Return what ``attack`` shows instead of the observations, [B, n, O]. Raise ConfigError if its shape or type
+    differs, or if it is not finite: networks would silently learn from it."""
     obs, seen = view.obs.obs, attack.perturb_obs(view)
     if seen is obs:
         return seen
@@ -103,10 +103,10 @@ def collect(
     ``policy.act``, ``attack.perturb_actions`` and the environment's ``info_names`` give under these names. ``attacked``
     bool [B] marks the lanes that the attack may touch. The attack also perturbs the observation after a lane's last
     step, from which values are bootstrapped. ``device`` is the policy's device. ``watch`` is called before every step.
-    A ``seed`` restarts the lanes' random streams, and ``redraw`` is the seed of what the game draws once the episodes
-    have begun (None: the streams go on). ``compiled`` false takes the general loop in any case. Episodes that
-    the environment has lost (``info["lost"]``) are left out: the batch may be small, or empty. Raises GameError where
-    the game breaks its contract.
+    A ``seed`` restarts the lanes' random streams, and ``redraw`` is the seed for what the game draws once the episodes
+    have begun (None: the streams continue). ``compiled`` false always takes the general loop. Episodes that the
+    environment has lost (``info["lost"]``) are left out: the batch may be smaller, or empty. Raises GameError if the
+    game breaks its contract.
     """
     terms = Terms(explore, attacked, policy_gen, attack_gen, seed, redraw)
     batch = empty_batch(fields, env.n_envs, env.spec.episode_limit, env.device)
@@ -120,11 +120,11 @@ def _in_lockstep(
     env: VectorEnv, policy: Policy, attack: Attack, batch: EpisodeBatch, terms: Terms, device: torch.device | str,
     watch: Watcher | None,
 ) -> EpisodeBatch:  # fmt: skip
-    """Play into the zeros of ``batch`` by the general loop: episodes that have ended wait, and what is stored of them
-    after their end means nothing."""
+    """Play with the general loop, writing into the zeros of ``batch``: lanes whose episode has ended wait, and what is
+    stored for them after its end is meaningless."""
     B, limit, fields = env.n_envs, env.spec.episode_limit, batch.fields
     running = torch.ones(B, dtype=torch.bool, device=env.device)
-    ended = torch.zeros_like(running)  # in the previous step: values are bootstrapped from the present observation
+    ended = torch.zeros_like(running)  # in the previous step: values are bootstrapped from the current observation
     attacked = terms.attacked.to(device)
     carry = policy.begin(B, terms.policy_gen)
     attack.begin(B, policy, terms.attack_gen)
@@ -143,7 +143,7 @@ def _in_lockstep(
         if watch is not None:
             hit = attack_extras.get("hit", torch.zeros_like(intended, dtype=torch.bool))
             watch(Moment(t, env, intended, executed, hit, running, batch["reward"].sum(1)))
-        _store_step(batch, t, {"obs_seen": seen})  # which may be the game's own tensor, and the step overwrites that
+        _store_step(batch, t, {"obs_seen": seen})  # may be the game's own tensor, which the step overwrites
         step = env.step(actions)
         incoming.step(t, step)
         incoming.waiting(t, step, running)
@@ -173,13 +173,13 @@ def _in_lockstep(
 
 
 def _whole_episodes(batch: EpisodeBatch, last: Step) -> EpisodeBatch:
-    """Return the episodes that no game's death has cut, by the last step of a collection."""
+    """Return the episodes that no game's death has cut short, according to the last step of a collection."""
     lost = last.info.get("lost")
     return batch if lost is None or not lost.any() else batch.lanes(~lost)
 
 
 def collect_whole(env: VectorEnv, *args: Any, **kwargs: Any) -> EpisodeBatch:
-    """Collect like ``collect``, and again where a game has died. Raise GameError after ``ATTEMPTS`` rounds."""
+    """Collect like ``collect``, and again if a game has died. Raise GameError after ``ATTEMPTS`` rounds."""
     for _ in range(ATTEMPTS):
         batch = collect(env, *args, **kwargs)
         if len(batch) == env.n_envs:

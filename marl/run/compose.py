@@ -1,6 +1,6 @@
-"""From overrides to a configuration, as on a command line, and errors of composing in one line.
+"""Compose configurations from overrides, as on a command line, with errors in one line.
 
-The tree of configurations is the package ``conf`` beside ``marl``. It is found by name and never imported statically:
+The tree of configurations is the package ``conf`` next to ``marl``. It is found by name and never imported statically:
 plug-ins reach the framework through configuration alone.
 """
 
@@ -31,13 +31,13 @@ from marl.core.types import ConfigError
 from marl.run.quoting import repaired
 from marl.run.trees import TREE, beside, folders, named_by, with_folders
 
-# what Hydra says around the reason: the word itself, the class of its own error, and functions of its grammar
+# what Hydra puts around the reason: the word itself, the class of its own error, and functions of its grammar
 NOISE = re.compile(r"^Error parsing override '.*?' (?=\S)|^LexerNoViableAltException: .*|(?<=') Available: .*")
 
 
 @functools.cache
 def register_configs() -> None:
-    """Make the schemas, and every option that has no file of its own, known to Hydra; only the first call does."""
+    """Register the schemas and all options without files of their own with Hydra; only the first call has an effect."""
     register()
     importlib.import_module(TREE).register()
     share(ConfigStore.instance().repo)
@@ -67,15 +67,15 @@ def choices(group: str) -> list[str]:
 
 
 def nearest(name: str, names: Sequence[str]) -> list[str]:
-    """Return up to three of ``names`` that ``name`` may mean, whatever its capitals and whether or not it says the
-    folder: ``3M`` may mean ``skirmish/3m``."""
+    """Return up to three of ``names`` that ``name`` may stand for, ignoring case and with or without the folder: ``3M``
+    may stand for ``skirmish/3m``."""
     meant = {known: (known.lower(), known.rpartition("/")[2].lower()) for known in names}
     near = difflib.get_close_matches(name.lower(), [way for ways in meant.values() for way in ways], n=3, cutoff=0.5)
     return list(dict.fromkeys(known for way in near for known, ways in meant.items() if way in ways))[:3]
 
 
 def one_line(error: BaseException) -> str:
-    """Return the error's own words on one line; for a choice that does not exist, with its nearest neighbours."""
+    """Return the error's message on one line; for a choice that does not exist, with the nearest names."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).partition("/")
         if not name and not str(error.missing_cfg_file).endswith("/"):
@@ -119,8 +119,8 @@ def says_unread(error: yaml.YAMLError | UnicodeDecodeError, folders: Iterable[Pa
 
 
 def refuse_bases(chosen: Mapping[str, Any]) -> None:
-    """Refuse what other options of a group are made of, and is none by itself; raise ConfigError. ``chosen``: what was
-    chosen, by group."""
+    """Raise ConfigError for ``base``, which other options of a group are made of and which is not one on its own.
+    ``chosen``: the choices by group."""
     for group in ("algo", "attack", "env"):
         if str(chosen.get(group)).rpartition("/")[2] == "base":
             raise ConfigError(
@@ -130,7 +130,7 @@ def refuse_bases(chosen: Mapping[str, Any]) -> None:
 
 @contextmanager
 def _own_hydra() -> Iterator[None]:
-    """Compose inside, also while a script's Hydra is active; afterwards Hydra is as it was."""
+    """Allow composing inside this context, even while a script's Hydra is active; restore Hydra afterwards."""
     active, config = GlobalHydra.instance().hydra, HydraConfig.instance().cfg
     GlobalHydra.instance().clear()
     try:
@@ -142,8 +142,8 @@ def _own_hydra() -> Iterator[None]:
 
 
 def compose_with_choices(overrides: Sequence[str], config: str) -> tuple[DictConfig, dict[str, str]]:
-    """Return the configuration that ``overrides`` of ``conf/<config>.yaml`` give, fully interpolated, and by group what
-    was chosen. Raise ConfigError, in one line, for overrides that do not compose."""
+    """Return the configuration that ``overrides`` of ``conf/<config>.yaml`` give, fully interpolated, and the choices
+    by group. Raise ConfigError, in one line, for overrides that do not compose."""
     for word in overrides:
         if not isinstance(word, str):
             raise ConfigError(f"{word} is of the type {type(word).__name__}; an override is a word, as 'algo=vdn'")
@@ -175,7 +175,7 @@ def compose(*overrides: str, config: str = "train") -> DictConfig:
     """Return the configuration of a command line: ``compose("algo=vdn", "env=toy/matrix")`` is what
     ``python -m scripts.train algo=vdn env=toy/matrix`` trains with; ``config`` names the script.
 
-    Raise ConfigError, in the words of the command line, for overrides that do not compose.
+    Raise ConfigError, with the message of the command line, for overrides that do not compose.
     """
     return compose_with_choices(overrides, config)[0]
 

@@ -48,13 +48,13 @@ def evaluate(
     replay: int = 0,
     results: Results = episode_results,
 ) -> dict[str, np.ndarray]:
-    """Play without exploring; return what ``results`` says of each episode, as arrays [episodes]: by default
+    """Play without exploration; return what ``results`` measures of each episode, as arrays [episodes]: by default
     ``return``, ``length``, ``won``, ``hits`` (attacked steps) and ``hit_actions`` (attacked agents, summed over steps).
 
     Lanes play in lockstep rounds of one whole episode each, and the last round is cut by lane number, so that short
-    episodes are not counted more often. ``on_round`` gets the number of finished episodes. With a ``seed`` every round
-    starts from a seed of its own, so that episode k begins alike for every policy and attack. A ``replay`` numbered
-    from 1 has the same beginnings, and other random numbers of the game from there. Raises ConfigError.
+    episodes are not counted more often. ``on_round`` receives the number of finished episodes. With a ``seed`` every
+    round starts from a seed of its own, so that episode k begins the same for every policy and attack. A ``replay``
+    numbered from 1 keeps these beginnings, but the game draws other random numbers afterwards. Raises ConfigError.
     """
     require_at_least("", 1, episodes=episodes)
     rounds: list[dict[str, Tensor]] = []

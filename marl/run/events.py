@@ -1,4 +1,4 @@
-"""Scalars for TensorBoard, written by this thread and at once: a full disk is known where it matters."""
+"""Scalars for TensorBoard, written by this thread and at once, so that a full disk is noticed where it matters."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class EventFile:
         self._begin: bytes = _records(first)
 
     def write(self, scalars: dict[str, float], step: int) -> None:
-        """Add scalars. Raise WriteError; the file is then as it was."""
+        """Append scalars. Raise WriteError, with the file unchanged."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
 
@@ -43,7 +43,7 @@ class EventFile:
 
 
 def hparams(name: str, values: Mapping[str, bool | int | float | str]) -> list[object]:
-    """Return the summaries that list ``values`` on TensorBoard's page of hyperparameters; its measures are the run's
+    """Return the summaries that list ``values`` on TensorBoard's page of hyperparameters, whose metrics are the run's
     scalars."""
     from google.protobuf.struct_pb2 import Value
     from tensorboard.compat.proto.summary_pb2 import Summary

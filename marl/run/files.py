@@ -1,7 +1,8 @@
-"""Whatever this project writes to a disk passes here: files that are whole or not there, rows that are never torn, and
-one way to say that a disk is full or read-only.
+"""Everything this project writes to disk goes through here: files are complete or absent, rows are never torn, and
+there is one way to say that a disk is full or read-only.
 
-Results raise ``WriteError``. Rows and reports of a run that goes on are ``expendable``: a warning, and no more.
+Results that cannot be written raise ``WriteError``. Rows and reports of a run in progress are ``expendable``: losing
+them costs a warning and no more.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _warned: set[Path] = set()
 
 @contextmanager
 def expendable(path: Path) -> Iterator[None]:
-    """Go on after this context where ``path`` cannot be written, with one warning until it can be again."""
+    """Carry on if ``path`` cannot be written inside this context; warn once until it can be written again."""
     try:
         with naming(path):
             yield
@@ -59,8 +60,8 @@ def expendable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that takes the place of ``path`` after this context, if nothing fails: readers see the old bytes or
-    the new, never a part. Makes the folder. Raise WriteError."""
+    """Yield a file that takes the place of ``path`` after this context, if nothing fails: readers see the old bytes or
+    the new, never a part. Create its folder. Raise WriteError."""
     beside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,19 +76,20 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_atomic(path: Path, text: str) -> None:
-    """Replace the text of ``path`` in one step (``replacing``)."""
+    """Replace the text of ``path`` atomically (``replacing``)."""
     with replacing(path) as file:
         file.write(text.encode())
 
 
 def save_figure(figure: Any, path: Path, dpi: int) -> None:
-    """Replace ``path`` in one step by a picture of a figure of matplotlib. Raise WriteError."""
+    """Save a matplotlib figure as ``path``, atomically. Raise WriteError."""
     with replacing(path) as file:
         figure.savefig(file, dpi=dpi, format=path.suffix.removeprefix(".") or "png")
 
 
 class _Watched:
-    """A file for ``torch.save``, which tells of a failed write in a RuntimeError that does not say why."""
+    """A file for ``torch.save`` that keeps the OSError of a failed write; torch raises a RuntimeError that does not say
+    why."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.flush = file, file.flush
@@ -102,8 +104,8 @@ class _Watched:
 
 
 def save_tensors(value: dict[str, Any], path: Path) -> None:
-    """Replace ``path`` in one step by tensors and builtins. What could not be read back is saved as the nearest thing
-    that can, with a warning; where there is none, WriteError."""
+    """Save tensors and builtins as ``path``, atomically. Values that could not be read back are saved as the nearest
+    ones that can, with a warning; raise WriteError if there are none."""
     if lost := list(unreadable(value, "")):
         value = as_readable(value)
         for place, strange in unreadable(value, ""):
@@ -121,8 +123,8 @@ def save_tensors(value: dict[str, Any], path: Path) -> None:
 
 
 def append(path: Path, data: bytes, *, lines: bool = True) -> None:
-    """Add ``data`` at the end of a file, all of it or nothing. In a file of ``lines`` it begins a new one, whatever a
-    crash has left of the last. Raise WriteError."""
+    """Append ``data`` to a file, all of it or nothing. In a file of ``lines`` it starts on a new line, even if a crash
+    has cut the last one short. Raise WriteError."""
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a+b", buffering=0) as file:
@@ -131,7 +133,7 @@ def append(path: Path, data: bytes, *, lines: bool = True) -> None:
                 file.seek(end - 1)
                 data = data if file.read(1) == b"\n" else b"\n" + data
             try:
-                while data:  # a disk that is nearly full takes a part
+                while data:  # a disk that is nearly full takes only a part
                     data = data[file.write(data) :]
             except OSError:
                 file.truncate(end)
@@ -151,7 +153,7 @@ def sync_folder(path: Path) -> None:
 
 
 class LogFile(logging.Handler):
-    """Keeps log lines in a file, as far as the disk takes them."""
+    """A log handler that writes to a file, as far as the disk allows."""
 
     def __init__(self, path: Path) -> None:
         super().__init__()
@@ -171,11 +173,11 @@ class LogFile(logging.Handler):
 
 @contextmanager
 def logged_to(path: Path) -> Iterator[None]:
-    """Keep log lines also in ``path``, inside this context: those of level INFO and above, whatever the process shows
-    elsewhere."""
+    """Write log lines to ``path`` as well, inside this context: those of level INFO and above, whatever the process
+    shows elsewhere."""
     root, file = logging.getLogger(), LogFile(path)
     level, added = root.level, []
-    if not root.handlers and logging.lastResort is not None:  # what Python shows warnings by, where nobody listens
+    if not root.handlers and logging.lastResort is not None:  # Python's handler for warnings if there is no other
         added.append(logging.lastResort)
 
     def shown(record: logging.LogRecord) -> bool:

@@ -16,14 +16,14 @@ from marl.core.types import ConfigError
 from marl.run import checkpoint
 from marl.run.renames import current
 
-TESTED, TRAINED = "eval.jsonl", "checkpoints"  # in a folder once its run has been evaluated, or saved
+TESTED, TRAINED = "eval.jsonl", "checkpoints"  # in a folder once its run has been evaluated, or has saved a checkpoint
 ZOO = Path(__file__).resolve().parents[2] / "zoo"  # trained teams, in the repository
 PREFIX = "zoo:"  # of their names
 
 
 def run_folder(name: str | Path) -> Path:
-    """Return the folder of a run: a path as it is, ``zoo:NAME`` as the folder of that team. Raise ConfigError, listing
-    what there is, where there is no such team."""
+    """Return the folder of a run: a path unchanged, ``zoo:NAME`` as the folder of that team. Raise ConfigError, listing
+    the teams there are, if there is no such team."""
     if not str(name).startswith(PREFIX):
         return Path(name)
     team = str(name).removeprefix(PREFIX)
@@ -35,7 +35,7 @@ def run_folder(name: str | Path) -> Path:
 
 def find_runs(pattern: str, holding: str, known_by: str = "config.json") -> list[Path]:
     """Return the run folders that hold ``holding`` at or below every path that ``pattern`` matches, each once, sorted.
-    A run folder is ``known_by`` a file in it.
+    A run folder is recognised by the file ``known_by`` in it.
 
     ``pattern`` is a folder, a file in it, a glob (``**`` allowed), or ``zoo:NAME`` (``run_folder``). Runs that were set
     aside are left out.
@@ -80,7 +80,7 @@ def read_config(run_dir: Path, key: str = "run") -> DictConfig:
 
 def read_team(run_dir: Path, key: str = "run") -> DictConfig:
     """Return ``read_config`` of a run that is about to be built. Runs that its algorithm plays with (``algo.run``,
-    ``algo.runs``) are found also where they are not below this working directory, but that of the training."""
+    ``algo.runs``) are looked for below this working directory and below that of the training."""
     config = read_config(run_dir, key)
     for name in ("run", "runs"):
         given = config.algo.get(name) if "algo" in config else None
@@ -92,14 +92,15 @@ def read_team(run_dir: Path, key: str = "run") -> DictConfig:
 
 
 def _from_there(pattern: str, run_dir: Path, config: DictConfig) -> str:
-    """Return a relative path of a run's configuration so that it is found from here; unchanged if it is nowhere."""
+    """Rewrite a relative path of a run's configuration so that it is found from here; unchanged if it is not found."""
     places = [Path(), *_working_directories(run_dir, config)]
     found = (place / pattern for place in places if (place / pattern).exists() or glob(str(place / pattern)))
     return str(next(found, pattern))
 
 
 def _working_directories(run_dir: Path, config: DictConfig) -> Iterator[Path]:
-    """Yield where a run may have been trained: above its ``runs_dir``, also once that was moved, or where it says."""
+    """Yield the directories a run may have been trained in: the one above its ``runs_dir``, even if that has been
+    moved, and the one that its metadata names."""
     place = home(run_dir, {"run_path": str(config.get("run_path", ""))})
     parts = Path(str(config.get("runs_dir", ""))).parts
     if place.parts[len(place.parts) - len(parts) :] == parts:
@@ -110,7 +111,7 @@ def _working_directories(run_dir: Path, config: DictConfig) -> Iterator[Path]:
 
 
 def read_meta(run_dir: Path) -> dict[str, Any]:
-    """Return what a run says of where it comes from: commit, command, versions. Raise ConfigError where it is lost."""
+    """Return a run's record of its origin: commit, command, versions. Raise ConfigError if it is missing."""
     path = run_dir / "meta.json"
     if not path.exists():
         raise ConfigError(f"{run_dir} does not say where it comes from: it has no meta.json")
@@ -122,8 +123,8 @@ def _options(path: Path) -> dict[str, Any]:
 
 
 def read_object(path: Path, name: str, kind: str) -> dict[str, Any]:
-    """Read a file that holds a JSON object, a ``kind`` of thing. Raise ConfigError, with the ``name`` of the file,
-    where it does not."""
+    """Read a file that holds one JSON object. Raise ConfigError if it does not, with the ``name`` of the file and the
+    ``kind`` of contents that it should hold."""
     try:
         found = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
@@ -134,8 +135,8 @@ def read_object(path: Path, name: str, kind: str) -> dict[str, Any]:
 
 
 def identify(config: dict[str, Any]) -> tuple[str, str, int]:
-    """Return (environment, everything else but the seed, seed) of a run, read from the path in its configuration. The
-    name of its study may hold slashes."""
+    """Return (environment, everything else except the seed, seed) of a run, read from the path in its configuration.
+    The name of its study may contain slashes."""
     *study, task, team, leaf = [""] * 3 + config["run_path"].split("/")
     name, seed = "/".join(part for part in study if part), int(config["seed"])
     variant = leaf.removesuffix(f"seed{seed}").rstrip("-")
@@ -144,7 +145,7 @@ def identify(config: dict[str, Any]) -> tuple[str, str, int]:
 
 
 def home(folder: Path, config: dict[str, Any]) -> Path:
-    """Return the folder in which a run's path begins: its ``runs_dir``, wherever the run was moved to."""
+    """Return the folder that a run's path starts from: its ``runs_dir``, wherever the run was moved to."""
     place, path = folder.resolve().parent, PurePosixPath(config["run_path"]).parent
     while path.name and path.name == place.name:
         place, path = place.parent, path.parent
@@ -169,8 +170,8 @@ def names(runs: Sequence[tuple[Path, dict[str, Any]]]) -> list[tuple[str, str, i
 
 
 def refuse_equal_seeds(runs: Iterable[tuple[Path, str, str, int]], key: str) -> None:
-    """Refuse two runs (folder, environment, group, seed) of one group with one seed: they would count as two. Raise
-    ConfigError naming both; ``key`` is the option that gave the runs."""
+    """Refuse two runs (folder, environment, group, seed) with the same group and seed, since they would count as two.
+    Raise ConfigError naming both; ``key`` is the option that gave the runs."""
     seen: dict[tuple[str, str, int], Path] = {}
     for folder, task, group, seed in runs:
         other = seen.setdefault((task, group, seed), folder)
@@ -185,7 +186,7 @@ def saved_steps(run_dir: Path) -> list[int]:
 
 def nearest_steps(run_dir: Path, shares: Sequence[float], key: str) -> list[int]:
     """Return the steps of the checkpoints nearest to ``shares`` (0 to 1) of the newest one's step, each once, in order.
-    Raise ConfigError where there is no checkpoint."""
+    Raise ConfigError if there is no checkpoint."""
     steps = saved_steps(run_dir)
     if not steps:
         raise ConfigError(f"{key}: {run_dir} has no usable checkpoint")
@@ -193,7 +194,7 @@ def nearest_steps(run_dir: Path, shares: Sequence[float], key: str) -> list[int]
 
 
 def pick_checkpoint(run_dir: Path, step: int | None, key: str = "run") -> Path:
-    """Return the folder of the newest whole checkpoint, or of the one at environment step ``step``. Raise ConfigError
+    """Return the folder of the newest intact checkpoint, or of the one at environment step ``step``. Raise ConfigError
     if there is none, CheckpointError if the requested one is damaged."""
     if step is None:
         found = checkpoint.newest(run_dir / TRAINED)

@@ -1,5 +1,5 @@
-"""Look at what a game returns before it is stored: an error of the game is named as one, with lane, agent and step,
-instead of being broadcast, cut, or blamed on the learner."""
+"""Check what a game returns before it is stored: an error in the game is reported as one, with lane, agent and step,
+instead of being broadcast, truncated, or blamed on the learner."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 class Incoming:
-    """Checks the observations and steps of one collection of ``env``. Games whose ``vouched`` is true are left alone:
+    """Checks the observations and steps of one collection of ``env``. Games whose ``vouched`` is true are not checked:
     compiled ones write into tensors of the right form."""
 
     warned: ClassVar[set[type]] = set()
@@ -26,7 +26,7 @@ class Incoming:
         self.off = bool(getattr(env, "vouched", False))
 
     def observation(self, t: int, obs: Obs) -> None:
-        """Look at what agents see in slot ``t``. Raise GameError."""
+        """Check what agents see in slot ``t``. Raise GameError."""
         if self.off:
             return
         _require_kind(t, "reset() and Step.next", obs, Obs, "Obs(obs, state, avail, alive)")
@@ -42,7 +42,7 @@ class Incoming:
         _require_all(t, "avail", some, some, "must have at least one available action, also for the dead", spec)
 
     def step(self, t: int, step: Step) -> None:
-        """Look at the result of step ``t``, with the observation of slot t + 1. Raise GameError."""
+        """Check the result of step ``t``, with the observation of slot t + 1. Raise GameError."""
         if self.off:
             return
         _require_kind(t, "step()", step, Step, "Step(next, reward, terminated, truncated, info)")
@@ -59,8 +59,8 @@ class Incoming:
         self.observation(t + 1, step.next)
 
     def limit(self, t: int, over: Tensor, length: Tensor) -> None:
-        """Refuse episodes that go on after as many steps as they may have: ``over`` bool [B] after step ``t``, and
-        ``length`` long [B] then. Raise GameError."""
+        """Raise GameError for episodes that continue beyond the episode limit: not ``over`` bool [B] after step ``t``,
+        when ``length`` long [B] has reached it."""
         if self.off:
             return
         late = ~over.cpu() & (length.cpu() >= self.spec.episode_limit)
@@ -72,9 +72,9 @@ class Incoming:
             )
 
     def waiting(self, t: int, step: Step, running: Tensor) -> None:
-        """Warn, once for each class of games, of rewards and living agents after step ``t`` in the lanes that were not
-        ``running`` bool [B] before it, which nobody has reset: a game that resets itself shows, instead of what an
-        episode ended with, how the next one begins."""
+        """Warn, once per class of games, about rewards and living agents after step ``t`` in lanes that were not
+        ``running`` bool [B] before it and that nobody has reset: a game that resets itself shows the beginning of the
+        next episode instead of the end of the last."""
         if self.off or self.kind in self.warned:
             return
         wrong = ~running & ((step.reward != 0) | step.next.alive.any(-1))
@@ -102,7 +102,7 @@ def _require_form(t: int, part: str, value: Tensor, shape: tuple[int, ...], dtyp
 
 
 def form_of(shape: tuple[int, ...], dtype: torch.dtype) -> str:
-    """Return a type and shape as messages say them: ``float32 [4, 2, 18]``."""
+    """Format a type and shape for messages: ``float32 [4, 2, 18]``."""
     return f"{str(dtype).removeprefix('torch.')} {list(shape)}"
 
 
@@ -112,7 +112,7 @@ def _require_all(t: int, part: str, value: Tensor, holds: Tensor, rule: str, spe
 
 
 def _explain(t: int, part: str, value: Tensor, holds: Tensor, rule: str, spec: EnvSpec) -> NoReturn:
-    place = (~holds).nonzero()[0].tolist()  # lane, then the agent of all but state, reward and flags, then the feature
+    place = (~holds).nonzero()[0].tolist()  # lane; agent, except of state, reward and flags; feature
     names = ["lane", "feature"] if part == "state" else ["lane", "agent", "feature"]
     where = ", ".join(f"{name} {k}" for name, k in zip(names, place, strict=False))
     known = spec.state_names if part == "state" else ()

@@ -29,11 +29,11 @@ Work = Callable[[J, Callable[[float], None]], R]  # reports its progress, 0 to 1
 
 
 class Stopped(Exception):
-    """A signal asked to stop; running jobs are dropped, results of finished ones are kept."""
+    """A signal requested a stop; running jobs are dropped, results of finished ones are kept."""
 
 
 def require_jobs(jobs: int | str) -> None:
-    """Refuse what is neither a number of processes nor a cluster; raise ConfigError."""
+    """Raise ConfigError unless ``jobs`` is a number of processes or "ray"."""
     if jobs == "ray":
         require_extra("ray", "ray", "jobs=ray")
     elif not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
@@ -52,8 +52,8 @@ def run_jobs(
     """Yield each job with its result, in the order in which they finish. Raise Stopped once ``stop`` is requested.
 
     ``processes``: how many jobs at once, or "ray" for as many as the cluster of RAY_ADDRESS has cores for.
-    ``only_waits``: ``work`` waits for other programs and computes nothing itself. Then threads do, for which nothing
-    has to be imported: a worker process takes seconds to begin, and the memory of torch.
+    ``only_waits``: ``work`` only waits for other programs and computes nothing itself. Threads are then enough: a
+    worker process takes seconds to start, and has to load torch into memory.
     """
     if isinstance(processes, str):
         yield from _on_ray(work, jobs, stop, progress)
@@ -97,7 +97,7 @@ def _in_threads(
 def _as_they_finish(
     pool: Executor, begun: dict[Future[R], J], halt: Any, stop: StopRequest, progress: JobProgress
 ) -> Iterator[tuple[J, R]]:
-    """Yield jobs with their results. However this ends, ``halt`` is set then, and no other job begins."""
+    """Yield jobs with their results. However this ends, set ``halt`` and start no further jobs."""
     try:
         while begun:
             for future in wait(begun, timeout=0.2, return_when=FIRST_COMPLETED).done:
@@ -142,7 +142,7 @@ def _work(work: Work[J, R], job: J) -> R:
 
 
 def _until(halt: Any, work: Work[J, R], job: J) -> R:
-    """Do a job unless ``halt`` is set, and until it is."""
+    """Do a job; raise Stopped once ``halt`` is set, even before it starts."""
 
     def tell(done: float) -> None:
         if halt.is_set():

@@ -1,7 +1,7 @@
-"""Locks on folders: one process at a time writes into a run folder, or into a folder of results.
+"""Folder locks: only one process at a time writes into a run folder or a folder of results.
 
-The file ``.lock`` names its owner. It is made in one step. What a process of this machine left when it died is taken
-over; the lock of another machine counts until somebody removes it.
+The file ``.lock`` names its owner and is created atomically. A lock left by a dead process of this machine is taken
+over; a lock of another machine holds until somebody removes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Owner:
-    """A process, also among those that have its number later: ``started`` is the system's word for when it began."""
+    """A process; ``started``, its start time as the system gives it, tells it from later ones with the same pid."""
 
     host: str
     pid: int
@@ -42,12 +42,12 @@ class Owner:
 
     @property
     def alive(self) -> bool:
-        """Return whether it still runs, as far as this machine can know."""
+        """Return whether it is still running, as far as this machine can tell."""
         return self.host != socket.gethostname() or started(self.pid) == self.started
 
 
 def started(pid: int) -> str | None:
-    """Return when a process of this machine began; None if it has ended."""
+    """Return the start time of a process of this machine; None if it has ended."""
     if Path("/proc/self/stat").exists():
         try:
             state, *words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
@@ -65,8 +65,8 @@ def here() -> Owner:
 
 @contextmanager
 def held(folder: Path, key: str = "") -> Iterator[None]:
-    """Own ``folder`` inside this context. Raise ConfigError where another process does; ``key`` is the option that
-    named it."""
+    """Hold the lock of ``folder`` inside this context. Raise ConfigError if another process holds it; ``key`` is the
+    option that named the folder."""
     path, mine = folder / LOCK, here()
     with nullcontext() if folder.exists() else tidied(folder):
         with naming(folder):
@@ -80,14 +80,14 @@ def held(folder: Path, key: str = "") -> Iterator[None]:
 
 
 def release(folder: Path) -> None:
-    """Remove the lock of ``folder``, whose owner is known to be gone, also from another machine."""
+    """Remove the lock of ``folder``, whose owner is known to be gone, even if it belonged to another machine."""
     (folder / LOCK).unlink(missing_ok=True)
 
 
 @contextmanager
 def tidied(folder: Path, top: Path | None = None, *, keep_present: bool = False) -> Iterator[None]:
-    """Leave no empty folders behind: ``folder`` and, if it is empty, those above it that are empty and below ``top`` or
-    the working directory are removed after this context. ``keep_present``: but for those that are there before."""
+    """Leave no empty folders behind: after this context, remove ``folder`` if it is empty, then its empty parents below
+    ``top`` or the working directory. ``keep_present``: except those that existed before."""
     folder = folder.absolute()
     kept = {place for place in (folder, *folder.parents) if place.exists()} if keep_present else set()
     try:
@@ -97,7 +97,7 @@ def tidied(folder: Path, top: Path | None = None, *, keep_present: bool = False)
 
 
 def made_by_hydra(folder: Path) -> bool:
-    """Return whether ``folder`` is the one that Hydra has made for this script's run."""
+    """Return whether ``folder`` is the one that Hydra made for this script's run."""
     if not HydraConfig.initialized() or OmegaConf.is_missing(HydraConfig.get().runtime, "output_dir"):
         return False
     return Path(HydraConfig.get().runtime.output_dir) == folder.absolute()
@@ -116,12 +116,12 @@ def _acquire(path: Path, mine: Owner, key: str) -> None:
             path.unlink()
         try:
             _place(path, json.dumps(asdict(mine)))
-        except FileExistsError:  # made by another machine, just now
+        except FileExistsError:  # another machine has just made it
             raise ConfigError(f"{path.parent} is in use by another process, which has just begun") from None
 
 
 def _place(path: Path, text: str) -> None:
-    """Make ``path`` with all of its text in one step. Raise FileExistsError where it exists."""
+    """Create ``path`` with all of its text, atomically. Raise FileExistsError if it exists."""
     beside = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         beside.write_text(text, encoding="utf8")
@@ -129,7 +129,7 @@ def _place(path: Path, text: str) -> None:
             os.link(beside, path)
         except FileExistsError:
             raise
-        except OSError:  # a file system without links
+        except OSError:  # a file system without hard links
             with path.open("x", encoding="utf8") as file:
                 file.write(text)
     finally:
@@ -137,7 +137,7 @@ def _place(path: Path, text: str) -> None:
 
 
 def _owner(path: Path) -> Owner | None:
-    """Return who made a lock; None where it does not say."""
+    """Return the owner of a lock; None if the file does not name one."""
     try:
         return Owner(**json.loads(path.read_text(encoding="utf8")))
     except (OSError, ValueError, TypeError):
@@ -146,19 +146,19 @@ def _owner(path: Path) -> Owner | None:
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Let one process of this machine at a time look at the lock of ``folder`` and change it."""
+    """Let only one process of this machine at a time read and change the lock of ``folder``."""
     if fcntl is None:
         yield
         return
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # a system that opens no folders
+    except PermissionError:  # a system that cannot open folders
         yield
         return
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError:  # a file system that knows no locks
+        except OSError:  # a file system without locks
             log.debug("%s takes no locks", folder)
         yield
     finally:
@@ -166,8 +166,8 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _prune(folder: Path, top: Path | None, kept: set[Path]) -> None:
-    """Remove ``folder`` and those above it, as far as they are empty, not to be ``kept``, and below ``top`` or the
-    working directory."""
+    """Remove ``folder`` and then its parents, as long as they are empty, not ``kept``, and below ``top`` or the working
+    directory."""
     roots = [Path.cwd(), *([top.absolute()] if top is not None else [])]
     for place in (folder, *folder.parents):
         if (
@@ -178,5 +178,5 @@ def _prune(folder: Path, top: Path | None, kept: set[Path]) -> None:
             return
         try:
             place.rmdir()
-        except OSError:  # it holds something
+        except OSError:  # it is not empty
             return

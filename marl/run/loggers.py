@@ -1,8 +1,8 @@
-"""Where a run's scalars go beside its JSON lines: TensorBoard, CSV, Weights & Biases, MLflow, or a class of your own.
+"""Loggers take a run's scalars in addition to its JSON lines: TensorBoard, CSV, Weights & Biases, MLflow, or your own.
 
-A logger is made as ``Class(run, **options)`` and takes every row that ``metrics.jsonl`` and ``eval.jsonl`` get. The
-JSON lines are the record that everything else reads; a logger that fails is left out with one warning, and costs the
-run nothing else.
+A logger is made as ``Class(run, **options)`` and receives every row that ``metrics.jsonl`` and ``eval.jsonl`` get. The
+JSON lines are the record that everything else reads; a logger that fails is dropped with one warning and does the run
+no other harm.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ Scalars = dict[str, float]
 
 @dataclass(frozen=True)
 class LoggedRun:
-    """The run that a logger is made for. ``env_steps``: where it continues, 0 for a fresh start; rows of later steps
-    that the run has left before are written again."""
+    """The run that a logger is made for. ``env_steps``: the step it continues from, 0 for a fresh start; rows of later
+    steps that it wrote before it was interrupted are written again."""
 
     dir: Path
     config: dict[str, Any]
@@ -50,13 +50,13 @@ class LoggedRun:
         return "/".join(self.dir.absolute().parts[-2:])
 
     def hyperparameters(self) -> dict[str, bool | int | float | str]:
-        """Return the options that make a run what it is, by dotted key, as the values that dashboards know."""
+        """Return the options that define a run, by dotted key, as values of types that dashboards support."""
         kept = {key: self.config[key] for key in ("name", "seed", "algo", "env", "attack", "train", "replay")}
         return {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in flatten(kept).items()}
 
     def key(self, file: str) -> str:
-        """Return the name under which a service knows this run: kept in ``file`` of the run folder, so that a run that
-        continues goes on in the same record and one that starts over does not."""
+        """Return this run's id with a service. It is kept in ``file`` of the run folder, so that a continued run writes
+        to the same record and one that starts over does not."""
         path = self.dir / file
         if not path.exists():
             seed = f"{self.dir.absolute()} {time.time_ns()} {uuid.uuid4()}"
@@ -65,11 +65,11 @@ class LoggedRun:
 
 
 class Logger(Protocol):
-    """Takes rows of scalars. A static method ``require(**options)``, if there is one, raises ConfigError for a
+    """A receiver of rows of scalars. A static method ``require(**options)``, if there is one, raises ConfigError for a
     missing package or a bad option before anything is written."""
 
     def write(self, table: str, scalars: Scalars, env_steps: int) -> None:
-        """Take one row of ``table`` ("metrics" or "eval"). Whatever this raises, the run goes on."""
+        """Write one row of ``table`` ("metrics" or "eval"). Whatever this raises, the run goes on."""
 
     def close(self) -> None:
         """Write what is left; the run has ended or was stopped."""
@@ -162,7 +162,7 @@ class WandB:
 
 
 class MLflow:
-    """MLflow. ``uri``: of the tracking server or store; null: what MLFLOW_TRACKING_URI says, or else ``mlflow.db`` in
+    """MLflow. ``uri``: the tracking server or store; null: MLFLOW_TRACKING_URI if it is set, or else ``mlflow.db`` in
     ``runs_dir``."""
 
     def __init__(self, run: LoggedRun, *, uri: str | None, experiment: str) -> None:
@@ -205,25 +205,25 @@ class MLflow:
         self.client.log_batch(self.id, metrics=finite)
 
     def close(self) -> None:
-        """Mark the run as finished, or as killed where it is not at its end."""
-        ended = _written(self.dir / "DONE") not in (None, self.done)  # a run that is continued may have an earlier one
+        """Mark the run as finished, or as killed if it did not reach its end."""
+        ended = _written(self.dir / "DONE") not in (None, self.done)  # a continued run may have an earlier DONE
         self.client.set_terminated(self.id, "FINISHED" if ended else "KILLED")
 
 
 def _written(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another that takes its place; None where there is none."""
+    """Return inode and modification time of a file, which change when it is replaced; None if it does not exist."""
     return (path.stat().st_ino, path.stat().st_mtime_ns) if path.exists() else None
 
 
 def chosen(cfg: DictConfig) -> list[str]:
-    """Return the names of the loggers, each once: those of ``log.to``, as ``log.tensorboard`` of earlier versions
-    changes them."""
+    """Return the names of the loggers, each once: those of ``log.to``, adjusted by ``log.tensorboard``, an option from
+    earlier versions."""
     names = [name for name in dict.fromkeys(cfg.log.to) if name != "tensorboard" or cfg.log.tensorboard is not False]
     return [*names, "tensorboard"] if cfg.log.tensorboard and "tensorboard" not in names else names
 
 
 def require_loggers(cfg: DictConfig) -> None:
-    """Refuse a name in ``log.to`` that no logger has, and one whose package is missing; raise ConfigError."""
+    """Raise ConfigError for a name in ``log.to`` that is not a logger, or one whose package is missing."""
     for name in chosen(cfg):
         if name not in cfg.log.loggers:
             raise ConfigError(
@@ -237,7 +237,7 @@ def require_loggers(cfg: DictConfig) -> None:
 
 
 class Loggers:
-    """The loggers of ``log.to``. One that fails is left out from then on, with one warning."""
+    """The loggers of ``log.to``. One that fails is dropped from then on, with one warning."""
 
     def __init__(self, cfg: DictConfig, run: LoggedRun) -> None:
         self.open: dict[str, Logger] = {}
@@ -247,7 +247,7 @@ class Loggers:
                 self.open[name] = call(factory(cfg.log.loggers[name], section), section, run=run)
 
     def write(self, table: str, scalars: Scalars, env_steps: int) -> None:
-        """Hand a row to every logger."""
+        """Pass a row to every logger."""
         for name, logger in list(self.open.items()):
             with self._guard(name):
                 logger.write(table, scalars, env_steps)
@@ -261,7 +261,7 @@ class Loggers:
 
     @contextmanager
     def _guard(self, name: str) -> Iterator[None]:
-        """Leave out a logger that raises inside this context."""
+        """Drop a logger that raises inside this context."""
         try:
             yield
         except Exception as error:

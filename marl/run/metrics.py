@@ -1,4 +1,4 @@
-"""Scalars, written to ``metrics.jsonl`` / ``eval.jsonl`` and, as the same rows, to the loggers. The x axis is always
+"""Scalars: the same rows go to ``metrics.jsonl`` / ``eval.jsonl`` and to the loggers. The x axis is always
 ``env_steps``."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from marl.run.evaluate import attack_facts
 from marl.run.files import append, expendable, write_atomic
 from marl.run.loggers import Loggers
 
-# what rows hold whatever algorithm, hooks and attack report
+# what rows always hold, whatever the algorithm, hooks and attack report
 KEPT = ("env_steps", "episodes", "updates", "train/return", "train/win_rate", "train/length", "replay/episodes")
 
 
@@ -53,8 +53,8 @@ class Window:
         self._sum(sums, len(fresh))
 
     def add_ended(self, ended: Mapping[str, Tensor], attack: bool) -> None:
-        """Take in episodes that ended in a stretch (``Stretches.ended``), in which every lane played all the time;
-        ``attack`` says whether there is one."""
+        """Add the episodes that ended in a stretch (``Stretches.ended``), during which no lane waits; ``attack`` says
+        whether there is an attack."""
         sums = {name: ended[name].double().sum() for name in ("return", "length")}
         sums |= {"win_rate": ended["won"].double().sum(), "lane_use": torch.tensor(float(len(ended["won"])))}
         if attack:
@@ -90,7 +90,7 @@ class Window:
 
 
 def require_numbers(metrics: Metrics) -> None:
-    """Raise ConfigError where a metric is no single number, or has the name of one that every row has."""
+    """Raise ConfigError if a metric is not a single number, or has a name that training itself uses."""
     for name, value in metrics.items():
         if not isinstance(value, Tensor | float | int) or (isinstance(value, Tensor) and value.numel() != 1):
             what = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else repr(value)
@@ -124,7 +124,7 @@ def require_finite(metrics: Metrics, algo: Algorithm, clock: Clock) -> None:
 
 
 class Writer:
-    """Appends rows to the run folder, on rank 0 only (``active``), as far as the disk takes them, and hands them to the
+    """Appends rows to the run folder, on rank 0 only (``active``) and as far as the disk allows, and passes them to the
     ``loggers``. On resume it drops rows later than the checkpoint, since they will be written again."""
 
     def __init__(self, run_dir: Path, clock: Clock, loggers: Callable[[], Loggers]) -> None:
@@ -149,7 +149,7 @@ class Writer:
                 write_atomic(path, kept)
 
     def _drop_final(self, env_steps: int) -> None:
-        """Drop the final row that a run of so many steps has left if it was killed before it wrote DONE."""
+        """Drop the final row at ``env_steps``, left by a run that was killed before it wrote DONE."""
         path = self.run_dir / "eval.jsonl"
 
         def again(row: dict[str, Any]) -> bool:
@@ -160,7 +160,7 @@ class Writer:
                 self._keep(path, lambda row: not again(row))
 
     def write(self, file: str, scalars: dict[str, float], clock: Clock, **extra: Any) -> None:
-        """Write one row to ``file`` ("metrics" or "eval"), and hand the scalars to the loggers."""
+        """Write one row to ``file`` ("metrics" or "eval"), and pass the scalars to the loggers."""
         if not self.active:
             return
         row = {**clock.state_dict(), **extra, **{k: v if math.isfinite(v) else None for k, v in scalars.items()}}
@@ -173,8 +173,8 @@ class Writer:
     def intervals(
         self, prefix: str, results: dict[str, Interval], clock: Clock, *, final: bool = False
     ) -> dict[str, float]:
-        """Write test results, with their bounds in ``eval.jsonl``; return the means by scalar name. The ``final`` ones
-        of a step are written once."""
+        """Write test results, with their bounds in ``eval.jsonl``; return the means by scalar name. ``final`` results
+        replace earlier ones of the same step."""
         means = {f"{prefix}/{name}": interval.mean for name, interval in results.items()}
         bounds = {f"{prefix}/{k}_{end}": getattr(i, end) for k, i in results.items() for end in ("low", "high")}
         finite = {key: value if math.isfinite(value) else None for key, value in bounds.items()}
@@ -186,7 +186,7 @@ class Writer:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the lines of a ``.jsonl`` file with what they hold; those that a crash has cut are left out."""
+    """Yield the lines of a ``.jsonl`` file with the rows they hold; skip lines that a crash cut short."""
     for line in path.read_text(encoding="utf8", errors="replace").splitlines():
         try:
             row = json.loads(line)
@@ -197,5 +197,5 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Read the rows of a ``.jsonl`` file; ignore lines that are not whole, and notes that are no row of a run."""
+    """Read the rows of a ``.jsonl`` file; ignore incomplete lines, and notes that are not rows of a run."""
     return [row for _, row in _lines(path) if "env_steps" in row] if path.exists() else []

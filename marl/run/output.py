@@ -1,4 +1,4 @@
-"""Output that nobody reads any more, as once a pipe's reader or a terminal is gone: it is lost, and nothing else is."""
+"""Output that outlives its reader: once the other end of a pipe, or the terminal, is gone, only the output is lost."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from rich.console import Console
 
 
 class Lasting:
-    """A text stream that takes what it cannot write any more, and drops it."""
+    """A text stream that silently drops what it can no longer write."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
     def write(self, text: str) -> int:
-        """Write, as far as somebody reads."""
+        """Write, unless the reader is gone."""
         with suppress(OSError):
             self.stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        """Flush, as far as somebody reads."""
+        """Flush, unless the reader is gone."""
         with suppress(OSError):
             self.stream.flush()
 
@@ -33,18 +33,18 @@ class Lasting:
 
 
 def lasting(stream: TextIO | None) -> TextIO | None:
-    """Return a stream that no write fails on; None for none, which a process begun with closed streams has."""
+    """Return a stream on which no write fails; None for None, which a process started with closed streams has."""
     return stream if stream is None or isinstance(stream, Lasting) else cast(TextIO, Lasting(stream))
 
 
 def error_console() -> Console:
-    """Return a console for the standard error that outlives its reader."""
+    """Return a console on standard error that outlives its reader."""
     return Console(stderr=True) if sys.stderr is None else Console(file=lasting(sys.stderr))
 
 
 @contextmanager
 def outliving_readers() -> Iterator[None]:
-    """Let nothing that this process prints inside this context fail."""
+    """Keep this process from failing when it prints inside this context and the reader is gone."""
     before = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = cast(Any, [lasting(stream) for stream in before])
     try:
@@ -55,5 +55,5 @@ def outliving_readers() -> Iterator[None]:
             try:
                 if stream is not None:
                     stream.flush()
-            except OSError:  # Python flushes once more at its end
+            except OSError:  # Python flushes once more at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -1,5 +1,5 @@
-"""Pieces of episodes, as ``train.rollout`` collects them: each row of a batch is one, with a slot more to bootstrap
-from, so that flags and masks mean what they mean for whole episodes."""
+"""Pieces of episodes, as ``train.rollout`` collects them: each row of a batch is one, with an extra slot to bootstrap
+from, so that flags and masks mean the same as for whole episodes."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from marl.run.collect import empty_batch
 
 
 def begin_fields(carry: Carry) -> dict[str, Field]:
-    """Return the fields that hold what a policy remembers before a piece."""
+    """Return the fields that hold a policy's memory at the start of a piece."""
     return {f"begin_{name}": Field(tuple(value.shape[1:]), value.dtype, "episode") for name, value in carry.items()}
 
 
 class Pieces:
-    """Pieces of episodes under construction: room for ``steps`` + 1 slots each, which doubles when it is full."""
+    """Pieces of episodes under construction, ``steps`` + 1 slots each; the room for pieces doubles when it is full."""
 
     def __init__(self, fields: dict[str, Field], lanes: int, steps: int, device: torch.device) -> None:
         self.fields, self.steps, self.device = fields, steps, device
         self.data = empty_batch(fields, lanes, steps, device).data
         self.used = 0
-        self.place = torch.zeros(lanes, dtype=torch.long, device=device)  # each lane's present piece,
-        self.at = torch.zeros(lanes, dtype=torch.long, device=device)  # and its slot in there
-        self.bad: list[Tensor] = []  # numbers of pieces that are none
+        self.place = torch.zeros(lanes, dtype=torch.long, device=device)  # each lane's current piece,
+        self.at = torch.zeros(lanes, dtype=torch.long, device=device)  # and its slot within it
+        self.bad: list[Tensor] = []  # the numbers of dropped pieces
 
     def clear(self) -> None:
-        """Begin anew in the same memory."""
+        """Start over in the same memory."""
         for value in self.data.values():
             value[: self.used] = 0
         self.used, self.bad = 0, []
@@ -51,7 +51,7 @@ class Pieces:
         return values | ({"obs_seen": seen.to(self.device)} if "obs_seen" in self.data else {})
 
     def _put(self, values: dict[str, Tensor]) -> None:
-        """Store values of every lane in its present slot; faster than by two indices."""
+        """Store each lane's values in its current slot, by one flat index, which is faster than two."""
         slots = self.place * (self.steps + 1) + self.at
         for name, value in values.items():
             self.data[name].flatten(0, 1).index_copy_(0, slots, value)
@@ -72,16 +72,16 @@ class Pieces:
         self._put(self._observed(step.next, seen))
 
     def show_all(self) -> None:
-        """Note that policies were shown what there was to see."""
+        """Record that policies were shown the true observations."""
         if "obs_seen" in self.data:
             self.data["obs_seen"][: self.used] = self.data["obs"][: self.used]
 
     def drop(self, lanes: Tensor) -> None:
-        """Leave out the present pieces of ``lanes`` bool [B]."""
+        """Drop the current pieces of ``lanes`` bool [B]."""
         self.bad.append(self.place[lanes])
 
     def batch(self) -> EpisodeBatch:
-        """Return what was collected."""
+        """Return the collected pieces, without the dropped ones."""
         whole = EpisodeBatch({name: value[: self.used] for name, value in self.data.items()}, self.fields)
         if not self.bad:
             return whole

@@ -1,5 +1,5 @@
-"""Progress display: a rich bar on a terminal, a log line every 30 s elsewhere, or nothing. A run beside others tells
-the process that waits for all of them instead (``marl.run.bars``)."""
+"""Progress display: a rich bar on a terminal, a log line every 30 s elsewhere, or nothing. A run alongside others
+reports to the process that waits for all of them instead (``marl.run.bars``)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STOPPING = "stopping"
 
 class ConsoleHandler(logging.StreamHandler):
     """A log handler that looks up ``sys.stderr`` at each line, so that lines appear above a live progress bar.
-    ``whose``, if not empty, names the run before every line: several processes write here."""
+    ``whose``, if not empty, is the name of the run, put before every line since several processes write here."""
 
     whose: ClassVar[str] = ""
 
@@ -54,14 +54,14 @@ def quiet(name: str) -> Iterator[None]:
 
 
 class Doing:
-    """What this process is busy with, whoever shows it."""
+    """What this process is doing, wherever that is shown."""
 
     now: ClassVar[str] = "training"
-    teller: ClassVar[Teller | None] = None  # of a run beside others whose bars somebody draws
+    teller: ClassVar[Teller | None] = None  # of a run alongside others, if bars are drawn for them
 
     @classmethod
     def begin(cls, what: str) -> str:
-        """Be busy with ``what`` from now on; return what it was before. A run that is stopping does nothing else."""
+        """Switch to doing ``what``; return what was being done before. A run that is stopping keeps saying so."""
         before = cls.now
         if before != STOPPING:
             cls.now = what
@@ -72,7 +72,7 @@ class Doing:
 
 @contextmanager
 def doing(what: str) -> Iterator[None]:
-    """Be busy with ``what`` inside this context."""
+    """Show that this process is doing ``what`` inside this context."""
     before = Doing.begin(what)
     try:
         yield
@@ -92,7 +92,7 @@ def clock_text(seconds: float) -> str:
 
 
 class TrainProgress:
-    """Shows the progress of training. ``show`` gets the step and the newest scalars after every collection."""
+    """The progress display of training. ``show`` receives the step and the newest scalars after every collection."""
 
     def __init__(self, mode: ProgressMode, total_steps: int, first_step: int) -> None:
         console = error_console()
@@ -149,7 +149,7 @@ class TrainProgress:
 
 
 class EpisodeProgress:
-    """Counts test episodes: a bar on a terminal, nothing elsewhere."""
+    """A counter of test episodes: a bar on a terminal, nothing elsewhere."""
 
     def __init__(self, episodes: int) -> None:
         console = error_console()
@@ -172,7 +172,7 @@ class EpisodeProgress:
 
 
 class JobProgress:
-    """Counts ``total`` jobs: a bar on a terminal, a line every 30 s elsewhere."""
+    """A counter of ``total`` jobs: a bar on a terminal, a line every 30 s elsewhere."""
 
     def __init__(self, total: int) -> None:
         console = error_console()
@@ -180,7 +180,7 @@ class JobProgress:
         self.total, self.done, self.last_line = total, 0, time.monotonic()
 
     def show(self, title: str, part: float) -> None:
-        """Show that the share ``part`` (0 to 1) of the present job is done."""
+        """Show that the share ``part`` (0 to 1) of the current job is done."""
         if self.bar is not None:
             self.bar.update(self.task, completed=self.done + part, description=escape(title))
         elif time.monotonic() - self.last_line >= LINE_EVERY_S:

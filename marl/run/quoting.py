@@ -1,5 +1,5 @@
-"""Paths and texts on command lines. Names of run folders hold ``=``, ``,`` and brackets, which Hydra's grammar reads;
-these functions quote them, in commands that are printed and in those that a person has typed."""
+"""Paths and texts on command lines. Names of run folders contain ``=``, ``,`` and brackets, which mean something in
+Hydra's grammar; these functions quote them, in commands that are printed and in those that a user has typed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 WORDS = ("null", "true", "false", "inf", "nan")  # values of other types
-# what options are called, after the last dot, whose values are folders, files, patterns or plain text
+# names, after the last dot, of the options whose values are folders, files, patterns or plain text
 PATHS = ("run", "runs", "runs_dir", "init_from", "fit_on", "robustness", "crossplay", "out", "results", "dir",
          "file", "picture", "path")  # fmt: skip
 TEXTS = ("name", "by", "title")
@@ -23,7 +23,7 @@ def quoted(value: str) -> str:
     """Return a text as a value in Hydra's grammar: as it is, or in quotes where it would mean something else."""
     if re.fullmatch(r"[\w./-]*[A-Za-z_/][\w./-]*", value, re.ASCII) and value.lower() not in WORDS:
         return value
-    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # backslashes count before a quote only
+    escaped = re.sub(r"(\\*)'", r"\1\1\\'", value)  # backslashes count only before a quote
     return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
 
 
@@ -34,8 +34,8 @@ def override(key: str, path: Path | str) -> str:
 
 
 def shell(words: Iterable[str]) -> str:
-    """Return a command line that a shell reads as these words. Hydra's quotes stand inside double ones, which is easier
-    to read than what ``shlex.join`` makes of them; not where a shell might take ``!`` for a command of before."""
+    """Return a command line that a shell reads as these words. Hydra's quotes go inside double ones, which is easier to
+    read than what ``shlex.join`` makes of them, except where a shell might take ``!`` for history expansion."""
     return " ".join(_in_double_quotes(w) if "'" in w and "!" not in w else shlex.quote(w) for w in words)
 
 
@@ -44,19 +44,18 @@ def _in_double_quotes(word: str) -> str:
 
 
 def repaired(words: Sequence[str]) -> list[str]:
-    """Return the words of a command line with paths and texts in quotes where Hydra could not read them as they are
-    typed."""
+    """Return the words of a command line with paths and texts quoted where Hydra could not read them as typed."""
     return [_repaired(word, sweep="-m" in words or "--multirun" in words) for word in words]
 
 
 def _repaired(word: str, sweep: bool) -> str:
     key, equals, value = word.partition("=")
     last = key.lstrip("+").rpartition(".")[2]
-    several = sweep or last == "name"  # where a comma is taken for a sweep whose -m is missing
+    several = sweep or last == "name"  # a comma there is taken for a sweep, even if -m is missing
     if not equals or not (last in (*PATHS, *TEXTS) or key == "policy.mixer") or _plain(word, several):
         return word
     if value.startswith("[{") or value.count('"') % 2 or (value.count("'") % 2 and value[:1] == "'"):
-        return word  # a list of methods; a quote that is not closed
+        return word  # a list of methods; an unclosed quote
     if value.startswith("[") and value.endswith("]") and not Path(value).exists():
         return f"{key}=[{','.join(map(_element, _split(value[1:-1])))}]"
     return f"{key}={quoted(value)}"
@@ -76,7 +75,7 @@ def _element(text: str) -> str:
 
 
 def _split(text: str) -> list[str]:
-    """Return the paths of a list; where a comma belongs to a name, the path with it exists."""
+    """Split a list of paths at its commas, except where a comma belongs to the name of an existing path."""
     pieces, found = text.split(","), list[str]()
     while pieces:
         count = next((n for n in range(len(pieces), 0, -1) if _exists(",".join(pieces[:n]))), 1)

@@ -56,7 +56,7 @@ ADDED = {
 }  # keys that older runs lack
 BEST_RESPONSE = "algos.sbc.population.BestResponse"
 KITCHEN = "envs.overcooked.Overcooked"  # the state features of its cooks were called "player 0 x" and so on
-OPTIONS: dict[str, dict[str, Any]] = {  # that a class has got since, with the values that mean what it did before
+OPTIONS: dict[str, dict[str, Any]] = {  # added to a class since, with the values that keep its earlier behaviour
     "algos.laies.LAIES": {"clip_on": "influence"},
     "algos.sbc.mep.Diverse": {"relative": False},
     BEST_RESPONSE: {"random_partner": False},
@@ -68,7 +68,7 @@ OPTIONS: dict[str, dict[str, Any]] = {  # that a class has got since, with the v
 
 
 def current(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a stored configuration in present names, with the keys that it lacks; ``config`` is not changed."""
+    """Return a stored configuration with current names and the keys that it lacks; ``config`` is not changed."""
     renamed = _rename(config)
     for section, keys in ADDED.items():
         if section in renamed:
@@ -91,7 +91,7 @@ def _makes(tree: Any, target: str) -> bool:
 
 
 def _name_cooks(hooks: dict[str, Any]) -> None:
-    """Let patterns of state names, FIM's and LAIES', call cooks what a kitchen calls them now."""
+    """Rename cooks in the state-name patterns of FIM and LAIES to what a kitchen calls them now."""
     laies, cog = hooks.get("laies") or {}, (hooks.get("fim") or {}).get("cog") or {}
     for section, key in ((laies, "external"), (cog, "candidates"), (cog, "exclude")):
         if key in section:
@@ -99,8 +99,8 @@ def _name_cooks(hooks: dict[str, Any]) -> None:
 
 
 def _count_episodes(section: dict[str, Any], lanes: int) -> None:
-    """Replace ``updates_per_collect`` of a collection of ``lanes`` episodes by the same rhythm counted in episodes, and
-    updates between target copies by episodes."""
+    """Replace ``updates_per_collect``, for collections of ``lanes`` episodes, by the same rhythm counted in episodes;
+    count the interval between target copies in episodes, not updates."""
     if "updates_per_collect" not in section:
         return
     each = lanes / section.pop("updates_per_collect")
@@ -114,7 +114,7 @@ def _count_episodes(section: dict[str, Any], lanes: int) -> None:
 
 
 def _turns_in_episodes(attack: dict[str, Any], lanes: int) -> None:
-    """Replace turns of EGA and its kin, which were collections of ``lanes`` episodes, by episodes."""
+    """Convert turns of EGA and related attacks, which were collections of ``lanes`` episodes, to episodes."""
     for whose in ("attacker", "team", "review"):
         if f"{whose}_turns" in attack:
             attack[f"{whose}_episodes"] = attack.pop(f"{whose}_turns") * lanes

@@ -103,7 +103,7 @@ def header(run_dir: Path, parts: Parts, replay: EpisodeReplay, n_envs: int) -> N
 
 
 def rhythm_of(algo: Algorithm) -> Rhythm | None:
-    """Return how often an algorithm learns; None where it does not say."""
+    """Return how often an algorithm learns; None if it does not declare a rhythm."""
     rhythm = getattr(algo, "rhythm", None)
     return rhythm if isinstance(rhythm, Rhythm) else None
 
@@ -118,7 +118,7 @@ def final_lines(final: dict[str, dict[str, Any]]) -> list[str]:
 
 
 def finished(run_dir: Path, final: dict[str, Interval], clock: Clock, draw: Draw | None) -> None:
-    """Draw the curve if ``draw`` is given, write the DONE file and log the summary. Raise WriteError without DONE."""
+    """Draw the curve if ``draw`` is given, write DONE and log the summary. Raise WriteError if DONE is not written."""
     curve = None
     if draw is not None:
         with expendable(run_dir / "learning_curve.png"):
@@ -142,8 +142,8 @@ def say_summary(run_dir: Path, final: dict[str, dict[str, Any]], env_steps: int,
 
 
 def read_done(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
-    """Return the DONE file of a run that has already made ``total_steps``; None if it has not. A damaged file counts as
-    none, with a warning."""
+    """Return the contents of DONE if the run has already reached ``total_steps``, else None. A damaged file counts as
+    missing, with a warning."""
     path = run_dir / "DONE"
     if not path.exists():
         return None
@@ -158,6 +158,6 @@ def read_done(run_dir: Path, total_steps: int) -> dict[str, Any] | None:
 
 def say_done(run_dir: Path, done: dict[str, Any]) -> None:
     """Log the final results of a finished run."""
-    log.info("%s is finished already (resume=never starts anew)", short(run_dir))
+    log.info("%s is finished already (resume=never starts over)", short(run_dir))
     curve = run_dir / "learning_curve.png"
     say_summary(run_dir, done["final"], done["env_steps"], curve if curve.exists() else None)

@@ -1,4 +1,4 @@
-"""Decide what to do with an existing run folder: continue it, refuse it, or set it aside and start anew."""
+"""Decide what to do with an existing run folder: continue it, refuse it, or set it aside and start over."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ OURS = (
     "train.log",
 )
 SOURCE = Path(__file__).resolve().parent
-# patterns of git: plug-ins anywhere in the repository, but not the configurations that Hydra writes beside results
+# git's patterns: plug-ins anywhere in the repository, but not the configurations that Hydra writes next to results
 UNTRACKED = (":(top)*.py", ":(top)*.yaml", ":(top)*.yml", ":(top,exclude)*.hydra/*")
 
 
@@ -73,7 +73,7 @@ def versions() -> tuple[tuple[str, str], ...]:
 
 @functools.cache
 def machine() -> str:
-    """Return the processor, the number of cores and the system of this machine, and no name that says whose it is."""
+    """Return the processor, the number of cores and the system of this machine, and nothing that tells whose it is."""
     cpus = Path("/proc/cpuinfo")
     lines = cpus.read_text(encoding="utf8").splitlines() if cpus.exists() else []
     model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
@@ -94,7 +94,7 @@ def called_as(call: str) -> Iterator[None]:
 
 
 def spelled(name: str, *arguments: Any, **options: Any) -> str:
-    """Return a call of the library as one would type it, after those that name folders of configurations."""
+    """Return a call of the library as one would type it, preceded by the calls that add folders of configurations."""
     before = "".join(f"marl.use_configs({str(folder)!r}); " for folder in own_folders())
     words = [repr(argument) for argument in arguments]
     words += [f"{key}={value!r}" for key, value in options.items() if value is not None]
@@ -112,9 +112,9 @@ def command_line() -> str:
 
 @functools.cache
 def git_commit() -> str:
-    """Return the commit of the source tree, as it was when this was first called, by a run that opened: what is written
-    later does not run here. "unknown" outside a repository. "-dirty" says that files differ from it, or that there is
-    code or configuration which it does not hold (``UNTRACKED``)."""
+    """Return the commit of the source tree as it was at the first call, when a run opened: later edits do not run in
+    this process. "unknown" outside a repository. "-dirty" means that files differ from it, or that there is code or
+    configuration that it does not contain (``UNTRACKED``)."""
     try:
         commit = _git("describe", "--always", "--dirty", "--abbrev=12", "--exclude=*")
         untracked = _git("ls-files", "--others", "--exclude-standard", *UNTRACKED)
@@ -150,7 +150,7 @@ def set_aside(run_dir: Path) -> None:
     target.mkdir(parents=True)
     for path in present:
         path.rename(target / path.name)
-    for path in (target / "tb").glob("*tfevents*"):  # TensorBoard reads whatever has this in its name, and only that
+    for path in (target / "tb").glob("*tfevents*"):  # TensorBoard reads exactly the files with this in the name
         path.rename(path.with_name(path.name.replace("tfevents", "set_aside")))
     log.info("the run that was here is kept in %s", target)
 
@@ -173,8 +173,8 @@ def find(run_dir: Path, config: dict[str, Any], resume: ResumeMode) -> Path | No
 
 
 def holds(run_dir: Path, config: dict[str, Any], resume: ResumeMode) -> bool:
-    """Return whether a folder, whose run is finished, holds the run of ``config``: with a usable checkpoint, or none at
-    all, since they were deleted to save space. Raise ConfigError as ``find`` does."""
+    """Return whether the folder of a finished run holds the run of ``config``: with a usable checkpoint, or with none
+    at all, if they were deleted to save space. Raise ConfigError as ``find`` does."""
     if find(run_dir, config, resume) is not None:
         return True
     if checkpoint.folders(run_dir / "checkpoints") or not (run_dir / "config.json").exists():
@@ -187,7 +187,7 @@ def _require_same(run_dir: Path, config: dict[str, Any], meta: dict[str, Any]) -
     if changed := _changes(run_dir, config, meta):
         raise ConfigError(
             f"{run_dir} was trained with another configuration ({'; '.join(changed)}); "
-            "give the run another name=..., or start anew with resume=never"
+            "give the run another name=..., or start over with resume=never"
         )
 
 

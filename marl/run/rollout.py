@@ -1,8 +1,8 @@
-"""Which collections are one compiled loop, and how that is called; all others are the loops of ``marl.run.collect`` and
+"""Decide which collections run as one compiled loop, and call it; all others take the loops of ``marl.run.collect`` and
 ``marl.run.stretch``.
 
-The game, the policy and the attack each declare their compiled form (``marl.core.rolling``): only what a class says of
-itself counts, since a subclass, or a wrapper that passes attributes on, may do something else.
+The game, the policy and the attack each declare their compiled form (``marl.core.rolling``). Only a class's own
+declaration counts, since a subclass, or a wrapper that forwards attributes, may do something else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from marl.core.types import ConfigError, EpisodeBatch, Field, Obs, core_fields
 
 
 class Terms(NamedTuple):
-    """What a collection is made with, in either way; see ``marl.run.collect.collect``."""
+    """The arguments of a collection, compiled or not; see ``marl.run.collect.collect``."""
 
     explore: bool
     attacked: Tensor  # bool [B]
@@ -32,7 +32,7 @@ class Terms(NamedTuple):
 
 
 class Redrawing(Protocol):
-    """A game in which episodes that have begun can go on with other random numbers than they began with."""
+    """A game that can replace its random numbers once episodes have begun."""
 
     def redraw(self, seed: int) -> None: ...  # after ``reset``: what is still to be drawn comes from this seed
 
@@ -40,7 +40,7 @@ class Redrawing(Protocol):
 
 
 def begin(env: VectorEnv, terms: Terms) -> Obs:
-    """Begin an episode in every lane. Raise ConfigError where the game cannot draw the rest of it anew."""
+    """Begin an episode in every lane. Raise ConfigError if ``terms.redraw`` is given and the game cannot redraw."""
     now = env.reset(terms.seed)
     if terms.redraw is not None:
         if not hasattr(env, "redraw"):
@@ -57,19 +57,19 @@ class Form(NamedTuple):
     harm: Harm
 
     def choice(self, gen: Generator) -> Choice:
-        """Return how actions are chosen in one call; what is drawn then begins from ``gen``."""
+        """Return how actions are chosen in one call of the loop; its random numbers are seeded from ``gen``."""
         _, executed, epsilon, sampled = self.acting
         return Choice(epsilon, sampled, executed, draw_seed(gen) if sampled or epsilon > 0 else np.uint64(0))
 
 
 def declared(thing: Any, name: str, *args: Any) -> Any:
-    """Return what the class of ``thing`` itself declares under ``name``, called on it with ``args``; None if it
-    declares nothing, and where ``thing`` has got methods of its own."""
+    """Call the method ``name`` that the class of ``thing`` itself declares, with ``args``, and return its result; None
+    if the class declares none, or if methods have been replaced on ``thing``."""
     return None if replaced(thing) or name not in vars(type(thing)) else vars(type(thing))[name](thing, *args)
 
 
 def replaced(thing: Any) -> bool:
-    """Return whether somebody has replaced a method of this one object."""
+    """Return whether a method has been replaced on this object alone."""
     return any(inspect.isroutine(getattr(type(thing), name, None)) for name in vars(thing))
 
 
@@ -101,14 +101,15 @@ def whole_episodes(env: VectorEnv, form: Form) -> Span:
 
 
 def roll_on(form: Form, span: Span, data: dict[str, Tensor], gen: Generator) -> Tensor:
-    """Play on in the lanes of ``span``, without an attack, into the zeros of ``data``; return whose episodes have
-    ended, bool [B]."""
+    """Continue the episodes of ``span`` without an attack, writing into the zeros of ``data``; return which lanes'
+    episodes have ended, bool [B]."""
     nobody = torch.zeros(len(span.row), dtype=torch.bool)
     return form.game.rollout(form.acting.network, form.choice(gen), form.harm, nobody, np.uint64(0), span, data)
 
 
 def roll(form: Form, env: VectorEnv, batch: EpisodeBatch, terms: Terms) -> EpisodeBatch:
-    """Play one episode per lane into the zeros of ``batch``; return it cut to the longest. See ``collect``."""
+    """Play one episode per lane, writing into the zeros of ``batch``; return it cut to the longest episode. See
+    ``collect``."""
     choice = form.choice(terms.policy_gen)
     begin(env, terms)
     batch.attacked[:] = terms.attacked

@@ -18,7 +18,7 @@ class StopRequest:
     """A context in which the first signal of ``HANDLED`` sets ``name``, is answered on the terminal at once (``answer``
     says what happens now) and calls ``then``.
 
-    Where ``asked`` names a file, its existence asks too: the parent of a sweep writes the signal's name there.
+    If ``asked`` names a file, its existence requests a stop too: the parent of a sweep writes the signal's name there.
     """
 
     asked: ClassVar[Path | None] = None
@@ -39,11 +39,11 @@ class StopRequest:
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
         self._restore()
-        if self.asked is None and sys.stderr is not None:  # or the parent answers
+        if self.asked is None and sys.stderr is not None:  # otherwise the parent answers
             with suppress(OSError):  # nobody reads it any more
                 os.write(2, f"\n{self.name}: {self.answer}\n".encode())  # streams may be in the middle of a line
         if self.then is not None:
-            with suppress(OSError):  # a disk that is full
+            with suppress(OSError):  # a full disk
                 self.then(self.name)
 
     def _restore(self) -> None:

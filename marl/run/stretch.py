@@ -1,6 +1,6 @@
 """Collect stretches of a fixed number of steps from every lane (``train.rollout``), without waiting for whole episodes.
 
-An episode that is in hand at the end of a stretch goes on in the next. What is returned are pieces of episodes
+An episode that is unfinished at the end of a stretch continues in the next one. A stretch returns pieces of episodes
 (``marl.run.pieces``).
 """
 
@@ -24,7 +24,7 @@ from marl.run.rollout import Form, compiled_form, roll_on
 
 @runtime_checkable
 class Pausing(Protocol):
-    """A game whose episodes in hand can be saved and restored."""
+    """A game whose unfinished episodes can be saved and restored."""
 
     def midway_state(self) -> dict[str, Any]: ...
 
@@ -32,8 +32,8 @@ class Pausing(Protocol):
 
 
 def require_pieces(rollout: int | None, algo: Algorithm, attack: Attack) -> None:
-    """Raise ConfigError where stretches are asked for and the algorithm, one of its hooks or the attack needs whole
-    episodes. Algorithms and hooks say so by ``whole_because``, a reason, or None."""
+    """Raise ConfigError if stretches are asked for but the algorithm, one of its hooks or the attack needs whole
+    episodes. Algorithms and hooks declare this in ``whole_because``: a reason, or None."""
     if rollout is None:
         return
     if not getattr(algo, "takes_pieces", False):
@@ -63,8 +63,8 @@ def require_pieces(rollout: int | None, algo: Algorithm, attack: Attack) -> None
 
 
 def in_hand(attack: Attack) -> tuple[str, ...] | None:
-    """Return the names of the tensors, leading with the lane, that an attack remembers of the episodes in hand; None
-    where its own class does not name them (what it inherits may not be all)."""
+    """Return the names of the tensors (lane first) that hold an attack's memory of the unfinished episodes; None if its
+    own class does not name them (an inherited list may be incomplete)."""
     return vars(type(attack)).get("in_hand")
 
 
@@ -73,7 +73,7 @@ def _copied(values: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class Memory:
-    """What an attack remembers of the episodes in hand."""
+    """An attack's memory of the unfinished episodes."""
 
     def __init__(self, attack: Attack) -> None:
         self.attack, self.names = attack, in_hand(attack) or ()
@@ -83,12 +83,12 @@ class Memory:
         return (getattr(self.attack, owner[1:]) if owner else self.attack), last
 
     def read(self) -> dict[str, Tensor]:
-        """Return copies, by name, of what there is so far."""
+        """Return copies of the tensors that exist so far, by name."""
         found = ((name, getattr(*self._owner(name), None)) for name in self.names)
         return {name: value.clone() for name, value in found if value is not None}
 
     def write(self, values: dict[str, Tensor], where: Tensor | None = None) -> None:
-        """Put values back, all or those of the lanes ``where`` bool [B]."""
+        """Restore values, of all lanes or of those in ``where`` bool [B]."""
         for name, value in values.items():
             owner, last = self._owner(name)
             if where is not None:
@@ -97,9 +97,9 @@ class Memory:
 
 
 class Stretches:
-    """Collects ``steps`` steps per lane at a time; ``ended`` holds the results of the episodes that the newest stretch
-    has ended: ``return``, ``length``, ``won``, ``attacked``, ``hits`` and ``hit_actions``, each [K]. ``fields`` are
-    those of the run. Raises ConfigError where memory has no room for so many steps."""
+    """A collector of ``steps`` steps per lane at a time; ``ended`` holds the results of the episodes that ended in the
+    newest stretch: ``return``, ``length``, ``won``, ``attacked``, ``hits`` and ``hit_actions``, each [K]. ``fields``
+    are those of the run. Raises ConfigError if so many steps do not fit in memory."""
 
     def __init__(
         self, env: VectorEnv, attack: Attack, fields: dict[str, Field], steps: int, device: torch.device
@@ -108,7 +108,7 @@ class Stretches:
         self.env, self.attack, self.fields, self.steps, self.device = env, attack, fields, steps, device
         self.incoming, self.memory = Incoming(env), Memory(attack)
         self.now: Obs | None = None
-        self.pieces: Pieces | None = None  # the newest; the next stretch uses their memory
+        self.pieces: Pieces | None = None  # the newest; the next stretch reuses their memory
         self.carry: Carry = {}
         self.seen = torch.zeros(0)  # [B, n, O] what the policy is shown of ``now``
         long, flag = torch.zeros(env.n_envs, dtype=torch.long), torch.zeros(env.n_envs, dtype=torch.bool)
@@ -119,9 +119,9 @@ class Stretches:
     def collect(
         self, policy: Policy, attacked: Tensor, policy_gen: Generator, attack_gen: Generator, *, compiled: bool = True
     ) -> EpisodeBatch:
-        """Play a stretch with exploration; return its pieces. Episodes that begin are attacked in the lanes
-        ``attacked`` bool [B]. Pieces of games that have died are left out. ``compiled`` false takes the general loop in
-        any case."""
+        """Play a stretch with exploration; return its pieces. Episodes that begin in it are attacked in the lanes
+        ``attacked`` bool [B]. Pieces of games that have died are left out. ``compiled`` false always takes the general
+        loop."""
         everywhere = torch.ones(self.env.n_envs, dtype=torch.bool)
         if self.now is None:
             self.carry = policy.begin(self.env.n_envs, policy_gen)
@@ -145,7 +145,7 @@ class Stretches:
     def _in_lockstep(
         self, policy: Policy, attacked: Tensor, policy_gen: Generator, attack_gen: Generator
     ) -> list[dict[str, Tensor]]:
-        """Play the stretch by the general loop; return the results of the episodes that end."""
+        """Play the stretch with the general loop; return the results of the episodes that end."""
         assert self.pieces is not None
         ended = []
         for t in range(self.steps):
@@ -166,7 +166,8 @@ class Stretches:
     def _roll(
         self, form: Form, policy: Policy, attacked: Tensor, policy_gen: Generator, attack_gen: Generator
     ) -> list[dict[str, Tensor]]:
-        """Play the stretch in compiled loops, each from one end of an episode to the next; nobody is attacked."""
+        """Play the stretch in compiled loops, without an attack; each takes lanes to the end of their episode or of the
+        stretch. Return the results of the episodes that end."""
         assert self.pieces is not None and self.now is not None
         left = torch.full((self.env.n_envs,), self.steps)  # steps that each lane still has to play
         going, ended = left > 0, []
@@ -189,14 +190,15 @@ class Stretches:
         return ended
 
     def _show(self, obs: Obs, t: int, policy: Policy, where: Tensor) -> Tensor:
-        """Return what the policy is shown [B, n, O], attacked in the lanes ``where`` bool [B]."""
+        """Return what the policy is shown [B, n, O], perturbed in those of the lanes ``where`` bool [B] that are
+        attacked."""
         active = (where & self.totals["attacked"]).to(self.device)
         return perturbed(self.attack, View(t, obs.to(self.device), self.carry, active, policy))
 
     def _restart(
         self, policy: Policy, where: Tensor, attacked: Tensor, policy_gen: Generator, attack_gen: Generator
     ) -> None:
-        """Begin new episodes in the lanes ``where`` bool [B]: of the game, the policy, the attack and the tallies."""
+        """Begin new episodes in the lanes ``where`` bool [B]: reset game, policy, attack and tallies there."""
         lanes, begun = self.env.n_envs, where.to(self.device)
         all_new = self.now is None
         now = self.env.reset(mask=None if all_new else where.to(self.env.device))
@@ -243,19 +245,18 @@ class Stretches:
 
     @property
     def pausing(self) -> bool:
-        """Return whether the episodes in hand can be saved."""
+        """Return whether unfinished episodes can be saved."""
         return isinstance(self.env, Pausing)
 
     def state_dict(self) -> dict[str, Any] | None:
-        """Return the episodes in hand; None before the first stretch, or where the game cannot be saved in the middle
-        of episodes."""
+        """Return the unfinished episodes; None before the first stretch, or if the game cannot be saved mid-episode."""
         if self.now is None or not isinstance(self.env, Pausing):
             return None
         state = {"game": self.env.midway_state(), "carry": _copied(self.carry), "totals": _copied(self.totals)}
         return state | {"attack": self.memory.read(), "seen": self.seen.clone()}
 
     def load_state_dict(self, state: dict[str, Any] | None, policy: Policy, attack_gen: Generator) -> None:
-        """Go on with the episodes that were in hand; begin new ones where they were not saved."""
+        """Continue the unfinished episodes; if they were not saved, new ones begin."""
         if state is None or not isinstance(self.env, Pausing):
             return
         saved = attack_gen.get_state()

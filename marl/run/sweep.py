@@ -1,4 +1,4 @@
-"""The runs of one command with ``-m``: what became of each, and the wish to stop, also across processes."""
+"""The runs of one command with ``-m``: the outcome of each, and requests to stop, also across processes."""
 
 from __future__ import annotations
 
@@ -26,41 +26,41 @@ log = logging.getLogger(__name__)
 
 
 class Here:
-    """The state of a sweep in one of its processes. These are attributes, because joblib's workers get copies of
+    """The state of a sweep in one of its processes; in attributes of a class, because joblib's workers get copies of
     globals."""
 
-    stopped = False  # a signal stopped a run here: what is left is not begun
-    is_worker = False  # of joblib, and prepared to be one
+    stopped = False  # a signal stopped a run here: the remaining ones are not started
+    is_worker = False  # prepared by ``begin_worker``
     busy = False  # with a run
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What became of a run."""
+    """The outcome of a run."""
 
     run: str
     outcome: Literal["finished", "stopped", "failed"]
     error: str = ""
-    score: float | None = None  # what the run was for, where that is a number
+    score: float | None = None  # the objective of the run, if it is a number
 
 
 class Sweep:
-    """Knows the runs of a sweep. Processes get copies of it, and share ``folder`` while the sweep lasts."""
+    """The record of a sweep's runs. Processes get copies of it, and share ``folder`` while the sweep lasts."""
 
     def __init__(self) -> None:
         self.process = os.getpid()
         self.folder: Path | None = None
         self.entries: list[Entry] = []
-        self.claimed: dict[str, str] = {}  # the overrides of each run, where one process plays them all
+        self.claimed: dict[str, str] = {}  # the overrides of each run, if one process does them all
         Here.stopped = False
 
     def share(self, parent: Path) -> None:
-        """Make a folder in ``parent`` that other processes, also on other machines, see."""
+        """Make a folder in ``parent`` that other processes can see, also on other machines."""
         self.folder = parent.absolute() / f".sweep-{uuid.uuid4().hex[:12]}"
         self.folder.mkdir(parents=True)
 
     def show_bars(self) -> AbstractContextManager[object]:
-        """Draw a bar for every run, where this process has a terminal; runs that begin later then tell it."""
+        """Draw a bar for every run, if this process has a terminal; runs that begin later then report to it."""
         assert self.folder is not None
         if not error_console().is_terminal:
             return contextlib.nullcontext()
@@ -95,8 +95,8 @@ class Sweep:
         return Here.busy
 
     def claim(self, run: str, overrides: list[str]) -> None:
-        """Let ``run``, a folder, be the one of ``overrides``; raise ConfigError where another run of the sweep has it.
-        A search may come to the same overrides twice."""
+        """Claim the folder ``run`` for ``overrides``; raise ConfigError if another run of the sweep has it. A search
+        may come to the same overrides twice."""
         mine = json.dumps(sorted(overrides))
         if self.folder is None:
             theirs = self.claimed.setdefault(run, mine)
@@ -118,7 +118,7 @@ class Sweep:
             )
 
     def _name_lines(self, run: str) -> None:
-        """Let what this process prints say whose it is; where bars are drawn, only warnings are printed."""
+        """Put the run's name before the lines that this process prints; print only warnings where bars are drawn."""
         ConsoleHandler.whose = short_name(run)
         Doing.teller = None
         if self.folder is not None and (self.folder / "bars").exists():
@@ -128,7 +128,7 @@ class Sweep:
                     handler.setLevel(logging.WARNING)
 
     def note(self, entry: Entry) -> None:
-        """Keep what became of a run. Raise RuntimeError where nobody would learn that it failed."""
+        """Record the outcome of a run. Raise RuntimeError if its failure would otherwise go unnoticed."""
         Here.busy = False
         if Doing.teller is not None:
             Doing.teller.close()
@@ -140,13 +140,13 @@ class Sweep:
                 path.write_text(json.dumps(asdict(entry)), encoding="utf8")
             except FileNotFoundError:  # the sweep has ended without this run
                 return
-            except OSError as error:  # what is in the file, if there is one, still counts as a run
+            except OSError as error:  # the file, if there is one, still counts as a run
                 log.warning("%s %s, but that could not be noted: %s", entry.run, entry.outcome, error.strerror)
         elif entry.outcome == "failed":
             raise RuntimeError(f"{entry.run}: {entry.error}")
 
     def close(self) -> list[Entry]:
-        """Return what became of all runs and remove the folder."""
+        """Return the outcomes of all runs and remove the folder."""
         if self.folder is not None:
             for path in self.folder.glob("*.json"):
                 try:
@@ -158,8 +158,8 @@ class Sweep:
 
 
 def begin_worker() -> None:
-    """Let this process, one of a sweep's, leave signals to its parent and end with it. Joblib's workers call it before
-    they wait for runs, those of other launchers with their first run."""
+    """Let this process of a sweep leave signals to its parent and end with it. Joblib's workers call this before they
+    wait for runs, those of other launchers at their first run."""
     if not Here.is_worker:
         Here.is_worker = True
         ignore_signals()  # outside of ``fit``
@@ -167,7 +167,7 @@ def begin_worker() -> None:
 
 
 def overview(entries: list[Entry]) -> list[str]:
-    """Return lines that say what became of the runs of a sweep; none of a single run."""
+    """Return lines with the outcomes of the runs of a sweep; none for a single run."""
     if len(entries) < 2:
         return []
     counts = {name: sum(entry.outcome == name for entry in entries) for name in ("finished", "stopped", "failed")}
@@ -181,7 +181,7 @@ def overview(entries: list[Entry]) -> list[str]:
 
 
 def failures(entries: list[Entry]) -> str | None:
-    """Return one line that names the runs which failed, or None."""
+    """Return one line that names the runs that failed, or None."""
     failed = [f"{entry.run}: {entry.error}" for entry in entries if entry.outcome == "failed"]
     if not failed:
         return None

@@ -54,7 +54,7 @@ def open_team(cfg: DictConfig, n_envs: int) -> Team:
 
 
 def refuse_run_options(cfg: DictConfig) -> None:
-    """Refuse options that only say how to play with ``run=``, where ``cfg.policy`` plays instead. Raise ConfigError."""
+    """Raise ConfigError for options that apply to ``run=`` only, when ``cfg.policy`` plays instead."""
     for key, theirs in (("checkpoint", "step"), ("member", "member"), ("act", "act")):
         if (value := cfg.get(key)) is not None:
             instead = f"; give policy.{theirs}" if theirs in cfg.policy else ""
@@ -80,15 +80,15 @@ def open_imported(cfg: DictConfig, n_envs: int) -> Team:
         env.close()
         raise
     fields = core_fields(env.spec) | attack.fields()
-    source = {"policy": cfg.policy.get("path") or plain(cfg.policy)}  # a file, or all that a script is told
+    source = {"policy": cfg.policy.get("path") or plain(cfg.policy)}  # a file, or all options of a scripted policy
     return Team(env, policy, attack, fields, streams, device, source)
 
 
 def evaluate_team(
     team: Team, episodes: int, on_round: Callable[[int], None] | None = None, results: Results = episode_results
 ) -> dict[str, np.ndarray]:
-    """Evaluate a team in test episodes; see ``marl.run.evaluate.evaluate``. Raise ConfigError where its attack has
-    not learnt about it yet."""
+    """Evaluate a team in test episodes; see ``marl.run.evaluate.evaluate``. Raise ConfigError if its attack must be
+    fitted to the team first."""
     require_fitted(team.attack)
     return evaluate(
         team.env, team.policy, team.attack, team.fields, episodes=episodes, policy_gen=team.streams["eval"],
@@ -98,7 +98,7 @@ def evaluate_team(
 
 
 def require_fitted(attack: Attack) -> None:
-    """Refuse an attack that knows nothing yet of the team that it is to attack; raise ConfigError."""
+    """Raise ConfigError for an attack that has yet to be fitted to the team."""
     for _, part in attacks_within(attack):
         if isinstance(part, Fitting) and part.needs_fit:
             raise ConfigError(
@@ -108,8 +108,8 @@ def require_fitted(attack: Attack) -> None:
 
 
 def with_act(algo: DictConfig, act: str | None, run: Path | str) -> DictConfig:
-    """Return a run's configuration of its algorithm with another ``act``, greedy or sample (None: as it was trained).
-    Raise ConfigError for a team that has no choice."""
+    """Return the configuration of a run's algorithm with another ``act``: greedy or sample (None: unchanged). Raise
+    ConfigError for an algorithm without this option."""
     if act is None:
         return algo
     require_choice("", get_args(Act), act=act)
@@ -137,13 +137,13 @@ def load_trained(
     """Load the trained team of a run on a fresh environment with ``n_envs`` lanes; return it with its clock.
 
     ``overrides`` replaces top-level keys of the stored configuration: seed, device, threads, env, attack.
-    ``env_options`` changes single options of the environment, for example ``ally_health: 0.85``; ``act`` how a team of
-    actors chooses, greedy or sample.
+    ``env_options`` changes single options of the environment, for example ``ally_health: 0.85``; ``act`` changes how
+    actors choose actions, greedy or sample.
     """
     cfg = read_team(run_dir)
     folder = pick_checkpoint(run_dir, step)
     for key, value in overrides.items():
-        if value is not None or key == "threads":  # where null is a value: all
+        if value is not None or key == "threads":  # null is a value of threads: as many as there are cores
             cfg[key] = value
     cfg.env, cfg.algo = with_options(cfg.env, env_options or {}), with_act(cfg.algo, act, run_dir)
     parts = build(cfg, n_envs, env_stream="eval")
@@ -164,10 +164,10 @@ def restore(algo: Algorithm, run_dir: Path, folder: Path) -> Clock:
 
 
 def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, streams: Streams) -> Policy:
-    """Load a policy without an environment: of the run ``opens["run"]`` at ``opens["checkpoint"]`` (None: the newest),
-    or from the plug-in ``opens["policy"]``. ``opens["member"]`` picks another policy that the run's algorithm trains
-    instead of its team, ``opens["act"]`` says how actors choose. Raise ConfigError if there is none, or if it does not
-    fit ``spec``."""
+    """Load a policy without an environment: that of the run ``opens["run"]`` at ``opens["checkpoint"]`` (None: the
+    newest), or the plug-in ``opens["policy"]``. ``opens["member"]`` selects another policy that the run's algorithm
+    trains, in place of its team; ``opens["act"]`` says how actors choose actions. Raise ConfigError if there is none,
+    or if it does not fit ``spec``."""
     if opens["policy"] is not None:
         with streams.initializing():
             return call(factory(OmegaConf.create(opens["policy"]), "policy"), "policy", spec, device)
@@ -181,7 +181,7 @@ def load_policy(opens: Mapping[str, Any], spec: EnvSpec, device: torch.device, s
 
 
 def member_of(algo: Algorithm, member: str | int, run: Path) -> Policy:
-    """Return another policy than its team that an algorithm trains; raise ConfigError where it trains none."""
+    """Return the policy ``member`` that an algorithm trains besides its team; raise ConfigError if it trains none."""
     if not isinstance(algo, MultiPolicy):
         raise ConfigError(f"{run} has no member {member}: {type(algo).__name__} trains one team only")
     return algo.member(str(member))
@@ -197,8 +197,8 @@ def load_team(
     act: Act | None = None,
 ) -> tuple[Algorithm, Clock]:
     """Return the algorithm of the run folder ``run`` as it was at ``step`` (None: its newest checkpoint), and the clock
-    of that checkpoint. Raise ConfigError, which calls the folder ``key``, where there is no such run or checkpoint, and
-    where the team does not fit ``spec``. Actors play as ``act`` says (None: as their run tests them)."""
+    of that checkpoint. Actors play as ``act`` says (None: as in their run's tests). Raise ConfigError, with ``key`` as
+    the name of the folder's option, if there is no such run or checkpoint, or if the team does not fit ``spec``."""
     algo = read_team(run, key).algo
     algo = with_act(algo, act, run) if "act" in algo else algo
     team: Algorithm = call(factory(algo, "algo"), "algo", spec, device, gen)
@@ -208,8 +208,8 @@ def load_team(
 def run_policy(
     spec: EnvSpec, device: torch.device | str, *, run: str, step: int | None, member: str | int | None, act: Act | None
 ) -> Policy:
-    """Return the team of the run folder ``run``, as it plays without exploring, or the policy ``member`` of its
-    algorithm. Raise ConfigError as ``load_team`` does, and for a member that it does not have."""
+    """Return the team of the run folder ``run``, playing without exploration, or the policy ``member`` of its
+    algorithm. Raise ConfigError as ``load_team`` does, and for a member that the algorithm does not have."""
     require_name(**{"policy.run": run})
     team, clock = load_team(run_folder(run), "policy.run", spec, device, Generator(device), step, act)
     return team.policy(clock) if member is None else member_of(team, member, Path(run))

@@ -65,8 +65,8 @@ class Run:
         return lanes < round(share * len(lanes))
 
     def collect(self, compiled: bool = True) -> EpisodeBatch:
-        """Collect one exploring episode per lane, fewer where games die, or a stretch of each, by the general loop
-        unless ``compiled``. Save where all die."""
+        """Collect one episode per lane with exploration (fewer if games die), or a stretch of each lane, with the
+        general loop unless ``compiled``. If all games die, save and try again."""
         p, attacked = self.parts, self.attacked_lanes()
         self.team_learns = True
         if bool(attacked.any()):
@@ -91,8 +91,8 @@ class Run:
             self.replay.add(fresh)
 
     def learn(self, fresh: EpisodeBatch) -> Metrics:
-        """Store the episodes and update the attack, and the algorithm if it is the team's turn. Where games have died
-        the attack, which knows collections by their lanes, does not learn from the rest. Raise NonFiniteError."""
+        """Store the episodes and update the attack, and the algorithm if it is the team's turn. If games have died, the
+        attack, which identifies episodes by their lanes, does not learn from the rest. Raise NonFiniteError."""
         p = self.parts
         p.algo.annotate(fresh)
         self.store(fresh)
@@ -168,12 +168,12 @@ class Run:
         return True
 
     def save_progress(self) -> None:
-        """Write a checkpoint if there is something to lose, where this process is the one that saves."""
+        """Write a checkpoint if there is something to lose and this process is the one that saves."""
         if self.clock.env_steps > 0 and distributed.world()[0] == 0:
             self.save()
 
     def load(self, folder: Path) -> None:
-        """Continue from a checkpoint folder. Raise ConfigError where it is of something else, CheckpointError."""
+        """Continue from a checkpoint folder. Raise ConfigError if it is of something else, CheckpointError."""
         before = json.loads((folder / "meta.json").read_text(encoding="utf8")).get("physics", 1)
         if before != (now := self.parts.spec.physics):
             log.warning("the game's physics are now of version %s: this run began with version %s", now, before)
@@ -197,11 +197,11 @@ class Run:
         if state["eval_env"] is not None:
             try:
                 self.eval_env.load_state_dict(state["eval_env"])
-            except (ValueError, RuntimeError) as why:  # a continued run may be tested in another number of lanes
-                log.info("the tests' random streams begin anew: %s", str(why).splitlines()[0])
+            except (ValueError, RuntimeError) as why:  # a continued run may be tested with another number of lanes
+                log.info("the tests' random streams start over: %s", str(why).splitlines()[0])
                 self.eval_env.reset(p.streams.env_seed(f"eval/{now}"))
         restore_globals(state["rng"])
-        if rank:  # what was saved is rank 0's
+        if rank:  # the saved state is rank 0's
             p.env.reset(p.streams.env_seed(f"env/{now}"))
             seed_globals(p.streams.global_seed(now))
         if replay is not None:
@@ -215,8 +215,8 @@ class Run:
 
 
 def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path | None) -> Run:
-    """Build a run; continue from the checkpoint ``found`` if there is one. Nothing is written before all is built and
-    loaded. Raise ConfigError, WriteError."""
+    """Build a run; continue from the checkpoint ``found`` if there is one. Nothing is written before everything is
+    built and loaded. Raise ConfigError, WriteError."""
     rank, ranks = distributed.world()
     parts = build(cfg, cfg.train.n_envs // ranks)
     try:
@@ -253,7 +253,7 @@ def open_run(cfg: DictConfig, run_dir: Path, config: dict[str, Any], found: Path
 
 
 def say_start(run: Run, found: Path | None) -> None:
-    """Log what is trained, and where it continues."""
+    """Log what is trained, and where it continues from."""
     if distributed.world()[0] == 0:
         report.header(run.dir, run.parts, run.replay, run.cfg.train.n_envs)
     if found is not None:
@@ -322,7 +322,7 @@ def train(run: Run, found: Path | None, draw: report.Draw | None) -> dict[str, A
             kept = crossed(before, clock.env_steps, cfg.checkpoint.milestone)
             if (kept or crossed(before, clock.env_steps, cfg.checkpoint.every)) and writer.active:
                 run.save(milestone=kept)
-            elif len(fresh) < run.parts.env.n_envs:  # a game has died; the next reset starts it anew
+            elif len(fresh) < run.parts.env.n_envs:  # a game has died; the next reset restarts it
                 run.save_progress()
             progress.show(clock.env_steps, scalars)
         return finish(run, stop, writer, progress, draw)

@@ -30,11 +30,11 @@ def origin_of(algo: Algorithm, config: State, source: str | None, found: Path | 
 def adopt(algo: Algorithm, config: State, source: str) -> State:
     """Load the newest checkpoint of the run folder ``source`` into ``algo``; return a record of its origin.
 
-    An algorithm made of the same classes loads everything but what its hooks count, remember and draw from, which
-    begins anew as the clock does. Another one loads the networks of the same names. An optimizer comes along if all
-    networks next to it do; the record and the log name the parts that were left fresh. Learning rates
-    and other optimizer settings are those of the new run. Raises ConfigError if ``source`` is not a run folder, or if
-    networks of the same name have different shapes.
+    An algorithm made of the same classes loads everything except the counters, memory and random streams of its hooks,
+    which start over as the clock does. Any other loads the networks with the same names. An optimizer comes along if
+    all networks next to it do; the record and the log name the parts that were left fresh. Learning rates and other
+    optimizer settings are those of the new run. Raises ConfigError if ``source`` is not a run folder, or if networks of
+    the same name have different shapes.
     """
     run = run_folder(source)
     theirs = resolved(read_config(run, "init_from"))
@@ -96,14 +96,14 @@ def _is_optimizer(state: Any) -> bool:
 
 
 def _graft(own: State, saved: State, nets: set[str], fresh: list[str]) -> State:
-    """Return ``own`` with the networks of ``saved``, targets as what they follow where there were none, and with its
-    optimizer if all networks next to it were found."""
+    """Return ``own`` with the networks of ``saved`` (a target that is not there copies its online network), and with
+    its optimizer if all networks next to it were found."""
     merged = dict(own)
     for key, value in own.items():
         if key in nets and key in saved:
             merged[key] = saved[key]
         elif key in nets and (online := key.removeprefix("target_")) in nets & saved.keys():
-            merged[key] = saved[online]  # a target begins as what it follows
+            merged[key] = saved[online]  # a target starts as a copy of its online network
         elif _is_optimizer(value):
             if key in saved and own.keys() & nets == saved.keys() & nets:
                 merged[key] = saved[key]
@@ -117,7 +117,7 @@ def _graft(own: State, saved: State, nets: set[str], fresh: list[str]) -> State:
 
 
 def _with_new_hooks(own: Any, saved: Any, nets: set[str], fresh: list[str]) -> Any:
-    """Return ``saved`` with hooks' states as they are in ``own``, but for their networks."""
+    """Return ``saved`` with the hooks' states of ``own``, except for their networks."""
     if isinstance(own, list) and isinstance(saved, list) and len(own) == len(saved):
         return [_with_new_hooks(a, b, nets, fresh) for a, b in zip(own, saved, strict=True)]
     if not isinstance(own, dict) or not isinstance(saved, dict):

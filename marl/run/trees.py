@@ -1,4 +1,4 @@
-"""Where configurations lie: in the tree of the framework, and beside it in folders of the user's own."""
+"""Where configurations are found: in the framework's tree and in the user's own folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from marl.core.types import ConfigError
 from marl.run.quoting import quoted
 
 TREE = "conf"
-SEARCH = "hydra.searchpath"  # Hydra's option for folders beside the tree
+SEARCH = "hydra.searchpath"  # Hydra's option for folders in addition to the tree
 FILE = "file://"
 
 _beside: list[str] = []  # folders of the user's own, in Hydra's spelling: file:///home/me/conf
@@ -30,14 +30,14 @@ def tree_folder() -> Path:
 @typed
 def use_configs(folder: str | Path | None = None) -> None:
     """Add a folder of your own configurations, as ``--config-dir`` of the scripts does, for everything that follows in
-    this process: with ``conf/env/meet.yaml`` in it, ``env=meet`` is a game. Options of the framework keep their names.
+    this process: with ``env/meet.yaml`` in it, ``env=meet`` is a game. Options of the framework keep their names.
 
     Args:
         folder (str | Path | None): holds the groups, as ``conf/`` of the framework does; added to those of earlier
-            calls. A relative path is meant from where the program is now. None: forget all folders that were added.
+            calls. A relative path starts from the working directory. None: forget all folders that were added.
 
     Raises:
-        ConfigError: where this is no folder.
+        ConfigError: if this is not a folder.
     """
     if folder is None:
         _beside.clear()
@@ -49,7 +49,7 @@ def use_configs(folder: str | Path | None = None) -> None:
 
 
 def own_folders() -> list[Path]:
-    """Return the folders beside the tree, in the order in which they are searched."""
+    """Return the folders in addition to the tree, in the order in which they are searched."""
     return [Path(place.removeprefix(FILE)) for place in _beside if place.startswith(FILE)]
 
 
@@ -59,13 +59,13 @@ def folders() -> list[Path]:
 
 
 def find(group: str, name: str) -> Path | None:
-    """Return the file of ``group=name``; None where it has no file of its own."""
+    """Return the file of ``group=name``; None if it has no file of its own."""
     files = (folder / group / f"{name}.yaml" for folder in folders())
     return next((file for file in files if file.is_file()), None)
 
 
 def named_by(words: Sequence[str], config_dir: str | None = None) -> list[str]:
-    """Return the folders that a command line names by ``--config-dir`` and ``hydra.searchpath``, in Hydra's spelling
+    """Return the folders that a command line gives by ``--config-dir`` and ``hydra.searchpath``, in Hydra's spelling
     and as absolute paths."""
     given: list[Any] = [config_dir] if config_dir is not None and Path(config_dir).is_dir() else []
     for word in words:
@@ -99,7 +99,7 @@ def beside(places: Sequence[str]) -> Iterator[None]:
 
 
 def with_folders(words: Sequence[str]) -> list[str]:
-    """Return overrides that tell Hydra of the folders beside the tree."""
+    """Return the overrides ``words`` with one that makes Hydra search the user's folders, if there are any."""
     if not _beside or any(word.startswith(f"{SEARCH}=") and not named_by([word]) for word in words):
         return list(words)
     rest = [word for word in words if not word.startswith(f"{SEARCH}=")]
@@ -107,5 +107,5 @@ def with_folders(words: Sequence[str]) -> list[str]:
 
 
 def flags() -> list[str]:
-    """Return the words that tell another script of the folders beside the tree."""
+    """Return the overrides that make another script search the user's folders."""
     return with_folders([])

@@ -1,1 +1,1 @@
-"""Showing: curves, tables, heatmaps, films and windows."""
+"""Output: curves, tables, heatmaps, recordings and windows."""

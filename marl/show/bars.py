@@ -24,8 +24,8 @@ def draw_bars(
     marks: Sequence[float] = (),
     mark: str = "",
 ) -> Path:
-    """Draw a group of bars for each name, a bar for each title, and write the picture to ``path``. ``marks``, called
-    ``mark``, are lines across the last bar of each group; nan draws none."""
+    """Draw a group of bars for each name, a bar for each title, and write the picture to ``path``. ``marks``,
+    labelled ``mark``, are lines across the last bar of each group; nan draws none."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""A cross-play matrix as people and programs read it: tables, CSV, JSON, a heatmap and TensorBoard scalars."""
+"""A cross-play matrix for people and programs: tables, CSV, JSON, a heatmap and TensorBoard scalars."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def pairs_csv(sheet: Sheet) -> str:
 
 
 def facts(method: Method) -> list[tuple[str, Interval, str]]:
-    """Return all numbers of a method: what, how much, and with whom where it is a worst case."""
+    """Return all numbers of a method: name, value, and with whom where it is a worst case."""
     found: list[tuple[str, Interval | None, str]] = [
         ("self", method.self_play, ""), ("cross", method.cross, ""), ("ratio", method.ratio, ""),
         ("worst", method.worst.value if method.worst else None, method.worst.who if method.worst else ""),
@@ -187,7 +187,7 @@ def between(report: CrossMatrix) -> Table | None:
 
 
 def show(report: CrossMatrix) -> None:
-    """Print the tables; where no terminal limits their width, as wide as they are."""
+    """Print the tables, at their full width where no terminal limits them."""
     made, notes = table(report)
     console = tables.wide_console(LABEL_WIDTH + COLUMN_WIDTH * max(len(made.columns), len(report.methods) + 1))
     console.print(made)
@@ -230,5 +230,5 @@ def write(report: CrossMatrix, folder: Path) -> Path:
 
 
 def publish(report: CrossMatrix, path: Path) -> Path:
-    """Write the matrix as ``path`` (.json), and its picture beside it."""
+    """Write the matrix as ``path`` (.json), and its picture next to it."""
     return tables.publish(path, {"name": path.stem, **document(report)}, lambda picture: heatmap(report, picture))

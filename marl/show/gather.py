@@ -1,4 +1,4 @@
-"""The runs of a plot: read, named, and in groups of seeds. Unfinished and damaged ones are left out by name."""
+"""The runs of a plot: read, named, and in groups of seeds. Unfinished and damaged ones are left out and listed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = list[dict[str, Any]]  # one run's eval.jsonl
 
 @dataclass(frozen=True)
 class Run:
-    """One seed. ``unfinished`` says how far it came; None: to its end. ``meta`` says where it comes from, and is read
+    """One seed. ``unfinished`` says how far it got; None: to its end. ``meta`` says where it comes from, and is read
     only for what is published."""
 
     folder: Path
@@ -48,7 +48,7 @@ def gather(
     patterns: str | Sequence[str], *, unfinished: bool = False, also: tuple[str, ...] = (), metas: bool = False
 ) -> tuple[Tasks, list[LeftOut]]:
     """Return the runs below every path that one of ``patterns`` matches, by environment and, within it, by everything
-    but the seed, and the run folders that are left out. ``unfinished`` takes in runs that have not come to their end.
+    but the seed, and the run folders that are left out. ``unfinished`` includes runs that have not reached their end.
     Rows are those of tests, and those of training that have a scalar of ``also``. Raise ConfigError for a pattern that
     matches no run, where nothing is left, and for equal seeds in a group."""
     several = [patterns] if isinstance(patterns, str) else list(patterns)
@@ -114,7 +114,7 @@ def _read(folder: Path, also: tuple[str, ...], metas: bool) -> Run:
         found = folders.read_meta(folder)
         return {**{key: str(found[key]) for key in ("commit", "command")}, "physics": str(found.get("physics", 1))}
 
-    options, total = _whole("config.json", config)  # a run that does not say how long it is does not fall short
+    options, total = _whole("config.json", config)  # a run that does not say how long it is counts as finished
     short = total is not None and not ((folder / "DONE").exists() and _whole("DONE", done) >= total)
     rows = _rows(folder / folders.TESTED, may_be_cut=short)
     training = _rows(folder / "metrics.jsonl", may_be_cut=short) if also or short else []
@@ -136,8 +136,8 @@ def _whole(file: str, read: Callable[[], T]) -> T:
 
 
 def _rows(path: Path, may_be_cut: bool) -> Rows:
-    """Return the rows of a ``.jsonl`` file of scalars. Raise ConfigError for a line that is none; the last one of a run
-    that has not come to its end ``may_be_cut``."""
+    """Return the rows of a ``.jsonl`` file of scalars. Raise ConfigError for a malformed line; the last one of an
+    unfinished run ``may_be_cut``."""
     rows: Rows = []
     lines = path.read_bytes().splitlines() if path.exists() else []
     for number, line in enumerate(lines, 1):

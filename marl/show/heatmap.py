@@ -1,4 +1,4 @@
-"""A table of numbers as a picture: one colour a cell, the number in it, grey where there is none."""
+"""A table of numbers as a picture: a coloured cell for each with the number in it, grey where there is none."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ def draw(
     below: Mapping[tuple[int, int], str] | None = None,
 ) -> Path:
     """Draw ``values`` [rows, columns], nan where ``why`` says what is written instead. ``low`` and ``high`` are the
-    ends of the colours, ``heavy`` cells are in bold, ``lines`` are drawn between groups: left of these columns,
-    ``below`` is what stands below some numbers. More than ``DENSE`` rows or columns leave no room for what is in the
-    cells."""
+    ends of the colour scale, ``heavy`` cells are in bold, ``lines`` between groups are drawn left of these columns, and
+    ``below`` is the text below some numbers. More than ``DENSE`` rows or columns leave no room for text in the cells.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,5 +1,5 @@
-"""Names in the figures of matplotlib, which reads two dollars as mathematics and leaves out of legends what begins with
-an underscore."""
+"""Names in figures of matplotlib, which reads a pair of dollar signs as maths and leaves names that begin with an
+underscore out of legends."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from textwrap import fill
 
 
 def plain(name: str, width: int = 0) -> str:
-    """Return a name so that matplotlib shows it letter by letter, everywhere; in lines of at most ``width`` characters
-    (0: as it is)."""
+    """Return a name that matplotlib shows literally everywhere; in lines of at most ``width`` characters (0: as it
+    is)."""
     lines = fill(name, width) if width else name
     return ("\u200b" if lines.startswith("_") else "") + lines.replace("$", r"\$")

@@ -15,7 +15,7 @@ ESCAPES = {
 
 
 def escaped(text: str) -> str:
-    """Return text that LaTeX sets as it is."""
+    """Return text that LaTeX typesets literally."""
     return "".join(ESCAPES.get(letter, letter) for letter in text)
 
 
@@ -60,7 +60,7 @@ def _estimate(found: Estimate | None) -> str:
 
 
 def _cell(value: float, low: float | None, high: float | None) -> str:
-    """Return a number with its interval; that of a single seed has none."""
+    """Return a number with its interval; a single seed has none."""
     ends = "" if low is None or high is None else f" [{_number(low)}, {_number(high)}]"
     return f"{_number(value)}{ends}"
 

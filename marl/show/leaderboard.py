@@ -1,4 +1,4 @@
-"""A leaderboard as people read it: a table for each game and suite, and what a check of its entries found."""
+"""A leaderboard in the terminal: a table for each game and suite, and what a check of its entries found."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _text(value: Interval | str | None) -> str:
 
 
 def board_tables(entries: Iterable[Entry]) -> list[Table]:
-    """Return one table for each game and setting of the attacks: only there do ranks compare the same thing."""
+    """Return one table for each game and setting of the attacks: only within one do ranks compare the same thing."""
     groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
         groups.setdefault((entry.task, entry.game, entry.physics, entry.suite, entry.attacks), []).append(entry)

@@ -12,9 +12,9 @@ def document(tasks: Tasks) -> dict[str, Any]:
     """Return the tests of all runs: ``{environment: {task: {algorithm: {seed_K: {step_I: {"step_count": steps, metric:
     [value]}, ..., "absolute_metrics": {metric: [value]}}}}}}``.
 
-    A metric is a mean over the episodes of a test, of which run folders keep no more, in a list of one.
-    ``absolute_metrics`` is a run's final test, which has more episodes; it tests the team at the end of training, where
-    the paper tests the best one of the training.
+    A metric is a list of one value, the mean over the episodes of a test: run folders keep no more than that.
+    ``absolute_metrics`` is a run's final test, which has more episodes; it tests the team at the end of training,
+    whereas the paper tests the best one of the training.
 
     Within an environment marl-eval looks up the runs, tests and metrics of its first algorithm on its first task in all
     others. So metrics are those that every test has, and where algorithms differ in their seeds runs are called
@@ -49,7 +49,7 @@ def _aligned(held: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(run: Run) -> dict[str, Any]:
-    """Return the tests of one run, the final one apart."""
+    """Return the tests of one run, and the final one, or else the last, as ``absolute_metrics``."""
     tests = [(int(row["env_steps"]), bool(row.get("final")), _metrics(row)) for row in run.rows]
     tests = [test for test in tests if test[2]]
     along = [test for test in tests if not test[1]] or tests

@@ -1,8 +1,8 @@
-"""What is written below every frame of a film: the step and what was earned; and, under attack, rings around the agents
-that are hit and what happened to them.
+"""The text below every frame of a recording: the step and the return so far; and, under attack, rings around the agents
+that are hit and what was done to them.
 
-``hit: agent 3 (north -> stop)``: it wanted to go north and was made to stop. No arrow: it acts as it intended, on what
-it was shown.
+``hit: agent 3 (north -> stop)``: it wanted to go north and was made to stop. No arrow: it acts as it intended, given
+what it was shown.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from marl.core.protocols import Locating, VectorEnv
 from marl.run.collect import Moment
 
 LEAST_WIDTH = 360  # pixels; narrower frames are widened to hold the text
-LEAST_PICTURE = 240  # pixels; what is narrower is enlarged, by a whole number
+LEAST_PICTURE = 240  # pixels; narrower frames are enlarged, by a whole number
 LINES, LINE_HEIGHT, FONT = 2, 18, 13
 PAPER, INK, ALARM = (255, 255, 255), (25, 25, 25), (230, 0, 160)
 RING = 3  # pixels
@@ -40,7 +40,7 @@ def mark(
     frame: np.ndarray, env: VectorEnv, moment: Moment | None, text: str, *, attacked: bool, lane: int = 0
 ) -> np.ndarray:
     """Write ``text`` below ``frame`` uint8 [height, width, 3] of a lane, and draw the attack if there is one; all
-    frames of a film get the same size.
+    frames of a recording get the same size.
 
     With ``moment`` None, after the last step, nobody is attacked any more.
     """
@@ -67,7 +67,7 @@ def mark(
 
 
 def _lines(pen: ImageDraw.ImageDraw, pieces: list[str], width: int) -> list[str]:
-    """Set the pieces in lines of at most ``width`` pixels, and count those that do not fit into ``LINES`` lines."""
+    """Arrange the pieces in lines of at most ``width`` pixels, and count those that do not fit into ``LINES`` lines."""
     lines = [pieces[0]]
     for done, piece in enumerate(pieces[1:], 1):
         more = f", and {len(pieces) - done} more"

@@ -1,4 +1,4 @@
-"""A person at the keyboard among trained partners, in a terminal."""
+"""A person at the keyboard with trained partners, in a terminal."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Keyboard:
         self.descriptor, self.waiting = descriptor, ""
 
     def key(self, timeout: float | None) -> str | None:
-        """Return the next key; None where ``timeout`` seconds (None: for ever) pass without one. Raise Quit at the end
+        """Return the next key; None where ``timeout`` seconds (None: no limit) pass without one. Raise Quit at the end
         of the input."""
         if not self.waiting:
             if not select.select([self.descriptor], [], [], timeout)[0]:
@@ -104,8 +104,8 @@ class Keyboard:
 
 
 class Chooser:
-    """Turns keys into actions. With ``pace`` seconds a step the game goes on without a key, and the person idles; None
-    waits for one."""
+    """A chooser of actions by key. With ``pace`` seconds a step, the game goes on without a key and the person idles;
+    None waits for one."""
 
     def __init__(self, spec: EnvSpec, keyboard: Keyboard, pace: float | None) -> None:
         if pace is not None and spec.idle_action is None:
@@ -128,8 +128,8 @@ class Chooser:
 
 
 class Person:
-    """A policy that asks a person for what agent ``seat`` does, in one lane; other agents are not asked about and play
-    their first available action, which a lineup does not use."""
+    """A policy that asks a person what agent ``seat`` does, in one lane; the other agents play their first available
+    action, which a lineup does not use."""
 
     def __init__(self, seat: int, ask: Ask) -> None:
         self.seat, self.ask = seat, ask
@@ -171,7 +171,7 @@ def as_text(picture: np.ndarray, columns: int, rows: int) -> Text:
 
 
 class Scoreboard(NoAttack):
-    """Leaves the game as it is, and counts what it pays in lane 0."""
+    """An attack that leaves the game as it is, and counts steps and reward in lane 0."""
 
     def begin(self, n_envs: int, victim: Policy, gen: Generator) -> None:
         self.steps, self.score = 0, 0.0
@@ -181,7 +181,7 @@ class Scoreboard(NoAttack):
 
 
 class Screen:
-    """Shows the newest picture above a status line; where standard output is no terminal it stays dark."""
+    """A screen with the newest picture above a status line; it stays dark where standard output is no terminal."""
 
     def __init__(self, lines_below: Sequence[str]) -> None:
         self.console, self.lines_below = Console(file=sys.stdout), lines_below
@@ -200,7 +200,7 @@ def play(
     env: VectorEnv, partners: Policy, seat: int, choose: Chooser, streams: Streams, episodes: int, screen: Screen
 ) -> Iterator[dict[str, float]]:
     """Let the person in ``seat`` play with ``partners`` in all other seats, in an environment with one lane. Yield the
-    result of each episode, until there were ``episodes`` or the person has left."""
+    result of each episode, until ``episodes`` have been played or the person has left."""
     board = Scoreboard(env.spec, env.device)
 
     def ask(available: list[int]) -> int:

@@ -29,7 +29,7 @@ def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 def on_grid(runs: list[Rows], key: str, points: int = 100) -> tuple[np.ndarray, np.ndarray]:
     """Interpolate runs, which test at slightly different steps, on common x [points]; return x and [runs, points]. Runs
-    of fewer than two tests are left out, and so are those whose tests share no span of steps with those of most."""
+    with fewer than two tests are left out, and so are those whose tests share no span of steps with most others."""
     curves = [c for c in (curve(rows, key) for rows in runs) if len(c[0]) > 1]
     if not curves:
         return np.zeros(0), np.zeros((0, 0))
@@ -42,7 +42,7 @@ def on_grid(runs: list[Rows], key: str, points: int = 100) -> tuple[np.ndarray, 
 
 
 def count_text(drawn: int, seeds: int, unfinished: int) -> str:
-    """Return how many of a group's seeds a curve is over, and how many of them all are unfinished."""
+    """Return, as text, how many of a group's seeds a curve covers, and how many of all its seeds are unfinished."""
     few = f"{drawn} of " if drawn < seeds else ""
     return f"{few}{seeds} seed{'s' * (seeds != 1)}" + (f", {unfinished} unfinished" if unfinished else "")
 
@@ -54,8 +54,8 @@ def band(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def save_pictures(figure: Any, path: Path, formats: Sequence[str] = ()) -> list[Path]:
-    """Write a figure of matplotlib as ``path``, or with each of the endings ``formats`` in place of its own, and return
-    the files. Equal figures are equal files, and letters stay letters in a PDF. Raise WriteError."""
+    """Write a matplotlib figure as ``path``, or with each of the endings ``formats`` in place of its own, and return
+    the files. Equal figures give identical files, and text stays text in a PDF. Raise WriteError."""
     import matplotlib
 
     paths = [path.with_suffix(f".{ending}") for ending in formats] or [path]
@@ -74,7 +74,7 @@ def learning_curves(
 ) -> Path | None:  # fmt: skip
     """Draw one panel per scalar and one line per group; None where there is nothing to draw. The legend says how many
     of a group's runs take part (``on_grid``). ``short`` says how many of them are unfinished, ``formats`` which files
-    there are (``save_pictures``); the first one is returned."""
+    to write (``save_pictures``); the first one is returned."""
     present = {k for runs in groups.values() for rows in runs for row in rows for k in row}
     wanted = keys or tuple(k for k in ("eval/win_rate", "eval/return") if k in present)
     wanted = tuple(k for k in wanted if k in present)
@@ -84,7 +84,7 @@ def learning_curves(
     from matplotlib.figure import Figure
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    many = len(groups) > 6  # their names stand beside the curves, not over them
+    many = len(groups) > 6  # their names go next to the curves, not over them
     figure = Figure(figsize=(5.2 * len(wanted) + 3.4 * many, 3.6), layout="constrained")
     FigureCanvasAgg(figure)
     for axis, key in zip(figure.subplots(1, len(wanted), squeeze=False)[0], wanted, strict=True):
@@ -137,8 +137,8 @@ def provenance(tasks: Tasks, left: list[LeftOut]) -> dict[str, list[Any]]:
 
 def summary(tasks: Tasks, last: int = 1, also: tuple[str, ...] = ()) -> list[dict[str, Any]]:
     """Return, for each group, its seeds and, for each test scalar and the training scalars ``also``, the mean over runs
-    of the mean of their ``last`` values with its 95% interval. Seeds that are ``unfinished`` are named, and with a
-    scalar that not all seeds have, those that ``per_seed`` is of."""
+    of the mean of their ``last`` values with its 95% interval. ``unfinished`` lists the unfinished seeds; a scalar that
+    only some seeds have also lists the ``seeds`` of its ``per_seed``."""
     document = []
     for task, groups in tasks.items():
         for label, members in groups.items():

@@ -1,4 +1,4 @@
-"""Filming episodes: frames of lane 0, written as an animated GIF with Pillow, or shown live in a window."""
+"""Recording episodes: frames of lane 0, written as an animated GIF with Pillow, or shown live in a window."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def film(
 
         def keep(moment: Moment, frames: list[np.ndarray] = frames) -> None:
             if moment.t == 0:
-                frames.clear()  # of an episode in which the game died
+                frames.clear()  # of an episode in which the game crashed
             if moment.running[0]:
                 frames.append(frame(team, moment, moment.t, moment.earned[0].item()))
                 if window is not None:
@@ -61,7 +61,7 @@ def film(
 
 
 def save_gif(films: list[list[np.ndarray]], path: Path, fps: float) -> None:
-    """Write all films one after the other as a GIF; each rests on its last frame for a moment."""
+    """Write all recordings one after another as one GIF; each pauses on its last frame."""
     images = [Image.fromarray(frame) for frames in films for frame in frames]
     step_ms = round(1000 / fps)
     durations = [step_ms] * len(images)

@@ -1,4 +1,4 @@
-"""Curves of a robustness matrix over the budget, as people and programs read them: a table, JSON, CSV and a picture."""
+"""Curves of a robustness matrix over the budget, for people and programs: a table, JSON, CSV and a picture."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CSV_COLUMNS = (
 
 
 def points(curves: Curves, index: int, column: str, metric: str) -> Iterator[tuple[int, Score, Interval]]:
-    """Yield budget, score and metric of a column, of the row number ``index``, where they are there."""
+    """Yield budget, score and metric of a column of row ``index``, for each budget that has a score."""
     for budget, rows in curves.rows.items():
         cell = rows[index].cells.get(column)
         if isinstance(cell, Score):
@@ -91,8 +91,8 @@ def table(curves: Curves, matrix: Matrix) -> Table:
 
 
 def draw(curves: Curves, matrix: Matrix, path: Path) -> Path:
-    """Draw a row of panels for every task and in it a panel for every column: a line for each method, with its interval
-    at every budget."""
+    """Draw a row of panels for every task, with a panel for every column: a line for each method, with its interval at
+    every budget."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""A robustness matrix as people and programs read it: a table, CSV, JSON, a heatmap and TensorBoard scalars."""
+"""A robustness matrix for people and programs: a table, CSV, JSON, a heatmap and TensorBoard scalars."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _cell_text(name: str, row: Row, matrix: Matrix, notes: list[str]) -> Text:
 
 
 def _has_every(matrix: Matrix) -> bool:
-    """Return whether there is a share won under every attack to be shown: it is about wins."""
+    """Return whether there is a share won under every attack to show: only the win rate has one."""
     return matrix.metric == "win_rate" and any(row.every is not None for row in matrix.rows)
 
 
@@ -184,7 +184,7 @@ def table(matrix: Matrix) -> tuple[Table, list[str]]:
 
 
 def show(matrix: Matrix) -> None:
-    """Print the table; where no terminal limits its width, as wide as it is."""
+    """Print the table, at its full width where no terminal limits it."""
     console = tables.wide_console(AGENT_WIDTH + COLUMN_WIDTH * (len(matrix.columns) + 2))
     made, notes = table(matrix)
     console.print(made)
@@ -231,7 +231,7 @@ def heatmap(matrix: Matrix, path: Path) -> Path:
 
 
 def _below(cell: Score, metric: str) -> str:
-    """Return what the picture has below a number: its interval and the hits, where there are any."""
+    """Return the text below a number in the picture: its interval and the hits, where there are any."""
     lines = tables.interval_lines(cell.metric(metric))[1:]
     if cell.attacked_steps:
         lines.append(f"hits {cell.attacked_steps:.1f}/{cell.attacked_actions:.1f}")
@@ -240,7 +240,7 @@ def _below(cell: Score, metric: str) -> str:
 
 def bars(matrix: Matrix, path: Path) -> Path:
     """Draw for every method, in each task, the win rate without attack, under the weakest column, and in all of them,
-    with their intervals, and a mark where luck alone would leave the last."""
+    with their intervals, and a mark for what luck alone would leave of the last."""
     groups, names, marks = [], [], []
     for row in matrix.rows:
         weakest = row.cells.get(row.worst("win_rate", matrix.baseline) or "")
@@ -289,7 +289,7 @@ def write(matrix: Matrix, folder: Path) -> Path:
 
 
 def publish(matrix: Matrix, path: Path) -> Path:
-    """Write the matrix as ``path`` (.json), named after it, and its picture beside it."""
+    """Write the matrix as ``path`` (.json), named after it, and its picture next to it."""
     named = {**document(matrix), "name": path.stem, "suite": matrix.name}
     if matrix.curves is not None:
         robustness_curves.draw(matrix.curves, matrix, path.with_name(f"{path.stem}_curves.png"))

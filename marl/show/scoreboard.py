@@ -1,4 +1,4 @@
-"""The scoreboard of fidelity: what teams trained in another game come to here, beside what their logs say.
+"""The fidelity scoreboard: the results here of teams trained in another game, next to what their logs say.
 
 Tables for a terminal, and a picture; matplotlib is imported only when drawing.
 
@@ -23,7 +23,7 @@ from marl.show.labels import plain
 from marl.show.tables import wide_console
 
 WIDTH = 100  # characters, where there is no terminal
-HEADS = {  # of a measure: the head of its column, and digits behind the point
+HEADS = {  # of a measure: the heading of its column, and decimal places
     "win_rate": ("win\nrate", 3), "return": ("return", 2), "length": ("length", 1), "deaths": ("dead\nallies", 2),
     "expected": ("V0:\nexpected", 2), "real": ("V0:\nobtained", 2), "residual": ("residual", 3),
     "residual_rms": ("its\nrms", 3),
@@ -59,7 +59,7 @@ def table(title: str, head: str, rows: Sequence[tuple[str, Row]], measures: Sequ
     heads = [head, "", *(HEADS[measure][0] for measure in measures)]
     lines = 1 + max(text.count("\n") for text in heads)
     for k, text in enumerate(heads):
-        pad = "\n" * (lines - 1 - text.count("\n"))  # heads stand on their column
+        pad = "\n" * (lines - 1 - text.count("\n"))  # heads are aligned at the bottom
         made.add_column(pad + text, justify="left" if k < 2 else "right", no_wrap=k > 0, overflow="fold")
     for name, row in rows:
         here, spread, log = zip(*(cell(measure, row[measure]) for measure in measures), strict=True)
@@ -75,8 +75,8 @@ def name_of(row: Row) -> str:
 
 
 def show(board: dict[str, Any], console: Console | None = None) -> None:
-    """Print a board: all teams, those in the order of the enemy that suits them best or that a search finds, and random
-    play."""
+    """Print a board: all teams, the same in the order of enemies that suits each best or that a search finds, and
+    random play."""
     console, teams = console or wide_console(WIDTH), board["teams"]
     title = f"{board['episodes']} episodes a team, seed {board['seed']}, physics {board['physics']}"
     console.print(table(title, "team", [(name_of(row), row) for row in teams], MEASURES))

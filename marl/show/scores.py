@@ -1,7 +1,7 @@
 """The scores that methods are compared by: which tasks, methods and seeds take part, and on which scale.
 
-Statistics over tasks and seeds want a rectangle: every method on the same tasks, and each with as many seeds on one of
-them as on another. What does not fit into it is left out, and ``notes`` say what.
+Statistics over tasks and seeds need a rectangle: every method on the same tasks, and each with the same number of seeds
+on all of them. What does not fit into it is left out, and ``notes`` say what.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Scores:
 
 
 def require_bounds(low: Bound, high: Bound) -> None:
-    """Refuse bounds of scores of which one is missing, or that are in the wrong order; raise ConfigError."""
+    """Raise ConfigError for bounds of scores of which one is missing, or that are in the wrong order."""
     if (low is None) != (high is None):
         raise ConfigError(f"scores.low={low} and scores.high={high} must be given together, or both be null")
     named = {*(low if isinstance(low, Mapping) else ()), *(high if isinstance(high, Mapping) else ())}
@@ -62,9 +62,9 @@ def require_bounds(low: Bound, high: Bound) -> None:
 def scores_of(tasks: Tasks, key: str, *, last: int = 1, low: Bound = None, high: Bound = None) -> Scores:
     """Return the scores ``key`` of runs (``marl.show.gather.gather``) as far as they form a rectangle.
 
-    A final score is the mean of a run's ``last`` tests. Rates are scores already. Others are divided by their range,
+    A final score is the mean of a run's ``last`` tests. Rates are scores already. Others are normalised by their range,
     from ``low`` to ``high``, or, where these are None, from the least to the largest value in any test of a task's runs
-    that take part. Raise ConfigError for bounds that are none, or lack a task.
+    that take part. Raise ConfigError for bounds that are invalid, or lack a task.
     """
     require_bounds(low, high)
     notes: list[str] = []
@@ -122,7 +122,7 @@ def _common_tasks(tasks: Tasks, notes: list[str]) -> Tasks:
 
 
 def _equal_seeds(tasks: Tasks, notes: list[str]) -> Tasks:
-    """Return as many seeds of a method on every task as it has on each, the smallest ones."""
+    """Return the same number of seeds of a method on every task: the smallest, as many as it has on each of them."""
     methods = sorted({label for groups in tasks.values() for label in groups})
     tasks = {
         task: {label: sorted(groups[label], key=lambda run: run.seed) for label in methods}
@@ -172,7 +172,7 @@ def _normalised(run: Run, key: str, ends: tuple[float, float]) -> tuple[np.ndarr
 
 
 def _common_steps(tested: list[np.ndarray], notes: list[str]) -> np.ndarray:
-    """Return steps [S] between the latest first and the earliest last test of all runs, at equal distances."""
+    """Return evenly spaced steps [S] between the latest first and the earliest last test of all runs."""
     if not tested:
         return np.zeros(0)
     first, last, longest = max(s[0] for s in tested), min(s[-1] for s in tested), max(s[-1] for s in tested)

@@ -1,8 +1,8 @@
 """Statistics over tasks and seeds as Agarwal et al. (2021, "Deep reinforcement learning at the edge of the statistical
-precipice") ask for them, with their library rliable: ``pip install -e .[report]``.
+precipice") recommend them, with their library rliable: ``pip install -e .[report]``.
 
 rliable takes a ``random_state``, but resamples from NumPy's global generator. That is seeded here for every estimate,
-and put back: equal input has equal intervals, whatever was drawn before and whichever other methods are compared.
+and restored: equal input gives equal intervals, whatever was sampled before and whichever other methods are compared.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Pair:
-    """The probability that a run of ``first`` scores higher than one of ``second``, averaged over tasks; ties count a
+    """The probability that a run of ``first`` scores higher than one of ``second``, averaged over tasks; ties count
     half."""
 
     first: str
@@ -60,7 +60,7 @@ class Band:
 
 @dataclass(frozen=True)
 class Aggregate:
-    """What methods come to over ``tasks``, all of normalised scores (``marl.show.scores.Scores``).
+    """The results of methods over ``tasks``, all from normalised scores (``marl.show.scores.Scores``).
 
     ``intervals`` holds the estimates of ``STATISTICS`` for each method, ``pairs`` every ordered pair of methods,
     ``profiles`` the share of runs above a score along the score, ``curves`` the IQM along environment steps.
@@ -90,15 +90,15 @@ class Aggregate:
 
 
 def load_rliable() -> tuple[ModuleType, ModuleType]:
-    """Return ``rliable.library`` and ``rliable.metrics``; raise ConfigError if they are not installed, or not beside
-    versions that they work with."""
+    """Return ``rliable.library`` and ``rliable.metrics``; raise ConfigError if they are not installed, or not with
+    versions of other packages that they work with."""
     try:
-        # absl, on which rliable logs, closes what was sys.stderr when it was loaded as soon as logging is set up anew
+        # absl, which rliable logs with, keeps sys.stderr as it was at import and closes it when logging is set up again
         with redirect_stderr(sys.__stderr__):
             from rliable import library, metrics
     except ImportError as error:
         raise ConfigError("statistics need rliable: pip install -e .[report]") from error
-    except TypeError as error:  # arch before 8, which rliable needs, beside pandas 3
+    except TypeError as error:  # arch before 8, which rliable needs, with pandas 3
         raise ConfigError(
             f"statistics need rliable, which does not load beside pandas {version('pandas')}: pip install -e .[report]"
         ) from error
@@ -109,12 +109,12 @@ def aggregate(
     tasks: Tasks, key: str, *, last: int = 1, seed: int = 0, low: Bound = None, high: Bound = None,
     versus: str | None = None, reps: int = REPS,
 ) -> Aggregate:  # fmt: skip
-    """Return what the groups of runs of ``tasks`` (``marl.show.gather.gather``) come to in the scalar ``key``.
+    """Return the results of the groups of runs in ``tasks`` (``marl.show.gather.gather``) in the scalar ``key``.
 
-    A method is a group; it is the same on another task under the same name. Intervals are 95% percentile intervals of
-    ``reps`` stratified bootstraps, which draw seeds anew within each task and follow ``seed``. ``last``, ``low`` and
-    ``high`` are those of ``marl.show.scores.scores_of``. With ``versus`` pairs are those of this method alone. Raise
-    ConfigError for a ``versus`` that is no group, for bad bounds, and where rliable is missing.
+    A method is a group; groups of the same name on different tasks are the same method. Intervals are 95% percentile
+    intervals of ``reps`` stratified bootstraps, which resample seeds within each task and are seeded by ``seed``.
+    ``last``, ``low`` and ``high`` are those of ``marl.show.scores.scores_of``. With ``versus``, pairs are only those
+    with this method. Raise ConfigError for a ``versus`` that is no group, for bad bounds, and where rliable is missing.
     """
     known = sorted({label for groups in tasks.values() for label in groups})
     if versus is not None and versus not in known:
@@ -139,7 +139,7 @@ def aggregate(
 
 
 def _few(scores: Scores) -> list[str]:
-    """Return what the numbers of seeds and tasks leave to be desired."""
+    """Return notes on methods with too few seeds or scores."""
     notes = []
     if alone := [method for method, values in scores.final.items() if len(values) == 1]:
         notes.append(f"a single seed has no interval: {', '.join(alone)}")
@@ -202,7 +202,7 @@ class _Estimates:
         self, scores: np.ndarray | list[np.ndarray], function: Callable[..., np.ndarray], rate: bool
     ) -> list[Estimate]:
         """Return a statistic [k] of scores with its intervals, cut at 0 and 1 for a ``rate``. A single seed has none,
-        for resampling would repeat it for ever."""
+        since resampling would only repeat it."""
         together = scores if isinstance(scores, list) else [scores]
         if min(map(len, together)) < 2:
             return [Estimate(value, None, None) for value in function(*together).tolist()]

@@ -21,7 +21,7 @@ def short_name(key: str) -> str:
 
 def draw(aggregate: Aggregate, folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     """Draw what ``aggregate`` holds into ``folder``, as ``intervals_<key>``, ``profile_<key>``, ``improvement_<key>``
-    and ``efficiency_<key>`` in each of the ``formats``; return the files. Of an empty aggregate there are none."""
+    and ``efficiency_<key>`` in each of the ``formats``; return the files. An empty aggregate has none."""
     name, written = short_name(aggregate.key), []
     if aggregate.intervals:
         written += save_pictures(intervals(aggregate), folder / f"intervals_{name}.png", formats)
@@ -49,8 +49,8 @@ def intervals(aggregate: Aggregate) -> Any:
 
 
 def improvements(aggregate: Aggregate) -> Any:
-    """Return a figure with a row for each pair of methods; the opposite pair is its complement and left out, but for
-    pairs with one method alone."""
+    """Return a figure with a row for each pair of methods; the opposite pair is its complement and left out, unless
+    all pairs are with one method."""
     second = {pair.second for pair in aggregate.pairs}
     shown = [pair for pair in aggregate.pairs if len(second) == 1 or pair.first < pair.second]
     figure = _figure(7.2, 1.2 + 0.42 * len(shown))
@@ -107,7 +107,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _colour(aggregate: Aggregate, method: str) -> str:
-    """Return the colour of a method, in all figures the same."""
+    """Return the colour of a method, the same in all figures."""
     return COLOURS[aggregate.methods.index(method) % len(COLOURS)]
 
 
@@ -118,7 +118,7 @@ def _score(aggregate: Aggregate) -> str:
 
 
 def _extent(aggregate: Aggregate) -> str:
-    """Return over how many tasks and seeds the numbers are."""
+    """Return how many tasks and seeds the numbers are over."""
     counts = {len(seeds) for held in aggregate.seeds.values() for seeds in held.values()}
     seeds = "-".join(str(n) for n in sorted({min(counts), max(counts)}))
     return f"{_plural(str(len(aggregate.tasks)), 'task')}, {_plural(seeds, 'seed')}"
@@ -137,7 +137,7 @@ def _rows(axis: Any, found: Sequence[Estimate], colours: Sequence[str]) -> None:
     axis.set_ylim(-0.6, len(found) - 0.4)
     ends = [end for one in found for end in (one.value, one.low, one.high) if end is not None]
     room = 0.06 * (max(ends) - min(ends)) or 0.05
-    axis.set_xlim(min(ends) - room, max(ends) + room)  # left to themselves, bars begin at the frame
+    axis.set_xlim(min(ends) - room, max(ends) + room)  # by default, bars begin at the frame
     axis.spines[["top", "right", "left"]].set_visible(False)
     axis.tick_params(axis="x", labelsize=8)
     axis.tick_params(axis="y", length=0)

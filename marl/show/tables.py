@@ -18,7 +18,7 @@ from marl.core.intervals import Interval, limits
 from marl.run.events import EventFile
 from marl.run.files import write_atomic
 
-LONGEST_FOLDER = 200  # bytes of a name; file systems take 255
+LONGEST_FOLDER = 200  # bytes of a name; file systems allow 255
 
 
 def interval_lines(interval: Interval) -> list[str]:
@@ -49,7 +49,7 @@ def colour_ends(values: np.ndarray, metric: str) -> tuple[float, float]:
 
 
 def folder_name(name: str) -> str:
-    """Return a name as that of one folder; a long one ends in a digest."""
+    """Return a name as that of a single folder; a long one is cut and ends in a digest."""
     flat = name.replace("/", "-")
     data = flat.encode()
     if len(data) <= LONGEST_FOLDER:
@@ -58,7 +58,7 @@ def folder_name(name: str) -> str:
 
 
 def write_scalars(folder: Path, runs: dict[str, tuple[int, dict[str, float]]]) -> None:
-    """Write TensorBoard scalars, in place of those that were there: step and values by the name of a run."""
+    """Write TensorBoard scalars, replacing those that were there: step and values by the name of a run."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, (step, scalars) in runs.items():
         EventFile(folder / folder_name(name)).write(scalars, step)
@@ -71,7 +71,7 @@ def write_files(folder: Path, texts: dict[str, str]) -> None:
 
 
 def publish(path: Path, document: dict[str, Any], draw: Callable[[Path], Path]) -> Path:
-    """Write ``document`` as ``path`` (.json), and draw its picture beside it."""
+    """Write ``document`` as ``path`` (.json), and draw its picture next to it."""
     write_files(path.parent, {path.name: json.dumps(document, indent=1) + "\n"})
     draw(path.with_suffix(".png"))
     return path

@@ -13,7 +13,7 @@ from marl.core.types import ConfigError
 
 
 class WindowClosed(Exception):
-    """The person at the screen has closed the window."""
+    """The user has closed the window."""
 
 
 def load_pygame() -> ModuleType:
@@ -27,8 +27,8 @@ def load_pygame() -> ModuleType:
 
 
 class Window:
-    """Shows frames, uint8 [height, width, 3], ``fps`` of them a second. It opens with the first one and takes on the
-    size of every frame."""
+    """A window that shows frames, uint8 [height, width, 3], ``fps`` of them a second. It opens with the first one and
+    takes on the size of every frame."""
 
     def __init__(self, title: str, fps: float) -> None:
         self._pygame = load_pygame()
@@ -40,7 +40,7 @@ class Window:
     def show(self, frame: np.ndarray, seconds: float = 0.0) -> None:
         """Put ``frame`` on the screen, then wait for its time, or for ``seconds``.
 
-        Raise WindowClosed if the window was closed, also by Escape; ConfigError if there is no screen.
+        Raise WindowClosed if the window was closed, including by Escape; ConfigError if there is no screen.
         """
         if self.closed:
             raise WindowClosed

@@ -1,4 +1,4 @@
-"""Pictures of a match from above, drawn with Pillow at twice the size and then reduced, which smooths them."""
+"""Top-down pictures of a match, drawn with Pillow at twice the size and then scaled down, which smooths them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from envs.adapters.football.scene import Scene
 
-UNIT, MARGIN, BAR, FINE = 230, 26, 20, 2  # pixels of a half length; around the pitch; of the line below; of drawing
+UNIT, MARGIN, BAR, FINE = 230, 26, 20, 2  # pixels per half length, around the pitch, of the caption; supersampling
 PITCH_Y, GOAL_Y = 0.42, 0.044  # half the width of the pitch, and of a goal
 BOX_X, BOX_Y = 0.69, 0.24  # where the penalty area begins, and half its width
 GRASS, DARK, LINE = (86, 152, 84), (78, 142, 77), (214, 232, 210)
@@ -18,8 +18,9 @@ Colour = tuple[int, int, int]
 
 
 def draw(scene: Scene, caption: str) -> np.ndarray:
-    """Draw the pitch, our players (those that agents move with the agents' numbers), the opponents and the ball, which
-    grows with its height, and ``caption`` below: uint8 [height, width, 3]. Who has the ball has a golden ring."""
+    """Draw the pitch, our players (those that agents control with the agents' numbers), the opponents and the ball,
+    which grows with its height, and ``caption`` below: uint8 [height, width, 3]. The player with the ball gets a golden
+    ring."""
     wide, high = 2 * (UNIT + MARGIN), round(2 * (PITCH_Y * UNIT + MARGIN))
     image = Image.new("RGB", (FINE * wide, FINE * (high + BAR)), GRAY)
     pen = ImageDraw.Draw(image)

@@ -1,6 +1,6 @@
 """The engine of Google Research Football 2.10 (module ``gfootball_engine``), without the Python environment around it.
 
-What that environment does to the engine is done here, call by call; it would also copy all observations once for each
+The engine gets the same calls here as from that environment, which would also copy all observations once for each
 agent. Scenarios are the package's own files.
 """
 
@@ -25,12 +25,12 @@ ACTIONS = (
     "release_dribble",
 )  # fmt: skip
 IDLE, LEFT, RIGHT, SHORT_PASS = (ACTIONS.index(name) for name in ("idle", "left", "right", "short_pass"))
-PATIENCE, RUN_IN = 20, 30  # steps out of play after which the engine is made to go on; and to run the other way
+PATIENCE, RUN_IN = 20, 30  # steps out of play after which play is forced to resume; and the ball carrier to run left
 SCENARIOS = "_football_scenarios"  # our name for the package of scenario files
 
 
 def scenario_folder() -> Path:
-    """Return the folder of the scenario files: beside the engine where ``make football`` installed it, else in the
+    """Return the folder of the scenario files: next to the engine if ``make football`` installed it, else in the
     package ``gfootball``, whose own modules are not imported."""
     found = importlib.util.find_spec(ENGINE)
     assert found is not None and found.origin is not None, "require_package comes first"
@@ -57,7 +57,7 @@ def _load_level(level: str) -> ModuleType:
 
 
 class Builder:
-    """What scenario files call, by the names that they use."""
+    """The interface that scenario files call, with the names that they use."""
 
     def __init__(self, lib: Any, seed: int) -> None:
         self.lib, self.seed = lib, seed
@@ -83,9 +83,9 @@ class Builder:
 
 
 class Engine:
-    """A match of the scenario ``level``, in which ``n_agents`` players of the left team are moved from outside.
+    """A match of the scenario ``level``, in which ``n_agents`` players of the left team are controlled from outside.
 
-    ``reset(seed)`` forgets everything before: seed and actions decide a match bit for bit.
+    ``reset(seed)`` keeps nothing of earlier matches: seed and actions determine a match bit for bit.
     """
 
     def __init__(self, level: str, n_agents: int, physics_steps_per_frame: int) -> None:
@@ -113,7 +113,7 @@ class Engine:
         return config
 
     def reset(self, seed: int) -> tuple[Scene, Ends]:
-        """Begin a match; ``seed`` at least 0, below 2^31."""
+        """Start a match; ``seed`` is at least 0 and below 2^31."""
         if not self.started:
             self.env.start_game()
             self.started = True
@@ -129,7 +129,7 @@ class Engine:
         return self.scene, ends
 
     def step(self, actions: np.ndarray) -> Scene:
-        """Let every agent do its action, int [n], and go on to the next moment that is in play."""
+        """Perform every agent's action, int [n], and advance to the next moment in play."""
         for agent, action in enumerate(actions.tolist()):
             self.env.perform_action(self.moves[_go_on(self.scene, agent, action, self.waited)], True, agent)
         self.env.step()
@@ -144,7 +144,7 @@ class Engine:
 
 
 def _go_on(scene: Scene, agent: int, action: int, waited: int) -> int:
-    """Return the action of ``agent``, or what it has to do where the ball has been out of play for too long."""
+    """Return the action of ``agent``, or what it has to do once the ball has been out of play for too long."""
     if waited < PATIENCE:
         return action
     if waited == PATIENCE:

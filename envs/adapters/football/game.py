@@ -47,17 +47,18 @@ def Football(
 ) -> Pool:
     """Make ``n_envs`` matches of the scenario ``level``; needs the engine (``make football``).
 
-    ``observe`` says whose eyes the agents have: "last", as published, those of the last ``agents`` players of the left
-    team; "controlled", those of the players that they move, whom the engine chooses and changes as the ball goes. They
-    see the first ``enemies`` players of the right team.
+    ``observe`` sets which players the agents observe as: "last", as published, the last ``agents`` players of the left
+    team; "controlled", the players that they actually control, which the engine selects and switches as the ball moves.
+    They see the first ``enemies`` players of the right team.
 
     An episode ends when the scenario says so (goal, ball out of play, the other team in possession), and when the ball
     or one of the last ``agents`` players is left of ``pos_limit``, in half lengths of the pitch (None: never). At
     ``episode_limit`` steps it is ``truncated``, or ``terminated`` with ``timeout_is_terminal``, the published setting.
 
-    ``reward``: "goals" pays the change of the score times ``agents`` (code of S2Q), "mean" once, "fox" 100 for a goal,
-    -1 in the last step of an episode without one, be it a time-out, and else 0 (code of FoX). ``checkpoints`` adds 0.1
-    for each of ten rings around the goal that the ball reaches with an agent. ``won``: a goal in this step.
+    ``reward``: "goals" pays the change in goal difference times ``agents`` (code of S2Q), "mean" the change itself,
+    "fox" 100 for a goal, -1 in the last step of an episode without one, time-outs included, and 0 otherwise (code of
+    FoX). ``checkpoints`` adds 0.1 for each of ten rings around the goal that the ball reaches in an agent's possession.
+    ``won``: a goal in this step.
 
     Observation and state, each of size 4 ``agents`` + 4 ``enemies`` + 6: ``envs/adapters/football/scene.py``.
     Directions are of the order of 0.01; ``scale_directions`` multiplies them (1: as published). All actions are always
@@ -137,7 +138,7 @@ class FootballGame:
 
 
 def _require_players(engine: Engine, make: _MakeFootball) -> None:
-    """Raise ValueError, which the pool makes a ConfigError, if the scenario has fewer players than are asked for."""
+    """Raise ValueError, which the pool turns into a ConfigError, if the scenario has fewer players than requested."""
     config = engine.scenario(0)
     ours = sum(player.controllable for player in config.left_team)
     for name, wanted, there in (("agents", make.agents, ours), ("enemies", make.enemies, len(config.right_team))):

@@ -1,7 +1,7 @@
 """Build the engine of Google Research Football from its source distribution and install it: ``make football``.
 
 Nothing but the engine, its data and the scenario files is installed; the package's Python environment would need gym,
-which current tools cannot install. The build takes some eight minutes of one core.
+which current tools cannot install. The build takes about eight minutes on one core.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 
 SOURCE = "gfootball==2.10.2 --hash=sha256:%s"
 DIGEST = "1b0fdcfa78b7fadc3730585ee7f0f412ba825c27e422b2b85ea0cf7ba57800b6"
-HEADERS = {  # what the build includes -> the package of Debian and Ubuntu that has it
+HEADERS = {  # what the build includes -> the Debian and Ubuntu package that provides it
     "GL/gl.h": "libgl1-mesa-dev",
     "EGL/egl.h": "libgl1-mesa-dev",
     "SDL2/SDL.h": "libsdl2-dev",
@@ -33,13 +33,13 @@ COMMAND = "sudo apt-get install -y --no-install-recommends"
 
 
 class InstallError(Exception):
-    """What has to be done first, in one line."""
+    """One line that says what has to be done first."""
 
 
 def missing_packages() -> list[str]:
     """Return the Debian packages to install before the engine can be built."""
     missing = [package for tool, package in TOOLS.items() if shutil.which(tool) is None]
-    if "g++" in missing:  # nobody to ask for headers and libraries
+    if "g++" in missing:  # without a compiler, headers cannot be looked up
         return sorted({*missing, *HEADERS.values()})
     asked = "".join(f"#if !__has_include(<{header}>)\nMISSING {header}\n#endif\n" for header in HEADERS)
     told = _run(["c++", "-std=c++17", "-E", "-P", "-x", "c++", "-"], given=asked)
@@ -48,12 +48,12 @@ def missing_packages() -> list[str]:
 
 
 def has_library(name: str) -> bool:
-    """Return whether the linker finds the library of the file name ``name``."""
+    """Return whether the linker finds the library file ``name``."""
     return Path(_run(["c++", f"-print-file-name={name}"]).strip()).is_absolute()
 
 
 def require_system() -> None:
-    """Raise InstallError, in one line that says which command helps, if something of the system is missing."""
+    """Raise InstallError, one line with the command that helps, if the system is not Linux or lacks a package."""
     if sys.platform != "linux":
         raise InstallError(f"make football builds on Linux, not on {sys.platform}; elsewhere it has not been tried")
     packages = missing_packages()
@@ -62,7 +62,7 @@ def require_system() -> None:
 
 
 def require_python() -> None:
-    """Raise InstallError if Boost.Python is not there for this Python, or this Python has no headers."""
+    """Raise InstallError if Boost.Python is not installed for this Python, or this Python has no headers."""
     if not has_library(f"libboost_python{_version('')}.so"):
         raise InstallError(
             f"Boost.Python is not there for Python {_version('.')}; a system has it for its own Python alone: make the "
@@ -93,7 +93,7 @@ def _run(command: Sequence[str], cwd: Path | None = None, given: str = "") -> st
 
 
 def download(folder: Path) -> Path:
-    """Fetch the source distribution, checked by its digest, and return the folder that it unpacks to."""
+    """Download the source distribution, verify its digest, and return the folder that it unpacks to."""
     wanted = folder / "wanted.txt"
     wanted.write_text(SOURCE % DIGEST)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
@@ -117,7 +117,7 @@ def build(source: Path, jobs: int) -> Path:
 
 
 def install(source: Path, library: Path, site: Path) -> Path:
-    """Put library, data, font, licence and scenarios into the folder ``site``/gfootball_engine, as a whole or not."""
+    """Put library, data, font, licence and scenarios into the folder ``site``/gfootball_engine, all or nothing."""
     target, fresh = site / "gfootball_engine", site / ".gfootball_engine.new"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
@@ -134,7 +134,7 @@ def install(source: Path, library: Path, site: Path) -> Path:
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Build and install, unless the engine is there; return the exit code."""
+    """Build and install, unless the engine is installed already; return the exit code."""
     parser = argparse.ArgumentParser(prog="make football", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="compilers at once")
     jobs = parser.parse_args(words).jobs

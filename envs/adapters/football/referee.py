@@ -1,4 +1,4 @@
-"""When an episode of football is over, and what a step pays."""
+"""When a football episode is over, and what a step pays."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Ends:
-    """When the scenario itself ends: a goal, the ball out of play, the other team in possession, its own clock."""
+    """When the scenario itself ends: on a goal, the ball out of play, the other team in possession, its own clock."""
 
     on_score: bool
     on_out_of_play: bool
@@ -36,7 +36,7 @@ class Ends:
 
 
 class Referee:
-    """Follows one episode of ``n_agents`` agents: ``begin`` at its start, ``judge`` after every step."""
+    """The referee of one episode with ``n_agents`` agents: ``begin`` at its start, ``judge`` after every step."""
 
     def __init__(self, rules: Rules, n_agents: int) -> None:
         self.rules, self.n_agents = rules, n_agents
@@ -44,10 +44,11 @@ class Referee:
     def begin(self, ends: Ends) -> None:
         self.ends = ends
         self.steps = self.lead = self.rings = 0
-        self.mode = self.possession = -1  # of the step before: unknown
+        self.mode = self.possession = -1  # of the previous step: unknown
 
     def judge(self, scene: Scene) -> Outcome:
-        """Return reward and flags of the step that led to ``scene``. An end of the task at the time limit is one."""
+        """Return reward and flags of the step that led to ``scene``. If the task ends exactly at the time limit, the
+        step is terminated, not truncated."""
         self.steps += 1
         lead = scene.goals[0] - scene.goals[1]
         change, self.lead = lead - self.lead, lead
@@ -58,7 +59,7 @@ class Referee:
         return Outcome(reward, terminated, late and not terminated, change > 0)
 
     def _is_over(self, scene: Scene) -> bool:
-        """Apply the scenario's own ends and the line behind which neither ball nor agents may fall."""
+        """Apply the scenario's own end conditions and ``pos_limit``, the line that ball and agents must not pass."""
         ends, line = self.ends, self.rules.pos_limit
         over = ends.on_score and max(scene.goals) > 0
         over |= ends.on_out_of_play and self.mode == NORMAL and scene.mode != NORMAL
@@ -78,8 +79,8 @@ class Referee:
         return GOAL if change > 0 else FAILURE if last else 0.0
 
     def _pay_rings(self, scene: Scene, change: int) -> float:
-        """Pay for each ring around the goal that the ball reaches for the first time at an agent's foot, and on a goal
-        for all that are left: the package's checkpoints, counted once for the team."""
+        """Pay for each ring around the goal that the ball reaches for the first time in an agent's possession, and on a
+        goal for all that are left: the package's checkpoints, counted once for the team."""
         if not self.rules.checkpoints:
             return 0.0
         before = self.rings

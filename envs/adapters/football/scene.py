@@ -1,9 +1,9 @@
 """One moment of a match, and what agents see of it.
 
 Positions are the engine's: x from -1 (our goal) to 1 (theirs), y from -0.42 (top) to 0.42, the height of the ball in
-metres. Directions are what a player or the ball moves in a step. Observation and state are those of the code of FoX
-and S2Q, for which agent ``i`` of ``n`` is the left team's player ``i - n``, counted from the end. The engine does not
-know that: it moves the player that it has given to agent ``i``, often another one.
+metres. Directions are the displacements of a player or the ball per step. Observation and state are those of the code
+of FoX and S2Q, for which agent ``i`` of ``n`` is the left team's player ``i - n``, counted from the end. The engine
+does not follow this: the actions of agent ``i`` move the player that the engine has assigned to it, often another one.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import numpy as np
 
 Who = Literal["last", "controlled"]
 NORMAL = 0  # game mode: the ball is in play
-# Bounds of what is shown; values beyond them are cut. Players and ball may leave the pitch by a little.
+# Bounds of observations; values beyond them are clipped. Players and ball may leave the pitch a little.
 FAR_X, FAR_Y, HIGH, FAST = 1.2, 0.6, 30.0, 0.2
 
 
 class Scene(NamedTuple):
-    """What the engine tells after a step."""
+    """What the engine reports after a step."""
 
     left: np.ndarray  # f64 [L, 4]: x, y, dx, dy of our players
     right: np.ndarray  # f64 [R, 4], of the others
@@ -49,8 +49,8 @@ def _read_team(players: Any) -> np.ndarray:
 
 
 def find_agents(scene: Scene, n: int, who: Who) -> np.ndarray:
-    """Return the rows of ``scene.left`` that are the agents, f64 [n, 4]: the last ones, or those that they move (for an
-    agent that moves nobody, the one that it would be among the last)."""
+    """Return the rows of ``scene.left`` that are the agents, f64 [n, 4]: the last ones, or those that they control (for
+    an agent that controls nobody, the one that it would be among the last)."""
     last = range(len(scene.left) - n, len(scene.left))
     if who == "last":
         return scene.left[last.start :]
@@ -63,9 +63,9 @@ def width(n: int, m: int) -> int:
 
 
 def write_observations(team: np.ndarray, scene: Scene, m: int, scale: float, out: np.ndarray) -> None:
-    """Write the observations f32 [n, O] of the agents ``team`` [n, 4]: own place; the other agents' places from there;
-    own and their directions; the first ``m`` opponents' places from there and directions; the ball's place from there,
-    height and direction.
+    """Write the observations f32 [n, O] of the agents ``team`` [n, 4]: own position; the other agents' positions
+    relative to it; own and their directions; the first ``m`` opponents' relative positions and directions; the ball's
+    relative position, height and direction.
 
     Directions are multiplied by ``scale``.
     """
@@ -80,8 +80,8 @@ def write_observations(team: np.ndarray, scene: Scene, m: int, scale: float, out
 
 
 def write_state(team: np.ndarray, scene: Scene, m: int, scale: float, out: np.ndarray) -> None:
-    """Write the state f32 [S]: places and directions of the agents ``team`` [n, 4], the first ``m`` opponents' and the
-    ball's."""
+    """Write the state f32 [S]: positions and directions of the agents ``team`` [n, 4], of the first ``m`` opponents and
+    of the ball."""
     others = scene.right[:m]
     out[:] = np.concatenate([
         team[:, :2].ravel(), scale * team[:, 2:].ravel(), others[:, :2].ravel(), scale * others[:, 2:].ravel(),
@@ -112,10 +112,10 @@ def _pairs(who: list[str], what: str) -> list[str]:
 
 
 def bounds(n: int, m: int, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the least and greatest value of every observation feature, f32 [O] each."""
+    """Return the lowest and highest value of every observation feature, f32 [O] each."""
     reach = {"x": 2 * FAR_X, "y": 2 * FAR_Y, "z": HIGH, "dx": scale * FAST, "dy": scale * FAST, "dz": scale * HIGH}
     high = np.array([reach[name.split()[-1]] for name in obs_names(n, m)], np.float32)
-    high[:2] = FAR_X, FAR_Y  # own place; all others are seen from there
+    high[:2] = FAR_X, FAR_Y  # own position; all others are relative to it
     low = -high
     low[obs_names(n, m).index("ball z")] = -1.0
     return low, high

@@ -1,1 +1,1 @@
-"""A study as one page of HTML: its facts, its charts, its matrices, its films, and the page that holds them."""
+"""A study as one page of HTML: its facts, charts, matrices and recordings, and the page that holds them."""

@@ -17,7 +17,7 @@ HEADS = {"iqm": "interquartile mean", "median": "median", "mean": "mean", "optim
 
 @dataclass(frozen=True)
 class Aggregates:
-    """What groups come to in one scalar over environments: a table of statistics and their charts."""
+    """The results of groups in one scalar over environments: a table of statistics and their charts."""
 
     title: str
     about: str
@@ -27,7 +27,7 @@ class Aggregates:
 
 
 def aggregates(tasks: Tasks, groups: Sequence[Group], key: str, last: int) -> tuple[Aggregates | None, list[str]]:
-    """Return what the groups come to in the scalar ``key``, or None and why there is nothing to compare."""
+    """Return how the groups compare in the scalar ``key``, or None and why there is nothing to compare."""
     try:
         found = aggregate(tasks, key, last=last)
     except ConfigError as error:
@@ -38,8 +38,8 @@ def aggregates(tasks: Tasks, groups: Sequence[Group], key: str, last: int) -> tu
 
 
 def section(found: Aggregate, strokes: Mapping[str, tuple[str, str]]) -> Aggregates:
-    """Return the table and the charts of an aggregate that has methods; ``strokes`` are the colours and
-    dashes of their lines."""
+    """Return the table and the charts of an aggregate that has methods; ``strokes`` are the colours and dashes of their
+    lines."""
     heads = ["group", "scores", *(HEADS[name] for name in STATISTICS)]
     counts = {method: sum(map(len, scores)) for method, scores in found.scores.items()}
     table = Table(heads, [

@@ -1,6 +1,6 @@
 """The charts of a report, as figures of plotly: learning curves, final scores, heatmaps and curves over budgets.
 
-A chart leaves here as JSON that is safe inside a script element. Names are escaped, for plotly reads a little HTML.
+A chart is returned as JSON that is safe inside a script element. Names are escaped, as plotly interprets some HTML.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
 SEED = "seed"  # marks the line of a single seed, which the page shows and hides
-LABEL_LETTERS = 30  # of a name beside an axis, before it goes on in the next line
+LABEL_LETTERS = 30  # of a name next to an axis, before it continues on the next line
 CELL_WIDTH, CELL_HEIGHT, SQUARE = 68, 46, 18  # of heatmaps, pixels; squares have no text
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure: ``json`` holds its traces and its layout, ``title`` says what it shows to who cannot see it. It is
-    ``height`` pixels high and is scrolled where the page has not ``width`` pixels for it."""
+    """A figure: ``json`` holds its traces and its layout, ``title`` describes it for readers who cannot see it. It
+    is ``height`` pixels high, and scrolls where the page is narrower than ``width`` pixels."""
 
     json: str
     title: str
@@ -58,7 +58,7 @@ def script_safe(text: str) -> str:
 
 
 def plain(text: str) -> str:
-    """Return a name so that plotly shows it letter by letter."""
+    """Return a name that plotly shows literally."""
     return html.escape(text, quote=False)
 
 
@@ -112,7 +112,7 @@ def _lines(group: Group, x: np.ndarray, values: np.ndarray) -> Iterator[Any]:
     """Yield a band, where there are several seeds, and the mean above it; the legend switches both together."""
     from plotly import graph_objects as go
 
-    at: list[float | None] = x.tolist() or [None]  # what is empty has no place in a legend
+    at: list[float | None] = x.tolist() or [None]  # an empty trace is not in the legend
     mean, low, high = (end.tolist() for end in band(values)) if len(x) else ([None],) * 3
     several = len(values) > 1
     if several:
@@ -178,8 +178,8 @@ def final_bars(finals: Sequence[Final], key: str) -> Chart:
 
 @dataclass(frozen=True)
 class Grid:
-    """Numbers by rows and columns, None where ``why`` says what is written instead. ``below`` stands under a number,
-    ``hover`` is all that is known of a cell, ``heavy`` cells are in bold; lines are drawn left of the columns
+    """Numbers by rows and columns, None where ``why`` says what is written instead. ``below`` is text under the number,
+    ``hover`` is all that is known about a cell, ``heavy`` cells are in bold; lines are drawn left of the columns
     ``breaks``."""
 
     rows: Sequence[str]
@@ -227,7 +227,7 @@ def heatmap(grid: Grid, metric: str, title: str, bar: str | None = None) -> Char
 
 
 def _axis_name(name: str, dense: bool, letters: int) -> str:
-    """Return a name over several lines, or, where there is room for one, its beginning; the whole is in the cells."""
+    """Return a name over several lines, or, where only one fits, its beginning; the whole name is in the cells."""
     return plain(shorten(name, letters, placeholder="...") or name[:letters]) if dense else lines(name, letters)
 
 
@@ -286,7 +286,7 @@ def bands(lines: Sequence[Line], x: str, y: str, title: str, rate: bool = False)
 
 
 def budget_curves(panels: Mapping[str, Sequence[Line]], metric: str, task: str) -> Chart:
-    """Draw a panel for every column and in it a line for each method, with its interval at every budget."""
+    """Draw a panel for every column, with a line for each method and its interval at every budget."""
     from plotly.subplots import make_subplots
 
     across = min(3, len(panels))

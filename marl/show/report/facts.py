@@ -1,4 +1,4 @@
-"""What a report says of its runs, before anything is drawn: the groups and where they come from, how their
+"""What a report says about its runs, before anything is drawn: the groups and where they come from, how their
 configurations differ, their final scores, how soon they reach a level, and what is missing."""
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ UNKNOWN = "not recorded"
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in the seed alone, in one environment. ``metas`` are what they say of where they come from;
-    ``colour`` and ``dash`` are the group's in all charts, the same in every environment."""
+    """Runs that differ in the seed alone, in one environment. ``metas`` record where they come from; ``colour``
+    and ``dash`` are the group's in all charts, the same in every environment."""
 
     task: str
     label: str
@@ -130,7 +130,7 @@ def _steps(group: Group) -> str:
 def _rhythm(meta: dict[str, Any]) -> str:
     try:
         return str(Rhythm(**meta["rhythm"]))
-    except (KeyError, TypeError, ConfigError):  # a run of before, or one that learns from what it just collected
+    except (KeyError, TypeError, ConfigError):  # an older run, or one that learns from what it has just collected
         return UNKNOWN
 
 
@@ -248,7 +248,7 @@ class Efficiency:
 def efficiency(groups: Sequence[Group], key: str, fractions: Sequence[float], last: int) -> Efficiency | None:
     """Return how soon groups reach ``start + fraction * (best - start)``. ``best`` is the highest final mean of a
     group; ``start`` is 0, or the lowest mean of a group's first tests where that is negative. None where no group has
-    the scalar, or none has come to more than the start."""
+    the scalar, or none rises above the start."""
     having = [group for group in groups if len(final_values(group.rows, key, last))]
     if not having:
         return None
@@ -265,7 +265,7 @@ def _reached(group: Group, key: str, level: float) -> Reached:
     steps = []
     for rows in group.rows:
         at, values = curve(rows, key)
-        above = np.flatnonzero(values >= level - 1e-9 * max(1.0, abs(level)))  # sums of floats
+        above = np.flatnonzero(values >= level - 1e-9 * max(1.0, abs(level)))  # allows for rounding
         if len(above):
             steps.append(int(at[above[0]]))
     return Reached(sorted(steps), len(group.runs))
@@ -275,7 +275,7 @@ def _reached(group: Group, key: str, level: float) -> Reached:
 
 
 def missing(groups: Sequence[Group], left: Sequence[LeftOut]) -> list[str]:
-    """Return, in words, what a reader might expect of the runs and does not get."""
+    """Return, in words, what a reader might expect of the runs but does not get."""
     notes = [f"Left out: {one.folder}: {one.why}." for one in left]
     for group in groups:
         notes += [f"{run.folder} is {run.unfinished}; it is averaged with the others." for run in group.runs

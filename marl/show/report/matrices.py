@@ -30,26 +30,26 @@ class Table:
 
 @dataclass(frozen=True)
 class Matrix:
-    """A measurement on the page: where it comes from, its charts and tables, and what is missing of it."""
+    """A measurement on the page: where it comes from, its charts and tables, and what is missing from it."""
 
     name: str
     source: str
     about: list[tuple[str, str]]
-    charts: list[tuple[str, Chart]] = field(default_factory=list)  # (what is to be seen, the chart)
+    charts: list[tuple[str, Chart]] = field(default_factory=list)  # (what it shows, the chart)
     tables: list[tuple[str, Table]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     short: list[str] = field(default_factory=list)  # what a reader should know first
 
 
 def read_robustness(path: Path, key: str = "robustness") -> Matrix:
-    """Return the robustness matrix of a file, or of a folder that scripts.robustness left (``matrix.json``). Raise
-    ConfigError, naming the option ``key``, where it is none."""
+    """Return the robustness matrix of a file, or of a folder that scripts.robustness wrote (``matrix.json``). Raise
+    ConfigError, naming the option ``key``, where it is not one."""
     return _matrix(path, "matrix.json", key, "robustness", _robustness)
 
 
 def read_crossplay(path: Path, key: str = "crossplay") -> Matrix:
-    """Return the cross-play matrix of a file, or of a folder that scripts.crossplay left (``crossplay.json``). Raise
-    ConfigError, naming the option ``key``, where it is none."""
+    """Return the cross-play matrix of a file, or of a folder that scripts.crossplay wrote (``crossplay.json``). Raise
+    ConfigError, naming the option ``key``, where it is not one."""
     return _matrix(path, "crossplay.json", key, "crossplay", _crossplay)
 
 
@@ -140,11 +140,11 @@ def _strongest(document: Document, rows: Sequence[Document], metric: str) -> lis
     return said
 
 
-Cell = tuple[float | None, str, str]  # the value, or None; below it; or instead of it, why there is none
+Cell = tuple[float | None, str, str]  # the value, or None; the text below it; or, instead, why there is none
 
 
 def _attacked(row: Document, name: str, metric: str) -> tuple[Cell, str]:
-    """Return a cell and all that is known of it."""
+    """Return a cell and everything known about it."""
     where, cell = f"{row['agent']} ({row['task']}) under {name}", row["cells"][name]
     if not cell["possible"]:
         return (None, "", str(cell["why"]).partition(":")[0]), f"{where}: {cell['why']}"

@@ -1,7 +1,7 @@
-"""The page of a report: options are checked, what is to be said is gathered, and a template becomes one file of HTML.
+"""The page of a report: options are checked, its contents are gathered, and a template becomes one file of HTML.
 
-``page.html`` is the template (Jinja2, which escapes every text), ``page.css`` and ``page.js`` go into it as they are.
-The file loads nothing, and forbids itself to (its Content-Security-Policy).
+``page.html`` is the template (Jinja2, which escapes every text), ``page.css`` and ``page.js`` go into it unchanged.
+The file loads nothing, and its Content-Security-Policy forbids it to.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ CONTENTS = (
 
 @dataclass(frozen=True)
 class Metric:
-    """A scalar in one environment. ``levels`` are the fractions of the best, as text, and what they come to."""
+    """A scalar in one environment. ``levels`` are the fractions of the best, as text, and their values."""
 
     title: str
     curves: Chart | None
@@ -69,13 +69,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Report:
-    """All that the page says."""
+    """Everything on the page."""
 
     title: str
     last: int
     fps: float
-    attack: str  # that the films were recorded under; "" for none
-    no_films: str  # what is said where there are none
+    attack: str  # that episodes were recorded under; "" for none
+    no_films: str  # what the page says where there are none
     tasks: list[Task]
     aggregates: Aggregates | None
     robustness: list[Matrix]
@@ -131,7 +131,7 @@ def several(given: Any, key: str) -> list[str]:
 
 
 def contents(options: DictConfig) -> tuple[Report, list[Group]]:
-    """Return what the page says but for its films, and the groups that they are of."""
+    """Return everything on the page except its recordings, and the groups to record."""
     tested = [matrices.read_robustness(Path(one)) for one in several(options.robustness, "robustness")]
     crossed = [matrices.read_crossplay(Path(one)) for one in several(options.crossplay, "crossplay")]
     tasks: Tasks = {}
@@ -166,7 +166,7 @@ def compared(tasks: Tasks, groups: Sequence[Group], options: DictConfig) -> tupl
 
 
 def no_films(options: DictConfig, groups: Sequence[Group]) -> str:
-    """Return what the page says where it has no films."""
+    """Return what the page says where it has no recordings."""
     if not options.episodes:
         return "No episodes were recorded (episodes=0)."
     return "No episode could be recorded; see What is missing." if groups else "There are no runs to film."
@@ -181,13 +181,13 @@ def refuse_unknown(groups: Sequence[Group], wanted: Sequence[str] | None) -> Non
 
 
 def title_of(given: str | None, groups: Sequence[Group], found: Sequence[Matrix]) -> str:
-    """Return the title: the one that was given, or the names of the studies, or of the matrices."""
+    """Return the title: the given one, or else the names of the studies, or those of the matrices."""
     names = dict.fromkeys(str(run.config.get("name", "")) for group in groups for run in group.runs)
     return given or ", ".join(name for name in names if name) or ", ".join(one.name for one in found)
 
 
 def task_of(tasks: Tasks, name: str, groups: list[Group], options: DictConfig) -> Task:
-    """Return what the page says of one environment."""
+    """Return what the page says about one environment."""
     metrics = []
     for key in facts.metrics_of(groups, options.metrics):
         finals = facts.finals(tasks, groups, key, options.last)
@@ -214,7 +214,7 @@ def in_short(
 
 
 def leaders(finals: Sequence[Final]) -> str:
-    """Return the highest mean with its interval and the groups that have it, to the digits that are shown."""
+    """Return the highest mean and the groups that have it to the precision shown; of one group with its interval."""
     best = max(final.interval.mean for final in finals)
     first = next(final for final in finals if final.interval.mean == best)
     equal = [final.group.label for final in finals if f"{final.interval.mean:.2f}" == f"{best:.2f}"]
@@ -224,7 +224,7 @@ def leaders(finals: Sequence[Final]) -> str:
 
 
 def with_films(report: Report, films: list[Film], notes: list[str]) -> Report:
-    """Return the report with its films, and the notes on what is missing of them."""
+    """Return the report with its recordings, and with notes on those that are missing."""
     return replace(report, films=films, missing=[*report.missing, *notes])
 
 

@@ -1,4 +1,4 @@
-"""The films of a report: episodes of each group, recorded as ``scripts.record`` does, as pictures inside the page."""
+"""The recordings in a report: episodes of each group, played as in ``scripts.record``, as pictures inside the page."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from marl.show.record import film
 from marl.show.report.facts import Group
 
 log = logging.getLogger(__name__)
-WIDEST = 640  # pixels; wider frames are made smaller
-NARROWEST = 240  # pixels; what is narrower is shown larger, by a whole number
+WIDEST = 640  # pixels; wider frames are scaled down
+NARROWEST = 240  # pixels; narrower frames are shown enlarged, by a whole number
 QUALITY = 60  # of WebP, 0 to 100
 
 
 @dataclass(frozen=True)
 class Film:
-    """An episode: ``frames`` are pictures as data URIs, of every ``every``-th step and the last."""
+    """A recorded episode: ``frames`` are pictures as data URIs, of every ``every``-th step and the last."""
 
     group: Group
     about: str
@@ -65,7 +65,7 @@ def picture(frame: np.ndarray) -> str:
 
 
 def thinned(found: Film, most: int) -> Film:
-    """Return a film of at most ``most`` characters: every second frame, or every third, and so on, and the last."""
+    """Return a recording of at most ``most`` characters: every second frame, or third, and so on, plus the last."""
     for every in range(1, len(found.frames) + 1):
         kept = found.frames[::every]
         kept = kept if (len(found.frames) - 1) % every == 0 else [*kept, found.frames[-1]]
@@ -76,8 +76,8 @@ def thinned(found: Film, most: int) -> Film:
 
 
 def films(groups: Sequence[Group], options: DictConfig) -> tuple[list[Film], list[str]]:
-    """Record ``options.episodes`` episodes of each group, by the first of its seeds that can be played; return them,
-    and why there are none of some."""
+    """Record ``options.episodes`` episodes of each group, played by the first of its seeds that can be; return them,
+    and why some groups have none."""
     made: list[Film] = []
     notes: list[str] = []
     for group in groups if options.episodes else ():
@@ -89,13 +89,13 @@ def films(groups: Sequence[Group], options: DictConfig) -> tuple[list[Film], lis
             except (ConfigError, CheckpointError, GameError, NotImplementedError) as error:
                 whys.append(f"seed {run.seed}: {' '.join(str(error).split())}")
         else:
-            notes.append(f"No film of {group.label} in {group.task}: {'; '.join(whys)}.")
+            notes.append(f"No recording of {group.label} in {group.task}: {'; '.join(whys)}.")
     return made, notes
 
 
 @globals_kept()
 def _filmed(group: Group, run: Run, options: DictConfig) -> list[Film]:
-    """Return films of one run. Raise ConfigError, CheckpointError or GameError where it cannot be played."""
+    """Record episodes of one run. Raise ConfigError, CheckpointError or GameError where it cannot be played."""
     if not saved_steps(run.folder):
         raise ConfigError(f"{run.folder} has no checkpoint")
     log.info("filming %s", run.folder)
@@ -127,7 +127,7 @@ def outcome(result: dict[str, Any]) -> str:
 
 
 def fitted(found: Sequence[Film], most: int) -> tuple[list[Film], list[str]]:
-    """Return films that add at most ``most`` characters to the page, each its share, and what was left out of them."""
+    """Return recordings that add at most ``most`` characters to the page, in equal shares, and what was left out."""
     if not found:
         return [], []
     if most < len(found) * max(len(one.frames[-1]) for one in found):

@@ -64,8 +64,8 @@ def test_a_run_begun_on_a_gpu_goes_on_on_the_cpu(setup: str, tmp_path: Path, cap
         caplog.clear()
         with caplog.at_level(logging.WARNING):
             assert train(tmp_path / name, *SETUPS[setup])
-        told = [record.message for record in caplog.records if "begin anew" in record.message]
+        told = [record.message for record in caplog.records if "start over" in record.message]
         assert told == ["the random streams explore, attack, eval, eval_attack were saved on another kind of device: "
-                        "they begin anew"]  # fmt: skip
+                        "they start over"]  # fmt: skip
         ends.append(newest_state(tmp_path / name)[0])
     assert differences(*ends) == [] and ends[0]["clock"]["env_steps"] >= 400

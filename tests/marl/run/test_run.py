@@ -165,7 +165,7 @@ def test_a_continued_run_may_be_tested_in_another_number_of_lanes(
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     with caplog.at_level(logging.INFO):
         results = [train(tmp_path / name, *words, "train.total_steps=300", "eval.n_envs=4") for name in ("one", "two")]
-    assert caplog.text.count("the tests' random streams begin anew: ") == 2
+    assert caplog.text.count("the tests' random streams start over: ") == 2
     assert results[0] == results[1] and results[0]["return"]["n"] == 8
 
 

@@ -93,7 +93,7 @@ def test_one_episode_of_each_group_is_filmed_by_a_seed_that_can_be_played(tmp_pa
     film = found[0]
     assert len(film.frames) == film.steps + 1 and decoded(film.frames[0]).shape == (film.height, film.width, 3)
     assert f"{film.steps} steps" in film.outcome
-    assert note.startswith("No film of study lost in toy-corridor: seed 0: ") and "has no checkpoint" in note
+    assert note.startswith("No recording of study lost in toy-corridor: seed 0: ") and "has no checkpoint" in note
     assert films(groups, options(tmp_path / "runs")) == ([], [])
 
 
@@ -105,4 +105,4 @@ def test_films_may_be_under_attack_but_not_under_one_that_has_learnt_nothing(tmp
     (film,), notes = films(groups, asked)
     assert "of them attacked" in film.outcome and notes == []
     found, (note,) = films(groups, options(tmp_path / "runs", episodes=1, attack=option("attack", "wolfpack")))
-    assert found == [] and note.startswith("No film of ")
+    assert found == [] and note.startswith("No recording of ")
