@@ -85,7 +85,7 @@ class AgentPolicy:
 
     @torch.no_grad()
     def unroll(self, batch: EpisodeBatch) -> tuple[Tensor, Carry]:
-        """Run over stored episodes with current weights: return q [M, T+1, n, A], on the CPU zeros after an episode, and
+        """Run over stored episodes with current weights: return q [M, T+1, n, A], on the CPU 0 after an episode, and
         the carry before every slot [M, T+1, n, *]."""
         last = previous_actions(batch.acted(self.last_action))
         lengths = batch.length.cpu() + 1 if last.device.type == "cpu" else None
