@@ -8,6 +8,7 @@ left it does nothing.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import torch
@@ -127,16 +128,16 @@ class DrawnAgents:
         return self.chosen
 
 
-class ActionAttack(LaneAttack):
+class ActionAttack(LaneAttack, ABC):
     """Base of attacks that replace actions within a budget. Subclasses implement ``choose``, for all lanes at once.
 
     Lanes that are not attacked, dead agents and unaffordable hits are handled here. A hit that changes nothing costs
     nothing.
     """
 
+    @abstractmethod
     def choose(self, view: View, intended: Tensor) -> tuple[Tensor, Tensor]:
         """Return whom to hit, bool [B, n], and the available actions that replace theirs, long [B, n]."""
-        raise NotImplementedError
 
     def perturb_actions(self, view: View, intended: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         wanted, forced = self.choose(view, intended)
@@ -144,7 +145,7 @@ class ActionAttack(LaneAttack):
         return torch.where(hit, forced, intended), {"hit": hit}
 
 
-class ObservationAttack(LaneAttack):
+class ObservationAttack(LaneAttack, ABC):
     """Base of attacks on observations within a budget. Subclasses implement ``disturb``, for all lanes at once.
 
     Each step is attacked with probability ``rate``. An attack then hits ``agents`` living agents (null: all), drawn in
@@ -178,9 +179,9 @@ class ObservationAttack(LaneAttack):
         super().begin(n_envs, victim, gen)
         self.lots = self.uniform(self.spec.n_agents)  # [B, n]
 
+    @abstractmethod
     def disturb(self, view: View) -> Tensor:
         """Return disturbed observations of all agents [B, n, O], in range or not."""
-        raise NotImplementedError
 
     def perturb_obs(self, view: View) -> Tensor:
         if self.redraw == "step":

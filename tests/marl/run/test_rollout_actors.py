@@ -156,6 +156,7 @@ def test_a_stretch_of_a_team_that_explores_is_another_each_time(tmp_path: Path) 
 
 
 def test_whoever_watches_a_collection_of_actors_gets_the_general_loop(monkeypatch: pytest.MonkeyPatch) -> None:
-    env = spread(n_envs=B, seed=4)
+    env, seen = spread(n_envs=B, seed=4), []
     monkeypatch.setattr(whole, "roll", lambda *_, **__: pytest.fail("was compiled"))
-    play(env, actor(env.spec), watch=lambda moment: None)
+    batch = play(env, actor(env.spec), watch=lambda moment: seen.append(moment.t))
+    assert seen == list(range(batch.horizon)) and batch.horizon == 30
