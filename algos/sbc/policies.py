@@ -10,7 +10,9 @@ from torch import Generator, Tensor
 
 from algos.sbc.roles import EGO, append_blocked_set
 from marl.core.protocols import Policy
+from marl.core.rolling import Acting, Seats, changed, declared
 from marl.core.types import Carry, EpisodeBatch, Obs
+from marl.learn.acting import told
 from marl.learn.actor import Actor
 from marl.learn.learner import ValueLearner, best_available
 from marl.learn.lineup import Lineup
@@ -21,14 +23,16 @@ class EgoLineup(Lineup):
     """A lineup of the ego (policy 0) and its partners. In exploring episodes they play the seats that ``assign`` gives
     them; in all others the ego plays every seat."""
 
-    def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        if not explore:
-            carry = carry | {"assign": torch.full_like(carry["assign"], EGO)}
-        return super().act(obs, carry, explore=explore, gen=gen)
+    compiled = Lineup.compiled
+
+    def seated(self, carry: Carry, explore: bool) -> Tensor:
+        return carry["assign"] if explore else torch.full_like(carry["assign"], EGO)
 
 
 class ActorEgoLineup(EgoLineup):
     """An ``EgoLineup`` that shows attacks the scores of its ego."""
+
+    compiled = Lineup.compiled
 
     def __init__(
         self, ego: Actor | EpsilonGreedy, partners: Sequence[Policy], assign: Callable[[int, Generator], Tensor]
@@ -58,6 +62,7 @@ class ActorEgoLineup(EgoLineup):
 class ValueEgoLineup(ActorEgoLineup):
     """An ``EgoLineup`` whose ego is a value network: attacks see the value of joint actions too."""
 
+    compiled = Lineup.compiled
     ego: EpsilonGreedy
 
     def __init__(
@@ -87,6 +92,10 @@ class PartnerPolicy(EpsilonGreedy):
         super().__init__(learner.agent, learner.mixer, epsilon, learner.last_action)
         self.draw, self.floors = draw, floors
 
+    def compiled(self, explore: bool) -> Acting | None:
+        form = reading(self.form())
+        return changed(form, lambda seats, carry: seats.noisier(carry["noise"].double())) if explore else form
+
     def begin(self, n_envs: int, gen: Generator) -> Carry:
         noise = draw_epsilon(n_envs, self.floors, gen).clamp(min=self.epsilon)
         return super().begin(n_envs, gen) | {"blocked": self.draw(n_envs, gen), "noise": noise}
@@ -111,6 +120,9 @@ class ReadingPolicy:
     def __init__(self, policy: Policy, draw: Callable[[int, Generator], Tensor]) -> None:
         self.policy, self.draw = policy, draw
 
+    def compiled(self, explore: bool) -> Acting | None:
+        return reading(declared(self.policy, "compiled", explore))
+
     def begin(self, n_envs: int, gen: Generator) -> Carry:
         return self.policy.begin(n_envs, gen) | {"blocked": self.draw(n_envs, gen)}
 
@@ -132,6 +144,10 @@ class NoisyPolicy:
     def __init__(self, policy: Policy, epsilon: Sequence[float]) -> None:
         self.policy, self.epsilon = policy, list(epsilon)
 
+    def compiled(self, explore: bool) -> Acting | None:
+        form = declared(self.policy, "compiled", False)
+        return changed(form, lambda seats, carry: seats.noisier(carry["noise"].double())._replace(fields={}))
+
     def begin(self, n_envs: int, gen: Generator) -> Carry:
         return self.policy.begin(n_envs, gen) | {"noise": draw_epsilon(n_envs, self.epsilon, gen)}
 
@@ -142,6 +158,18 @@ class NoisyPolicy:
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
         return self.policy.after(without(carry, "noise"), intended, executed) | {"noise": carry["noise"]}
+
+
+def reading(form: Acting | None) -> Acting | None:
+    """Return the form of a policy whose networks also see the flags ``blocked`` of its carry, which it stores."""
+
+    def told_blocked(seats: Seats, carry: Carry) -> Seats:
+        assert form is not None
+        return told(form.network, seats, carry["blocked"])._replace(
+            fields={**seats.fields, "blocked": carry["blocked"]}
+        )
+
+    return changed(form, told_blocked)
 
 
 def without(carry: Carry, name: str) -> Carry:

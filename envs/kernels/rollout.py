@@ -93,12 +93,12 @@ def draw_by_score(lot: Record, q: np.ndarray, avail: np.ndarray) -> int:
 
 
 @part
-def choose(choice: Choice, lot: Record, q: np.ndarray, avail: np.ndarray, actions: np.ndarray) -> None:
-    """Choose each agent's action by its scores, q [n, A] -> [n]: a sample from their softmax, or the best one. With
-    probability epsilon a random available action takes its place."""
+def choose(choice: Choice, b: int, lot: Record, q: np.ndarray, avail: np.ndarray, actions: np.ndarray) -> None:
+    """Choose the action of each agent of lane ``b`` by its scores, q [n, A] -> [n]: a sample from their softmax, or the
+    best one. With probability epsilon a random available action takes its place."""
     for i in range(len(actions)):
-        actions[i] = draw_by_score(lot, q[i], avail[i]) if choice.sampled else best(q[i], avail[i])
-        if choice.epsilon > 0 and uniform(lot) < choice.epsilon:
+        actions[i] = draw_by_score(lot, q[i], avail[i]) if choice.sampled[b, i] else best(q[i], avail[i])
+        if choice.epsilon[b, i] > 0 and uniform(lot) < choice.epsilon[b, i]:
             actions[i] = draw_available(lot, avail[i])
 
 
@@ -124,8 +124,8 @@ def rollout_lanes(
         copy_slot(seen, seen_at, seen_to, b, row, 0)
         t = 0
         while board.lanes[b].finished == 0 and t < span.limit[b]:
-            forward_step(net, scratch, out.obs[b], last, h)
-            choose(choice, lot, scratch.q, out.avail[b], actions[b])
+            forward_step(net, scratch, out.obs[b], last, h, choice.network[b], choice.shift[b])
+            choose(choice, b, lot, scratch.q, out.avail[b], actions[b])
             note_intended(book, actions[b], last, row, t)
             if attacked[b]:
                 do_harm(harm, blow, missing, scratch.q, out.avail[b], out.alive[b], actions[b], hit, forced)

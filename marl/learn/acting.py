@@ -8,6 +8,7 @@ the two equal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,9 @@ from numba import prange
 from torch import Tensor, nn
 
 from marl.core.caching import njit
+from marl.core.rolling import Seats
 from marl.core.threads import by_threads
+from marl.core.types import Carry
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
 from marl.learn.gru import EDGE, HALF, P, Q
 
@@ -36,16 +39,16 @@ class Scratch(NamedTuple):
 class Network(NamedTuple):
     """The weights of g networks (1: shared by all agents, or n), laid out for products x @ weight."""
 
-    first: np.ndarray  # f32 [g, I, H]
+    first: np.ndarray  # f32 [g, O, H], the observation's part of the first layer
     first_bias: np.ndarray  # f32 [g, H]
+    of_last: np.ndarray  # f32 [g, A, H], the part of the last action as a one-hot; [g, 0, H] if it is not an input
+    of_agent: np.ndarray  # f32 [g, n, H], the part of the agent's number; [g, 0, H] if it is not an input
     core: np.ndarray  # f32 [g, H, 3H], the input's part of a GRU's gates; [g, H, H] without memory
     core_bias: np.ndarray
     back: np.ndarray  # f32 [g, H, 3H], the hidden state's part; [g, 0, 0] without memory
     back_bias: np.ndarray
     last: np.ndarray  # f32 [g, H, A]
     last_bias: np.ndarray  # f32 [g, A]
-    last_action: bool  # the input also has the last action as a one-hot,
-    agent_id: bool  # and the agent's number
 
 
 def network_of(agent: nn.Module) -> Network | None:
@@ -64,7 +67,30 @@ def network_of(agent: nn.Module) -> Network | None:
     else:
         core = _gates([(gru.weight_ih_l0, gru.bias_ih_l0) for gru in agent.gru])
         back = _gates([(gru.weight_hh_l0, gru.bias_hh_l0) for gru in agent.gru])
-    return Network(*first, *core, *back, *last, bool(agent.last_action), bool(agent.agent_id))
+    obs, of_last, of_agent = _split(first[0], agent, last[0].shape[2])
+    return Network(obs, first[1], of_last, of_agent, *core, *back, *last)
+
+
+def _split(weight: np.ndarray, agent: RecurrentAgent, actions: int) -> list[np.ndarray]:
+    """Split a first layer's weights [g, I, H] by what the inputs are: observation, last action, number of the agent."""
+    ids = agent.agent_id * agent.n_agents
+    ends = np.cumsum([weight.shape[1] - agent.last_action * actions - ids, agent.last_action * actions])
+    return [np.ascontiguousarray(part) for part in np.split(weight, ends, 1)]
+
+
+def stack(networks: Sequence[Network]) -> Network | None:
+    """Return the weights of several networks, numbered in this order; None if their hidden layers or actions differ.
+    Inputs that only others have get zero weights."""
+    if len({(net.core.shape[1:], net.back.shape[1:], net.last.shape[1:]) for net in networks}) != 1:
+        return None
+    return Network(*(_joined(arrays) for arrays in zip(*networks, strict=True)))
+
+
+def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
+    """Concatenate arrays [g_k, I_k, *], or [g_k, *], filled up with zeros to the largest I_k."""
+    most = max(array.shape[1] for array in arrays)
+    rest = [(0, 0)] * (arrays[0].ndim - 2)
+    return np.concatenate([np.pad(array, [(0, 0), (0, most - array.shape[1]), *rest]) for array in arrays])
 
 
 def _gates(parts: list[tuple[Any, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -82,6 +108,23 @@ def _linear(layer: Any) -> tuple[np.ndarray, np.ndarray] | None:
     if weight.dim() == 2:
         return np.ascontiguousarray(weight.numpy().T)[None], bias.numpy()[None].copy()
     return weight.contiguous().numpy(), np.ascontiguousarray(bias.squeeze(1).numpy())
+
+
+def seats_of(net: Network, carry: Carry, *, epsilon: float | Tensor = 0.0, sampled: bool = False) -> Seats:
+    """Return the seats of a team with the networks ``net`` and the memory ``carry``; ``epsilon`` broadcasts against
+    [B, n]."""
+    last, h = carry["last"], carry["h"]
+    return Seats(
+        last, h, (torch.arange(last.shape[1]) % len(net.first)).expand(last.shape),
+        epsilon=torch.as_tensor(epsilon, dtype=torch.float64).expand(last.shape),
+        sampled=torch.tensor(sampled).expand(last.shape), fields={},
+    )  # fmt: skip
+
+
+def told(net: Network, seats: Seats, flags: Tensor) -> Seats:
+    """Return ``seats`` whose networks also see ``flags`` [B, n, C], the same in every step, behind the observations."""
+    weight = torch.from_numpy(net.first)[:, -flags.shape[2] :][seats.network]  # [B, n, C, H]
+    return seats._replace(shift=torch.einsum("bnc,bnch->bnh", flags.to(weight.dtype), weight))
 
 
 @njit(error_model="numpy")
@@ -144,16 +187,19 @@ def add_two_products(out: np.ndarray, also: np.ndarray, x: np.ndarray, y: np.nda
 
 
 @njit(**RULE)
-def apply_layer(out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> None:
-    """Write x [n, a] @ weight [g, a or more, b] + bias [g, b] to out [n, b]; agent i uses the weights i % g."""
-    n, g = x.shape[0], weight.shape[0]
+def apply_layer(out: np.ndarray, x: np.ndarray, weight: np.ndarray, bias: np.ndarray, which: np.ndarray) -> None:
+    """Write x [n, a] @ weight [g, a or more, b] + bias [g, b] to out [n, b]; agent i uses the weights which[i]."""
+    n = x.shape[0]
     for i in range(n):
-        copy_row(out[i], bias[i % g])
-    pairs = n - n % 2 if g == 1 else 0
-    for i in range(0, pairs, 2):
-        add_two_products(out[i], out[i + 1], x[i], x[i + 1], weight[0])
-    for i in range(pairs, n):
-        add_product(out[i], x[i], weight[i % g])
+        copy_row(out[i], bias[which[i]])
+    i = 0
+    while i < n:
+        if i + 1 < n and which[i] == which[i + 1]:
+            add_two_products(out[i], out[i + 1], x[i], x[i + 1], weight[which[i]])
+            i += 2
+        else:
+            add_product(out[i], x[i], weight[which[i]])
+            i += 1
 
 
 @njit(**RULE)
@@ -179,28 +225,31 @@ def gru_cell_(h: np.ndarray, x: np.ndarray, r: np.ndarray) -> None:
 
 
 @njit(**RULE)
-def forward_step(net: Network, scratch: Scratch, obs: np.ndarray, last: np.ndarray, h: np.ndarray) -> None:
+def forward_step(
+    net: Network, scratch: Scratch, obs: np.ndarray, last: np.ndarray, h: np.ndarray, which: np.ndarray,
+    shift: np.ndarray,
+) -> None:  # fmt: skip
     """Make one step of a lane's networks: obs [n, O], last action [n] (-1: none) -> h [n, H] in place, values in
-    ``scratch.q``."""
-    n, O, A = obs.shape[0], obs.shape[1], scratch.q.shape[1]  # noqa: E741
+    ``scratch.q``. Agent i is played by network which[i]; ``shift`` [n, H or 0] is added to its first layer."""
     z, x, r = scratch.z, scratch.x, scratch.r
-    apply_layer(z, obs, net.first, net.first_bias)
-    for i in range(n):
-        w = net.first[i % net.first.shape[0]]
-        if net.last_action and last[i] >= 0:
-            add_row(z[i], w[O + last[i]])
-        if net.agent_id:
-            add_row(z[i], w[O + (A if net.last_action else 0) + i])
+    apply_layer(z, obs, net.first, net.first_bias, which)
+    for i in range(len(which)):
+        if net.of_last.shape[1] > 0 and last[i] >= 0:
+            add_row(z[i], net.of_last[which[i], last[i]])
+        if net.of_agent.shape[1] > 0:
+            add_row(z[i], net.of_agent[which[i], i])
+        if shift.shape[1] > 0:
+            add_row(z[i], shift[i])
     relu_(z)
     if net.back.shape[1] > 0:
-        apply_layer(x, z, net.core, net.core_bias)
-        apply_layer(r, h, net.back, net.back_bias)
-        for i in range(n):
+        apply_layer(x, z, net.core, net.core_bias, which)
+        apply_layer(r, h, net.back, net.back_bias, which)
+        for i in range(len(which)):
             gru_cell_(h[i], x[i], r[i])
     else:
-        apply_layer(h, z, net.core, net.core_bias)
+        apply_layer(h, z, net.core, net.core_bias, which)
         relu_(h)
-    apply_layer(scratch.q, h, net.last, net.last_bias)
+    apply_layer(scratch.q, h, net.last, net.last_bias, which)
 
 
 @njit(**RULE)
@@ -218,9 +267,10 @@ def _act(
     net: Network, obs: np.ndarray, avail: np.ndarray, last: np.ndarray, h: np.ndarray, actions: np.ndarray
 ) -> None:
     B, n, A = avail.shape
+    which, nothing = np.arange(n) % len(net.first), np.empty((n, 0), np.float32)
     for b in prange(B):
         scratch = make_scratch(n, h.shape[2], A)
-        forward_step(net, scratch, obs[b], last[b], h[b])
+        forward_step(net, scratch, obs[b], last[b], h[b], which, nothing)
         for i in range(n):
             actions[b, i] = best(scratch.q[i], avail[b, i])
 
@@ -229,8 +279,7 @@ def act(net: Network, obs: Tensor, avail: Tensor, last: Tensor, h: Tensor) -> tu
     """Return the best available actions long [B, n] and the next hidden state: obs [B, n, O], avail bool [B, n, A],
     last long [B, n], h [B, n, H]. Raise ValueError for other shapes: compiled loops check no bounds."""
     n, A = last.shape[1], net.last.shape[2]
-    O = net.first.shape[1] - A * net.last_action - n * net.agent_id  # noqa: E741
-    for name, shown, sees in (("obs", obs, (n, O)), ("avail", avail, (n, A))):
+    for name, shown, sees in (("obs", obs, (n, net.first.shape[1])), ("avail", avail, (n, A))):
         if shown.shape != (len(last), *sees):
             raise ValueError(f"{name} is {list(shown.shape)}; this team sees {[len(last), *sees]}")
     after = h.detach().clone(memory_format=torch.contiguous_format)

@@ -13,7 +13,7 @@ from marl.core.distributed import summed
 from marl.core.networks import StackedLinear, rectified
 from marl.core.rolling import Acting
 from marl.core.types import ActedOn, Carry, EnvSpec, Obs
-from marl.learn.acting import act, network_of
+from marl.learn.acting import act
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import best_available
 from marl.learn.policy import AgentPolicy
@@ -57,10 +57,7 @@ class Actor(AgentPolicy):
 
     def compiled(self, explore: bool) -> Acting | None:
         """Return how this policy acts, for ``marl.run.rollout``."""
-        network = network_of(self.agent)
-        if network is None:
-            return None
-        return Acting(network, self.last_action == "executed", sampled=self.sampled(explore))
+        return self.form(sampled=self.sampled(explore))
 
     @torch.no_grad()
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:

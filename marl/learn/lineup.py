@@ -8,9 +8,33 @@ import torch
 from torch import Generator, Tensor
 
 from marl.core.protocols import Policy
+from marl.core.rolling import Acting, Seats, declared
 from marl.core.types import Carry, ConfigError, Obs
+from marl.learn.acting import stack
 
 Assign = Tensor | Callable[[int, Generator], Tensor]
+
+
+def seat(team: Seats, own: Tensor, policy: Seats) -> Seats:
+    """Return the seats of ``team`` with those of the agents ``own`` bool [B, n] replaced by those of a policy."""
+    lanes, known, shift = own.any(1), team.fields, team.shift
+    if policy.shift is not None:
+        shift = torch.where(own[..., None], policy.shift, torch.zeros_like(team.h) if shift is None else shift)
+    return Seats(
+        torch.where(own, policy.last, team.last), torch.where(own[..., None], policy.h, team.h),
+        torch.where(own, policy.network, team.network),
+        epsilon=torch.where(own, policy.epsilon, team.epsilon),
+        sampled=torch.where(own, policy.sampled, team.sampled),
+        shift=shift,
+        fields=known | {name: in_lanes(lanes, value, known.get(name)) for name, value in policy.fields.items()},
+        parts=(*team.parts, (own, policy)),
+    )  # fmt: skip
+
+
+def in_lanes(lanes: Tensor, value: Tensor, other: Tensor | None) -> Tensor:
+    """Return ``value`` [B, *] in ``lanes`` bool [B], elsewhere ``other`` (None: zeros)."""
+    where = lanes.view(-1, *[1] * (value.dim() - 1))
+    return torch.where(where, value, torch.zeros_like(value) if other is None else other)
 
 
 class Lineup:
@@ -45,9 +69,49 @@ class Lineup:
             raise ConfigError(f"assign names policy {wrong}; there are 0..{len(self.policies) - 1}")
         return carry | {"assign": assign}
 
+    def seated(self, carry: Carry, explore: bool) -> Tensor:
+        """Return which policy plays which agent in the episodes of ``carry``, long [B, n]."""
+        return carry["assign"]
+
+    def compiled(self, explore: bool) -> Acting | None:
+        """Return how the team acts, for ``marl.run.rollout``: None if a policy has no compiled form, or if their
+        networks differ too much to be stacked."""
+        forms: list[Acting | None] = [declared(policy, "compiled", explore) for policy in self.policies]
+        known = [form for form in forms if form is not None]
+        trained = [form for form in known if form.network is not None]  # the others play at random
+        if len(known) < len(forms) or len({form.executed for form in trained}) != 1:
+            return None
+        network = stack([form.network for form in trained])
+        if network is None:
+            return None
+
+        def seats(carry: Carry) -> Seats:
+            return self._combined(carry, self.seated(carry, explore), known)
+
+        return Acting(network, trained[0].executed, seats, alone=False)
+
+    def _combined(self, carry: Carry, assign: Tensor, forms: Sequence[Acting]) -> Seats:
+        """Return the seats of all agents, each from the policy that plays it; policies that play nobody are left
+        out."""
+        shape, first, H = assign.shape, 0, next(form.network.last.shape[1] for form in forms if form.network)
+        whole = Seats(
+            torch.full(shape, -1), torch.zeros(*shape, H), torch.zeros_like(assign),
+            epsilon=torch.ones(shape, dtype=torch.float64), sampled=torch.zeros(shape, dtype=torch.bool),
+            fields={},
+        )  # fmt: skip
+        for k, form in enumerate(forms):
+            own = assign == k  # [B, n]
+            if form.network is not None:
+                if own.any():
+                    part = form.seats(self.of(carry, k))
+                    whole = seat(whole, own, part._replace(network=part.network + first))
+                first += len(form.network.first)
+        return whole._replace(fields=whole.fields | {"assign": assign})
+
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
-        assign, carry = carry["assign"], dict(carry)
-        actions, fields = torch.zeros_like(assign), {"assign": assign}
+        assign = self.seated(carry, explore)
+        carry = carry | {"assign": assign}
+        actions, fields = torch.zeros_like(assign), dict[str, Tensor]()
         for k, policy in enumerate(self.policies):
             own = assign == k  # [B, n]
             lanes = own.any(1).nonzero().flatten()
@@ -61,7 +125,7 @@ class Lineup:
                 if name not in fields:
                     fields[name] = value.new_zeros(len(assign), *value.shape[1:])
                 fields[name] = fields[name].index_copy(0, lanes, value)
-        return actions, carry, fields
+        return actions, carry, fields | {"assign": assign}
 
     def after(self, carry: Carry, intended: Tensor, executed: Tensor) -> Carry:
         assign, carry = carry["assign"], dict(carry)

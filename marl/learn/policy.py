@@ -12,7 +12,7 @@ from torch.func import functional_call
 from marl.core.checks import require_at_least, require_share
 from marl.core.rolling import Acting
 from marl.core.types import ActedOn, Carry, EpisodeBatch, Obs
-from marl.learn.acting import Network, act, network_of
+from marl.learn.acting import Network, act, network_of, seats_of
 from marl.learn.agents import RecurrentAgent
 from marl.learn.learner import best_available, previous_actions
 from marl.learn.mixers import Mixer
@@ -65,6 +65,13 @@ class AgentPolicy:
             self._packed = versions, network_of(self.agent)
         return self._packed[1]
 
+    def form(self, **how: Any) -> Acting | None:
+        """Return the compiled form of a team that chooses as ``how`` says (``seats_of``), None if there is none."""
+        network = network_of(self.agent)
+        if network is None:
+            return None
+        return Acting(network, self.last_action == "executed", lambda carry: seats_of(network, carry, **how))
+
     def begin(self, n_envs: int, gen: Generator) -> Carry:
         self._packed = None  # weights are read again once per episode
         h = self.agent.initial(n_envs)
@@ -106,10 +113,7 @@ class EpsilonGreedy(AgentPolicy):
 
     def compiled(self, explore: bool) -> Acting | None:
         """Return how this policy acts, for ``marl.run.rollout``."""
-        network = network_of(self.agent)
-        if network is None:
-            return None
-        return Acting(network, self.last_action == "executed", epsilon=float(self.epsilon) if explore else 0.0)
+        return self.form(epsilon=float(self.epsilon) if explore else 0.0)
 
     @torch.no_grad()
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor
 
+from marl.core.rolling import AT_RANDOM, Acting
 from marl.core.types import Carry, ConfigError, EnvSpec, Obs
 from marl.learn.policy import random_available
 
@@ -24,6 +25,9 @@ class Memoryless:
 
 class RandomPlay(Memoryless):
     """Plays uniformly random available actions, in evaluation too."""
+
+    def compiled(self, explore: bool) -> Acting:
+        return AT_RANDOM
 
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         return random_available(obs.avail, gen), carry, {}

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from marl.core.checks import require_share
 from marl.core.config import plain
 from marl.core.protocols import NoAttack, Policy
+from marl.core.rolling import Acting, changed, declared
 from marl.core.seeding import Streams, derive
 from marl.core.types import Carry, ConfigError, Obs, core_fields
 from marl.learn.lineup import Lineup
@@ -85,6 +86,10 @@ class Slipping:
     def __init__(self, policy: Policy, epsilon: float) -> None:
         self.policy, self.epsilon = policy, epsilon
         self.begin, self.after = policy.begin, policy.after
+
+    def compiled(self, explore: bool) -> Acting | None:
+        form = declared(self.policy, "compiled", explore)
+        return changed(form, lambda seats, carry: seats.noisier(self.epsilon))
 
     def act(self, obs: Obs, carry: Carry, *, explore: bool, gen: Generator) -> tuple[Tensor, Carry, dict[str, Tensor]]:
         actions, carry, extras = self.policy.act(obs, carry, explore=explore, gen=gen)

@@ -113,7 +113,7 @@ def collect(
     form = compiled_form(env, policy, attack, fields, explore) if compiled and watch is None else None
     if form is None:
         return _in_lockstep(env, policy, attack, batch, terms, device, watch)
-    return roll(form, env, batch, terms)
+    return roll(form, env, policy, batch, terms)
 
 
 def _in_lockstep(

@@ -7,17 +7,16 @@ declaration counts, since a subclass, or a wrapper that forwards attributes, may
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from marl.core.protocols import Attack, Policy, VectorEnv
-from marl.core.rolling import NOTHING, Acting, Choice, Harm, Rolling, Span
-from marl.core.types import ConfigError, EpisodeBatch, Field, Obs, core_fields
+from marl.core.rolling import NOTHING, SINGLE, Acting, Choice, Harm, Rolling, Seats, Span, declared, replaced
+from marl.core.types import Carry, ConfigError, EpisodeBatch, Field, Obs, core_fields
 
 
 class Terms(NamedTuple):
@@ -56,21 +55,12 @@ class Form(NamedTuple):
     acting: Acting
     harm: Harm
 
-    def choice(self, gen: Generator) -> Choice:
+    def choice(self, seats: Seats, gen: Generator) -> Choice:
         """Return how actions are chosen in one call of the loop; its random numbers are seeded from ``gen``."""
-        _, executed, epsilon, sampled = self.acting
-        return Choice(epsilon, sampled, executed, draw_seed(gen) if sampled or epsilon > 0 else np.uint64(0))
-
-
-def declared(thing: Any, name: str, *args: Any) -> Any:
-    """Call the method ``name`` that the class of ``thing`` itself declares, with ``args``, and return its result; None
-    if the class declares none, or if methods have been replaced on ``thing``."""
-    return None if replaced(thing) or name not in vars(type(thing)) else vars(type(thing))[name](thing, *args)
-
-
-def replaced(thing: Any) -> bool:
-    """Return whether a method has been replaced on this object alone."""
-    return any(inspect.isroutine(getattr(type(thing), name, None)) for name in vars(thing))
+        draws = bool((seats.sampled | (seats.epsilon > 0)).any())
+        shift = torch.empty(*seats.last.shape, 0) if seats.shift is None else seats.shift
+        how = [one.contiguous().numpy() for one in (seats.network, seats.epsilon, seats.sampled, shift)]
+        return Choice(how[0], how[1], how[2], how[3], self.acting.executed, draw_seed(gen) if draws else np.uint64(0))
 
 
 def compiled_form(
@@ -85,7 +75,9 @@ def compiled_form(
     if any(name in fields and fields[name].per != "step" for name in env.spec.info_names):
         return None
     harm, acting = declared(attack, "compiled"), declared(policy, "compiled", explore)
-    return None if harm is None or acting is None else Form(cast(Rolling, env), acting, harm)
+    if harm is None or acting is None or acting.network is None or (harm.kind == SINGLE and not acting.alone):
+        return None
+    return Form(cast(Rolling, env), acting, harm)
 
 
 def draw_seed(gen: Generator) -> np.uint64:
@@ -93,31 +85,39 @@ def draw_seed(gen: Generator) -> np.uint64:
     return np.uint64(int(torch.randint(2**63 - 1, (), generator=gen, device=gen.device)))
 
 
-def whole_episodes(env: VectorEnv, form: Form) -> Span:
-    """Return the span of episodes that have just begun and are played to their end, lane b's in row b."""
-    B, n = env.n_envs, env.spec.n_agents
-    h = np.zeros((B, n, form.acting.network.last.shape[1]), np.float32)
-    return Span(np.arange(B), np.full(B, env.spec.episode_limit), np.full((B, n), -1), h)
+def roll_on(
+    form: Form, carry: Carry, row: Tensor, limit: Tensor, data: dict[str, Tensor], gen: Generator
+) -> Tensor:  # fmt: skip
+    """Continue the episodes of ``carry`` without an attack, lane b's by at most limit[b] steps, writing into row[b] of
+    ``data``, which has zeros there, and into ``carry``. Return which lanes' episodes have ended, bool [B]."""
+    seats, nobody = form.acting.seats(carry), torch.zeros(len(row), dtype=torch.bool)
+    for name, value in seats.fields.items():
+        if name in data:
+            data[name][row[limit > 0]] = value[limit > 0]
+    span = Span(*(one.numpy() for one in (row, limit, seats.last, seats.h)))
+    network, choice = form.acting.network, form.choice(seats, gen)
+    ended = form.game.rollout(network, choice, form.harm, nobody, np.uint64(0), span, data)
+    seats.remember()
+    return ended
 
 
-def roll_on(form: Form, span: Span, data: dict[str, Tensor], gen: Generator) -> Tensor:
-    """Continue the episodes of ``span`` without an attack, writing into the zeros of ``data``; return which lanes'
-    episodes have ended, bool [B]."""
-    nobody = torch.zeros(len(span.row), dtype=torch.bool)
-    return form.game.rollout(form.acting.network, form.choice(gen), form.harm, nobody, np.uint64(0), span, data)
-
-
-def roll(form: Form, env: VectorEnv, batch: EpisodeBatch, terms: Terms) -> EpisodeBatch:
+def roll(form: Form, env: VectorEnv, policy: Policy, batch: EpisodeBatch, terms: Terms) -> EpisodeBatch:
     """Play one episode per lane, writing into the zeros of ``batch``; return it cut to the longest episode. See
     ``collect``."""
-    choice = form.choice(terms.policy_gen)
+    seats = form.acting.seats(policy.begin(env.n_envs, terms.policy_gen))
+    choice = form.choice(seats, terms.policy_gen)
     begin(env, terms)
+    for name, value in seats.fields.items():
+        if name in batch:
+            batch[name].copy_(value)
     batch.attacked[:] = terms.attacked
     if form.harm.kind == NOTHING:
         touched, harm_seed = torch.zeros_like(batch.attacked), np.uint64(0)
     else:
         touched, harm_seed = batch.attacked, draw_seed(terms.attack_gen)
-    form.game.rollout(form.acting.network, choice, form.harm, touched, harm_seed, whole_episodes(env, form), batch.data)
+    limit = np.full(env.n_envs, env.spec.episode_limit)
+    span = Span(np.arange(env.n_envs), limit, seats.last.numpy(), seats.h.numpy())
+    form.game.rollout(form.acting.network, choice, form.harm, touched, harm_seed, span, batch.data)
     if "obs_seen" in batch:
         batch["obs_seen"].copy_(batch.obs)
     return batch.trim(int(batch.length.max()))

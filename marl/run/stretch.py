@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 
 from marl.core.memory import require_room
 from marl.core.protocols import Algorithm, Attack, NoAttack, Policy, VectorEnv, View, attacks_within
-from marl.core.rolling import NOTHING, Span
+from marl.core.rolling import NOTHING
 from marl.core.seeding import restore
 from marl.core.types import Carry, ConfigError, EpisodeBatch, Field, Obs, Step, episode_bytes
 from marl.run.collect import perturbed
@@ -173,8 +173,7 @@ class Stretches:
         going, ended = left > 0, []
         while going.any():
             place, data = self.pieces.place, self.pieces.data
-            span = Span(*(one.numpy() for one in (place, left * going, self.carry["last"], self.carry["h"])))
-            over = roll_on(form, span, data, policy_gen) & going
+            over = roll_on(form, self.carry, place, left * going, data, policy_gen) & going
             rows = place[going]
             self.totals["return"][going] += data["reward"][rows].sum(1)
             self.totals["length"][going] += data["length"][rows]
