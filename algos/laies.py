@@ -61,6 +61,13 @@ class LAIES(NoHook):
         self.dynamics = model(spec, derive(torch.initial_seed(), "laies"))
         self.facts: Metrics = {}
 
+    @property
+    def whole_because(self) -> str | None:
+        """Return why it needs whole episodes, or None if it does not."""
+        if self.dynamics.model.kind == "mlp":
+            return None
+        return "its model of kind gru remembers what preceded a step (one of kind mlp need not)"
+
     def parameters(self) -> Iterable[Parameter]:
         return self.dynamics.model.parameters()
 

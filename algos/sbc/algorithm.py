@@ -134,6 +134,20 @@ class SBC(Blocking, ValueSeats):
         require_shares("algo", partner_epsilon=partner_epsilon)
         self.partner_epsilon = list(partner_epsilon)
         super().__init__(spec, *args, **base)
+        self.cleared = False  # the replay of the first stage, in which the ego has no seat
+
+    def update(self, replay: Replay, fresh: EpisodeBatch, clock: Clock) -> Metrics:
+        if self.partner_steps is not None and not self.first_stage(clock) and not self.cleared:
+            replay.clear()
+            self.cleared = True
+        return super().update(replay, fresh, clock)
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"cleared": self.cleared}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self.cleared = bool(state.get("cleared", True))
 
 
 class ActorSBC(Blocking, ActorSeats):

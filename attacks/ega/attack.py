@@ -265,7 +265,8 @@ class EGA(ActionAttack):
                 self.owed[turn] += count
         self.returns.zero_()
         if self.archive.size and len(self.archive):
-            self.learner.install(self.archive.select(self.learner.population, self.generation, self.learn_gen))
+            trained = self.is_fitting or not self.frozen
+            self.learner.install(self.archive.select(self.learner.population, self.generation, self.learn_gen, trained))
         if self.frozen:
             self.learner.forget()
 

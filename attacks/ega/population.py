@@ -166,14 +166,16 @@ class Archive:
         self.behaviour = torch.cat([self.behaviour.reshape(-1, *behaviour.shape)[keep], behaviour[None]])
         self.quality = torch.cat([self.quality[keep], torch.tensor([quality])])
 
-    def select(self, count: int, generation: int, gen: Generator) -> Tensor:
+    def select(self, count: int, generation: int, gen: Generator, trained: bool = True) -> Tensor:
         """Select attackers [count, D] to train next: samples with probabilities softmax(quality / select_temperature),
         each replaced by a new network with probability ``fresh``. If the archive has at most ``count``: all of them,
-        then new ones."""
+        then new ones. If nobody will train them (``trained`` false), no network is new."""
+        chance = torch.softmax(self.quality / self.select_temperature, 0)
+        if not trained:
+            return self.weights[torch.multinomial(chance, count, replacement=True, generator=gen)]
         new = self.nets.fresh(count, gen)
         if len(self) <= count:
             return torch.cat([self.weights, new[len(self) :]])
-        chance = torch.softmax(self.quality / self.select_temperature, 0)
         index = torch.multinomial(chance, count, replacement=True, generator=gen)
         fresh = between(self.fresh, generation / self.fresh_generations)
         return torch.where(torch.rand(count, 1, generator=gen) < fresh, new, self.weights[index])

@@ -276,7 +276,8 @@ class IBAL(LaneDraws):
     def update(self, replay: Replay, fresh: EpisodeBatch, victim: Policy, clock: Clock) -> Metrics:
         due = clock.updates // self.estimators.every
         rounds = due - self.due
-        if self.natural:
+        frozen = clock.updates == 0 and self.seen >= self.warmup_episodes  # as algo=frozen is
+        if self.natural or frozen:
             rounds = min(len(fresh) * self.estimators.per_episode, self.estimators.fit_rounds - self.estimators.rounds)
         self.due, self.seen = due, self.seen + len(fresh)
         facts = self.estimators.fit(replay, victim, rounds) if self.guidance else {}

@@ -131,6 +131,8 @@ class Replay(Protocol):
 
     def lengths(self) -> Tensor: ...  # long [len(self)], on the CPU: steps of each episode
 
+    def clear(self) -> None: ...
+
 
 class Sampler(Protocol):
     """Chooses the stored episodes of a batch. One with a state of its own, such as priorities, is also ``Stateful``."""

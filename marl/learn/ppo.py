@@ -162,7 +162,7 @@ class PPOLearner(Learner):
         ``log_p``, which the first gradient step computes itself, and, without hooks, what they would read.
         """
         rows = self.rows(batch)
-        seen = self.critic.inputs(self.known(rows, rows["obs"]), rows["state"])
+        seen = self.critic.inputs(self.known(rows, rows.of(batch.policy_obs)), rows["state"])
         data = {"x": self.inputs(batch, rows), "seen": seen, "avail": rows["avail"]}
         data["action"] = rows["actions" if self.act_on == "executed" else "intended"].long()
         mean, deviation = self.scale.scale()

@@ -108,6 +108,10 @@ class EpisodeReplay:
         self._next = (self._next + count) % self.capacity
         self._size = min(self.capacity, self._size + count)
 
+    def clear(self) -> None:
+        """Forget all episodes; the memory stays allocated."""
+        self._size = self._next = 0
+
     def ages(self) -> Tensor:
         """Return how many episodes were added after each stored one, long [len(self)]; the newest has 0."""
         return (self._next - 1 - torch.arange(self._size)) % self.capacity

@@ -88,14 +88,17 @@ def test_a_penalty_of_zero_is_a_run_without_penalties_bit_for_bit(
 
 def test_in_two_stages_partners_come_first_and_then_stay(tmp_path: Path) -> None:
     options = ("algo=sbc_two_stage", *GOALS, "algo.partner_steps=120", "algo.epsilon.steps=100", "checkpoint.keep=9")
-    first = trained(tmp_path / "run", *options, "train.total_steps=120")
+    trained(tmp_path / "run", *options, "train.total_steps=60")
     assert newest_state(tmp_path / "run")[1]["data"]["assign"].min() == 1, "nobody but partners"
+    first = trained(tmp_path / "run", *options, "train.total_steps=120")
     fresh = trained(tmp_path / "fresh", *options, "algo.warmup_episodes=64")
     assert differences(agents(first)["learner"], agents(fresh)["learner"]) == []
     assert differences(agents(first)["partner"], agents(fresh)["partner"])
     second = trained(tmp_path / "run", *options)
     assert differences(agents(first)["partner"], agents(second)["partner"]) == []
     assert differences(agents(first)["learner"], agents(second)["learner"])
+    kept = newest_state(tmp_path / "run")[1]["data"]["assign"]
+    assert (kept == 0).any(1).all() and len(kept) > 8, "the ego learns from its own episodes alone"
     epsilon = {row["env_steps"]: row["train/epsilon"] for row in rows(tmp_path / "run", "metrics")}
     assert epsilon[120] == 1.0 and epsilon[240] == pytest.approx(0.05), "the ego's exploration begins with its stage"
 

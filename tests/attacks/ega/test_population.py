@@ -222,6 +222,16 @@ def test_selection_prefers_quality_and_brings_in_new_ones() -> None:
         assert sum(new) / 400 == pytest.approx(share, abs=0.07)
 
 
+def test_attackers_whom_nobody_trains_come_from_the_archive() -> None:
+    """Also if it holds fewer than are wanted; second components are 0 in the archive alone."""
+    for size in (9, 2):
+        archive = filled((0.1, 0.0), (0.9, 0.0), size=size)
+        archive.fresh = (1.0, 1.0)
+        chosen = archive.select(50, 0, gen(), trained=False)
+        assert {round(p, 3) for p in chosen[:, 0].tolist()} == {0.1, 0.9} and not chosen[:, 1].any()
+        assert archive.select(50, 0, gen())[2:, 1].all(), "those who are trained are new"
+
+
 def test_a_small_archive_gives_all_and_new_ones() -> None:
     chosen = filled((0.1, 0.0), (0.9, 0.0)).select(4, 0, gen())
     assert [round(p, 3) for p in chosen[:2, 0].tolist()] == [0.1, 0.9]

@@ -48,6 +48,17 @@ def test_a_run_learns_reports_and_resumes_exactly(tmp_path: Path) -> None:
     assert differences(whole["attack"], parts["attack"]) == [] and differences(whole["algo"], parts["algo"]) == []
 
 
+def test_it_learns_against_a_team_that_does_not(tmp_path: Path) -> None:
+    """Nobody's updates pace its rounds there: after the natural episodes every episode gives some."""
+    train(tmp_path / "base", "env=posts", "env.episode_limit=6", "algo=vdn", *SHORT)
+    options = [option for option in TINY if not option.startswith(("algo.", "agent@"))]
+    against = (option.replace("algo=vdn", "algo=frozen") for option in TRAIN)
+    fit(compose_train(tmp_path, *options, *against, f"algo.run={tmp_path / 'base'}", *SHORT), tmp_path / "run")
+    written = rows(tmp_path / "run", "metrics")
+    assert written[-1]["updates"] == 0 and written[-1]["ibal/score_top"] > 0
+    assert written[-1]["ibal/masked"] > 0 and written[-1]["attack/hits_per_episode"] > 0
+
+
 @pytest.mark.parametrize(
     "switch",
     ["attack.obs_attack=false", "attack.action_attack=false", "attack.guidance=false", "attack.schedule=false",

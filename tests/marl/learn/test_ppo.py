@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +17,14 @@ from marl.core.protocols import NoAttack
 from marl.core.types import Clock, ConfigError, EnvSpec, EpisodeBatch, core_fields
 from marl.learn.actor import Actor, Critic, RunningScale, draw, initialise, log_policy
 from marl.learn.agents import FeedForwardAgent, RecurrentAgent
+from marl.learn.algorithm import Hooked
 from marl.learn.policy import LinearSchedule
 from marl.learn.ppo import PPO, PPOLearner, clipped_policy_loss, entropy, gae, value_loss
+from marl.run.build import build
 from marl.run.collect import empty_batch
 from marl.run.stretch import require_pieces
 from tests.support.fim_parts import button_batch, make_fim
-from tests.support.helpers import AGENT, make_spec, random_batch
+from tests.support.helpers import AGENT, compose_train, make_spec, random_batch
 
 LEARNER: dict[str, Any] = {
     "lr": 0.01, "optimizer": "adam", "optimizer_eps": 1e-5, "gamma": 0.9, "gae_lambda": 0.8, "epochs": 2,
@@ -207,6 +211,17 @@ def test_a_critic_reads_what_it_says(sees: str, share: bool, agent_id: bool) -> 
     assert torch.allclose(alike[:, 0], alike[:, 1]) == (share and not agent_id)
 
 
+def test_actor_and_critic_read_what_an_attack_has_shown() -> None:
+    """Only the state, which a critic may see besides, stays true."""
+    spec = make_spec()
+    learner, batch = make_learner(spec), random_batch(spec, 4)
+    shown = dict(batch.data, obs_seen=torch.full_like(batch.obs, 3.0))
+    attacked = EpisodeBatch(shown, batch.fields | {"obs_seen": core_fields(spec)["obs"]})
+    for data, seen in ((learner.prepare(batch)[1], False), (learner.prepare(attacked)[1], True)):
+        for name in ("x", "seen"):
+            assert bool((data[name][..., : spec.obs_dim] == 3.0).all()) == seen, name
+
+
 def test_the_first_step_is_never_clipped_whatever_the_scale_of_values_has_become() -> None:
     """Before a gradient step the critic puts out what it did when the episodes were played: nothing is to be clipped,
     although the unit of values moves from 1 to that of returns around 50."""
@@ -270,6 +285,16 @@ def test_a_hook_trains_a_model_of_its_own_and_is_told_whole_episodes() -> None:
     require_pieces(None, ppo, NoAttack(spec, "cpu"))
     with pytest.raises(ConfigError, match=r"train.rollout=5 .* FIM learns from whole ones, since its traces"):
         require_pieces(5, ppo, NoAttack(spec, "cpu"))
+
+
+@pytest.mark.parametrize("kind", ["gru", "mlp"])
+def test_laies_needs_whole_episodes_if_its_model_remembers(kind: str, tmp_path: Path) -> None:
+    parts = build(compose_train(tmp_path, "env=skirmish/3m", "algo=laies", f"algo.hooks.laies.model.kind={kind}"), 2)
+    assert isinstance(parts.algo, Hooked)
+    ppo = make_ppo(parts.spec, hooks={"laies": lambda spec: parts.algo.hooks[0]})
+    require_pieces(None, ppo, parts.attack)
+    with nullcontext() if kind == "mlp" else pytest.raises(ConfigError, match="LAIES learns from whole ones, since"):
+        require_pieces(5, ppo, parts.attack)
 
 
 def test_ranks_make_as_many_gradient_steps_as_the_one_with_the_fewest_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
