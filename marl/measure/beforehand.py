@@ -14,6 +14,7 @@ from marl.core.types import ConfigError, EnvSpec
 from marl.measure.entrants import Entrant, Tree, same_game
 from marl.measure.partners import Partner
 from marl.run.build import call, factory, make_env
+from marl.run.renames import NEUTRAL
 from marl.run.teams import load_policy, with_options
 
 CPU = torch.device("cpu")
@@ -89,7 +90,7 @@ def why_impossible(attack: Tree, changes: Tree, env: Tree, games: Games) -> str 
             make_attack(attack, games.spec(env))
         except ConfigError:
             return str(error)
-    if changes and changes.keys() <= env.keys():
+    if changes and changes.keys() <= env.keys() | NEUTRAL.get(env.get("_target_", ""), {}).keys():
         try:
             game_spec(OmegaConf.to_container(with_options(DictConfig(env), changes)))  # type: ignore[arg-type]
         except ConfigError as error:

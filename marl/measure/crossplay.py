@@ -28,7 +28,7 @@ from marl.measure.beforehand import Games, check_partners, check_players, game_s
 from marl.measure.crossplay_scores import Cell, CrossMatrix, Sheet, find_limits, methods, score_pair
 from marl.measure.entrants import Entrant, Tree, acting, from_runs, same_game
 from marl.measure.matrix import Episodes, Tell, content_key, digest, physics_of
-from marl.measure.networks import same_team
+from marl.measure.networks import refuse_twins, same_team
 from marl.measure.partners import Partner, read_populations
 from marl.run.build import make_env, use_threads
 from marl.run.evaluate import evaluate
@@ -141,19 +141,24 @@ def find_rows(cfg: DictConfig, env_name: str | None) -> list[Entrant]:
     for entrant in rows:
         if not same_game(entrant.env, rows[0].env):
             raise ConfigError(f"runs play different games, {rows[0].task} and {entrant.task}; give env=NAME")
+    refuse_twins(rows, "runs")
     return rows
 
 
 def plan_seatings(rows: list[Entrant], partners: list[Partner], across: bool, setting: Setting) -> Plan:
-    """Pair every row with every row (``across``: also of other methods) and with every partner that is not itself."""
+    """Pair every row with itself, with every other team among the rows (``across``: also of other methods) and with
+    every partner that is not itself."""
     n = game_spec(rows[0].env).n_agents
 
     def pairs(one: Entrant, others: list[Entrant], wanted: list[bool]) -> list[list[Seating] | None]:
         return [pair_up(one, o, n, setting) if want else None for o, want in zip(others, wanted, strict=True)]
 
+    def asked(row: Entrant, other: Entrant) -> bool:
+        return across or row.label == other.label
+
     strangers = [partner.entrant for partner in partners]
     plan = [
-        pairs(row, rows, [across or row.label == other.label for other in rows])
+        pairs(row, rows, [row is other or (asked(row, other) and not same_team(row, other)) for other in rows])
         + pairs(row, strangers, [not same_team(row, partner) for partner in strangers])
         for row in rows
     ]

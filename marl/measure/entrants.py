@@ -27,6 +27,7 @@ from marl.run.folders import (
     run_folder,
     trained_runs,
 )
+from marl.run.renames import same_rules
 
 log = logging.getLogger(__name__)
 Tree = dict[str, Any]  # plain, resolved configuration
@@ -188,4 +189,4 @@ def _by_method(entrants: Iterable[Entrant]) -> list[Entrant]:
 
 def same_game(a: Tree, b: Tree) -> bool:
     """Return whether two configurations describe the same environment."""
-    return json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+    return json.dumps(same_rules(a), sort_keys=True) == json.dumps(same_rules(b), sort_keys=True)

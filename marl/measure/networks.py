@@ -7,6 +7,7 @@ stored in a different file from the run that it was packed from; here the two ar
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from marl.core.types import ConfigError
 from marl.measure.entrants import RUN_POLICY, Entrant, Tree
 from marl.measure.zoo import slim
 from marl.run import checkpoint
@@ -40,6 +42,19 @@ def same_team(one: Entrant, other: Entrant) -> bool:
         return False
     mine, others = (run[2] | {"state": None} for run in found if run is not None)
     return mine == others and plays_by(one) == plays_by(other)
+
+
+def refuse_twins(entrants: list[Entrant], key: str) -> None:
+    """Raise ConfigError if two seeds of a method in one task are the same team, which an interval would count twice;
+    ``key`` is the option that names them."""
+    known: dict[str, Entrant] = {}
+    for one in entrants:
+        name = json.dumps([one.task, one.label, plays_by(one)], sort_keys=True, default=str)
+        other = known.setdefault(name, one)
+        if other is not one:
+            raise ConfigError(
+                f"{key}: {one.label} in {one.task}: seeds {other.seed} and {one.seed} are the same team; it counts once"
+            )
 
 
 def _of_run(entrant: Entrant) -> tuple[Path, int | None, Tree] | None:

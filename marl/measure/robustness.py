@@ -26,10 +26,12 @@ from marl.measure.beforehand import ANY_GAME, Games, check_players, make_attack,
 from marl.measure.entrants import Entrant, Tree, acting, by_content, from_runs, imported, same_game
 from marl.measure.fitting import fit_attack, load_fit
 from marl.measure.matrix import Episodes, Results, Tell
+from marl.measure.networks import refuse_twins
 from marl.measure.robustness_scores import Matrix, add_leads, pick_versus, score_rows
 from marl.measure.strangers import seated, who_sits
 from marl.measure.suite import Column, read_suite
 from marl.run.files import save_tensors, write_atomic
+from marl.run.renames import same_rules
 from marl.run.resume import git_commit
 from marl.run.teams import open_team, with_options
 
@@ -255,6 +257,7 @@ def check_rows(entrants: list[Entrant], columns: list[Column], *, given_env: boo
     for columns that are impossible for every row: options out of range, a fit where there is nothing to fit, or the
     other way round."""
     refuse_mixed_games(entrants)
+    refuse_twins(entrants, "runs")
     games = Games()
     check_players([one for one in entrants if given_env or one.opens["run"] is None], games, "env")
     for column in columns:
@@ -289,7 +292,7 @@ def refuse_mixed_games(entrants: list[Entrant]) -> None:
     for one in entrants:
         other = first.setdefault((one.task, one.label), one)
         if not same_game(other.env, one.env):
-            mine, others = flatten(one.env), flatten(other.env)
+            mine, others = flatten(same_rules(one.env)), flatten(same_rules(other.env))
             told: Tree = {key: (others.get(key, "not given"), mine.get(key, "not given")) for key in {**others, **mine}}
             key, values = next((key, pair) for key, pair in told.items() if not same_game(*pair))  # 1 is not 1.0
             raise ConfigError(

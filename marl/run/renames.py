@@ -67,6 +67,23 @@ OPTIONS: dict[str, dict[str, Any]] = {  # added to a class since, with the value
 }
 
 
+# Options that change nothing at these values and were added to a game later: a stored configuration without them
+# describes the same game.
+NEUTRAL: dict[str, dict[str, Any]] = {
+    "envs.skirmish.Skirmish": {"ally_sight": 1.0, "enemy_health": 1.0, "enemy_speed": 1.0, "enemy_sight": 1.0},
+}
+
+
+def same_rules(tree: Any) -> Any:
+    """Return a game's configuration without ``NEUTRAL`` options, at any depth; ``tree`` is not changed."""
+    if isinstance(tree, list | tuple):
+        return [same_rules(part) for part in tree]
+    if not isinstance(tree, dict):
+        return tree
+    idle = NEUTRAL.get(tree.get("_target_", ""), {})
+    return {key: same_rules(value) for key, value in tree.items() if key not in idle or value != idle[key]}
+
+
 def current(config: dict[str, Any]) -> dict[str, Any]:
     """Return a stored configuration with current names and the keys that it lacks; ``config`` is not changed."""
     renamed = _rename(config)

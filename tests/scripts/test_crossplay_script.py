@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,10 @@ def test_a_packed_team_is_no_partner_of_its_run(vdn: Path, tmp_path: Path) -> No
     ((_, with_packed, with_early),) = plan_seatings([row], partners, True, setting(tmp_path)).pairs
     assert with_packed is None and with_early is not None and len(with_early) == 2
     assert len(pair_up(row, packed, 2, setting(tmp_path))) == 1
+    alike, other = (replace(one, label="other") for one in (packed, early))
+    (own, with_itself, with_other), *_ = plan_seatings([row, alike, other], [], True, setting(tmp_path)).pairs
+    assert own is not None and with_other is not None, "and no other method's team is its run"
+    assert with_itself is None
 
 
 def test_members_are_asked_for_by_name(vdn: Path) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from marl.core.types import ConfigError
-from marl.measure.entrants import RUN_POLICY, from_runs, imported
+from marl.measure.entrants import RUN_POLICY, Entrant, from_runs, imported, same_game
+from marl.measure.networks import refuse_twins
 from marl.measure.robustness import refuse_mixed_games
 from marl.run import checkpoint
+from marl.run.renames import NEUTRAL
+from tests.support.helpers import compose_train
 
 
 def make_run(runs: Path, name: str = "study", seed: int = 0) -> Path:
@@ -95,3 +99,26 @@ def test_seeds_whose_games_differ_are_refused_by_what_differs(tmp_path: Path) ->
         (folders[1] / "config.json").write_text(json.dumps({**config, "env": {"n": n}}))
         with pytest.raises(ConfigError, match=rf"play matrix with different options: env.n is 2 and {n};"):
             refuse_mixed_games(from_runs(f"{tmp_path}/**", None, None))
+
+
+def test_options_that_change_nothing_and_came_later_make_no_other_game() -> None:
+    """At any depth; another value is another game, and so is the same option of another class."""
+    old = {"_target_": "envs.skirmish.Skirmish", "map": "3m"}
+    new = {**old, "enemy_health": 1.0, "ally_sight": 1.0}
+    assert same_game(old, new) and same_game({"env": old, "limit": 3}, {"env": new, "limit": 3})
+    assert not same_game(old, {**old, "enemy_health": 1.5})
+    other = {"_target_": "envs.toys.games.Corridor"}
+    assert not same_game(other, {**other, "enemy_health": 1.0})
+    for target, neutral in NEUTRAL.items():
+        made = OmegaConf.to_container(compose_train(Path("x"), "env=skirmish/3m").env)
+        assert isinstance(made, dict) and made["_target_"] == target
+        assert {key: made[key] for key in neutral} == neutral, "they are the defaults"
+
+
+def test_a_team_named_twice_is_not_two_seeds() -> None:
+    """Two methods may be the same team, and a method may have the same team in two games."""
+    one = Entrant("here", "we", 0, {}, {"run": None, "policy": {}, "checkpoint": None}, {"weights": "a"}, {})
+    refuse_twins([one, replace(one, label="they"), replace(one, task="there")], "runs")
+    refuse_twins([one, replace(one, seed=1, content={"weights": "b"})], "runs")
+    with pytest.raises(ConfigError, match="runs: we in here: seeds 0 and 1 are the same team; it counts once"):
+        refuse_twins([one, replace(one, seed=1)], "runs")
