@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from marl.core.checks import require_name, require_within, require_writable
 from marl.core.types import ConfigError
 from marl.run.folders import run_folder
-from marl.run.teams import open_team, require_fitted
+from marl.run.teams import open_team
 from marl.show.record import MOST_FPS, film, save_gif
 from marl.show.window import Window, WindowClosed
 from scripts.main import positive, run
@@ -50,7 +50,6 @@ def main(cfg: DictConfig) -> None:
         raise ConfigError(f"out={cfg.out} must end in .gif")
     require_writable("", files=True, out=out)
     team = open_team(cfg, 1)
-    require_fitted(team.attack)
     with closing(team.env):
         frames, results = film(team, cfg.episodes)
     save_gif(frames, out, cfg.fps)

@@ -68,9 +68,7 @@ class Yardstick(Protocol):
 class Moving(Protocol):
     """A game that changes during training. Evaluation takes place in the game as it is at that time."""
 
-    def follow(self, training: Any) -> None:
-        """Copy the progress of the change from the training environment, which is of the same class."""
-        ...
+    def follow(self, training: Any) -> None: ...  # copies the progress of the change from the training game, its twin
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ from marl.core.types import Carry, ConfigError, EnvSpec, Obs, Step, core_fields
 from marl.learn.lineup import Lineup
 from marl.run.collect import collect_whole
 from marl.run.evaluate import episode_results
+from marl.show.record import drawn
 
 Ask = Callable[[list[int]], int]  # the person's choice among available actions
 QUIT = ("q", "ctrl-c", "esc")
@@ -181,19 +182,29 @@ class Scoreboard(NoAttack):
 
 
 class Screen:
-    """A screen with the newest picture above a status line; it stays dark where standard output is no terminal."""
+    """A screen with the newest picture, or why there is none, above a status line; it stays dark where standard output
+    is no terminal."""
 
     def __init__(self, lines_below: Sequence[str]) -> None:
         self.console, self.lines_below = Console(file=sys.stdout), lines_below
 
-    def show(self, picture: np.ndarray, status: str) -> None:
+    def show(self, picture: np.ndarray | str, status: str) -> None:
         if not self.console.is_terminal:
             return
         columns, rows = self.console.size
         self.console.clear()
-        self.console.print(as_text(picture, columns, max(1, rows - len(self.lines_below) - 2)), end="")
-        for line in (status, *self.lines_below):
+        if not isinstance(picture, str):
+            self.console.print(as_text(picture, columns, max(1, rows - len(self.lines_below) - 2)), end="")
+        for line in (*([picture] if isinstance(picture, str) else []), status, *self.lines_below):
             self.console.print(line, markup=False, highlight=False)
+
+
+def picture_of(env: VectorEnv) -> np.ndarray | str:
+    """Return a picture of lane 0, or why there is none: such a game is played by its status line alone."""
+    try:
+        return drawn(env)
+    except ConfigError as error:
+        return str(error)
 
 
 def play(
@@ -204,7 +215,8 @@ def play(
     board = Scoreboard(env.spec, env.device)
 
     def ask(available: list[int]) -> int:
-        screen.show(env.render(0), f"step {board.steps + 1} of at most {env.spec.episode_limit}, score {board.score:g}")
+        told = f"step {board.steps + 1} of at most {env.spec.episode_limit}, score {board.score:g}"
+        screen.show(picture_of(env), told)
         return choose(available)
 
     team = Lineup([partners, Person(seat, ask)], seats_of(seat, env.spec.n_agents))
@@ -216,5 +228,5 @@ def play(
             )  # fmt: skip
         except Quit:
             return
-        screen.show(env.render(0), f"over after {board.steps} steps, score {board.score:g}")
+        screen.show(picture_of(env), f"over after {board.steps} steps, score {board.score:g}")
         yield {name: values[0].item() for name, values in episode_results(batch).items() if not name.startswith("hit")}

@@ -9,10 +9,12 @@ import numpy as np
 import torch
 from PIL import Image
 
+from marl.core.protocols import VectorEnv
+from marl.core.types import ConfigError
 from marl.run.collect import Moment, collect_whole
 from marl.run.evaluate import episode_results
 from marl.run.files import replacing
-from marl.run.teams import Team
+from marl.run.teams import Team, require_fitted
 from marl.show.overlay import mark, status
 from marl.show.window import Window
 
@@ -20,11 +22,24 @@ LAST_FRAME_MS = 1500  # the outcome stays on screen
 MOST_FPS = 100  # a GIF counts time in hundredths of a second
 
 
+def drawn(env: VectorEnv) -> np.ndarray:
+    """Draw lane 0 as it is now, uint8 [height, width, 3]. Raise ConfigError for a game that draws no pictures."""
+    try:
+        picture: np.ndarray | None = env.render(0)
+    except AttributeError as error:
+        if error.name != "render" or not hasattr(error.obj, "n_envs"):  # of something that is no game
+            raise
+        raise ConfigError(f"{type(error.obj).__name__} draws no pictures: it has no render") from error
+    if picture is None:  # as the method of the protocol itself does
+        raise ConfigError(f"{type(env).__name__} draws no pictures: its render returns None")
+    return picture
+
+
 def frame(team: Team, moment: Moment | None, t: int, earned: float) -> np.ndarray:
     """Draw lane 0 as it is now, uint8 [height, width, 3], with the step and the return so far, and who is hit, if the
     attack says so."""
     text = status(t, team.env.spec.episode_limit, earned)
-    return mark(team.env.render(0), team.env, moment, text, attacked="hit" in team.fields)
+    return mark(drawn(team.env), team.env, moment, text, attacked="hit" in team.fields)
 
 
 def film(
@@ -32,8 +47,10 @@ def film(
 ) -> tuple[list[list[np.ndarray]], list[dict[str, Any]]]:
     """Play test episodes in lane 0; return the frames (uint8 [height, width, 3]) and the results of each.
 
-    ``window`` shows the frames as they are played. Raise WindowClosed where it is closed.
+    ``window`` shows the frames as they are played. Raise WindowClosed where it is closed, and ConfigError, before a
+    step is played, if the attack must be fitted to the team first or if the game draws no pictures.
     """
+    require_fitted(team.attack)
     films: list[list[np.ndarray]] = []
     results = []
     for _ in range(episodes):

@@ -7,6 +7,7 @@ import pytest
 from tests.support.refusals import Ground, faults
 
 MORE = "suite.columns.more"
+TWIN = "{policy: random, env: toy/corridor, name: a}"
 CASES = {
     # rows
     "robustness": "runs is missing: give runs=[DIR",
@@ -35,7 +36,7 @@ CASES = {
     "robustness 'imports=[{path: file, env: toy/corridor, speed: 1}]'": "imports: speed is not an option of the policy",
     "robustness runs=team env=toy/matrix": "cannot play toy-matrix: the team of team does not fit this environment",
     "robustness runs=[team,other] env=toy/corridor": "cannot play toy-corridor: the team of other does not fit",
-    "robustness 'imports=[{policy: random, env: toy/corridor, name: a}, {policy: random, env: toy/corridor, name: a}]'": "runs: a in toy-corridor: seeds 0 and 1 are the same team; it counts once",
+    f"robustness 'imports=[{TWIN}, {TWIN}]'": "runs: a in toy-corridor: seeds 0 and 1 are the same team; it counts",
     # columns
     "robustness runs=team suite.budget=-1": "suite.columns.random: attack.budget=-1 must be at least 0, or null",
     "robustness runs=team suite.budget=2.5": "suite.columns.random.attack.budget=2.5 has the wrong type; it must be",

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from marl.run.quoting import override, quoted, repaired, shell
+from marl.run.quoting import PATHS, TEXTS, override, quoted, repaired, shell
 from scripts.words import LAUNCHERS
 from tests.scripts.test_cli import refused
 from tests.support.helpers import TINY, command
@@ -21,6 +21,9 @@ NAMES = (
     "runs/a", "runs/lr=0.1,goals=[[0,1]]-seed0", "runs/{x: 1}", "/home/josé/läufe", "it's", r"a\'b", "a b", "1", "null",
     "True", "x:y", "back\\", "${seed}", "~/r", "runs/**", "50%", "a#b", "a&b;c", 'q"q', "a$b", "a`b", "a(b)",
 )  # fmt: skip
+LIKE_NUMBERS = (  # to Hydra they are numbers or truth values, written otherwise
+    "2026_12_01", "1_0", "-1_0", "1e5", "1E5", "1.50", "+1", ".5", "5.", "-0", "NaN", "Inf", "true", "FALSE",
+)  # fmt: skip
 ROOT = Path(__file__).parents[2]
 
 
@@ -29,7 +32,7 @@ def read(word: str) -> object:
     return getattr(value, "text", value)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, *LIKE_NUMBERS])
 def test_a_printed_option_passes_the_shell_and_hydra(name: str) -> None:
     assert read(f"run={quoted(name)}") == name
     said = subprocess.run(["bash", "-c", f"printf %s {override('run', name)}"], capture_output=True, check=True)
@@ -67,6 +70,35 @@ def test_paths_and_texts_are_repaired_wherever_their_option_stands(key: str) -> 
         assert repaired([f"{key}={value}"]) == [f"{key}='{value}'"]
     for word in (f"{key}=null", f"{key}=plain", f"{key}='a=b'", f"{key}=[{{name: a, path: b=c}}]"):
         assert repaired([word]) == [word]
+
+
+@pytest.mark.parametrize("key", [*PATHS, *TEXTS, "hydra.sweep.dir", "+partners.x.run"])
+def test_a_name_that_looks_like_a_number_stays_as_it_is_typed(key: str) -> None:
+    for text in LIKE_NUMBERS:
+        assert repaired([f"{key}={text}"]) == [f"{key}='{text}'"]
+    for text in ("2026_12_01", "true"):
+        assert repaired([f"{key}=[a,{text},b=c]"]) == [f"{key}=[a,'{text}','b=c']"]
+        assert repaired([f"{key}=[a,{text}]"]) == [f"{key}=[a,'{text}']"], "a list that Hydra can read"
+        assert repaired(["-m", f"{key}=a,{text},'1_0',10"]) == ["-m", f"{key}=a,'{text}','1_0',10"]
+        assert repaired(["-m", f"{key}=choice(a,{text})"]) == ["-m", f"{key}=choice(a,'{text}')"]
+        listed = f"{key}=[{{name: {text}, path: {text}, seeds: {text}}}]"
+        assert repaired([listed]) == [f"{key}=[{{name: '{text}', path: '{text}', seeds: {text}}}]"]
+    for text in ("12", "-3", "0.5", "null", "nan", "True", "007", "_1", "a 1_0", "12:1_0", "${seed}1_0", "'1_0'"):
+        assert repaired([f"{key}={text}"]) == [f"{key}={text}"]
+    for text in ("range(1_0,12)", r"a\,1_0", "${oc.env:X,1_0}"):
+        assert repaired(["-m", f"{key}={text}"]) == ["-m", f"{key}={text}"]
+
+
+def test_studies_that_look_like_numbers_have_folders_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one run below ``runs_dir``, and in a sweep, whose runs Hydra writes as words again."""
+    monkeypatch.chdir(tmp_path)
+    words = (*TINY, "train.total_steps=64", "runs_dir=2026_12_01", "log.progress=off")
+    command("train", *words, "name=1e5")
+    command("train", "-m", *words, "name=a,1_0,10")
+    assert [path.name for path in tmp_path.iterdir()] == ["2026_12_01"]
+    assert {path.name for path in (tmp_path / "2026_12_01").iterdir() if path.is_dir()} == {"1e5", "a", "1_0", "10"}
 
 
 def test_what_cannot_be_read_is_named(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from marl.core.types import ConfigError, GameError
 from marl.run.checkpoint import CheckpointError
 from marl.run.compose import compose
 from marl.run.folders import saved_steps
-from marl.run.teams import open_team, require_fitted
+from marl.run.teams import open_team
 from marl.show.gather import Run
 from marl.show.record import film
 from marl.show.report.facts import Group
@@ -105,7 +105,6 @@ def _filmed(group: Group, run: Run, options: DictConfig) -> list[Film]:
         cfg[key] = options[key]
     team = open_team(cfg, 1)
     with closing(team.env):
-        require_fitted(team.attack)
         frames, results = film(team, options.episodes)
     about = f"seed {run.seed} at step {team.source['env_steps']:,}"
     made = []

@@ -1,8 +1,10 @@
-"""What a film shows of an attack: rings around those who are hit, and what they wanted and did."""
+"""What a film shows of an attack: rings around those who are hit, and what they wanted and did. What cannot be
+filmed."""
 
 from __future__ import annotations
 
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,15 @@ import pytest
 import torch
 
 from attacks.random import RandomActions
-from envs.toys.games import MatrixGame
-from marl.core.types import core_fields
+from envs.toys.games import Corridor, MatrixGame
+from marl.core.games import NEEDED
+from marl.core.types import ConfigError, core_fields
 from marl.run.collect import Moment, collect
 from marl.run.compose import compose
 from marl.run.teams import open_team
 from marl.show import record
 from marl.show.overlay import ALARM, LEAST_PICTURE, LEAST_WIDTH, LINE_HEIGHT, LINES, describe, mark, status
+from tests.scripts.test_cli import refused
 from tests.support.attack_parts import AGENTS, LANES, corridor, corridor_victim
 
 
@@ -121,3 +125,65 @@ def test_a_film_writes_what_was_earned_so_far(monkeypatch: pytest.MonkeyPatch) -
     final = [status(1, 1, result["return"]) for result in results]
     assert told[1::2] == final and set(told[::2]) == {status(0, 1, 0.0)}
     assert len(set(final)) > 1, "some of the payoffs are not 0"
+
+
+@pytest.mark.parametrize("attack", ["atla", "ibal", "wolfpack"])
+def test_nobody_films_an_attack_that_has_learnt_nothing(attack: str) -> None:
+    team = open_team(compose("policy=random", "env=toy/corridor", f"attack={attack}", config="record"), 1)
+    with closing(team.env), pytest.raises(ConfigError, match="must first be fitted to the team"):
+        record.film(team, 1)
+
+
+class Unseen:
+    """A corridor with no more than a training needs; it draws no pictures."""
+
+    def __init__(self, *, n_envs: int, seed: int = 0, **options: Any) -> None:
+        game = Corridor(n_envs=n_envs, seed=seed, **options)
+        for name in (*NEEDED, "state_dict", "load_state_dict"):
+            setattr(self, name, getattr(game, name))
+
+
+class Behind(Unseen):
+    """It has a picture if the game behind it has one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.game: Any = Unseen(**options)
+
+    def render(self, lane: int = 0) -> np.ndarray:
+        picture: np.ndarray = self.game.render(lane)
+        return picture
+
+
+class Blank(Unseen):
+    """It has the method of the protocol, which returns nothing."""
+
+    def render(self, lane: int = 0) -> None:
+        return None
+
+
+class Faulty(Unseen):
+    """A fault of its own keeps it from drawing."""
+
+    def render(self, lane: int = 0) -> None:
+        self.brush.render(lane)  # type: ignore[attr-defined]
+
+    brush = "a brush"
+
+
+@pytest.mark.parametrize(
+    ("game", "words"),
+    [(Unseen, "Unseen draws no pictures: it has no render"), (Behind, "Unseen draws no pictures: it has no render"),
+     (Blank, "Blank draws no pictures: its render returns None")],
+)  # fmt: skip
+def test_a_game_without_pictures_cannot_be_recorded(
+    game: type, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = f"env._target_={__name__}.{game.__name__}"
+    line = refused(capsys, "record", "policy=random", "env=toy/corridor", target, f"out={tmp_path / 'film.gif'}")
+    assert line == f"error: {words}\n" and list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_a_game_that_draws_is_not_taken_for_a_game_without_pictures() -> None:
+    with pytest.raises(AttributeError, match="'str' object has no attribute 'render'"):
+        record.drawn(Faulty(n_envs=1, n_agents=2, length=4, spread=2, fatal=False, episode_limit=9))  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -12,10 +13,12 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from envs.toys.games import MatrixGame
 from marl.core.seeding import Streams
@@ -83,15 +86,18 @@ def test_only_what_can_be_done_is_chosen(typing: tuple[Keyboard, int]) -> None:
         Chooser(spec_of("N", "S"), keyboard, 0.5)
 
 
-def rounds(keys: bytes, seat: int, episodes: int, typing: tuple[Keyboard, int]) -> list[dict[str, float]]:
+def rounds(
+    keys: bytes, seat: int, episodes: int, typing: tuple[Keyboard, int], screen: Screen | None = None,
+    game: type[MatrixGame] = MatrixGame,
+) -> list[dict[str, float]]:  # fmt: skip
     """Matrix games [[8, 2], [4, 0]] with a partner that always plays 0; keys 1 and 2 are actions 0 and 1."""
     keyboard, end = typing
     os.write(end, keys)
-    env, streams = MatrixGame([[8, 2], [4, 0]], n_envs=1), Streams(0)
+    env, streams = game([[8, 2], [4, 0]], n_envs=1), Streams(0)
     partner = Scripted(env.spec, "cpu", actions=[0, 0])
     choose = Chooser(env.spec, keyboard, None)
     with closing(env):
-        return list(play(env, partner, seat, choose, streams, episodes, Screen([])))
+        return list(play(env, partner, seat, choose, streams, episodes, screen or Screen([])))
 
 
 def test_the_person_has_one_seat_and_the_partner_the_others(typing: tuple[Keyboard, int]) -> None:
@@ -103,6 +109,25 @@ def test_the_person_has_one_seat_and_the_partner_the_others(typing: tuple[Keyboa
 
 def test_leaving_keeps_what_was_played(typing: tuple[Keyboard, int]) -> None:
     assert [one["return"] for one in rounds(b"2q", 0, 5, typing)] == [4]
+
+
+class Unseen(MatrixGame):
+    """A game that draws no pictures: asking it for its ``render`` finds nothing."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "render":
+            raise AttributeError(f"'Unseen' object has no attribute '{name}'", name=name, obj=self)
+        return super().__getattribute__(name)
+
+
+def test_a_game_without_pictures_is_played_by_its_status_line(typing: tuple[Keyboard, int]) -> None:
+    """On a terminal, where the screen says why there is no picture, and where the screen stays dark."""
+    told, screen = io.StringIO(), Screen(["below"])
+    screen.console = Console(file=told, force_terminal=True, width=80, height=20)
+    assert [one["return"] for one in rounds(b"12", 0, 2, typing, screen, Unseen)] == [8, 4]
+    assert told.getvalue().count("Unseen draws no pictures: it has no render\n") == 4, "before and after each step"
+    assert "step 1 of at most 1, score 0\nbelow" in told.getvalue() and "▀" not in told.getvalue()
+    assert [one["return"] for one in rounds(b"2", 0, 1, typing, None, Unseen)] == [4]
 
 
 def test_seats_and_lanes_that_are_not_there() -> None:

@@ -12,6 +12,7 @@ import pytest
 from envs.skirmish import Skirmish, parallel_env
 from marl.core.types import ConfigError
 from marl.show.window import Window, WindowClosed
+from tests.scripts.test_cli import refused
 from tests.support.helpers import command, train
 
 pygame = pytest.importorskip("pygame", reason="needs pip install -e .[window]")
@@ -143,6 +144,17 @@ def test_record_plays_in_a_window(run: Path, fast: list[np.ndarray], capsys: pyt
     steps = [int(line.split()[-2]) for line in lines]
     assert len(fast) == sum(steps) + 2, "every step of both and both ends"
     assert not list(run.glob("*.gif")) and not pygame.display.get_init()
+
+
+@pytest.mark.parametrize("attack", ["atla", "ibal"])
+def test_record_refuses_an_attack_that_has_learnt_nothing(
+    attack: str, run: Path, fast: list[np.ndarray], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """In a window as in a file, and before anything is shown or written."""
+    for how in ("show=true", f"out={tmp_path / 'film.gif'}"):
+        line = refused(capsys, "record", f"run={run}", f"attack={attack}", how)
+        assert "must first be fitted to the team" in line
+    assert fast == [] and list(tmp_path.iterdir()) == [] and not pygame.display.get_init()
 
 
 def test_record_ends_when_the_window_is_closed(

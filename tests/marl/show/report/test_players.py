@@ -106,3 +106,13 @@ def test_films_may_be_under_attack_but_not_under_one_that_has_learnt_nothing(tmp
     assert "of them attacked" in film.outcome and notes == []
     found, (note,) = films(groups, options(tmp_path / "runs", episodes=1, attack=option("attack", "wolfpack")))
     assert found == [] and note.startswith("No recording of ")
+
+
+def test_a_game_without_pictures_has_no_film_and_the_others_keep_theirs(tmp_path: Path) -> None:
+    train(tmp_path / "runs" / "here", "algo=vdn", "train.total_steps=50")
+    train(tmp_path / "runs" / "unseen", "algo=iql", "train.total_steps=50",
+          "env._target_=tests.marl.show.test_overlay.Unseen")  # fmt: skip
+    groups = facts.groups_of(gather(f"{tmp_path / 'runs'}/**", metas=True)[0])
+    (film,), (note,) = films(groups, options(tmp_path / "runs", episodes=1))
+    assert film.frames and note.startswith("No recording of ")
+    assert note.endswith(": seed 0: Unseen draws no pictures: it has no render.")
