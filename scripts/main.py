@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from marl.core.checks import refuse_strange, require_at_least, require_name, require_writable
+from marl.core.distributed import world
 from marl.core.processes import follow_starter
 from marl.core.types import ConfigError, GameError
 from marl.core.validation import refuse_early
@@ -37,6 +38,7 @@ from marl.run.output import outliving_readers
 from marl.run.progress import Doing
 from marl.run.quoting import repaired
 from marl.run.report import short
+from marl.run.resume import called_as, command_line
 from marl.run.signals import StopRequest
 from marl.run.sweep import Entry, Here, Sweep, failures, overview
 from marl.run.trees import beside, named_by, tree_folder
@@ -141,9 +143,9 @@ class Sweeps:
 
 
 class FollowSweep(Callback):
-    """Refuses, before any folder is made, names that lead elsewhere, nan and infinite numbers, and runs that would not
-    reach Slurm. Around a sweep in other processes it passes signals to this one on to all runs, and makes this one wait
-    until they have saved."""
+    """Refuses, before any folder is made, names that lead elsewhere, nan and infinite numbers, sweeps under torchrun,
+    and runs that would not reach Slurm. Around a sweep in other processes it passes signals to this one on to all runs,
+    and makes this one wait until they have saved."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         if _launcher(config) == "SlurmLauncher":
@@ -153,6 +155,8 @@ class FollowSweep(Callback):
             refuse_bases(config.hydra.runtime.choices)
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        if (ranks := world()[1]) > 1:  # after a run that fails on one of them, the others would still be in it
+            fail(f"torchrun trains one run at a time, with its {ranks} processes; leave out -m", 2)
         if _launcher(config) == "SlurmLauncher" and shutil.which("srun") is None:
             fail(
                 "launch=slurm needs Slurm, but there is no srun on this machine; launch=slurm_dry prints the job, "
@@ -203,7 +207,8 @@ def _run_of_sweep(sweep: Sweep, task: Task, cfg: DictConfig) -> object:
         sweep.note(Entry(run, "failed", error))
     else:
         score = result if isinstance(result, float) else None
-        sweep.note(Entry(run, "stopped" if Here.stopped else "finished", score=score))
+        stopped = Here.stopped and result is None  # with a result, the sweep was stopped during its final test
+        sweep.note(Entry(run, "stopped" if stopped else "finished", score=score))
     return result
 
 
@@ -245,7 +250,7 @@ def run(task: Task, config_name: str) -> None:
     with exit_codes():
         register_configs()
         words = check_words(sys.argv[1:])
-    places = named_by(words.overrides, words.config_dir)
+    places, typed = named_by(words.overrides, words.config_dir), command_line()
     if words.help:
         with beside(places):
             print(help_text(config_name, task.__globals__["__doc__"], words.overrides))
@@ -264,7 +269,8 @@ def run(task: Task, config_name: str) -> None:
         begun.append(True)
         folder, top = Path(HydraConfig.get().runtime.output_dir), Path(cfg.get("runs_dir", "."))
         notice = event.install_listener("numba:compile", CompileNotice())
-        with beside(places), outliving_readers(), tidied(folder, top), notice:  # perhaps in a process of its own
+        # perhaps in a process of its own, with a command of its own
+        with beside(places), called_as(typed), outliving_readers(), tidied(folder, top), notice:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 return _run_of_sweep(sweep, checked, cfg)
             with exit_codes():

@@ -6,18 +6,21 @@ At the end a page shows both (``scripts.report``). Finished runs and cells are k
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import itertools
 import logging
+import os
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -69,13 +72,15 @@ def words_of(line: str, key: str) -> list[str]:
 
 
 def runs_of(sweep: str, more: list[str]) -> list[Command]:
-    """Return the single runs of a sweep, in Hydra's grammar and order: ``algo=vdn,qmix seed=range(3)`` gives six."""
+    """Return the single runs of a sweep, in Hydra's grammar and order: ``algo=vdn,qmix seed=range(3)`` gives six. The
+    overrides ``more`` replace those of the sweep that have the same key: of equal keys, the last one counts."""
     overrides = OverridesParser.create().parse_overrides([*words_of(sweep, "table.train"), *more])
+    by_key = {(one.key_or_group, one.package): one for one in overrides}
     values = [
         [f"{one.get_key_element()}={value}" for value in one.sweep_string_iterator()]
         if one.is_sweep_override()
         else [str(one.input_line)]
-        for one in overrides
+        for one in by_key.values()
     ]
     return [Command("train", words) for words in itertools.product(*values)]
 
@@ -93,10 +98,17 @@ def measurement(name: str, line: str, folder: Path, jobs: int | str) -> Command:
     return Command(script, (*words, f"results={folder / name}.json"))
 
 
+@functools.cache
+def folder_of(run: Command) -> Path:
+    """Return the folder of a run; it need not exist."""
+    cfg = compose(*run.words)
+    return Path(cfg.runs_dir) / cfg.run_path
+
+
 def report(sweeps: list[list[Command]], measured: list[Command], path: Path) -> list[Command]:
     """Return the command that shows the runs of ``sweeps``, and the matrices that ``measured`` write, on one page; none
     if there are neither."""
-    folders = [Path(cfg.runs_dir) / cfg.run_path for cfg in (compose(*one.words) for one in itertools.chain(*sweeps))]
+    folders = [folder_of(one) for one in itertools.chain(*sweeps)]
     given = {"runs": [str(folder) for folder in folders]} if folders else {}
     for one in measured:
         if one.script in ("robustness", "crossplay"):
@@ -173,6 +185,52 @@ def different(sweep: list[Command]) -> list[Command]:
     return list(kinds.values())
 
 
+def texts(tree: Any) -> Iterator[str]:
+    """Yield the texts in a configuration, at any depth."""
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, list | dict):
+        for part in tree.values() if isinstance(tree, dict) else tree:
+            yield from texts(part)
+
+
+def finds(pattern: str, folder: Path) -> bool:
+    """Return whether a run in ``folder``, which need not exist, would be at or below what ``pattern`` matches."""
+
+    def at_or_below(parts: Sequence[str], pieces: Sequence[str]) -> bool:
+        if not pieces:
+            return True
+        if pieces[0] == "**":
+            return any(at_or_below(parts[k:], pieces[1:]) for k in range(len(parts) + 1))
+        here = bool(parts) and (parts[0] == pieces[0] or fnmatchcase(parts[0], pieces[0]))
+        return here and at_or_below(parts[1:], pieces[1:])
+
+    return bool(pattern) and at_or_below(Path(os.path.abspath(folder)).parts, Path(os.path.abspath(pattern)).parts)
+
+
+def refuse_moved(lines: Sequence[str], more: list[str], measured: Mapping[str, Command]) -> None:
+    """Raise ConfigError if the overrides ``more`` move runs of a recipe from where its measurements look for them."""
+    moving = [word for word in more if not word.startswith("seed=")]
+    if not moving:
+        return
+    seeds = [word for word in more if word.startswith("seed=")]
+    patterns = [
+        (name, text) for name, one in measured.items() for text in texts(plain(compose(*one.words, config=one.script)))
+    ]
+    for line in lines:
+        try:
+            meant = [folder_of(one) for one in different(runs_of(line, seeds))]
+        except ConfigError:  # a line that is whole only with the overrides
+            continue
+        found = [folder_of(one) for one in different(runs_of(line, more))]
+        for name, pattern in patterns:
+            if any(finds(pattern, one) for one in meant) and not any(finds(pattern, one) for one in found):
+                raise ConfigError(
+                    f"overrides: {' '.join(moving)} would train {found[0]}, where table.measure.{name} does not look; "
+                    f"it looks for {pattern}. Options that name no folder are allowed, as log.to=[]"
+                )
+
+
 def main(cfg: DictConfig) -> None:
     require_jobs(cfg.jobs)
     require_name(results=cfg.results)
@@ -182,6 +240,7 @@ def main(cfg: DictConfig) -> None:
     sweeps = [runs_of(sweep, plain(cfg.overrides)) for sweep in cfg.table.train]
     measured = [measurement(name, line, Path(cfg.results), cfg.jobs) for name, line in cfg.table.measure.items()]
     check([*itertools.chain(*map(different, sweeps)), *measured])
+    refuse_moved(cfg.table.train, plain(cfg.overrides), dict(zip(cfg.table.measure, measured, strict=True)))
     if cfg.report and importlib.util.find_spec("plotly") is None:
         log.info("there will be no report, which needs the package 'plotly': pip install -e .[report]")
     elif cfg.report:

@@ -19,6 +19,17 @@ from marl.run.renames import current
 TESTED, TRAINED = "eval.jsonl", "checkpoints"  # in a folder once its run has been evaluated, or has saved a checkpoint
 ZOO = Path(__file__).resolve().parents[2] / "zoo"  # trained teams, in the repository
 PREFIX = "zoo:"  # of their names
+KINDS = {dict: "a group of options", str: "a text", int: "a whole number"}
+HOLDS = {
+    "algo": dict,
+    "env": dict,
+    "attack": dict,
+    "train": dict,
+    "replay": dict,
+    "checkpoint": dict,
+    "run_path": str,
+    "seed": int,
+}  # in the configuration of a run, if it is there at all
 
 
 def run_folder(name: str | Path) -> Path:
@@ -73,17 +84,40 @@ def read_config(run_dir: Path, key: str = "run") -> DictConfig:
     path = run_dir / "config.json"
     if not path.exists():
         raise ConfigError(f"{key}={run_dir} is not a run folder: it has no config.json")
-    found = OmegaConf.create(current(_options(path)))
+    options = _options(path)
+    if (fault := _foreign(options)) is not None:
+        raise _is_foreign(run_dir, key, fault)
+    found = OmegaConf.create(current(options))
     assert isinstance(found, DictConfig)
     return found
+
+
+def _is_foreign(run_dir: Path, key: str, fault: str) -> ConfigError:
+    return ConfigError(f"{key}={run_dir} is not a run folder of this project: its config.json has {fault}")
+
+
+def _foreign(options: dict[str, Any]) -> str | None:
+    """Return what a configuration has that no run of this project has, or lacks; None if there is nothing."""
+    given = {name: (options[name], kind) for name, kind in HOLDS.items() if name in options}
+    if isinstance(train := options.get("train"), dict):
+        if "n_envs" not in train:
+            return "no train.n_envs"
+        given["train.n_envs"] = (train["n_envs"], int)
+    for name, (value, kind) in given.items():
+        if not isinstance(value, kind) or isinstance(value, bool):
+            return f"{name}={value!r:.40}; it must be {KINDS[kind]}"
+    return None
 
 
 def read_team(run_dir: Path, key: str = "run") -> DictConfig:
     """Return ``read_config`` of a run that is about to be built. Runs that its algorithm plays with (``algo.run``,
     ``algo.runs``) are looked for below this working directory and below that of the training."""
     config = read_config(run_dir, key)
+    for name in ("algo", "env"):
+        if name not in config:
+            raise _is_foreign(run_dir, key, f"no {name}")
     for name in ("run", "runs"):
-        given = config.algo.get(name) if "algo" in config else None
+        given = config.algo.get(name)
         if isinstance(given, str):
             config.algo[name] = _from_there(given, run_dir, config)
         elif isinstance(given, ListConfig):

@@ -19,9 +19,11 @@ class StopRequest:
     says what happens now) and calls ``then``.
 
     If ``asked`` names a file, its existence requests a stop too: the parent of a sweep writes the signal's name there.
+    ``heard`` stays true after a signal reached any of these contexts in this process, until it is set to False.
     """
 
     asked: ClassVar[Path | None] = None
+    heard: ClassVar[bool] = False
 
     def __init__(
         self, answer: str = "stopping after this collection; again to stop at once",
@@ -38,6 +40,7 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
+        StopRequest.heard = True
         self._restore()
         if self.asked is None and sys.stderr is not None:  # otherwise the parent answers
             with suppress(OSError):  # nobody reads it any more

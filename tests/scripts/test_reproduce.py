@@ -12,9 +12,10 @@ import pytest
 from hydra import compose, initialize_config_module
 
 from marl.core.config import register
+from marl.core.types import ConfigError
 from marl.run.compose import choices, register_configs
 from marl.run.trees import beside, named_by
-from scripts.reproduce import Command, check, measurement, report, runs_of
+from scripts.reproduce import Command, check, finds, measurement, refuse_moved, report, runs_of
 from tests.support.helpers import TINY
 from tests.support.processes import ROOT
 from tests.support.processes import run as quick
@@ -33,6 +34,56 @@ def test_a_sweep_becomes_its_runs_in_order() -> None:
         ("algo=qmix", "seed=1", "+x='a,b'", "env.sizes=[1,2]", "train.n_envs=4"),
         ("algo=qmix", "seed=2", "+x='a,b'", "env.sizes=[1,2]", "train.n_envs=4"),
     ]
+
+
+def test_an_override_replaces_the_same_key_of_a_sweep() -> None:
+    """It would multiply the runs otherwise: each with two seeds, the last of which counts."""
+    runs = runs_of("algo=vdn,qmix seed=range(3) name=a", ["seed=7,8", "name=b", "threads=1"])
+    assert [run.words for run in runs] == [
+        (algo, f"seed={seed}", "name=b", "threads=1") for algo in ("algo=vdn", "algo=qmix") for seed in (7, 8)
+    ]
+    assert [run.words for run in runs_of("seed=range(3)", ["seed=0,1", "seed=5"])] == [("seed=5",)]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("runs/a/**", True), ("runs/a", True), ("runs/*/*/vdn-none/seed*", True), ("runs/a/x/vdn-none/seed[01]", True),
+        ("runs/**/seed*", True), ("runs/**/lr=[12]-seed0", False), ("runs/*/seed*", False), ("runs/a/x/*/a*", False),
+        ("runs/b/**", False), ("runs/a/x/vdn-none/seed0/checkpoints", False), ("", False),
+    ],
+)  # fmt: skip
+def test_a_pattern_finds_the_folders_of_runs_that_are_not_there_yet(pattern: str, found: bool) -> None:
+    assert finds(pattern, Path("runs/a/x/vdn-none/seed0")) == found
+    assert finds(f"{Path.cwd()}/{pattern}", Path("runs/a/x/vdn-none/seed0")) == (found or not pattern)
+
+
+LINES = ("experiment=s2q_shift algo=qmix,s2q seed=range(2)", "experiment=s2q_shift algo=s2q algo.learner.lr=0.1 seed=0")
+LOOKS = {"a": "plot runs='runs/s2q_shift/*/*/seed*'", "b": "robustness runs=[{name:x,path:'runs/s2q_shift/*/*/algo*'}]"}
+
+
+@pytest.mark.parametrize("override", ["name=x", "train.n_envs=8", "runs_dir=elsewhere", "algo.learner.lr=1.0"])
+def test_overrides_that_move_runs_from_where_they_are_measured_are_refused(override: str) -> None:
+    measured = {name: measurement(name, line, Path("out"), 1) for name, line in LOOKS.items()}
+    with pytest.raises(ConfigError) as refused:
+        refuse_moved(LINES, [override, "seed=0"], measured)
+    said = str(refused.value)
+    assert said.startswith(f"overrides: {override} would train ") and "\n" not in said
+    assert "where table.measure.a does not look; it looks for runs/s2q_shift/*/*/seed*." in said
+    refuse_moved(LINES, [override], {})
+
+
+@pytest.mark.parametrize("override", ["algo=fox", "log.to=[]", "train.total_steps=90", "seed=5,6"])
+def test_overrides_that_leave_runs_where_they_are_measured_are_not(override: str) -> None:
+    measured = {name: measurement(name, line, Path("out"), 1) for name, line in LOOKS.items()}
+    refuse_moved(LINES, ["device=cpu", override], measured)
+
+
+def test_a_recipe_whose_runs_would_be_missed_trains_nothing(tmp_path: Path) -> None:
+    done = quick("reproduce", "table=s2q_tenfold", "overrides=['name=x']", cwd=tmp_path)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+    assert "would train runs/x/" in done.stderr and "table.measure.s2q_tenfold does not look" in done.stderr
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_measurements_are_told_where_to_write_and_how_many_at_once() -> None:

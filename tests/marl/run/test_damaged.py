@@ -19,6 +19,7 @@ from marl.run.metrics import read_rows
 from marl.run.teams import load_trained
 from marl.run.trainer import fit
 from tests.support.helpers import compose_train, run_dir, train
+from tests.support.processes import run as script
 
 SHORT = ("train.total_steps=128", "checkpoint.every=64")
 
@@ -166,6 +167,42 @@ def test_a_damaged_run_is_left_out_of_a_matrix_by_name(
     assert f"left out: {run}" in caplog.text
     with pytest.raises(ConfigError, match="runs: no run can be used"):
         from_runs(str(run), None, None)
+
+
+FOREIGN = {  # what other projects write into a config.json
+    '{"checkpoint": "model.pt", "train": {"n_envs": 4}}': "checkpoint='model.pt'; it must be a group of options",
+    '{"algo": "ppo", "seed": 1}': "algo='ppo'; it must be a group of options",
+    '{"train": {"lr": 1}, "algo": {}}': "no train.n_envs",
+    '{"train": {"n_envs": "4"}}': "train.n_envs='4'; it must be a whole number",
+    '{"train": null}': "train=None; it must be a group of options",
+    '{"run_path": ["a"]}': "run_path=['a']; it must be a text",
+    '{"seed": true}': "seed=True; it must be a whole number",
+}
+
+
+@pytest.mark.parametrize("text", FOREIGN)
+def test_a_configuration_of_another_project_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(ConfigError) as refused:
+        read_config(tmp_path, "runs")
+    begins = f"runs={tmp_path} is not a run folder of this project: its config.json has "
+    assert str(refused.value) == begins + FOREIGN[text]
+
+
+@pytest.mark.parametrize(("text", "key"), [("{}", "algo"), ('{"env": {}}', "algo"), ('{"algo": {}}', "env")])
+def test_a_team_is_built_only_of_a_whole_configuration(text: str, key: str, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(text)
+    assert read_config(tmp_path) == json.loads(text), "which is enough for those who build nothing"
+    with pytest.raises(ConfigError, match=f"is not a run folder of this project: its config.json has no {key}$"):
+        read_team(tmp_path)
+
+
+def test_a_script_refuses_the_folder_of_another_project(tmp_path: Path) -> None:
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "config.json").write_text('{"train": {"n_envs": 4}, "algo": "ppo", "seed": 1}')
+    done = script("evaluate", "run=foreign", cwd=tmp_path)
+    line = "error: run=foreign is not a run folder of this project: its config.json has algo='ppo'; it must be"
+    assert done.returncode == 2 and done.stderr == f"{line} a group of options\n", done.stderr
 
 
 FROZEN = ("algo=frozen", "algo.run=runs/victim", "env=toy/corridor", "train.total_steps=64", "train.n_envs=8",
