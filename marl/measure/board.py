@@ -52,7 +52,7 @@ def run(cfg: DictConfig, suite_name: str, option: Option) -> Board:
     require_writable("", out=Path(cfg.out))
     with held(Path(cfg.out), "out"):
         if cfg.check:
-            return Board(file, tuple(entries), checks=tuple(leaderboard_check.check(cfg, entries, option)))
+            return Board(file, tuple(entries), checks=tuple(leaderboard_check.check(cfg, entries, suite_name, option)))
         matrix, added, reasons, known = leaderboard.measure(cfg, suite_name, option)
         replaced = leaderboard.add(file, added, known) if added else []
         now = leaderboard.read(file, new=True)

@@ -27,6 +27,7 @@ from marl.measure.robustness import find_entrants, measured
 from marl.measure.robustness_scores import Matrix, Replayed, Row, Score
 from marl.measure.suite import Column, read_suite
 from marl.run.files import write_atomic
+from marl.run.renames import same_rules
 
 KIND, VERSION = "robustness", 1  # of the file; raise the version when the meaning of a key changes
 NOT_ASKED = {"metric": "win_rate", "versus": None, "budgets": None, "fit_on": None, "results": None, "env": None}
@@ -76,9 +77,15 @@ class Entry:
         return (self.task, self.game, tuple(sorted(self.weights)), *setting, tuple(sorted(self.fit.items())))
 
     @property
+    def measured(self) -> tuple[str, ...]:
+        """Return the names of the columns with a win rate: only entries that share them all can be ranked."""
+        return tuple(sorted(name for name, value in self.columns.items() if isinstance(value, Interval)))
+
+    @property
     def rank(self) -> tuple[Any, ...]:
         """Return the key that the file is sorted by."""
-        return (self.task, -self.every.mean if self.every else math.inf, -self.weakest.win_rate.mean, self.name)
+        every = -self.every.mean if self.every else math.inf
+        return (self.task, -len(self.measured), every, -self.weakest.win_rate.mean, self.name)
 
     def as_dict(self) -> dict[str, Any]:
         """Return a dict for JSON."""
@@ -332,7 +339,7 @@ def _entry(cfg: DictConfig, row: Row, made: Matrix, teams: list[Entrant], attack
     assert isinstance(natural, Interval) and isinstance(least, Interval)
     act = cfg.act if any("act" in one.content.get("algo", {}) for one in teams) else None  # others have no choice
     return Entry(
-        row.label, by, row.task, matrix.digest({"env": teams[0].env}), matrix.physics_of(teams[0].env),
+        row.label, by, row.task, matrix.digest({"env": same_rules(teams[0].env)}), matrix.physics_of(teams[0].env),
         tuple(one.seed for one in teams), tuple(map(weights_of, teams)), made.name, baseline, attacks, made.episodes,
         cfg.seed, min(cfg.n_envs, cfg.episodes), act, {"n_envs": cfg.fit.n_envs, "replay": cfg.fit.replay},
         made.about["commit"], datetime.now(UTC).isoformat(timespec="seconds"), natural, Weakest(weakest, least),

@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from omegaconf import DictConfig
 
 from marl.core.intervals import Interval, rate_interval
 from marl.core.types import ConfigError
+from marl.learn.actor import Act
 from marl.measure import matrix
-from marl.measure.entrants import Entrant
+from marl.measure.entrants import Entrant, acting
 from marl.measure.leaderboard import (
     Entry,
     attacks_digest,
@@ -29,6 +31,7 @@ from marl.measure.leaderboard import (
 from marl.measure.robustness import find_entrants
 from marl.measure.suite import read_suite
 from marl.run.compose import compose
+from marl.run.renames import same_rules
 
 log = logging.getLogger(__name__)
 Verdict = Literal["equal", "within", "no"]
@@ -61,7 +64,7 @@ class Checked:
         return not self.wrong and all(number.verdict != "no" for number in self.numbers)
 
 
-def check(cfg: DictConfig, entries: list[Entry], option: Option) -> list[Checked]:
+def check(cfg: DictConfig, entries: list[Entry], suite_name: str, option: Option) -> list[Checked]:
     """Measure again every entry whose weights are among the runs that ``cfg`` (conf/leaderboard.yaml) names, in the
     entry's own setting. ``option`` is as for ``marl.measure.robustness.find_entrants``.
 
@@ -70,88 +73,119 @@ def check(cfg: DictConfig, entries: list[Entry], option: Option) -> list[Checked
     measured.
     """
     matrix.read_options(matrix_config(cfg))
-    find_entrants(matrix_config(cfg, act=None), None, option)
+    found, _ = find_entrants(matrix_config(cfg, act=None), None, option)
     folder = Path(cfg.out) / "check"
     results: list[Checked] = []
     stopped = False
     for entry in entries:
-        if stopped:
-            results.append(Checked(entry, why="the check was stopped; the same command continues"))
-            continue
-        teams = find_teams(cfg, entry, option)
-        wrong = _why_changed(entry, teams) if teams else None
-        suite = find_suite(cfg, entry) if teams and wrong is None else None
-        if not teams:
-            results.append(Checked(entry, why="its weights are not among the runs"))
-        elif wrong is not None:
-            results.append(Checked(entry, why=wrong, wrong=True))
-        elif suite is None:
-            why = f"the suite {entry.suite} has changed since: its columns have other settings"
-            results.append(Checked(entry, why=why, wrong=True))
-        else:
-            found = _again(cfg, entry, teams, suite, folder)
-            stopped = found is None
-            results.append(found or Checked(entry, why="the check was stopped; the same command continues"))
+        outcome = None if stopped else _again(cfg, entry, found, suite_name, folder)
+        stopped = outcome is None
+        results.append(outcome or Checked(entry, why="the check was stopped; the same command continues"))
     if not stopped:
         shutil.rmtree(folder, ignore_errors=True)
     return results
 
 
-def find_teams(cfg: DictConfig, entry: Entry, option: Option) -> list[Entrant]:
-    """Return the teams with the weights of an entry, under its name and seeds; none where not all are there."""
-    for act in dict.fromkeys((entry.act, None)):  # earlier versions wrote it for teams that have no choice, too
-        try:
-            found, _ = find_entrants(matrix_config(cfg, act=act), None, option)
-        except ConfigError:  # no actors among the runs
-            continue
-        playing = [one for one in found if one.task == entry.task]
-        there = {known(one): one for known in (former_weights, weights_of) for one in playing}
-        if all(digest in there for digest in entry.weights):
-            pairs = zip(entry.seeds, entry.weights, strict=True)
-            return [replace(there[digest], label=entry.name, seed=seed) for seed, digest in pairs]
-    return []
+def find_teams(found: list[Entrant], entry: Entry) -> tuple[list[Entrant], str | None]:
+    """Return the teams among ``found`` with the weights of an entry, and the ``act`` with which they have them: those
+    that play its task, or else its game under another name, or else any. No teams where not all of them are there."""
+    ways: tuple[Callable[[Entrant], bool], ...] = (
+        lambda one: one.task == entry.task,
+        lambda one: _game(one) == entry.game,
+        lambda one: True,
+    )
+    for fits in ways:
+        for act in dict.fromkeys((entry.act, None, *get_args(Act))):
+            try:
+                teams = acting(found, act)
+            except ConfigError:  # no actors among the runs
+                continue
+            if picked := _with_weights([one for one in teams if fits(one)], entry):
+                return picked, act
+    return [], None
 
 
-def find_suite(cfg: DictConfig, entry: Entry) -> DictConfig | None:
-    """Return the suite of an entry: the one in ``cfg`` or the one with the entry's suite name, whichever has the same
-    settings; None where neither has."""
-    for pick in (lambda: cfg.suite, lambda: compose(f"suite={entry.suite}", config="robustness").suite):
+def _game(one: Entrant) -> str:
+    return matrix.digest({"env": same_rules(one.env)})
+
+
+def _with_weights(playing: list[Entrant], entry: Entry) -> list[Entrant]:
+    """Return the team of each of an entry's weights, preferably one of the seed that the entry gives it; none where
+    not all are there."""
+    there = defaultdict[str, list[Entrant]](list)
+    for known in (former_weights, weights_of):
+        for one in playing:
+            there[known(one)].append(one)
+    if not all(digest in there for digest in entry.weights):
+        return []
+    pairs = zip(entry.seeds, entry.weights, strict=True)
+    return [next((one for one in there[key] if one.seed == seed), there[key][-1]) for seed, key in pairs]
+
+
+def find_suite(cfg: DictConfig, entry: Entry, suite_name: str) -> DictConfig | None:
+    """Return the suite of an entry: the one with its name or, if the command line names that one too, its suite with
+    the changes made there, whichever has the same settings; None where neither has."""
+    given = [lambda: compose(f"suite={entry.suite}", config="robustness").suite]
+    for pick in [*given, *([lambda: cfg.suite] if suite_name == entry.suite else [])]:
         try:
             suite = pick()
             columns, baseline = read_suite(suite, list(entry.columns))
         except ConfigError:
             continue
-        if baseline == entry.baseline and attacks_digest(columns, baseline, entry.task) == entry.attacks:
+        if baseline == entry.baseline and attacks_digest(columns, entry.baseline, entry.task) == entry.attacks:
             return suite
     return None
 
 
-def _why_changed(entry: Entry, teams: list[Entrant]) -> str | None:
-    """Return how the game differs from the one that the entry was measured in, or which of its seeds are the same
-    team; None where the game is the same and all teams differ."""
-    if (twins := same_seeds(teams)) is not None:
+def _why_changed(entry: Entry, teams: list[Entrant], act: str | None) -> str | None:
+    """Return what an entry says otherwise than its ``teams``, which have its weights with ``act``: the game, how they
+    act, their seeds, or that all differ; None where nothing does. Earlier versions wrote an ``act`` for teams that have
+    no choice, too."""
+    if (twins := same_seeds(_as_given(entry, teams))) is not None:
         return twins
     for one in teams:
-        if matrix.digest({"env": one.env}) != entry.game:
+        if _game(one) != entry.game:
             return f"the options of {entry.task} are not those of the entry"
         if (physics := matrix.physics_of(one.env)) != entry.physics:
             return f"the rules of {entry.task} have changed since: version {physics}, the entry has {entry.physics}"
-    return None
+    if act != entry.act and any("act" in one.content.get("algo", {}) for one in teams):
+        return f"act={entry.act or 'null'}, but its weights are those of act={act or 'null'}"
+    pairs = zip(entry.seeds, teams, strict=True)
+    own = [seed if one.opens["run"] is None else one.seed for seed, one in pairs]  # imports have none of their own
+    return f"seeds={list(entry.seeds)}, but its runs have the seeds {own}" if own != list(entry.seeds) else None
 
 
-def _again(cfg: DictConfig, entry: Entry, teams: list[Entrant], suite: DictConfig, folder: Path) -> Checked | None:
-    """Return an entry next to what is measured now; None where that was stopped."""
+def _as_given(entry: Entry, teams: list[Entrant]) -> list[Entrant]:
+    return [replace(one, label=entry.name, seed=seed) for seed, one in zip(entry.seeds, teams, strict=True)]
+
+
+def _again(
+    cfg: DictConfig, entry: Entry, found: list[Entrant], suite_name: str, folder: Path
+) -> Checked | None:  # fmt: skip
+    """Return an entry next to what is measured now, or why it is not; None where the measurement was stopped."""
+    teams, act = find_teams(found, entry)
+    if not teams:
+        return Checked(entry, why="its weights are not among the runs")
+    if others := sorted({one.task for one in teams} - {entry.task}):
+        known = all(_game(one) == entry.game for one in teams)  # otherwise they may have played both games
+        return Checked(entry, why=f"its weights play {', '.join(others)}", wrong=known)
+    if (why := _why_changed(entry, teams, act)) is not None:
+        return Checked(entry, why=why, wrong=True)
+    if (suite := find_suite(cfg, entry, suite_name)) is None:
+        why = f"the suite {entry.suite} has other columns, or has changed since: its columns have other settings"
+        return Checked(entry, why=why, wrong=True)
     own = matrix_config(
         cfg, suite=suite, only=list(entry.columns), episodes=entry.episodes, n_envs=entry.n_envs, seed=entry.seed,
         act=entry.act, fit=entry.fit, luck=entry.by_luck is not None, out=str(folder),
     )  # fmt: skip
+    playing = _as_given(entry, teams)
     try:
-        made, found, reasons = measure_rows(own, entry.suite, lambda: (teams, []), teams, entry.by)
+        made, measured, reasons = measure_rows(own, entry.suite, lambda: (playing, []), playing, entry.by)
     except ConfigError as error:
         return Checked(entry, why=str(error), wrong=True)
     if not made.complete:
         return None
-    return Checked(entry, compare(entry, found[0])) if found else Checked(entry, why=reasons[0], wrong=True)
+    return Checked(entry, compare(entry, measured[0])) if measured else Checked(entry, why=reasons[0], wrong=True)
 
 
 def compare(given: Entry, measured: Entry) -> tuple[Number, ...]:

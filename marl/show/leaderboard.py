@@ -1,4 +1,4 @@
-"""A leaderboard in the terminal: a table for each game and suite, and what a check of its entries found."""
+"""A leaderboard in the terminal: tables of entries that can be ranked, and what a check of its entries found."""
 
 from __future__ import annotations
 
@@ -25,15 +25,19 @@ def _text(value: Interval | str | None) -> str:
 
 
 def board_tables(entries: Iterable[Entry]) -> list[Table]:
-    """Return one table for each game and setting of the attacks: only within one do ranks compare the same thing."""
+    """Return one table for each game, setting of the attacks and set of columns with a win rate: only within one do
+    ranks compare the same thing. The title names the columns that were not possible."""
     groups: dict[tuple[object, ...], list[Entry]] = {}
     for entry in entries:
-        groups.setdefault((entry.task, entry.game, entry.physics, entry.suite, entry.attacks), []).append(entry)
+        key = (entry.task, entry.game, entry.physics, entry.suite, entry.attacks, entry.measured)
+        groups.setdefault(key, []).append(entry)
     made = []
-    for (task, game, physics, suite, attacks), members in groups.items():
+    for (task, game, physics, suite, attacks, _), members in groups.items():
         others = {entry.game for group in groups.values() for entry in group if entry.task == task}
         which = f" (options {game})" if len(others) > 1 else ""
-        table = Table(title=Text(f"{task}{which}, rules of version {physics}; suite {suite} ({attacks})"))
+        missing = dict.fromkeys(name for one in members for name in one.columns if name not in one.measured)
+        without = f"; not possible: {', '.join(missing)}" if missing else ""
+        table = Table(title=Text(f"{task}{which}, rules of version {physics}; suite {suite} ({attacks}){without}"))
         for title in TITLES:
             table.add_column(title, overflow="fold")
         for k, entry in enumerate(members):

@@ -16,6 +16,7 @@ from marl.measure import leaderboard
 from marl.measure.leaderboard import Entry, Weakest
 from marl.measure.leaderboard_check import agreement, compare
 from marl.measure.robustness_scores import Matrix
+from marl.show.leaderboard import board_tables
 from tests.scripts.test_cli import refused
 from tests.support.helpers import command
 from tests.support.leaderboard_parts import SMALL, added, changed, check, read
@@ -77,6 +78,26 @@ def test_the_file_is_sorted_by_game_and_by_what_is_won_in_every_column(board: st
     ]
     leaderboard.write(tmp_path / "board.json", [entry(*one, board) for one in given])
     assert [one.name for one in leaderboard.read(tmp_path / "board.json")] == ["a", "b", "c", "d", "e"]
+
+
+def test_a_team_that_an_attack_cannot_reach_is_not_ranked_above_those_that_it_meets(board: str, tmp_path: Path) -> None:
+    """Such ranks mean nothing: there are two tables, and the file has the team with more columns first."""
+    hit, immune = entry("hit", "a", 0.2, 0.3, board), entry("immune", "a", 0.9, 0.9, board)
+    hit = replace(hit, columns={**hit.columns, "fgsm": hit.weakest.win_rate})
+    immune = replace(immune, columns={**immune.columns, "fgsm": "it has no gradients"})
+    leaderboard.write(tmp_path / "board.json", [immune, hit])
+    read_back = leaderboard.read(tmp_path / "board.json")
+    assert [one.name for one in read_back] == ["hit", "immune"]
+    assert [one.measured for one in read_back] == [("fgsm", "natural", "random"), ("natural", "random")]
+    first, second = board_tables([*read_back, replace(hit, name="hit too")])
+    assert [[*map(str, table.columns[1].cells)] for table in (first, second)] == [["hit", "hit too"], ["immune"]]
+    assert "not possible" not in str(first.title) and str(second.title).endswith("; not possible: fgsm")
+
+
+def test_the_board_of_the_zoo_is_in_order(tmp_path: Path) -> None:
+    file = Path(__file__).parents[2] / "zoo" / "leaderboard.json"
+    leaderboard.write(tmp_path / "board.json", entries := leaderboard.read(file))
+    assert (tmp_path / "board.json").read_text() == file.read_text() and len(board_tables(entries)) == 1
 
 
 def test_an_incomplete_matrix_adds_nothing(
@@ -157,14 +178,19 @@ def test_a_check_finds_a_forged_number(
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"attacks": "0" * 20}, "the suite quick has changed since"),
-        ({"suite": "gone", "attacks": "0" * 20}, "the suite gone has changed since"),
+        ({"attacks": "0" * 20}, "the suite quick has other columns, or has changed since"),
+        ({"suite": "gone", "attacks": "0" * 20}, "the suite gone has other columns, or has changed since"),
         ({"physics": 7}, "the rules of toy-corridor have changed since: version 1, the entry has 7"),
         ({"game": "0" * 20}, "the options of toy-corridor are not those of the entry"),
+        ({"suite": "paper"}, "the suite paper has other columns"),
+        ({"suite": "elsewhere"}, "the suite elsewhere has other columns"),
+        ({"seeds": [7, 1]}, "seeds=[7, 1], but its runs have the seeds [0, 1]"),
+        ({"seeds": [1, 0]}, "seeds=[1, 0], but its runs have the seeds [0, 1]"),
+        ({"task": "toy-matrix"}, "on toy-matrix: its weights play toy-corridor"),
     ],
-    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+    ids=lambda value: "-".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else "",
 )
-def test_a_setting_that_is_no_more_is_named(
+def test_a_setting_that_is_not_that_of_the_weights_is_named(
     changes: dict[str, Any],
     words: str,
     trained: Path,
@@ -172,8 +198,23 @@ def test_a_setting_that_is_no_more_is_named(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert check(tmp_path, trained, changed(board, **changes)) == 1
-    assert words in capsys.readouterr().out
+    """An entry whose setting was altered, or is no more."""
+    ours = next(one for one in json.loads(board)["entries"] if len(one["seeds"]) == 2)
+    text = json.dumps({**json.loads(board), "entries": [ours]})
+    assert check(tmp_path, trained, changed(text, **changes)) == 1
+    printed = capsys.readouterr().out
+    assert words in printed and "does not agree: ours" in printed
+
+
+def test_weights_in_a_game_that_the_runs_do_not_play_are_not_checked(
+    trained: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A team can have played two games: another game is not a forged one."""
+    tree = json.loads(board)
+    tree["entries"] = tree["entries"][:1]
+    assert check(tmp_path, trained, changed(json.dumps(tree), task="toy-matrix", game="0" * 20)) == 0
+    printed = capsys.readouterr().out
+    assert "not checked: " in printed and "on toy-matrix: its weights play toy-corridor" in printed
 
 
 def test_numbers_agree_where_each_lies_in_the_other_ones_interval() -> None:

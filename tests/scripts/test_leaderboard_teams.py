@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from marl.measure import leaderboard
-from marl.measure.entrants import from_runs
+from marl.measure import leaderboard, matrix
+from marl.measure.entrants import acting, from_runs
 from tests.scripts.test_cli import refused
 from tests.support.helpers import command
 from tests.support.leaderboard_parts import SMALL, added, changed, check, read
@@ -73,20 +73,45 @@ def test_a_packed_team_is_the_team_on_the_board(
     assert [one["by"] for one in added(tmp_path, tmp_path / "zoo", by="we")] == ["we"]
 
 
+@pytest.fixture(scope="module")
+def actors(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Train a team of actors, which sample; tests only read it."""
+    runs = tmp_path_factory.mktemp("actors")
+    command("train", "algo=ippo", "env=toy/corridor", *ACTORS, f"runs_dir={runs}", "log.progress=off", "name=actors")
+    return runs
+
+
+@pytest.mark.parametrize(("act", "said"), [(None, "greedy"), ("greedy", None), ("sample", "greedy")])
+def test_an_act_that_actors_did_not_play_with_does_not_agree(
+    act: str | None, said: str | None, actors: Path, board: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An entry whose ``act`` was altered, in a game that is its own."""
+    (one,) = acting(from_runs([f"{actors}/**"], None, None), act)
+    tree = json.loads(board)
+    tree["entries"] = [entry for entry in tree["entries"] if len(entry["seeds"]) == 1]
+    game = {"game": matrix.digest({"env": one.env}), "seeds": [one.seed], "weights": [leaderboard.weights_of(one)]}
+    assert check(tmp_path, actors, changed(json.dumps(tree), act=said, **game)) == 1
+    first = "null" if act in (None, "sample") else act  # they are trained to sample
+    assert f"act={said or 'null'}, but its weights are those of act={first}" in capsys.readouterr().out
+
+
+def test_imports_have_no_seeds_that_an_entry_could_contradict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    how = (f"file={tmp_path}/board.json", "imports=[{policy: random, env: toy/corridor}]", f"out={tmp_path}/out",
+           *SMALL, "luck=false")  # fmt: skip
+    command("leaderboard", *how, "by=us")
+    (tmp_path / "board.json").write_text(changed(json.dumps(read(tmp_path)), seeds=[3]))
+    capsys.readouterr()
+    command("leaderboard", *how, "check=true")
+    assert ": agrees" in capsys.readouterr().out
+
+
 def test_a_team_that_has_no_choice_is_checked_whatever_act_says(
-    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained: Path, actors: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Added beside actors with act=greedy, and checked alone; also where an older entry says act."""
-    command(
-        "train",
-        "algo=ippo",
-        "env=toy/corridor",
-        *ACTORS,
-        f"runs_dir={tmp_path}/runs",
-        "log.progress=off",
-        "name=actors",
-    )
-    given = f"runs=['{trained}/theirs/**','{tmp_path}/runs/**']"
+    given = f"runs=['{trained}/theirs/**','{actors}/**']"
     how = (f"file={tmp_path}/board.json", f"out={tmp_path}/out", *SMALL, "luck=false", "by=us", "act=greedy")
     command("leaderboard", given, *how)
     entries = {one["name"].split()[0]: one for one in read(tmp_path)["entries"]}
